@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transformations from transformations and from plain functions: chain, identity, stateless."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from gradtx.core.factory import per_parameter, transformation
+from gradtx.core.transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core.types import EmptyState, OptState, Params, Updates
+
+
+@transformation
+def chain(*transformations: Any) -> GradientTransformationExtraArgs:
+    """Applies transformations one after the other: the updates of each are the gradients of the next.
+
+    The state is the tuple of their states. Extra keyword arguments of `update` reach the stages that take them. Any
+    object with `init` and `update` can be a stage, Optax's too.
+    """
+    stages = [_stage(f"chain: transformations[{i}]", tx) for i, tx in enumerate(transformations)]
+
+    def init(params: Params) -> OptState:
+        return tuple(tx.init(params) for tx in stages)
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        if not isinstance(state, tuple | list) or len(state) != len(stages):
+            raise TypeError(
+                f"chain: state must be the tuple of {len(stages)} states that init or the last update returned, "
+                f"got {_describe(state)}; the order is update(updates, state, params)"
+            )
+        new_state = []
+        for tx, inner in zip(stages, state, strict=True):
+            updates, inner = tx.update(updates, inner, params, **extra)
+            new_state.append(inner)
+        return updates, tuple(new_state)
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+@transformation
+def named_chain(*transformations: Any) -> GradientTransformationExtraArgs:
+    """`chain` of `(name, transformation)` pairs; the state is an ordered dictionary by name.
+
+    Raises:
+      ValueError: if two stages have the same name.
+    """
+    for i, pair in enumerate(transformations):
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise TypeError(f"named_chain: transformations[{i}] must be a (name, transformation) pair, got {pair!r}")
+    names = [name for name, _ in transformations]
+    repeated = sorted({n for n in names if names.count(n) > 1})
+    if repeated:
+        raise ValueError(f"named_chain: the names of the stages must differ, got {repeated[0]!r} more than once")
+    stages = [(name, _stage(f"named_chain: {name!r}", tx)) for name, tx in transformations]
+
+    def init(params: Params) -> OptState:
+        return OrderedDict((name, tx.init(params)) for name, tx in stages)
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        if not isinstance(state, dict) or set(state) != set(names):
+            raise TypeError(
+                f"named_chain: state must be the dictionary with keys {names} that init or the last update returned, "
+                f"got {_describe(state)}; the order is update(updates, state, params)"
+            )
+        new_state = OrderedDict()
+        for name, tx in stages:
+            updates, new_state[name] = tx.update(updates, state[name], params, **extra)
+        return updates, new_state
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+def _stage(where: str, tx: Any) -> GradientTransformationExtraArgs:
+    return with_extra_args_support(check_transformation(where, tx))
+
+
+def _describe(state: Any) -> str:
+    kind = type(state).__name__
+    if isinstance(state, dict):
+        return f"a {kind} with keys {list(state)[:4]}"
+    return f"a {kind} of {len(state)}" if isinstance(state, tuple | list) else kind
+
+
+@transformation
+def identity() -> GradientTransformationExtraArgs:
+    """Returns the updates as they are."""
+
+    def init(params: Params) -> EmptyState:
+        return EmptyState()
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        return updates, state
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+@transformation
+def stateless(f: Callable[[Updates, Params], Updates]) -> GradientTransformationExtraArgs:
+    """A transformation without state from a function on whole trees: `f(updates, params) -> updates`."""
+
+    def init(params: Params) -> EmptyState:
+        return EmptyState()
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        return f(updates, params), state
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+@transformation
+def stateless_with_tree_map(f: Callable) -> GradientTransformationExtraArgs:
+    """A transformation without state from a function on one array: `f(g, p) -> u`; `p` is None without parameters."""
+    return per_parameter(None, lambda g, slots, p, t: (f(g, p), slots))

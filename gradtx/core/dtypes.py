@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dtype policy: arithmetic is at least float32, storage keeps its own dtype."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def real_dtype(dtype: Any) -> np.dtype:
+    """The dtype of the real part."""
+    return jnp.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.complexfloating) else jnp.dtype(dtype)
+
+
+def compute_dtype(*trees: Any) -> np.dtype:
+    """The real dtype in which to compute with these arrays: the widest floating one among them, at least float32."""
+    dtypes = {real_dtype(x.dtype) for x in jax.tree.leaves(trees) if jnp.issubdtype(x.dtype, jnp.inexact)}
+    return np.dtype(np.float64) if np.dtype(np.float64) in dtypes else np.dtype(np.float32)
+
+
+def widen(tree: Any, dtype: np.dtype) -> Any:
+    """Casts the numbers in a tree to `dtype` (complex ones to its complex counterpart)."""
+
+    def cast(x: jax.Array) -> jax.Array:
+        return x.astype(jnp.promote_types(x.dtype, dtype)) if jnp.issubdtype(x.dtype, jnp.complexfloating) else x.astype(dtype)
+
+    return jax.tree.map(cast, tree)

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The words of the contract: aliases for trees and schedules, and the empty state."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Union
+
+import jax
+
+Numeric = Union[float, jax.Array]
+ScheduleFn = Callable[[Numeric], Numeric]
+# typing.Union and not `|`: inspect.signature accepts the former, and clients compare annotations with this object.
+ScalarOrSchedule = Union[float, jax.Array, ScheduleFn]
+
+Params = Any  # a tree of arrays; None stands for "no value here"
+Updates = Any  # a tree of the same structure
+OptState = Any  # a tree of arrays, usually nested named tuples
+
+
+class EmptyState(NamedTuple):
+    """The state of a transformation that remembers nothing."""
