@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core.ranges import Floating, Range, check_argument, is_array, is_number, specification
 
@@ -259,7 +260,7 @@ def freeze(value: Any) -> Any:
     """A hashable stand-in for an argument, equal exactly when the arguments are interchangeable."""
     if isinstance(value, Value):
         return value
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return ("tracer", id(value))
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         weak = getattr(value, "weak_type", False)

@@ -22,7 +22,8 @@ def compute_dtype(*trees: Any) -> np.dtype:
 def widen(tree: Any, dtype: np.dtype) -> Any:
     """Casts the numbers in a tree to `dtype` (complex ones to its complex counterpart)."""
 
-    def cast(x: jax.Array) -> jax.Array:
+    def cast(x: Any) -> jax.Array:
+        x = jnp.asarray(x)
         return x.astype(jnp.promote_types(x.dtype, dtype)) if jnp.issubdtype(x.dtype, jnp.complexfloating) else x.astype(dtype)
 
     return jax.tree.map(cast, tree)

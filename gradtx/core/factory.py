@@ -10,7 +10,7 @@ What the body of a factory returns decides how the value runs:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +26,13 @@ from gradtx.core.transformation import (
 )
 from gradtx.core.types import OptState, Params, Updates
 
+P = ParamSpec("P")
+
 REGISTRY: dict[str, Factory] = {}
 """Every factory of transformations by name, in the order of definition."""
 
 
-def transformation(body: Callable) -> Callable[..., GradientTransformationExtraArgs]:
+def transformation(body: Callable[P, Any]) -> Callable[P, GradientTransformationExtraArgs]:
     """Makes a function that returns a transformation into a factory of values, and registers it.
 
     The annotations of the signature are the specification: a parameter annotated with a range (`Decay`, `NonNegative`,
@@ -105,7 +107,7 @@ def _rule_source(factory: Factory, arguments: dict[str, Any], moving: dict[str, 
 
 def _lifted(source: RuleSource, rule: Rule, moving: dict[str, Any]) -> tuple[Callable, Callable]:
     def init_at(values: dict, params: Params) -> OptState:
-        return init_tree(source.at(values), params)
+        return init_tree(source, rule, values, params)
 
     def update_at(values: dict, updates: Updates, state: OptState, params: Params, extra: dict) -> tuple:
         return update_tree(source, rule, values, updates, state, params)

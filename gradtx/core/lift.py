@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lift: runs a rule on one array over trees.
 
-Map, sum, map: each leaf is measured (where the rule asks for it), the measures are summed over the tree, what all leaves
-share is computed once, each leaf is updated. A leaf's work is one call of an inner `jax.jit`, so that a rule is traced once for each distinct shape and
-dtype, and an update outside `jit` is one dispatch a leaf.
+Map, sum, map: each leaf is measured (where the rule asks for it), the measures are summed over the tree, what all
+leaves share is computed once, each leaf is updated. A leaf's work is one call of an inner `jax.jit`, so that a rule is
+traced once for each distinct shape and dtype, and an update outside `jit` is one dispatch a leaf.
 """
 
 import functools
@@ -103,27 +103,27 @@ def _stored(new: jax.Array, old: jax.Array) -> jax.Array:
     return jnp.asarray(new).astype(old.dtype)
 
 
-def init_tree(rule: Rule, params: Params) -> OptState:
+def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Params) -> OptState:
     """The state for these parameters: a tree like them for each slot, and the count."""
+    _check_values(rule, values)
     state = EmptyState if rule.state is None else rule.state
     names = rule.slots
     leaves, treedef = jax.tree.flatten(params)
-    columns = zip(*[_init_leaf(rule, p, len(names)) for p in leaves], strict=True) if leaves else [()] * len(names)
+    rows = [_init_leaf(source, rule, values, p) for p in leaves] if names else []
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
     slots = {n: jax.tree.unflatten(treedef, column) for n, column in zip(names, columns, strict=False)}
     count = {"count": jnp.zeros([], jnp.int32)} if has_count(state) else {}
     return state(**count, **slots)
 
 
-def _init_leaf(rule: Rule, p: Any, n: int) -> tuple:
+def _init_leaf(source: RuleSource, rule: Rule, values: dict[str, Any], original: Any) -> tuple:
     # Not compiled: outside jit, zeros_like gives slots the parameter's sharding, compiled zeros would lose it.
-    if n == 0:
-        return ()
-    original = p
-    p = jnp.asarray(p)
-    slots = rule.init(widen(p, compute_dtype(p)))  # type: ignore[misc]  # a rule with slots has an init
-    slots = (slots,) if n == 1 else slots
-    if len(slots) != n:
-        raise TypeError(f"{rule.name}: init must return {n} slots ({', '.join(rule.slots)}), got {len(slots)}")
+    p = jnp.asarray(original)
+    dtype = compute_dtype(p)
+    slots = source.at(widen(values, dtype)).init(widen(p, dtype))  # type: ignore[misc]  # a rule with slots has an init
+    slots = (slots,) if len(rule.slots) == 1 else slots
+    if len(slots) != len(rule.slots):
+        raise TypeError(f"{rule.name}: init must return {len(rule.slots)} slots, {rule.slots}, got {len(slots)}")
     # A copy of what the caller holds, so that donating the parameters leaves the state alive.
     return jax.tree.map(lambda x: jnp.copy(x) if x is original or x is p else jnp.asarray(x), tuple(slots))
 
@@ -132,17 +132,16 @@ def update_tree(
     source: RuleSource, rule: Rule, values: dict[str, Any], updates: Updates, state: OptState, params: Params
 ) -> tuple[Updates, OptState]:
     """One step of a rule over a tree, with the given values of the hyperparameters that move."""
-    _check(rule, values, state, params)
+    _check_values(rule, values)
+    _check_state(rule, state, params)
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     ps: list = [None] * len(leaves)
     if params is not None:
         ps = align(treedef, params, rule.name, "the parameters", updates, "the gradients")
         check_shapes(rule.name, updates, leaves, ps)
     names = rule.slots
-    columns = [align(treedef, getattr(state, n), rule.name, "the state's trees", updates, "the gradients") for n in names]
-    slots = list(zip(*columns, strict=True)) if names else [()] * len(leaves)
-    if len(names) == 1:
-        slots = columns[0]
+    columns = [align(treedef, getattr(state, n), rule.name, "the state's trees", updates, "gradients") for n in names]
+    slots: list = columns[0] if len(names) == 1 else list(zip(*columns, strict=True)) if names else [()] * len(leaves)
 
     count = safe_increment(state.count) if has_count(state) else None
     live = [i for i, g in enumerate(leaves) if not is_hole(g)]
@@ -169,13 +168,16 @@ def _sum(measures: list) -> Any:
     return jax.tree.map(lambda *xs: jnp.sum(jnp.stack(xs)) if len(xs) > 1 else xs[0], *measures)
 
 
-def _check(rule: Rule, values: dict[str, Any], state: OptState, params: Params) -> None:
+def _check_values(rule: Rule, values: dict[str, Any]) -> None:
     for name, value in values.items():
         if jnp.ndim(value) != 0:
             raise ValueError(
                 f"{rule.name}: {name} must be a scalar at each step, got shape {jnp.shape(value)}; "
                 f"to train a population, jax.vmap over the transformation"
             )
+
+
+def _check_state(rule: Rule, state: OptState, params: Params) -> None:
     expected = EmptyState if rule.state is None else rule.state
     if getattr(state, "_fields", None) != expected._fields:  # type: ignore[attr-defined]  # named tuple classes
         raise TypeError(

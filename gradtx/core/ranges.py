@@ -14,6 +14,7 @@ from typing import Annotated, Any, Union
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core.types import ScalarOrSchedule
 
@@ -51,11 +52,12 @@ class Floating:
     """Marks a parameter that names the dtype in which something is stored; `None` means the library's choice."""
 
 
-Real = Annotated[ScalarOrSchedule, Range()]
-Positive = Annotated[ScalarOrSchedule, Range(low=0.0, low_open=True, example=0.5)]
-NonNegative = Annotated[ScalarOrSchedule, Range(low=0.0, example=0.01)]
-Decay = Annotated[ScalarOrSchedule, Range(low=0.0, high=1.0, high_open=True, example=0.9)]
-Fraction = Annotated[ScalarOrSchedule, Range(low=0.0, high=1.0, example=0.5)]
+# Any, because inside a rule they are numbers, while a caller may pass whatever `ScalarOrSchedule` allows.
+Real = Annotated[Any, Range()]
+Positive = Annotated[Any, Range(low=0.0, low_open=True, example=0.5)]
+NonNegative = Annotated[Any, Range(low=0.0, example=0.01)]
+Decay = Annotated[Any, Range(low=0.0, high=1.0, high_open=True, example=0.9)]
+Fraction = Annotated[Any, Range(low=0.0, high=1.0, example=0.5)]
 PositiveInt = Annotated[int, Range(low=1, integer=True, example=2)]
 NonNegativeInt = Annotated[int, Range(low=0, integer=True, example=0)]
 DType = Annotated[Any, Floating()]
@@ -104,7 +106,7 @@ def check_argument(where: str, name: str, value: Any, spec: Range | Floating, op
             f"{where}: {name} must be a number, an array or a schedule (a function of the step), "
             f"got {value!r} ({type(value).__name__})"
         )
-    if not isinstance(value, jax.core.Tracer) and not spec.holds(value):
+    if not isinstance(value, Tracer) and not spec.holds(value):
         raise ValueError(f"{where}: {name} must be {spec}, got {value}")
     return value
 

@@ -2,7 +2,7 @@
 """Schedules as values: functions of the step that print, compare and hash as their constructor call."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +22,20 @@ class Schedule(Value):
     __slots__ = ("_function",)
 
     def __call__(self, count: Numeric) -> jax.Array:
-        return self._expanded()._function(_as_float(count))
+        self._expanded()
+        return self._function(_as_float(count))
 
-    def _expanded(self) -> "Schedule":
+    def _expanded(self) -> Value:
         if not hasattr(self, "_function"):
             assert self._call is not None
             object.__setattr__(self, "_function", self._call.factory.expand(self._call))
         return self
 
 
-def schedule(body: Callable) -> Callable[..., Schedule]:
+P = ParamSpec("P")
+
+
+def schedule(body: Callable[P, Callable]) -> Callable[P, Schedule]:
     """Makes a function that returns a function of the step into a factory of `Schedule` values.
 
     The body gets its arguments as given (numbers stay Python numbers), the function it returns gets the step as a

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple, Union
 
 import jax
 
-Numeric = Union[float, jax.Array]
+Numeric = float | jax.Array
 ScheduleFn = Callable[[Numeric], Numeric]
-# typing.Union and not `|`: inspect.signature accepts the former, and clients compare annotations with this object.
-ScalarOrSchedule = Union[float, jax.Array, ScheduleFn]
+# typing.Union and not `|`: inspect.signature accepts only the former, and clients compare annotations with this object.
+ScalarOrSchedule = Union[float, jax.Array, ScheduleFn]  # noqa: UP007  # see above
 
 Params = Any  # a tree of arrays; None stands for "no value here"
 Updates = Any  # a tree of the same structure

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One-array maths that stays finite at its edges, derivatives included."""
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.custom_jvp
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """The square root, with derivative 0 instead of infinity at 0.
+
+    A zero gradient puts 0 under every root of an adaptive rule; with the true derivative, differentiating through the
+    optimizer would give infinity times zero, NaN.
+    """
+    return jnp.sqrt(x)
+
+
+@safe_sqrt.defjvp
+def _safe_sqrt_jvp(primals: tuple, tangents: tuple) -> tuple:
+    (x,), (dx,) = primals, tangents
+    y = safe_sqrt(x)
+    positive = x > 0
+    return y, jnp.where(positive, 0.5 / jnp.where(positive, y, 1), 0) * dx
+
+
+def abs_sq(x: jax.Array) -> jax.Array:
+    """The squared magnitude, real also for complex `x`."""
+    return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else x * x
+
+
+def root_mean_square(x: jax.Array) -> jax.Array:
+    """sqrt(mean(|x|²)), and 0 for an array without elements."""
+    return safe_sqrt(jnp.sum(abs_sq(x)) / max(x.size, 1))
+
+
+def shrink_factor(size: jax.Array, limit: jax.Array | float) -> jax.Array:
+    """min(1, limit / size): what to scale by so that something of this size does not exceed the limit."""
+    over = size > limit
+    return jnp.where(over, limit / jnp.where(over, size, 1), 1)
