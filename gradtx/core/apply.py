@@ -22,7 +22,7 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     """
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     ps = align(treedef, params, "apply_updates", "the parameters", updates, "the updates")
-    check_shapes("apply_updates", updates, leaves, ps)
+    check_shapes("apply_updates", "update", updates, leaves, ps)
     new = [p if is_hole(u) else _add(p, u) for p, u in zip(ps, leaves, strict=True)]
     return jax.tree.unflatten(treedef, new)
 

@@ -29,7 +29,7 @@ from gradtx.core.types import OptState, Params, Updates
 P = ParamSpec("P")
 
 REGISTRY: dict[str, Factory] = {}
-"""Every factory of transformations by name, in the order of definition."""
+"""Every factory of transformations by its qualified name, in the order of definition."""
 
 
 def transformation(body: Callable[P, Any]) -> Callable[P, GradientTransformationExtraArgs]:
@@ -41,7 +41,7 @@ def transformation(body: Callable[P, Any]) -> Callable[P, GradientTransformation
     step. All other parameters are static, except transformations, which are children.
     """
     construct = factory_decorator(body, GradientTransformationExtraArgs, _expand)
-    REGISTRY[body.__name__] = construct.factory  # type: ignore[attr-defined]  # set by the decorator
+    REGISTRY[f"{body.__module__}.{body.__qualname__}"] = construct.factory  # type: ignore[attr-defined]  # set by the decorator
     return construct
 
 

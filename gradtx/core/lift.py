@@ -138,9 +138,10 @@ def update_tree(
     ps: list = [None] * len(leaves)
     if params is not None:
         ps = align(treedef, params, rule.name, "the parameters", updates, "the gradients")
-        check_shapes(rule.name, updates, leaves, ps)
+        check_shapes(rule.name, "gradient", updates, leaves, ps)
     names = rule.slots
-    columns = [align(treedef, getattr(state, n), rule.name, "the state's trees", updates, "gradients") for n in names]
+    fields = [getattr(state, n) for n in names]
+    columns = [align(treedef, f, rule.name, "the state's trees", updates, "the gradients") for f in fields]
     slots: list = columns[0] if len(names) == 1 else list(zip(*columns, strict=True)) if names else [()] * len(leaves)
 
     count = safe_increment(state.count) if has_count(state) else None
@@ -158,10 +159,10 @@ def update_tree(
             raise _located(error, rule, updates, i, leaves[i], slots[i]) from error
 
     columns = [new_slots] if len(names) == 1 else zip(*new_slots, strict=True)
-    fields = {n: jax.tree.unflatten(treedef, column) for n, column in zip(names, columns, strict=False)}
+    new_state = {n: jax.tree.unflatten(treedef, column) for n, column in zip(names, columns, strict=False)}
     if count is not None:
-        fields["count"] = count
-    return jax.tree.unflatten(treedef, new_leaves), state._replace(**fields) if fields else state
+        new_state["count"] = count
+    return jax.tree.unflatten(treedef, new_leaves), state._replace(**new_state)
 
 
 def _sum(measures: list) -> Any:

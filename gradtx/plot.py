@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of training: paths on contours, curves, schedules. Each function returns a `matplotlib.figure.Figure`.
+
+Nothing of pyplot is used: no window opens, no global state changes. Save a picture with `figure.savefig("name.png")`.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+try:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap, LogNorm
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+except ImportError as error:
+    raise ImportError("gradtx.plot needs matplotlib: install the extra with `pip install 'gradtx[plot]'`") from error
+
+# Okabe and Ito's colors, which people with any color vision tell apart; the dark ones first, its yellow left out.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
+INK, FAINT, GRID = "#333333", "#B8B8B8", "#E4E4E4"
+_BOWL = LinearSegmentedColormap.from_list("bowl", ["#FFFFFF", "#DCE6F0", "#B4C8DC"])
+
+DPI = 150
+_PANEL = (3.6, 2.9)  # inches
+
+
+def plot_paths(
+    f: Callable[[jax.Array], Any],
+    paths: Mapping[str, Any],
+    *,
+    bounds: Sequence[tuple[float, float]],
+    levels: int | Sequence[float] = 14,
+    minimum: Sequence[float] | None = None,
+    labels: tuple[str, str] = ("θ₁", "θ₂"),
+) -> Figure:
+    """The contours of a function of two parameters and, one panel each, the paths that optimizers took on it.
+
+    Args:
+      f: from an array of shape (2,) to a number; pure, as it is mapped over a grid with `jax.vmap`.
+      paths: by name, the points as an array of shape (n, 2), the start first. Every panel shows the other paths too,
+        in grey.
+      bounds: ((left, right), (bottom, top)).
+      levels: the values of f to draw, or how many, spaced by equal factors.
+      minimum: a point to mark with a star.
+      labels: the names of the two parameters.
+    """
+    arrays = {name: np.asarray(path) for name, path in paths.items()}
+    for name, path in arrays.items():
+        if path.ndim != 2 or path.shape[1] != 2 or not len(path):
+            raise ValueError(f"plot_paths: paths[{name!r}] must have shape (n, 2), got {path.shape}")
+    x, y, z = _grid(f, bounds)
+    drawn = _log_levels(z, levels) if isinstance(levels, int) else np.sort(np.asarray(levels, float))
+    figure, panels = _panels(len(arrays), share=True)
+    for i, (axes, (name, path)) in enumerate(zip(panels, arrays.items(), strict=True)):
+        color = _color(i)
+        if len(drawn) > 1:
+            norm = LogNorm(drawn[0], drawn[-1])
+            axes.contourf(x, y, z, drawn, cmap=_BOWL, norm=norm, extend="both", zorder=0)
+            axes.contour(x, y, z, drawn, colors="#8FA6BC", linewidths=0.5, zorder=1)
+        for other in arrays.values():
+            axes.plot(*other.T, color="#8C8C8C", linewidth=0.7, alpha=0.55, zorder=2)
+        axes.plot(*path.T, color=color, linewidth=1.6, marker="o", markersize=2.2, markeredgewidth=0, zorder=3)
+        axes.plot(*path[0], "o", color="white", markeredgecolor=INK, markersize=5.5, markeredgewidth=1, zorder=4)
+        if minimum is not None:
+            axes.plot(*minimum, "*", color="#F5C518", markeredgecolor=INK, markersize=11, markeredgewidth=0.7, zorder=5)
+        _finish(axes, name, title_color=color, grid=False)
+        axes.set(xlim=bounds[0], ylim=bounds[1])
+    _outer_labels(panels, *labels)
+    return figure
+
+
+def plot_curves(
+    curves: Mapping[str, Mapping[str, Any]],
+    *,
+    xlabel: str = "epoch",
+    log: Iterable[str] = (),
+    start: int = 1,
+    background: str | None = None,
+) -> Figure:
+    """Named curves in panels, such as the loss and the accuracy of several optimizers; a name has one color throughout.
+
+    Args:
+      curves: panel title -> curve name -> values of shape (n,), or (runs, n): then their mean, and their range shaded.
+      xlabel: what the values are counted in.
+      log: the titles of the panels with a logarithmic scale.
+      start: the number of the first value.
+      background: the name of a curve drawn in grey below the others, with which they are to be compared.
+    """
+    names = list(dict.fromkeys(name for panel in curves.values() for name in panel))
+    colors = dict(zip([n for n in names if n != background], map(_color, range(len(names))), strict=False))
+    figure, panels = _panels(len(curves), share=False)
+    for axes, (title, panel) in zip(panels, curves.items(), strict=True):
+        for name, values in panel.items():
+            runs = np.atleast_2d(np.asarray(values))
+            steps = np.arange(start, start + runs.shape[1])
+            if name == background:
+                axes.plot(steps, runs.mean(0), color=FAINT, linewidth=1.1, zorder=1.5)
+                continue
+            axes.plot(steps, runs.mean(0), color=colors[name], linewidth=1.7, zorder=3)
+            if len(runs) > 1:
+                axes.fill_between(steps, runs.min(0), runs.max(0), color=colors[name], alpha=0.18, linewidth=0)
+        if title in log:
+            axes.set_yscale("log")
+        _finish(axes, title)
+        axes.margins(x=0.02)
+    handles = [Line2D([], [], color=colors.get(n, FAINT), linewidth=2.2, label=n) for n in names]
+    _legend(figure, handles)
+    _outer_labels(panels, xlabel, "")
+    return figure
+
+
+def plot_schedules(schedules: Mapping[str, Callable], steps: int, *, log: bool = False) -> Figure:
+    """The values of schedules at the first `steps` updates, in one panel.
+
+    Args:
+      schedules: by name, functions of the number of updates made.
+      log: whether the scale of the values is logarithmic.
+    """
+    counts = np.arange(steps)
+    figure = Figure(figsize=(6.4, 3.6), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    for i, (name, schedule) in enumerate(schedules.items()):
+        # One by one: a schedule may be any function of a scalar, with Python control flow too.
+        values = [float(schedule(int(count))) for count in counts]
+        style = "steps-post" if _is_staircase(values) else "default"
+        axes.plot(counts, values, color=_color(i), linewidth=1.7, drawstyle=style, label=name)
+    if log:
+        axes.set_yscale("log")
+    _finish(axes, "")
+    axes.margins(x=0.02)
+    axes.set_xlabel("updates made", color=INK, fontsize=10)
+    axes.set_ylabel("value", color=INK, fontsize=10)
+    _legend(figure, axes.get_lines())
+    return figure
+
+
+def _grid(f: Callable, bounds: Sequence[tuple[float, float]], resolution: int = 161) -> tuple:
+    x, y = (np.linspace(*b, resolution, dtype=np.float32) for b in bounds)
+    points = jnp.stack(jnp.meshgrid(jnp.asarray(x), jnp.asarray(y)), axis=-1).reshape(-1, 2)
+    return x, y, np.asarray(jax.vmap(f)(points)).reshape(resolution, resolution)
+
+
+def _log_levels(z: np.ndarray, number: int) -> np.ndarray:
+    """Levels by equal factors, from below what the grid resolves around the minimum to the highest value."""
+    high = np.nanmax(z)
+    positive = z[z > 0]
+    low = max(np.quantile(positive, 0.002), high * 1e-6) if positive.size else 0.0
+    return np.geomspace(low, high, number) if 0 < low < high else np.asarray([])
+
+
+def _is_staircase(values: Sequence[float]) -> bool:
+    changes = np.diff(values)
+    return bool(np.any(changes != 0) and np.mean(changes == 0) > 0.5)
+
+
+def _color(i: int) -> str:
+    return COLORS[i % len(COLORS)]
+
+
+def _panels(number: int, share: bool) -> tuple[Figure, list[Axes]]:
+    """A grid of at most three panels a row."""
+    columns = min(number, 2 if number == 4 else 3) or 1
+    rows = math.ceil(number / columns) or 1
+    width, height = _PANEL if columns > 2 else (4.4, 3.3)
+    figure = Figure(figsize=(columns * width, rows * height), dpi=DPI, layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False)
+    for axes in grid.flat[number:]:
+        axes.set_visible(False)
+    return figure, list(grid.flat[:number])
+
+
+def _finish(axes: Axes, title: str, *, title_color: str = INK, grid: bool = True) -> None:
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=title_color)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(color=FAINT, labelcolor=INK, labelsize=9, which="both")
+    if grid:
+        axes.grid(True, color=GRID, linewidth=0.6)
+        axes.set_axisbelow(True)
+
+
+def _outer_labels(panels: list[Axes], xlabel: str, ylabel: str) -> None:
+    """Labels at the left and lower edges of the grid."""
+    for axes in panels:
+        place = axes.get_subplotspec()
+        below = [other.get_subplotspec() for other in panels]
+        if place is None:
+            continue
+        if not any(b and b.colspan == place.colspan and b.rowspan.start > place.rowspan.start for b in below):
+            axes.set_xlabel(xlabel, color=INK, fontsize=10)
+        if ylabel and place.is_first_col():
+            axes.set_ylabel(ylabel, color=INK, fontsize=10)
+
+
+def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    # A row above all panels: nothing hides a curve.
+    columns = min(len(handles), 6 if figure.get_figwidth() > 10 else 4)
+    figure.legend(
+        handles=list(handles),
+        loc="outside upper left",
+        ncols=columns,
+        frameon=False,
+        fontsize=10,
+        labelcolor=INK,
+        handlelength=1.6,
+        columnspacing=1.6,
+    )

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The curves that schedules are made of, as functions of a count and numbers that may all be traced.
+
+Each is safe to differentiate: a branch that is not taken is evaluated where its derivative is finite.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.ranges import is_number
+
+
+def alike(count: jax.Array, *numbers: Any) -> tuple:
+    """The count and the numbers in the dtype of the count; Python numbers stay Python, to be folded in double."""
+    dtype = count.dtype
+    kept = (x if x is None else float(x) if is_number(x) else jnp.asarray(x, dtype) for x in numbers)
+    return (jnp.asarray(count, dtype), *kept)  # the dtype by name, as a Python float makes a weakly typed count
+
+
+def elapsed(count: jax.Array, begin: Any) -> jax.Array:
+    """How many steps after `begin`, never less than 0."""
+    return jnp.where(count >= begin, count - begin, 0.0)
+
+
+def progress(t: jax.Array, steps: Any) -> tuple[jax.Array, jax.Array]:
+    """The part of the steps that is done and the part that is left, neither by subtraction from 1.
+
+    Both are exact from the last step on, also for zero steps.
+    """
+    done = t >= steps
+    # Selecting the divisor also keeps XLA from multiplying by its reciprocal, where 49 * (1/49) < 1.
+    divisor = jnp.where(done, 1.0, steps)
+    return jnp.where(done, 1.0, t / divisor), jnp.where(done, 0.0, (steps - t) / divisor)
+
+
+def periods(t: jax.Array, steps: Any, staircase: bool) -> jax.Array:
+    """How many times the steps have passed, in whole numbers for a staircase."""
+    # Not floor(t / steps): compiled, that quotient falls below the whole number at some multiples of the steps.
+    return jnp.floor_divide(t, steps) if staircase else t / steps
+
+
+def raised(base: jax.Array, exponent: Any) -> jax.Array:
+    """`base ** exponent` for a base in [0, 1] and an exponent >= 0, with derivative 0 at base 0 and not infinite."""
+    positive = base > 0
+    return jnp.where(positive, jnp.where(positive, base, 1.0) ** exponent, jnp.where(exponent > 0, 0.0, 1.0))
+
+
+def linear(t: jax.Array, start: Any, end: Any, steps: Any) -> jax.Array:
+    """From start to end in a straight line, and end for good."""
+    done, left = progress(t, steps)
+    return start * left + end * done
+
+
+def cosine(t: jax.Array, start: Any, end: Any, steps: Any, exponent: Any = 1.0) -> jax.Array:
+    """From start to end along ((1 + cos(pi t / steps)) / 2) ** exponent, and end for good."""
+    # (1 + cos(pi - y)) / 2 is sin(y / 2) ** 2, which does not cancel near the end.
+    rest = raised(jnp.sin(0.5 * math.pi * progress(t, steps)[1]), 2.0 * exponent)
+    return start * rest + end * (1.0 - rest)
+
+
+def exponential(t: jax.Array, start: Any, end: Any, steps: Any, rate: Any, staircase: bool) -> jax.Array:
+    """start * rate ** (t / steps), which stops at end (unless None): from above for a rate < 1, else from below."""
+    log_rate = math.log(rate) if is_number(rate) else jnp.log(rate)
+    exponent = log_rate * periods(t, steps, staircase)
+    value = start * jnp.exp(exponent)
+    if end is None:
+        return value
+    within = jnp.where(rate < 1.0, value > end, value < end)
+    # Beyond the end the exponential may overflow: its derivative there is 0 and not 0 * inf.
+    return jnp.where(within, start * jnp.exp(jnp.where(within, exponent, 0.0)), end)
+
+
+def lookup(count: jax.Array, boundaries: Sequence, values: Sequence) -> jax.Array:
+    """values[i] for boundaries[i-1] <= count < boundaries[i]."""
+    result = jnp.zeros_like(count) + values[0]
+    for boundary, value in zip(boundaries, values[1:], strict=True):
+        result = jnp.where(count >= boundary, value, result)
+    return result
+
+
+def joined(count: jax.Array, curves: Sequence[Callable], boundaries: Sequence) -> jax.Array:
+    """curves[i](count - boundaries[i-1]) for boundaries[i-1] <= count < boundaries[i]."""
+    result = jnp.zeros_like(count)
+    starts, stops = (-math.inf, *boundaries), (*boundaries, math.inf)
+    for curve, start, stop, begin in zip(curves, starts, stops, (0.0, *boundaries), strict=True):
+        # A curve is asked about its own steps only: others may be out of its domain, where derivatives are NaN.
+        own = jnp.where((count >= start) & (count < stop), count - begin, 0.0)
+        result = jnp.where(count >= start, jnp.asarray(curve(own), count.dtype), result)
+    return result

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schedules one after another."""
+
+from collections.abc import Sequence
+
+from gradtx.core.schedule import schedule
+from gradtx.core.types import Numeric, ScheduleFn
+from gradtx.schedules.checks import check_boundaries, check_list
+from gradtx.schedules.curves import alike, joined
+
+
+@schedule
+def join_schedules(schedules: Sequence[ScheduleFn], boundaries: Sequence[Numeric]) -> ScheduleFn:
+    """Schedules one after another, each of which counts from its own start.
+
+    schedules[i](t - boundaries[i-1]) for boundaries[i-1] <= t < boundaries[i]
+
+    The schedules may be any functions of the step. Two equal boundaries leave out the schedule between them.
+
+    Raises: ValueError for boundaries that decrease, or other than one schedule more than boundaries.
+    """
+    name = "join_schedules"
+    curves, steps = check_list(name, "schedules", schedules), check_boundaries(name, boundaries, strictly=False)
+    for i, curve in enumerate(curves):
+        if not callable(curve):
+            raise TypeError(
+                f"{name}: schedules[{i}] must be a function of the step, such as constant_schedule(0.1), got {curve!r}"
+            )
+    if len(curves) != len(steps) + 1:
+        raise ValueError(
+            f"{name}: schedules must have one element more than boundaries, {len(steps) + 1}, got {len(curves)}"
+        )
+
+    def at(count):
+        return joined(alike(count)[0], curves, alike(count, *steps)[1:])
+
+    return at

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From one value to another along a line or a power of it, then constant."""
+
+import jax.numpy as jnp
+
+from gradtx.core.ranges import NonNegative, Positive, Real
+from gradtx.core.schedule import schedule
+from gradtx.core.types import ScheduleFn
+from gradtx.schedules.curves import alike, elapsed, linear, progress, raised
+
+
+@schedule
+def linear_schedule(
+    init_value: Real, end_value: Real, transition_steps: Positive, transition_begin: NonNegative = 0
+) -> ScheduleFn:
+    """Linear decay (or warm-up) to step tau, then constant.
+
+    tau = transition_steps, t counted from transition_begin
+    (1 - t/tau) init_value + (t/tau) end_value for t <= tau, end_value after
+    """
+
+    def at(count):
+        count, start, end, steps, begin = alike(count, init_value, end_value, transition_steps, transition_begin)
+        return linear(elapsed(count, begin), start, end, steps)
+
+    return at
+
+
+@schedule
+def polynomial_schedule(
+    init_value: Real,
+    end_value: Real,
+    power: NonNegative,
+    transition_steps: Positive,
+    transition_begin: NonNegative = 0,
+    *,
+    cycle: bool = False,
+) -> ScheduleFn:
+    """Polynomial decay to an end value.
+
+    T = transition_steps, t = min(step - transition_begin, T)
+    (init_value - end_value) * (1 - t/T) ** power + end_value
+
+    With `cycle` the decay starts again, slower and slower: t is not bounded and T becomes T * max(ceil(t/T), 1).
+    """
+
+    def at(count):
+        numbers = init_value, end_value, power, transition_steps, transition_begin
+        count, start, end, exponent, steps, begin = alike(count, *numbers)
+        t = elapsed(count, begin)
+        horizon = steps * jnp.maximum(-jnp.floor_divide(-t, steps), 1.0) if cycle else steps
+        rest = raised(progress(t, horizon)[1], exponent)
+        return start * rest + end * (1.0 - rest)
+
+    return at

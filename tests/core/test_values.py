@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A transformation is its constructor call: printing, comparing, hashing, flattening, tracing."""
+
+import copy
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+from gradtx import adam, chain, clip_by_global_norm, scale_by_adam, scale_by_lr
+
+PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}
+
+
+def gradient(params):
+    return jax.tree.map(lambda p: 2 * p + 1, params)
+
+
+def train(tx, steps=5):
+    def body(carry, _):
+        params, state = carry
+        updates, state = tx.update(gradient(params), state, params)
+        return (gradtx.apply_updates(params, updates), state), None
+
+    return jax.lax.scan(body, (PARAMS, tx.init(PARAMS)), None, length=steps)[0][0]
+
+
+VALUES = [
+    (adam(1e-3), "adam(0.001)"),
+    (adam(1e-3, b1=0.95, nesterov=True), "adam(0.001, b1=0.95, nesterov=True)"),
+    (adam(1e-3, mu_dtype=jnp.bfloat16), "adam(0.001, mu_dtype='bfloat16')"),
+    (chain(clip_by_global_norm(1.0), adam(1e-3)), "chain(clip_by_global_norm(1.0), adam(0.001))"),
+    (gradtx.named_chain(("a", gradtx.identity())), "named_chain(('a', identity()))"),
+    (scale_by_lr(0.1, flip_sign=False), "scale_by_lr(learning_rate=0.1, flip_sign=False)"),
+    (gradtx.adamw(0.1, mask={"w": True, "b": False}), "adamw(0.1, mask={'b': False, 'w': True})"),
+]
+
+
+@pytest.mark.parametrize(("tx", "text"), VALUES, ids=[t for _, t in VALUES])
+def test_repr_is_a_call_that_rebuilds_it(tx, text):
+    assert repr(tx) == text
+    again = eval(text, vars(gradtx))
+    assert again == tx and hash(again) == hash(tx)
+
+
+@pytest.mark.parametrize(("tx", "text"), VALUES, ids=[t for _, t in VALUES])
+def test_copies_are_equal(tx, text):
+    leaves, treedef = jax.tree.flatten(tx)
+    for other in (pickle.loads(pickle.dumps(tx)), copy.deepcopy(tx), jax.tree.unflatten(treedef, leaves)):
+        assert other == tx and hash(other) == hash(tx)
+
+
+def test_values_differ_by_arguments_and_their_types():
+    values = [adam(1e-3), adam(1e-2), adam(1e-3, 0.8), adam(jnp.float32(1e-3)), gradtx.nadam(1e-3), adam(1)]
+    assert len(set(values)) == len(values)
+    assert adam(1e-3) != "adam(0.001)"
+    assert adam(jnp.float32(1e-3)) == adam(jnp.float32(1e-3))
+    assert adam(1e-3) == adam(learning_rate=1e-3, b1=0.9)
+
+
+def test_leaves_are_the_numeric_hyperparameters():
+    assert jax.tree.leaves(adam(1e-3, b1=0.8)) == [1e-3, 0.8, 0.999, 1e-8, 0.0]
+    assert jax.tree.leaves(chain(gradtx.scale(2.0), gradtx.sgd(0.1, momentum=0.5))) == [2.0, 0.1, 0.5]
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(chain(gradtx.scale(2.0)))]
+    assert paths == [".transformations.step_size"]
+
+
+def test_immutable():
+    tx = adam(1e-3)
+    with pytest.raises(AttributeError, match="immutable"):
+        tx.learning_rate = 1e-2
+    assert tx.replace(learning_rate=1e-2) == adam(1e-2)
+    with pytest.raises(TypeError, match="no argument lr"):
+        tx.replace(lr=1e-2)
+
+
+def test_is_a_pair():
+    tx = adam(1e-3)
+    init, update = tx
+    assert (init, update) == (tx[0], tx[1]) and len(tx) == 2
+    assert tx.init is tx.init and tx.update is tx.update
+    assert type(tx.init).__name__ == type(tx.update).__name__ == "function"
+
+
+def test_made_by_hand_from_any_two_functions():
+    def init(params):
+        return ()
+
+    def update(updates, state, params=None):
+        return jax.tree.map(jnp.negative, updates), state
+
+    tx = gradtx.GradientTransformation(init, update)
+    assert tx == gradtx.GradientTransformation(init, update) and tx != gradtx.GradientTransformation(init, init)
+    assert jax.tree.leaves(tx) == [] and jax.tree.map(lambda x: x, tx) == tx
+    assert "update" in repr(tx) and tx.factory is None
+    moved = train(chain(tx, gradtx.scale(0.1)))
+    np.testing.assert_array_equal(moved["b"], train(gradtx.sgd(0.1))["b"])
+
+
+def test_as_a_jit_argument_three_rates_trace_once():
+    traces = []
+
+    @jax.jit
+    def step(tx, params):
+        traces.append(1)
+        return tx.update(gradient(params), tx.init(params), params)[0]
+
+    for rate in (1e-3, 1e-2, 1e-1):
+        updates = step(adam(rate), PARAMS)
+        np.testing.assert_allclose(updates["b"], -rate, rtol=1e-5)
+    assert len(traces) == 1
+
+
+def test_as_a_static_argument_equal_optimizers_trace_once():
+    traces = []
+
+    def step(tx, params):
+        traces.append(1)
+        return tx.update(gradient(params), tx.init(params), params)[0]
+
+    step = jax.jit(step, static_argnums=0)
+    step(adam(1e-3), PARAMS), step(adam(1e-3), PARAMS)
+    assert len(traces) == 1
+    step(adam(1e-2), PARAMS)
+    assert len(traces) == 2
+
+
+def test_vmap_over_learning_rates_equals_the_loop():
+    rates = [1e-3, 1e-2, 1e-1]
+    stacked = jax.tree.map(lambda *xs: jnp.array(xs), *[adam(r) for r in rates])
+    together = jax.vmap(train)(stacked)
+    for i, rate in enumerate(rates):
+        alone = train(adam(rate))
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-5, atol=1e-6), together, alone)
+
+
+def test_vmap_with_axes_given_by_a_transformation():
+    txs = adam(jnp.array([0.1, 0.2]))
+    axes = jax.tree.map(lambda x: 0 if jnp.ndim(x) else None, txs)
+    together = jax.vmap(train, in_axes=(axes,))(txs)
+    np.testing.assert_allclose(together["b"][1], train(adam(0.2))["b"], rtol=1e-5)
+
+
+def test_a_population_without_vmap_is_an_error():
+    with pytest.raises(ValueError, match="step_size must be a scalar at each step, got shape \\(2,\\).*vmap"):
+        adam(jnp.array([0.1, 0.2])).update(PARAMS, adam(0.1).init(PARAMS))
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "b1", "b2", "eps", "eps_root"])
+@pytest.mark.parametrize("g", [0.0, 1.0])
+def test_hypergradients_are_finite_also_at_zero_gradient(name, g):
+    grads = jax.tree.map(lambda p: jnp.full_like(p, g), PARAMS)
+
+    def moved(tx):
+        state = tx.init(PARAMS)
+        for _ in range(3):
+            updates, state = tx.update(grads, state, PARAMS)
+        return sum(jnp.sum(u) for u in jax.tree.leaves(updates))
+
+    derivative = jax.grad(moved)(adam(0.1)).arguments[name]
+    assert np.isfinite(derivative)
+    if g and name == "learning_rate":
+        np.testing.assert_allclose(derivative, -9, rtol=1e-4)
+
+
+def test_derivative_through_the_gradient_is_finite_at_zero():
+    tx = adam(0.1)
+    derivative = jax.grad(lambda g: jnp.sum(tx.update(g, tx.init(g))[0]))(jnp.zeros(3))
+    assert np.all(np.isfinite(derivative))
+
+
+def test_constants_are_folded_in_double_precision():
+    # (1 - 0.999) in float32 arithmetic is off by 1.3e-5 relative
+    _, state = scale_by_adam().update(jnp.ones(1), scale_by_adam().init(jnp.ones(1)))
+    np.testing.assert_allclose(state.nu, np.float32(1 - 0.999), rtol=1e-7)
+    updates, _ = scale_by_adam(eps=0.0).update(jnp.ones(1), scale_by_adam().init(jnp.ones(1)))
+    np.testing.assert_allclose(updates, 1.0, rtol=3e-7)
+
+
+def test_equal_transformations_share_compiled_rules():
+    traces = []
+
+    @gradtx.transformation
+    def counting(factor: gradtx.Real):
+        def update(g, slots, p, t):
+            traces.append(g.shape)
+            return factor * g, slots
+
+        return gradtx.per_parameter(None, update)
+
+    grads = {"a": jnp.ones(3), "b": jnp.ones(3), "c": jnp.ones(4)}
+    for _ in range(2):
+        counting(2.0).update(grads, counting(2.0).init(grads))
+    assert sorted(traces) == [(3,), (4,)]
+    counting(3.0).update(grads, counting(3.0).init(grads))
+    assert len(traces) == 4
+
+
+def test_extra_arguments_reach_the_stages_that_take_them():
+    seen = {}
+
+    def takes_value(updates, state, params=None, *, value):
+        seen["value"] = value
+        return updates, state
+
+    def takes_all(updates, state, params=None, **extra):
+        seen["all"] = sorted(extra)
+        return updates, state
+
+    hand = gradtx.GradientTransformation(lambda params: (), takes_value)
+    every = gradtx.GradientTransformationExtraArgs(lambda params: (), takes_all)
+    tx = chain(adam(0.1), hand, every)
+    tx.update(PARAMS, tx.init(PARAMS), PARAMS, value=3.0, grad=PARAMS)
+    assert seen == {"value": 3.0, "all": ["grad", "value"]}
+

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cases that pin a rule to its formula: a transformation, and the same in NumPy float64 written independently.
+
+A formula is one step on one array, `step(p, g, s, t) -> new p`, where `s` is a dictionary that lives from step to step
+and t counts from 1; or, wrapped in `whole_tree`, one step on a dictionary of arrays.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from support import problems
+
+import gradtx
+
+STEPS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    name: str
+    make: Callable[[], Any]
+    step: Callable
+    tree: bool = False
+    tolerance: float = 1e-12
+
+
+def whole_tree(step: Callable) -> Callable:
+    step.tree = True
+    return step
+
+
+def case(make: Callable[[], Any], step: Callable, name: str | None = None, tolerance: float = 1e-12) -> Case:
+    return Case(name or repr(make()), make, step, getattr(step, "tree", False), tolerance)
+
+
+def run_formula(c: Case, steps: int = STEPS, start: dict | None = None, gradient: Callable = problems.gradient) -> dict:
+    params = problems.start() if start is None else start
+    memory: dict = {} if c.tree else {n: {} for n in params}
+    for t in range(1, steps + 1):
+        g = gradient(params)
+        if c.tree:
+            params = c.step(params, g, memory, t)
+        else:
+            params = {n: c.step(p, g[n], memory[n], t) for n, p in params.items()}
+    return params
+
+
+def run_rule(tx: Any, steps: int = STEPS, dtype: Any = np.float64, jit: bool = False, **extra: Any) -> dict:
+    """The parameters after some steps of a transformation, gradients in float64 NumPy."""
+    params = {n: jax.numpy.asarray(p, dtype) for n, p in problems.start().items()}
+    state = tx.init(params)
+    update = jax.jit(tx.update) if jit else tx.update
+    for _ in range(steps):
+        g = problems.gradient({n: np.asarray(p, np.float64) for n, p in params.items()})
+        g = {n: jax.numpy.asarray(x, dtype) for n, x in g.items()}
+        updates, state = update(g, state, params, **extra)
+        params = gradtx.apply_updates(params, updates)
+    return {n: np.asarray(p) for n, p in params.items()}
+
+
+def deviation(a: dict, b: dict) -> float:
+    """The largest difference between two trees, relative where the numbers are larger than 1."""
+    return max(float(np.max(np.abs(a[n] - b[n]) / np.maximum(1, np.abs(b[n])))) for n in b)
