@@ -112,8 +112,9 @@ def _walk(tx: Any, state: Any, path: Keys, depth: int, label: str = "") -> Itera
     opened = tx.expanded if isinstance(tx, GradientTransformation) else tx
     children = _chained(opened)
     if children is not None:
-        # A bare chain would only say in one line what the lines below it say.
-        call = f"{opened.factory.name}({'...' if children else ''})" if opened is tx else _call(tx)
+        call = _call(tx)
+        if opened is tx:  # the lines below say what is in it
+            call = call.partition("(")[0] + ("(...)" if children else "()")
         yield Stage(path, depth, call, label), None
         for key, child in children:
             if state is None:  # inside a wrapper, whose row shows the state

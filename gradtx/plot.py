@@ -20,13 +20,12 @@ try:
 except ImportError as error:
     raise ImportError("gradtx.plot needs matplotlib: install the extra with `pip install 'gradtx[plot]'`") from error
 
-# Okabe and Ito's colors, which people with any color vision tell apart; the dark ones first, its yellow left out.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
-INK, FAINT, GRID = "#333333", "#B8B8B8", "#E4E4E4"
-_BOWL = LinearSegmentedColormap.from_list("bowl", ["#FFFFFF", "#DCE6F0", "#B4C8DC"])
+# Okabe and Ito's colors, which people with any color vision tell apart. Their yellow, too pale for lines, is left out.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#333333", "#56B4E9")
+INK, FAINT, GRID = "#333333", "#C4C4C4", "#E6E6E6"
+_BOWL = LinearSegmentedColormap.from_list("bowl", ["#FFFFFF", "#D2D8DF"])
 
 DPI = 150
-_PANEL = (3.6, 2.9)  # inches
 
 
 def plot_paths(
@@ -34,7 +33,7 @@ def plot_paths(
     paths: Mapping[str, Any],
     *,
     bounds: Sequence[tuple[float, float]],
-    levels: int | Sequence[float] = 14,
+    levels: int | Sequence[float] = 10,
     minimum: Sequence[float] | None = None,
     labels: tuple[str, str] = ("θ₁", "θ₂"),
 ) -> Figure:
@@ -61,9 +60,9 @@ def plot_paths(
         if len(drawn) > 1:
             norm = LogNorm(drawn[0], drawn[-1])
             axes.contourf(x, y, z, drawn, cmap=_BOWL, norm=norm, extend="both", zorder=0)
-            axes.contour(x, y, z, drawn, colors="#8FA6BC", linewidths=0.5, zorder=1)
+            axes.contour(x, y, z, drawn, colors="#FFFFFF", linewidths=0.8, zorder=1)
         for other in arrays.values():
-            axes.plot(*other.T, color="#8C8C8C", linewidth=0.7, alpha=0.55, zorder=2)
+            axes.plot(*other.T, color="#A0A0A0", linewidth=0.7, zorder=2)
         axes.plot(*path.T, color=color, linewidth=1.6, marker="o", markersize=2.2, markeredgewidth=0, zorder=3)
         axes.plot(*path[0], "o", color="white", markeredgecolor=INK, markersize=5.5, markeredgewidth=1, zorder=4)
         if minimum is not None:
@@ -99,17 +98,17 @@ def plot_curves(
             runs = np.atleast_2d(np.asarray(values))
             steps = np.arange(start, start + runs.shape[1])
             if name == background:
-                axes.plot(steps, runs.mean(0), color=FAINT, linewidth=1.1, zorder=1.5)
+                axes.plot(steps, runs.mean(0), color=FAINT, linewidth=0.9, zorder=1.5)
                 continue
             axes.plot(steps, runs.mean(0), color=colors[name], linewidth=1.7, zorder=3)
             if len(runs) > 1:
                 axes.fill_between(steps, runs.min(0), runs.max(0), color=colors[name], alpha=0.18, linewidth=0)
         if title in log:
             axes.set_yscale("log")
-        _finish(axes, title)
+        foreground = [n for n in panel if n != background]
+        _finish(axes, title, title_color=colors[foreground[0]] if len(foreground) == 1 < len(names) else INK)
         axes.margins(x=0.02)
-    handles = [Line2D([], [], color=colors.get(n, FAINT), linewidth=2.2, label=n) for n in names]
-    _legend(figure, handles)
+    _legend(figure, [Line2D([], [], color=colors.get(n, FAINT), linewidth=2.2, label=n) for n in names])
     _outer_labels(panels, xlabel, "")
     return figure
 
@@ -164,9 +163,9 @@ def _color(i: int) -> str:
 
 def _panels(number: int, share: bool) -> tuple[Figure, list[Axes]]:
     """A grid of at most three panels a row."""
-    columns = min(number, 2 if number == 4 else 3) or 1
-    rows = math.ceil(number / columns) or 1
-    width, height = _PANEL if columns > 2 else (4.4, 3.3)
+    columns = 2 if number == 4 else max(min(number, 3), 1)
+    rows = max(math.ceil(number / columns), 1)
+    width, height = (3.2, 2.6) if columns > 2 else (4.4, 3.3)  # inches
     figure = Figure(figsize=(columns * width, rows * height), dpi=DPI, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False)
     for axes in grid.flat[number:]:
@@ -198,8 +197,8 @@ def _outer_labels(panels: list[Axes], xlabel: str, ylabel: str) -> None:
 
 
 def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
-    # A row above all panels: nothing hides a curve.
-    columns = min(len(handles), 6 if figure.get_figwidth() > 10 else 4)
+    """A row of names above all panels, where it hides no curve."""
+    columns = min(len(handles), 6 if figure.get_figwidth() > 9 else 4)
     figure.legend(
         handles=list(handles),
         loc="outside upper left",

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.dtypes import compute_dtype, widen
+from gradtx.core.dtypes import compute_dtype, promotion, widen
 from gradtx.core.trees import align, check_shapes, is_hole, is_none
 from gradtx.core.types import Params, Updates
 
@@ -30,4 +30,5 @@ def apply_updates(params: Params, updates: Updates) -> Params:
 @jax.jit
 def _add(p: Any, u: Any) -> jax.Array:
     wide_p, wide_u = widen((p, u), compute_dtype(p, u))
-    return (wide_p + wide_u).astype(jnp.result_type(p))
+    with promotion(p, u):
+        return (wide_p + wide_u).astype(jnp.result_type(p))

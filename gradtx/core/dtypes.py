@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dtype policy: arithmetic is at least float32, storage keeps its own dtype."""
 
+import contextlib
 from typing import Any
 
 import jax
@@ -19,11 +20,22 @@ def compute_dtype(*trees: Any) -> np.dtype:
     return np.dtype(np.float64) if np.dtype(np.float64) in dtypes else np.dtype(np.float32)
 
 
+def complex_dtype(dtype: Any) -> np.dtype:
+    """The complex dtype whose parts are at least this wide."""
+    return np.dtype(np.complex128 if jnp.dtype(dtype) == np.float64 else np.complex64)
+
+
 def widen(tree: Any, dtype: np.dtype) -> Any:
-    """Casts the numbers in a tree to `dtype` (complex ones to its complex counterpart)."""
+    """Casts the numbers in a tree to the real `dtype`, complex ones to its complex counterpart."""
 
     def cast(x: Any) -> jax.Array:
         x = jnp.asarray(x)
-        return x.astype(jnp.promote_types(x.dtype, dtype)) if jnp.issubdtype(x.dtype, jnp.complexfloating) else x.astype(dtype)
+        return x.astype(complex_dtype(dtype) if jnp.iscomplexobj(x) else dtype)
 
     return jax.tree.map(cast, tree)
+
+
+def promotion(*trees: Any) -> contextlib.AbstractContextManager:
+    """The promotion under which a rule runs: strict mode, where the user has it on, knows no complex times real."""
+    is_complex = any(jnp.iscomplexobj(x) for x in jax.tree.leaves(trees))
+    return jax.numpy_dtype_promotion("standard") if is_complex else contextlib.nullcontext()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, ParamSpec
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.call import Call, Factory, factory_decorator, freeze
+from gradtx.core.call import Call, Factory, Value, factory_decorator, freeze
 from gradtx.core.counts import has_count, safe_increment
 from gradtx.core.lift import Rule, RuleSource, init_tree, update_tree
 from gradtx.core.ranges import is_number
@@ -102,6 +102,9 @@ def _rule_source(factory: Factory, arguments: dict[str, Any], moving: dict[str, 
     def rule_at(values: dict[str, Any]) -> Rule:
         return factory.run({**fixed, **values}).rule._replace(name=factory.name)
 
+    # What a function closes over is not ours to keep: it may be an array, or a tracer of somebody's jit.
+    if any(callable(x) and not isinstance(x, type | Value) for x in jax.tree.leaves(fixed)):
+        return RuleSource(rule_at)
     return RuleSource(rule_at, (factory, tuple(moving), tuple((n, freeze(v)) for n, v in fixed.items())))
 
 

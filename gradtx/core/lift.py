@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.counts import has_count, safe_increment
-from gradtx.core.dtypes import compute_dtype, widen
+from gradtx.core.dtypes import compute_dtype, promotion, widen
 from gradtx.core.trees import align, check_shapes, is_hole, is_none, paths
 from gradtx.core.types import EmptyState, OptState, Params, Updates
 
@@ -72,7 +72,8 @@ def _kernels(source: RuleSource) -> Kernels:
 
     def measure(values: dict, g: jax.Array, slots: Any, p: Any, count: Any) -> Any:
         _, rule, arguments = prepared(values, g, slots, p, count)
-        return rule.measure(*arguments)  # type: ignore[misc]  # only called for rules that measure
+        with promotion(g, slots, p):
+            return rule.measure(*arguments)  # type: ignore[misc]  # only called for rules that measure
 
     def shared(values: dict, count: Any, total: Any) -> Any:
         t, total, values = widen((count, total, values), jnp.result_type(float))
@@ -81,7 +82,7 @@ def _kernels(source: RuleSource) -> Kernels:
     def update(values: dict, g: jax.Array, slots: Any, p: Any, count: Any, common: Any) -> tuple:
         dtype, rule, arguments = prepared(values, g, slots, p, count)
         common = () if common is None else (widen(common, dtype),)
-        with jax.named_scope(rule.name):
+        with jax.named_scope(rule.name), promotion(g, slots, p):
             u, new_slots = rule.update(*arguments, *common)
         if jnp.shape(u) != g.shape:
             raise ShapeError(f"the gradient has shape {g.shape}, but the update has shape {jnp.shape(u)}")

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.dtypes import complex_dtype
+
 
 def ema(average: jax.Array, x: jax.Array, decay: Any) -> jax.Array:
     """decay * average + (1 - decay) * x. A Python `decay` is folded in double precision."""
@@ -29,5 +31,5 @@ def zeros_like(p: jax.Array, dtype: Any = None, *, real: bool = False) -> jax.Ar
     if real and jnp.iscomplexobj(p):
         p = jnp.real(p)
     if dtype is not None and jnp.iscomplexobj(p):
-        dtype = jnp.promote_types(dtype, jnp.complex64)
+        dtype = complex_dtype(dtype)
     return jnp.zeros_like(p, dtype=dtype)

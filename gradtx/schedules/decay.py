@@ -32,7 +32,12 @@ def step_decay_schedule(init_value: Real, drop_steps: Positive) -> ScheduleFn:
 
     init_value / floor(t / drop_steps + 1)
     """
-    return inverse_time_decay(init_value, drop_steps, 1.0, staircase=True)
+
+    def at(count):
+        count, start, steps = alike(count, init_value, drop_steps)
+        return start / (1.0 + periods(elapsed(count, 0.0), steps, staircase=True))
+
+    return at
 
 
 @schedule

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from gradtx.core.call import Value
 from gradtx.core.trees import paths
-from gradtx.testing.case import Case, Step, as_numpy, is_inexact, make_case, reversed_dicts
+from gradtx.testing.case import Case, Step, as_numpy, make_case, reversed_dicts
 from gradtx.testing.compare import (
     Broken,
     buffers,
@@ -30,11 +30,21 @@ DTYPE_MIXES = [(jnp.float32, jnp.float32), (jnp.bfloat16, jnp.bfloat16), (jnp.bf
 DTYPE_MIXES += [(jnp.float32, jnp.bfloat16)]
 
 
+def updates_fit(case: Case) -> None:
+    """Updates have the structure and shapes of the gradients and a floating dtype; parameters keep their types."""
+    updates, _ = case.update(case.gradients, case.state, case.params)
+    _updates_fit(case, updates)
+    for step in case.plain:
+        same_types("the updated parameters", step.params, "the parameters", case.params)
+
+
 def deterministic(case: Case) -> None:
-    """Two runs are bitwise equal, and so is one whose dictionaries have their keys in another order."""
+    """Two runs are bitwise equal, whatever the order in which the keys of dictionaries were inserted."""
     same_values("a second run", case.run(case.tx.init, case.step), "the first run", case.plain)
-    turned = case.like(reversed_dicts(case.params), reversed_dicts(case.gradients), case.steps)
-    same_values("a run with dictionary keys inserted in another order", turned.plain, "the first run", case.plain)
+    # One step: what JAX returns has its dictionaries sorted.
+    params, gradients = reversed_dicts(case.params), reversed_dicts(case.gradients)
+    turned = case.update(gradients, case.tx.init(params), params)
+    same_values("a step with dictionary keys inserted in another order", turned, "the first step", case.plain[0][:2])
 
 
 def abstract_init(case: Case) -> None:
@@ -86,17 +96,21 @@ def state_types(case: Case, mixes: list = DTYPE_MIXES) -> None:
         same_types(f"with {names}, the state after update", step.state, "init's", step.before)
 
 
-def updates_fit(case: Case) -> None:
-    """Updates have the structure and shapes of the gradients and a floating dtype; parameters keep their types."""
+def mixed_updates_fit(case: Case) -> None:
+    """As `updates_fit`, whatever the dtypes of parameters and gradients."""
     for params_dtype, gradients_dtype in DTYPE_MIXES:
         mixed = case.cast(params_dtype, gradients_dtype)
         step = _abstract_step(mixed)
-        same_structure("the updates", step.updates, "the gradients", mixed.gradients)
-        for (path, u), g in zip(leaves_with_paths(step.updates), jax.tree.leaves(mixed.gradients), strict=True):
-            require(u.shape == g.shape, f"at {path} the update has shape {u.shape}, the gradient {g.shape}")
-            floating = is_inexact(u) or not is_inexact(g)
-            require(floating, f"at {path} the update has dtype {u.dtype}, which is not floating")
+        _updates_fit(mixed, step.updates)
         same_types("the updated parameters", step.params, "the parameters", mixed.params)
+
+
+def _updates_fit(case: Case, updates: Any) -> None:
+    same_structure("the updates", updates, "the gradients", case.gradients)
+    for (path, u), g in zip(leaves_with_paths(updates), jax.tree.leaves(case.gradients), strict=True):
+        require(jnp.shape(u) == g.shape, f"at {path} the update has shape {jnp.shape(u)}, the gradient {g.shape}")
+        floating = jnp.issubdtype(jnp.result_type(u), jnp.inexact)
+        require(floating, f"at {path} the update has dtype {jnp.result_type(u)}, which is not floating")
 
 
 @dataclasses.dataclass
@@ -160,8 +174,9 @@ def none_leaves(case: Case) -> None:
 
 
 def _check_holes(when: str, case: Case) -> None:
+    updates, _ = case.update(case.gradients, case.state, case.params)
+    same_structure(f"{when}, the updates", updates, "the gradients", case.gradients)
     step = case.plain[0]
-    same_structure(f"{when}, the updates", step.updates, "the gradients", case.gradients)
     same_types(f"{when}, the state after update", step.state, "init's", case.state)
     same_types(f"{when}, the updated parameters", step.params, "the parameters", case.params)
     old, treedef = jax.tree.flatten(case.params)
@@ -204,11 +219,16 @@ def _same_transformation(how: str, case: Case, tx: Any) -> None:
 
 
 def _arguments_pickle(tx: Value) -> bool:
-    """Whether the caller's functions among the arguments pickle: a lambda for a schedule does not, and may be used."""
-    try:
-        pickle.dumps([x for x in jax.tree.leaves(dict(tx.arguments)) if callable(x) and not isinstance(x, Value)])
-    except (pickle.PicklingError, AttributeError, TypeError):
-        return False
+    """Whether what the caller made himself among the arguments pickles: a lambda does not, and may still be used."""
+    for x in jax.tree.leaves(dict(tx.arguments), is_leaf=lambda x: type(x) not in (dict, list, tuple)):
+        if isinstance(x, Value) and x.factory is not None:
+            if not _arguments_pickle(x):
+                return False
+            continue
+        try:
+            pickle.dumps(x)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return False
     return True
 
 
@@ -234,12 +254,13 @@ def unknown_arguments(case: Case) -> None:
 
 
 CLAUSES: dict[str, Callable[[Case], None]] = {
-    "deterministic": deterministic,
+    "updates fit": updates_fit,
     "inputs unchanged": inputs_unchanged,
+    "deterministic": deterministic,
     "eval_shape of init": abstract_init,
     "jit equals un-jitted": jit_agrees,
     "state types": state_types,
-    "updates fit": updates_fit,
+    "updates fit mixed dtypes": mixed_updates_fit,
     "traced once": traced_once,
     "runs in scan": runs_in_scan,
     "donation safe": donation_safe,
