@@ -23,7 +23,7 @@ except ImportError as error:
 # Okabe and Ito's colors, which people with any color vision tell apart. Their yellow, too pale for lines, is left out.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#333333", "#56B4E9")
 INK, FAINT, GRID = "#333333", "#C4C4C4", "#E6E6E6"
-_BOWL = LinearSegmentedColormap.from_list("bowl", ["#FFFFFF", "#D2D8DF"])
+_BOWL = LinearSegmentedColormap.from_list("bowl", ["#FFFFFF", "#C9D4E0"])
 
 DPI = 150
 
@@ -33,7 +33,7 @@ def plot_paths(
     paths: Mapping[str, Any],
     *,
     bounds: Sequence[tuple[float, float]],
-    levels: int | Sequence[float] = 10,
+    levels: int | Sequence[float] = 9,
     minimum: Sequence[float] | None = None,
     labels: tuple[str, str] = ("θ₁", "θ₂"),
 ) -> Figure:
@@ -41,8 +41,7 @@ def plot_paths(
 
     Args:
       f: from an array of shape (2,) to a number; pure, as it is mapped over a grid with `jax.vmap`.
-      paths: by name, the points as an array of shape (n, 2), the start first. Every panel shows the other paths too,
-        in grey.
+      paths: by name, the points as an array of shape (n, 2), the start first.
       bounds: ((left, right), (bottom, top)).
       levels: the values of f to draw, or how many, spaced by equal factors.
       minimum: a point to mark with a star.
@@ -61,8 +60,6 @@ def plot_paths(
             norm = LogNorm(drawn[0], drawn[-1])
             axes.contourf(x, y, z, drawn, cmap=_BOWL, norm=norm, extend="both", zorder=0)
             axes.contour(x, y, z, drawn, colors="#FFFFFF", linewidths=0.8, zorder=1)
-        for other in arrays.values():
-            axes.plot(*other.T, color="#A0A0A0", linewidth=0.7, zorder=2)
         axes.plot(*path.T, color=color, linewidth=1.6, marker="o", markersize=2.2, markeredgewidth=0, zorder=3)
         axes.plot(*path[0], "o", color="white", markeredgecolor=INK, markersize=5.5, markeredgewidth=1, zorder=4)
         if minimum is not None:
@@ -165,7 +162,7 @@ def _panels(number: int, share: bool) -> tuple[Figure, list[Axes]]:
     """A grid of at most three panels a row."""
     columns = 2 if number == 4 else max(min(number, 3), 1)
     rows = max(math.ceil(number / columns), 1)
-    width, height = (3.2, 2.6) if columns > 2 else (4.4, 3.3)  # inches
+    width, height = (2.75, 2.25) if columns > 2 else (4.4, 3.3)  # inches
     figure = Figure(figsize=(columns * width, rows * height), dpi=DPI, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False)
     for axes in grid.flat[number:]:
@@ -198,7 +195,7 @@ def _outer_labels(panels: list[Axes], xlabel: str, ylabel: str) -> None:
 
 def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     """A row of names above all panels, where it hides no curve."""
-    columns = min(len(handles), 6 if figure.get_figwidth() > 9 else 4)
+    columns = min(len(handles), 6 if figure.get_figwidth() > 8 else 4)
     figure.legend(
         handles=list(handles),
         loc="outside upper left",

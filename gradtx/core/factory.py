@@ -24,7 +24,7 @@ from gradtx.core.transformation import (
     GradientTransformationExtraArgs,
     with_extra_args_support,
 )
-from gradtx.core.types import OptState, Params, Updates
+from gradtx.core.types import EmptyState, OptState, Params, Updates
 
 P = ParamSpec("P")
 
@@ -52,7 +52,10 @@ def per_parameter(
     *,
     measure: Callable | None = None,
     shared: Callable | None = None,
+    memory: Callable | None = None,
     needs_params: bool = False,
+    needs: tuple[str, ...] = (),
+    counter: str = "count",
 ) -> GradientTransformationExtraArgs:
     """Lifts a rule on one array to trees. This is where new optimizers are written.
 
@@ -63,19 +66,22 @@ def per_parameter(
     shared(t, total) -> scalars               optional: computed once a step, for all parameters
     ```
 
-    What `shared` returns (without it, the total of `measure`) is the fifth argument of `update`.
+    What `shared` returns (without it, the total of `measure`) is the fifth argument of `update`. A rule that remembers
+    scalars of the whole tree, such as an estimated distance, has a `memory() -> {field: initial value}`; then `measure`
+    gets them as a fifth argument, and `shared(t, total, memory)` returns what it returned before and the new memory.
+    `needs` names extra arguments of the transformation's `update`, such as "value", that `shared` takes by keyword.
 
-    `state` is a named tuple class; its fields, `count` aside, are the slots in order, each a tree like the parameters.
-    One slot is passed bare, several as a tuple; no slots: `init` and `state` may be None and slots are `()`. If the
-    class has a field `count`, the lift keeps it and `t` is the step, from 1; else `t` is None. `p` is None when the
-    caller gave no parameters, which is an error if `needs_params`.
+    `state` is a named tuple class; its fields, the count and the memory aside, are the slots in order, each a tree like
+    the parameters. One slot is passed bare, several as a tuple; no slots: `init` and `state` may be None and slots are
+    `()`. If the class has a field `count` (or `counter`), the lift keeps it and `t` is the step, from 1; else `t` is
+    None. `p` is None when the caller gave no parameters, which is an error if `needs_params`.
 
     The lift owns the rest. Arithmetic is at least float32: arrays arrive cast to the widest of float32, gradient, slot
     and parameter; slots are stored back in the dtype that `init` gave them; updates leave in the arithmetic's dtype. A
     leaf without a gradient (None) gets no update and keeps its slots. Each distinct shape and dtype is traced once.
     """
     name = getattr(update, "__qualname__", "rule")
-    rule = Rule(init, update, state, measure, shared, needs_params, name)
+    rule = Rule(init, update, state or EmptyState, measure, shared, memory, needs_params, needs, counter, name)
     return GradientTransformationExtraArgs(*_lifted(RuleSource(lambda values: rule), rule, {}), rule=rule)
 
 
@@ -113,7 +119,7 @@ def _lifted(source: RuleSource, rule: Rule, moving: dict[str, Any]) -> tuple[Cal
         return init_tree(source, rule, values, params)
 
     def update_at(values: dict, updates: Updates, state: OptState, params: Params, extra: dict) -> tuple:
-        return update_tree(source, rule, values, updates, state, params)
+        return update_tree(source, rule, values, updates, state, params, extra)
 
     return _stepped(rule.name, init_at, update_at, moving)
 

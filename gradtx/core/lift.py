@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.counts import has_count, safe_increment
+from gradtx.core.counts import safe_increment
 from gradtx.core.dtypes import compute_dtype, promotion, widen
 from gradtx.core.trees import align, check_shapes, is_hole, is_none, paths
-from gradtx.core.types import EmptyState, OptState, Params, Updates
+from gradtx.core.types import OptState, Params, Updates
 
 
 class Rule(NamedTuple):
@@ -24,16 +24,25 @@ class Rule(NamedTuple):
 
     init: Callable | None
     update: Callable
-    state: type | None
+    state: Any  # a named tuple class
     measure: Callable | None
     shared: Callable | None
+    memory: Callable | None
     needs_params: bool
+    needs: tuple[str, ...]
+    counter: str
     name: str
 
     @property
     def slots(self) -> tuple[str, ...]:
         """The state's fields that hold a tree like the parameters."""
-        return tuple(f for f in getattr(self.state, "_fields", ()) if f != "count")
+        scalars = {self.counter, *(() if self.memory is None else self.memory())}
+        return tuple(f for f in self.state._fields if f not in scalars)
+
+    @property
+    def counts(self) -> bool:
+        """Whether the state counts the steps."""
+        return self.counter in self.state._fields
 
 
 class RuleSource:
@@ -70,22 +79,29 @@ def _kernels(source: RuleSource) -> Kernels:
         g, slots, p, t, values = widen((g, slots, p, count, values), dtype)
         return dtype, source.at(values), (g, slots, p, t)
 
-    def measure(values: dict, g: jax.Array, slots: Any, p: Any, count: Any) -> Any:
-        _, rule, arguments = prepared(values, g, slots, p, count)
+    def measure(values: dict, g: jax.Array, slots: Any, p: Any, count: Any, memory: Any) -> Any:
+        dtype, rule, arguments = prepared(values, g, slots, p, count)
+        known = () if memory is None else (_widen_floats(memory, dtype),)
         with promotion(g, slots, p):
-            return rule.measure(*arguments)  # type: ignore[misc]  # only called for rules that measure
+            return rule.measure(*arguments, *known)  # type: ignore[misc]  # only called for rules that measure
 
-    def shared(values: dict, count: Any, total: Any) -> Any:
-        t, total, values = widen((count, total, values), jnp.result_type(float))
-        return source.at(values).shared(t, total)  # type: ignore[misc]  # only called for rules that share
+    def shared(values: dict, count: Any, total: Any, memory: Any, extra: dict) -> Any:
+        default = jnp.result_type(float)
+        t, values = widen((count, values), default)
+        total, known, extra = _widen_floats((total, memory, extra), default)
+        rule = source.at(values)
+        if memory is None:
+            return rule.shared(t, total, **extra), None  # type: ignore[misc]  # only called for rules that share
+        common, new = rule.shared(t, total, known, **extra)  # type: ignore[misc]
+        return common, jax.tree.map(_stored, new, memory)
 
     def update(values: dict, g: jax.Array, slots: Any, p: Any, count: Any, common: Any) -> tuple:
         dtype, rule, arguments = prepared(values, g, slots, p, count)
-        common = () if common is None else (widen(common, dtype),)
+        common = () if common is None else (_widen_floats(common, dtype),)
         with jax.named_scope(rule.name), promotion(g, slots, p):
             u, new_slots = rule.update(*arguments, *common)
         if jnp.shape(u) != g.shape:
-            raise ShapeError(f"the gradient has shape {g.shape}, but the update has shape {jnp.shape(u)}")
+            raise ValueError(f"the gradient has shape {g.shape}, but the update has shape {jnp.shape(u)}")
         return u, jax.tree.map(_stored, new_slots, slots)
 
     return Kernels(jax.jit(measure), jax.jit(shared), jax.jit(update))
@@ -94,27 +110,36 @@ def _kernels(source: RuleSource) -> Kernels:
 _shared_kernels = functools.lru_cache(maxsize=1024)(_kernels)
 
 
-class ShapeError(ValueError):
-    """Shapes that do not fit; the lift adds the rule's name and the path."""
-
-
-def _stored(new: jax.Array, old: jax.Array) -> jax.Array:
-    if jnp.shape(new) != old.shape:
-        raise ShapeError(f"the state was made for another shape: {old.shape}, updated {jnp.shape(new)}")
+def _stored(new: Any, old: jax.Array) -> jax.Array:
+    if jnp.shape(new) != jnp.shape(old):
+        raise ValueError(f"the state was made for another shape: {jnp.shape(old)}, updated {jnp.shape(new)}")
     return jnp.asarray(new).astype(old.dtype)
 
 
+def _widen_floats(tree: Any, dtype: Any) -> Any:
+    """`widen` that leaves booleans, whole numbers and random keys as they are."""
+    return jax.tree.map(lambda x: widen(x, dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x, tree)
+
+
 def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Params) -> OptState:
-    """The state for these parameters: a tree like them for each slot, and the count."""
+    """The state for these parameters: a tree like them for each slot, the memory and the count."""
     _check_values(rule, values)
-    state = EmptyState if rule.state is None else rule.state
-    names = rule.slots
     leaves, treedef = jax.tree.flatten(params)
-    rows = [_init_leaf(source, rule, values, p) for p in leaves] if names else []
-    columns = zip(*rows, strict=True) if rows else [()] * len(names)
-    slots = {n: jax.tree.unflatten(treedef, column) for n, column in zip(names, columns, strict=False)}
-    count = {"count": jnp.zeros([], jnp.int32)} if has_count(state) else {}
-    return state(**count, **slots)
+    rows = [_init_leaf(source, rule, values, p) for p in leaves] if rule.slots else []
+    columns = zip(*rows, strict=True) if rows else [()] * len(rule.slots)
+    fields = {n: jax.tree.unflatten(treedef, column) for n, column in zip(rule.slots, columns, strict=False)}
+    if rule.memory is not None:
+        start = source.at(widen(values, jnp.result_type(float))).memory()  # type: ignore[misc]  # has one, see above
+        fields |= {n: _scalar(x) for n, x in start.items()}
+    if rule.counts:
+        fields[rule.counter] = jnp.zeros([], jnp.int32)
+    return rule.state(**fields)
+
+
+def _scalar(x: Any) -> jax.Array:
+    """A strongly typed array of its own for a scalar of the memory: floats in at least float32."""
+    x = jnp.array(x)
+    return widen(x, compute_dtype(x)) if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(x.dtype)
 
 
 def _init_leaf(source: RuleSource, rule: Rule, values: dict[str, Any], original: Any) -> tuple:
@@ -130,11 +155,17 @@ def _init_leaf(source: RuleSource, rule: Rule, values: dict[str, Any], original:
 
 
 def update_tree(
-    source: RuleSource, rule: Rule, values: dict[str, Any], updates: Updates, state: OptState, params: Params
+    source: RuleSource,
+    rule: Rule,
+    values: dict[str, Any],
+    updates: Updates,
+    state: OptState,
+    params: Params,
+    extra: dict[str, Any],
 ) -> tuple[Updates, OptState]:
     """One step of a rule over a tree, with the given values of the hyperparameters that move."""
     _check_values(rule, values)
-    _check_state(rule, state, params)
+    _check_arguments(rule, state, params, extra)
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     ps: list = [None] * len(leaves)
     if params is not None:
@@ -145,24 +176,27 @@ def update_tree(
     columns = [align(treedef, f, rule.name, "the state's trees", updates, "the gradients") for f in fields]
     slots: list = columns[0] if len(names) == 1 else list(zip(*columns, strict=True)) if names else [()] * len(leaves)
 
-    count = safe_increment(state.count) if has_count(state) else None
+    count = safe_increment(getattr(state, rule.counter)) if rule.counts else None
+    memory = None if rule.memory is None else {n: getattr(state, n) for n in rule.memory()}
     live = [i for i, g in enumerate(leaves) if not is_hole(g)]
     common = None
     if rule.measure is not None and live:
-        common = _sum([source.kernels.measure(values, leaves[i], slots[i], ps[i], count) for i in live])
+        common = _sum([source.kernels.measure(values, leaves[i], slots[i], ps[i], count, memory) for i in live])
     if rule.shared is not None and live:
-        common = source.kernels.shared(values, count, common)
+        needed = {n: jnp.asarray(extra[n]) for n in rule.needs}
+        common, memory = source.kernels.shared(values, count, common, memory, needed)
     new_leaves, new_slots = list(leaves), list(slots)
     for i in live:
         try:
             new_leaves[i], new_slots[i] = source.kernels.update(values, leaves[i], slots[i], ps[i], count, common)
-        except (ShapeError, TypeError) as error:
+        except (ValueError, TypeError) as error:
             raise _located(error, rule, updates, i, leaves[i], slots[i]) from error
 
     columns = [new_slots] if len(names) == 1 else zip(*new_slots, strict=True)
     new_state = {n: jax.tree.unflatten(treedef, column) for n, column in zip(names, columns, strict=False)}
-    if count is not None:
-        new_state["count"] = count
+    new_state |= memory or {}
+    if rule.counts:
+        new_state[rule.counter] = count
     return jax.tree.unflatten(treedef, new_leaves), state._replace(**new_state)
 
 
@@ -179,15 +213,17 @@ def _check_values(rule: Rule, values: dict[str, Any]) -> None:
             )
 
 
-def _check_state(rule: Rule, state: OptState, params: Params) -> None:
-    expected = EmptyState if rule.state is None else rule.state
-    if getattr(state, "_fields", None) != expected._fields:  # type: ignore[attr-defined]  # named tuple classes
+def _check_arguments(rule: Rule, state: OptState, params: Params, extra: dict[str, Any]) -> None:
+    if getattr(state, "_fields", None) != rule.state._fields:
         raise TypeError(
-            f"{rule.name}: state must be the {expected.__name__} that init or the last update returned, "
+            f"{rule.name}: state must be the {rule.state.__name__} that init or the last update returned, "
             f"got {type(state).__name__}; the order is update(updates, state, params)"
         )
     if rule.needs_params and params is None:
         raise ValueError(f"{rule.name}: update needs the parameters: call update(updates, state, params)")
+    for name in rule.needs:
+        if extra.get(name) is None:
+            raise ValueError(f"{rule.name}: update needs {name}: call update(updates, state, params, {name}=...)")
 
 
 def _located(error: Exception, rule: Rule, updates: Updates, i: int, g: Any, slots: Any) -> Exception:

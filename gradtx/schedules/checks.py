@@ -4,15 +4,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core.ranges import Range, is_array, is_number
 
 
 def known(*values: Any) -> bool:
     """Whether the values can be compared now, which traced ones cannot."""
-    return not any(isinstance(x, jax.core.Tracer) for x in values)
+    return not any(isinstance(x, Tracer) for x in values)
 
 
 def check_list(where: str, name: str, values: Any) -> tuple:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A linear warm-up and what follows it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -15,7 +15,7 @@ from gradtx.schedules.checks import check_list, known
 from gradtx.schedules.curves import alike, cosine, elapsed, exponential, joined, linear
 
 
-def _warmed(count: jax.Array, start: Any, peak: Any, steps: Any, after: ScheduleFn) -> jax.Array:
+def _warmed(count: jax.Array, start: Any, peak: Any, steps: Any, after: Callable) -> jax.Array:
     return joined(count, (lambda t: linear(t, start, peak, steps), after), (steps,))
 
 

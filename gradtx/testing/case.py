@@ -99,9 +99,13 @@ def cast(tree: Any, dtype: Any) -> Any:
 
 def make_case(tx: Any, params: Any, gradients: Any, steps: int, extra: dict[str, Any]) -> Case:
     """The case with arrays of JAX that nobody else holds, and gradients where none were given."""
-    params = jax.tree.map(jnp.array, params)
-    gradients = example_gradients(params) if gradients is None else jax.tree.map(jnp.array, gradients)
-    return Case(tx, params, gradients, steps, extra)
+    params = _own(params)
+    return Case(tx, params, example_gradients(params) if gradients is None else _own(gradients), steps, extra)
+
+
+def _own(tree: Any) -> Any:
+    # The explicit dtype takes the weak type away, which `jnp.full(3, 0.5)` has and an updated parameter has not.
+    return jax.tree.map(lambda x: jnp.array(x, jnp.result_type(x)), tree)
 
 
 def example_gradients(params: Any) -> Any:
