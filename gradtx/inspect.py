@@ -19,8 +19,8 @@ WIDTH = 120
 """Columns of the printed table."""
 ROWS_PER_SLOT = 20
 """Rows of the printed table for each slot; the rest is one line."""
-LIMITS = (12, 22, 30, 14, 10, 15, 11)
-"""The widest that each column of the table gets."""
+LIMITS = (12, 22, 32)
+"""The widest that the columns of names in the table get; numbers are never cut."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,7 +245,7 @@ def _slot_lines(slots: tuple[Slot, ...]) -> list[str]:
         if rest := group[shown:]:
             size = f"{sum(s.bytes for s in rest):,}"
             rows.append((_place(stage), field, f"... and {len(rest):,} more", "", "", size, ""))
-    cells = [[_cut(cell, limit) for cell, limit in zip(row, LIMITS, strict=True)] for row in rows]
+    cells = [[*map(_cut, row, LIMITS), *row[len(LIMITS) :]] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for row in cells:

@@ -33,7 +33,7 @@ def plot_paths(
     paths: Mapping[str, Any],
     *,
     bounds: Sequence[tuple[float, float]],
-    levels: int | Sequence[float] = 9,
+    levels: int | Sequence[float] = 8,
     minimum: Sequence[float] | None = None,
     labels: tuple[str, str] = ("θ₁", "θ₂"),
 ) -> Figure:

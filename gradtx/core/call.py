@@ -10,7 +10,7 @@ import inspect
 import typing
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -43,8 +43,9 @@ class Factory:
 
     def _checked(self, name: str, value: Any) -> Any:
         spec, hint = self.specs.get(name), self.hints.get(name)
-        if name in self.hyperparameters and callable(value) and not self.schedules:
-            raise TypeError(f"{self.name}: {name} must be a number or an array, got {value!r}")
+        if name in self.hyperparameters and not self.schedules and not (is_number(value) or is_array(value)):
+            if value is not None:
+                raise TypeError(f"{self.name}: {name} must be a number or an array, got {value!r}")
         if spec is not None:
             optional = type(None) in typing.get_args(hint) or self.signature.parameters[name].default is None
             return check_argument(self.name, name, value, spec, optional)
@@ -154,7 +155,7 @@ class Call:
 class Value:
     """Base of transformations and schedules: immutable, and equal, hashable, printable and picklable by its call."""
 
-    __slots__ = ("_call", "_hash")
+    __slots__ = ("_call", "_hash", "__weakref__")  # jax.jit holds what it compiles weakly
     _call: Call | None
 
     @classmethod
@@ -218,7 +219,10 @@ class Value:
         return _unpickle, (self._call.factory.public, self._call.arguments)
 
 
-def register_value(cls: type[Value]) -> type[Value]:
+V = TypeVar("V", bound=Value)
+
+
+def register_value(cls: type[V]) -> type[V]:
     """Makes a kind of value a pytree: children of its call as leaves, the layout static."""
 
     def flatten(value: Value) -> tuple:

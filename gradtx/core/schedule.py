@@ -22,10 +22,9 @@ class Schedule(Value):
     __slots__ = ("_function",)
 
     def __call__(self, count: Numeric) -> jax.Array:
-        self._expanded()
-        return self._function(_as_float(count))
+        return self._expanded()._function(_as_float(count))
 
-    def _expanded(self) -> Value:
+    def _expanded(self) -> "Schedule":
         if not hasattr(self, "_function"):
             assert self._call is not None
             object.__setattr__(self, "_function", self._call.factory.expand(self._call))

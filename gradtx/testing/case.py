@@ -97,6 +97,16 @@ def cast(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
+def weakly_typed(tree: Any) -> Any:
+    """The types of the floating-point leaves, as JAX has them for arrays made of Python numbers."""
+
+    def weak(x: jax.Array) -> Any:
+        is_floating = jnp.issubdtype(x.dtype, jnp.floating)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=True) if is_floating else x
+
+    return jax.tree.map(weak, tree)
+
+
 def make_case(tx: Any, params: Any, gradients: Any, steps: int, extra: dict[str, Any]) -> Case:
     """The case with arrays of JAX that nobody else holds, and gradients where none were given."""
     params = _own(params)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from gradtx.core.call import Value
 from gradtx.core.trees import paths
-from gradtx.testing.case import Case, Step, as_numpy, make_case, reversed_dicts
+from gradtx.testing.case import Case, Step, as_numpy, make_case, reversed_dicts, weakly_typed
 from gradtx.testing.compare import (
     Broken,
     buffers,
@@ -90,10 +90,19 @@ def state_types(case: Case, mixes: list = DTYPE_MIXES) -> None:
     for i, step in enumerate(case.plain, 1):
         same_types(f"the state after update {i}", step.state, "init's", case.state)
     for params_dtype, gradients_dtype in mixes:
-        mixed = case.cast(params_dtype, gradients_dtype)
-        names = f"{jnp.dtype(params_dtype).name} parameters and {jnp.dtype(gradients_dtype).name} gradients"
-        step = _abstract_step(mixed)
-        same_types(f"with {names}, the state after update", step.state, "init's", step.before)
+        names = f"{jnp.dtype(params_dtype).name} parameters and {jnp.dtype(gradients_dtype).name} gradients,"
+        _keeps_state_types(names, case.cast(params_dtype, gradients_dtype))
+
+
+def weak_types(case: Case) -> None:
+    """As `state_types`, for parameters made of Python numbers: their weak types stay out of the state."""
+    weak = dataclasses.replace(case, params=weakly_typed(case.params))
+    _keeps_state_types("weakly typed parameters, such as jnp.full(3, 0.5),", weak)
+
+
+def _keeps_state_types(what: str, case: Case) -> None:
+    step = _abstract_step(case)
+    same_types(f"with {what} the state after update", step.state, "init's", step.before)
 
 
 def mixed_updates_fit(case: Case) -> None:
@@ -260,6 +269,7 @@ CLAUSES: dict[str, Callable[[Case], None]] = {
     "eval_shape of init": abstract_init,
     "jit equals un-jitted": jit_agrees,
     "state types": state_types,
+    "weak types": weak_types,
     "updates fit mixed dtypes": mixed_updates_fit,
     "traced once": traced_once,
     "runs in scan": runs_in_scan,

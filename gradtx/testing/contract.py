@@ -12,20 +12,20 @@ from gradtx.testing.compare import Broken
 def check_contract(tx: Any, params: Any, *, gradients: Any = None, steps: int = 3, **extra: Any) -> None:
     """Runs a transformation, gradtx's, Optax's or your own, and fails at the first clause of the contract it breaks.
 
-    The clauses: it is deterministic; it changes no input; `jax.eval_shape` of `init` works; under `jit` it gives the
-    same and is traced once; `update` returns a state of the types of `init` under all mixes of float32 and bfloat16;
-    updates have the gradients' structure and shapes; it runs in `scan`; state and parameters share no memory; None
-    leaves, the empty tree, scalars and leaves of size zero work; state and transformation survive flattening and
-    pickling; `params` may be given by keyword, or left out unless the error says it is needed; unknown keyword
-    arguments are tolerated. In a test: `check_contract(mine(0.1), {"w": jnp.ones((2, 3))})`.
+    - Updates fit the gradients; inputs stay as they are; a second run is the same, whatever the order of dict keys.
+    - `jit`, `scan` and `eval_shape` agree with plain calls, and steps are traced once.
+    - The state keeps its types under every mix of float32 and bfloat16, and shares no memory with the parameters.
+    - None leaves, the empty tree, scalars and leaves of size zero work.
+    - State and transformation survive flattening and pickling.
+    - `params` may be a keyword, or left out unless the error asks for them; unknown keywords are tolerated.
+
+    In your own tests: `check_contract(mine(0.1), {"w": jnp.ones((2, 3))})`.
 
     Args:
       tx: any object with `init` and `update`.
-      params: a small tree of arrays.
-      gradients: a tree like it; by default pseudo-random, the same at each call.
+      params: a small tree of arrays; `gradients`, a tree like it, is pseudo-random and the same at each call if None.
       steps: how many steps to run, at least 2.
-      **extra: for `update`. Functions among them must accept any tree; trees like `params` are replaced by gradients
-        where a clause needs another tree.
+      **extra: for `update`. Functions must accept any tree; trees like `params` give way where a clause needs another.
 
     Raises:
       AssertionError: naming the transformation, the clause, the leaf and what was found there.
@@ -41,7 +41,8 @@ def check_contract(tx: Any, params: Any, *, gradients: Any = None, steps: int = 
         except Broken as broken:
             raise AssertionError(f"{where}: {broken}") from None
         except Exception as error:  # of any class: an error where the contract allows none breaks the clause
-            raise AssertionError(f"{where}: it raised {type(error).__name__}: {error}") from error
+            summary = str(error).partition("\n")[0]
+            raise AssertionError(f"{where}: it raised {type(error).__name__}: {summary}") from error
 
 
 def _shown(tx: Any) -> str:

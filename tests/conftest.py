@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The test world: eight CPU devices, nothing promoted or broadcast in silence, compiled programs kept between tests.
+
+`GRADTX_TEST_CACHE` names the folder of compiled programs; without it, a run makes one, shares it among its processes
+and removes it. Compiling is most of a test's time, so a shared folder makes a second run several times faster.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+_temporary_cache = None
+if "GRADTX_TEST_CACHE" not in os.environ:
+    # Set in the process that the user starts; the workers of pytest-xdist inherit it.
+    _temporary_cache = os.environ["GRADTX_TEST_CACHE"] = tempfile.mkdtemp(prefix="gradtx-test-cache-")
+# Read when JAX makes its backend, so scripts that a test starts see eight devices too.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+import hypothesis  # noqa: E402  # after the environment is set
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_compilation_cache_dir", os.environ["GRADTX_TEST_CACHE"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+# No deadline: the first example compiles, the others do not. The same examples in every run: a red run stays red.
+hypothesis.settings.register_profile("gradtx", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("gradtx")
+
+
+def pytest_unconfigure() -> None:
+    if _temporary_cache is not None:
+        shutil.rmtree(_temporary_cache, ignore_errors=True)
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """64-bit numbers inside one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def standard_promotion() -> Iterator[None]:
+    """NumPy's promotion of dtypes and ranks inside one test, for third-party code that relies on it."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every schedule against its formula in NumPy float64 and against optax, and what all schedules promise."""
+
+import copy
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax.schedules
+import pytest
+
+from gradtx import schedules
+from gradtx.core.schedule import Schedule
+
+
+class Case(NamedTuple):
+    call: str
+    formula: Callable[[float], float]
+    edges: tuple[int, ...] = ()  # the steps where a formula has a corner or a jump
+
+    @property
+    def schedule(self) -> Schedule:
+        return eval(self.call, vars(schedules))
+
+    @property
+    def steps(self) -> list[int]:
+        around = {e + d for e in self.edges for d in (-1, 0, 1)}
+        return sorted({0, 1, 5, 13, 1000, 10**6} | {t for t in around if t >= 0})
+
+    @property
+    def smooth_steps(self) -> list[float]:
+        return [t + 0.37 for t in (0, 5, 13, 40) if not set(self.edges) & {t, t + 1}]
+
+
+def half_cosine(x: float) -> float:
+    return (1 + math.cos(math.pi * min(x, 1))) / 2
+
+
+def ramp(t: float, length: float, low: float, high: float) -> float:
+    return low + (high - low) * min(max(t / length, 0), 1)
+
+
+def cycled(t: float, period: int) -> float:
+    horizon = period * math.ceil(t / period) if t > 0 else period
+    return 0.1 + 0.9 * (1 - t / horizon) ** 2
+
+
+def exponential(t: float, begin: float = 0) -> float:
+    return 0.6 * 0.8 ** (max(t - begin, 0) / 7)
+
+
+def warmup_cosine(t: float, low: float, peak: float, warmup: int, total: int, end: float, exponent: float) -> float:
+    if t < warmup:
+        return ramp(t, warmup, low, peak)
+    return end + (peak - end) * half_cosine((t - warmup) / (total - warmup)) ** exponent
+
+
+def restarts(t: float) -> float:
+    if t < 9:
+        return warmup_cosine(t, 0.0, 1.0, 3, 9, 0.1, 1.0)
+    return warmup_cosine(t - 9, 0.1, 0.5, 2, 12, 0.0, 1.0)
+
+
+def one_cycle(t: float) -> float:
+    if t < 6:
+        return 0.02 + 0.48 * (1 - half_cosine(t / 6))
+    return 2e-6 + (0.5 - 2e-6) * half_cosine((t - 6) / 15)
+
+
+CASES = [
+    Case("constant_schedule(0.3)", lambda t: 0.3),
+    Case("piecewise_values_schedule([3, 9], [0.5, 0.2, 0.7])", lambda t: [0.5, 0.2, 0.7][(t >= 3) + (t >= 9)], (3, 9)),
+    Case(
+        "piecewise_constant_schedule(0.8, boundaries_and_scales={3: 0.5, 9: 0.1})",
+        lambda t: [0.8, 0.4, 0.04][(t >= 3) + (t >= 9)],
+        (3, 9),
+    ),
+    Case("inverse_time_decay(0.6, 7, 0.5)", lambda t: 0.6 / (1 + 0.5 * t / 7)),
+    Case("inverse_time_decay(0.6, 7, 0.5, staircase=True)", lambda t: 0.6 / (1 + 0.5 * (t // 7)), (7, 14)),
+    Case("step_decay_schedule(0.6, 7)", lambda t: 0.6 / math.floor(t / 7 + 1), (7, 14, 700)),
+    Case("exponential_decay(0.6, 7, 0.8)", exponential),
+    Case(
+        "exponential_decay(0.6, 7, 0.8, transition_begin=4, staircase=True)",
+        lambda t: 0.6 * 0.8 ** (max(t - 4, 0) // 7),
+        (4, 11, 18, 39, 46),
+    ),
+    Case(
+        "exponential_decay(0.6, 7, 0.8, transition_begin=4, end_value=0.3)", lambda t: max(exponential(t, 4), 0.3), (4,)
+    ),
+    Case("exponential_decay(0.6, 7, 1.5, end_value=0.9)", lambda t: 0.6 * min(1.5 ** min(t / 7, 10), 1.5), (7,)),
+    Case("natural_exponential_decay(0.6, 7, 0.5)", lambda t: 0.6 * math.exp(-0.5 * t / 7)),
+    Case("natural_exponential_decay(0.6, 7, 0.5, staircase=True)", lambda t: 0.6 * math.exp(-0.5 * (t // 7)), (7, 14)),
+    Case("linear_schedule(1.0, 0.1, 10)", lambda t: ramp(t, 10, 1.0, 0.1), (10,)),
+    Case(
+        "polynomial_schedule(1.0, 0.1, 0.5, 10, transition_begin=3)",
+        lambda t: 0.1 + 0.9 * ramp(t - 3, 10, 1, 0) ** 0.5,
+        (3, 13),
+    ),
+    Case("polynomial_schedule(1.0, 0.1, 2.0, 10, cycle=True)", lambda t: cycled(t, 10), (10, 20)),
+    Case(
+        "cosine_decay_schedule(0.7, 9, alpha=0.2, exponent=0.3)",
+        lambda t: 0.14 + 0.56 * half_cosine(t / 9) ** 0.3,
+        (9,),
+    ),
+    Case("warmup_constant_schedule(0.1, 1.0, 10)", lambda t: ramp(t, 10, 0.1, 1.0), (10,)),
+    Case(
+        "warmup_cosine_decay_schedule(0.1, 1.0, 4, 20, end_value=0.2, exponent=1.5)",
+        lambda t: warmup_cosine(t, 0.1, 1.0, 4, 20, 0.2, 1.5),
+        (4, 20),
+    ),
+    Case("warmup_cosine_decay_schedule(0.1, 1.0, 0, 20)", lambda t: half_cosine(t / 20), (20,)),
+    Case(
+        "warmup_exponential_decay_schedule(0.0, 0.6, 4, 7, 0.8, transition_begin=3, end_value=0.1)",
+        lambda t: ramp(t, 4, 0.0, 0.6) if t < 4 else max(exponential(t, 7), 0.1),
+        (4, 7),
+    ),
+    Case(
+        "join_schedules((linear_schedule(0.0, 1.0, 5), constant_schedule(2), exponential_decay(0.6, 7, 0.8)), (5, 8))",
+        lambda t: t / 5 if t < 5 else 2.0 if t < 8 else exponential(t, 8),
+        (5, 8),
+    ),
+    Case(
+        "sgdr_schedule([{'decay_steps': 9, 'end_value': 0.1, 'init_value': 0.0, 'peak_value': 1.0, 'warmup_steps': 3}, "
+        "{'decay_steps': 12, 'init_value': 0.1, 'peak_value': 0.5, 'warmup_steps': 2}])",
+        restarts,
+        (3, 9, 11, 21),
+    ),
+    Case(
+        "piecewise_interpolate_schedule('linear', 1.0, boundaries_and_scales={4: 0.5, 10: 0.1})",
+        lambda t: np.interp(t, [0, 4, 10], [1, 0.5, 0.05]),
+        (4, 10),
+    ),
+    Case(
+        "piecewise_interpolate_schedule('cosine', 1.0, boundaries_and_scales={4: 0.5})",
+        lambda t: 0.5 + 0.5 * half_cosine(t / 4),
+        (4,),
+    ),
+    Case(
+        "linear_onecycle_schedule(21, 0.5)",
+        lambda t: np.interp(t, [0, 6, 17, 21], [0.02, 0.5, 0.02, 2e-6]),
+        (6, 17, 21),
+    ),
+    Case("cosine_onecycle_schedule(21, 0.5)", one_cycle, (6, 21)),
+]
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.call)
+
+
+def traced(value: Schedule) -> tuple[Callable[..., jax.Array], list[jax.Array]]:
+    """The schedule as a function of its numbers and the count, and the numbers."""
+    leaves, structure = jax.tree.flatten(value)
+    return lambda numbers, t: jax.tree.unflatten(structure, numbers)(t), [jnp.asarray(float(x)) for x in leaves]
+
+
+def close(actual: Any, expected: Any, tolerance: float) -> None:
+    np.testing.assert_allclose(np.asarray(actual, np.float64), expected, rtol=tolerance, atol=tolerance / 10)
+
+
+def test_every_schedule_is_tested():
+    called = {call.split("(")[0] for call in (c.call for c in CASES)}
+    assert called == {n for n, x in vars(schedules).items() if hasattr(x, "factory")}
+
+
+@every_case
+@pytest.mark.parametrize("dtype", ["int32", "int64", "float64"])
+def test_formula(case: Case, dtype: str, x64: None):
+    for t in case.steps + ([] if dtype != "float64" else case.smooth_steps):
+        value = case.schedule(np.asarray(t, dtype))
+        assert (value.dtype, value.weak_type, value.shape) == (jnp.float64, False, ())
+        close(value, case.formula(t), 1e-12)
+
+
+@every_case
+def test_compiled_mapped_scanned_and_with_traced_numbers(case: Case, x64: None):
+    function, numbers = traced(case.schedule)
+
+    @jax.jit
+    def run(numbers: list, counts: jax.Array) -> tuple:
+        scanned = jax.lax.scan(lambda t, _: (t + 1, case.schedule(t)), jnp.int32(0), length=25)[1]
+        return jax.vmap(case.schedule)(counts), jax.vmap(function, (None, 0))(numbers, counts), scanned
+
+    constant, variable, scanned = run(numbers, jnp.asarray(case.steps))
+    for values in constant, variable, case.schedule(jnp.asarray(case.steps)):
+        close(values, [case.formula(t) for t in case.steps], 1e-12)
+    close(scanned, [case.formula(t) for t in range(25)], 1e-12)
+
+
+@every_case
+def test_derivatives(case: Case, x64: None):
+    """Finite everywhere, in both modes, and those of the formula where it has them: compared with differences."""
+    function, numbers = traced(case.schedule)
+    smooth = len(case.smooth_steps)
+    counts = jnp.asarray([*case.smooth_steps, *case.steps], float)
+
+    @jax.jit
+    def run(numbers: list, counts: jax.Array) -> tuple:
+        both = [jax.vmap(d(function, (0, 1)), (None, 0))(numbers, counts) for d in (jax.jacrev, jax.jacfwd)]
+        return jax.vmap(function, (None, 0))(numbers, counts), *map(jax.tree.leaves, both)
+
+    def shifted(i: int, h: float) -> jax.Array:
+        moved = [x + h * (i == j) for j, x in enumerate([*numbers, counts])]
+        return run(moved[:-1], moved[-1])[0]
+
+    _, backward, forward = run(numbers, counts)
+    for i, (one, other) in enumerate(zip(backward, forward, strict=True)):
+        assert np.isfinite(one).all()
+        close(one, other, 1e-9)
+        close(one[:smooth], ((shifted(i, 1e-6) - shifted(i, -1e-6)) / 2e-6)[:smooth], 1e-6)
+
+
+@every_case
+def test_value_semantics(case: Case):
+    value = case.schedule
+    again = case._replace(call=repr(value)).schedule
+    assert repr(value) == case.call
+    assert again == value == pickle.loads(pickle.dumps(value)) == copy.deepcopy(value)
+    assert hash(again) == hash(value)
+    assert value != schedules.linear_schedule(1.0, 0.25, 10)
+
+
+@every_case
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "Python"])
+def test_the_value_has_the_dtype_of_the_count(case: Case, dtype: str):
+    value = case.schedule(5.0 if dtype == "Python" else jnp.asarray(5, dtype))
+    assert (value.dtype, value.weak_type) == (jnp.float32 if dtype == "Python" else dtype, False)
+    close(value, case.formula(5), {"bfloat16": 0.05, "float16": 0.01}.get(dtype, 2e-6))
+
+
+CYCLE = {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 3, "decay_steps": 9, "end_value": 0.1}
+CALLS_OF_OPTAX = [
+    *(c.call for c in CASES if hasattr(optax.schedules, c.call.split("(")[0]) and "cycle" not in c.call),
+    "piecewise_constant_schedule(0.8)",
+    "piecewise_constant_schedule(0.8, {20: 0.0, 0: 0.5})",
+    "linear_schedule(0.0, 1.0, 10, 5)",
+    "polynomial_schedule(-1.0, 0.1, 0, 10)",
+    "exponential_decay(1.0, 10, 0.8, end_value=2.0)",
+    "exponential_decay(1.0, 10, 1.0, end_value=0.5)",
+    "exponential_decay(-1.0, 10, 0.8, end_value=-0.3)",
+    "cosine_decay_schedule(0.8, 10)",
+    "cosine_decay_schedule(0.8, 10, 2.0, 0.0)",
+    "warmup_exponential_decay_schedule(0.1, 1.0, 0, 10, 0.8)",
+    "warmup_exponential_decay_schedule(0.1, 1.0, 5, 10, 0.8, 2, True, 0.5)",
+    f"sgdr_schedule([{CYCLE}])",
+    "piecewise_interpolate_schedule('cosine', 0.8, {10: 0.5, 0: 0.1})",
+    "piecewise_interpolate_schedule('linear', 0.8)",
+    "linear_onecycle_schedule(23, 0.5, 0.4, 0.7, 10.0, 100.0)",
+    "cosine_onecycle_schedule(1, 0.5)",
+]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-12)])
+@pytest.mark.parametrize("call", CALLS_OF_OPTAX)
+def test_the_numbers_of_optax(call: str, dtype: str, tolerance: float, x64: None):
+    """Equal up to a part of the greatest value: near its end optax computes small values as a difference of large."""
+    counts = jnp.asarray([*range(41), 1000, 10**6], dtype)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        theirs = np.asarray(jax.vmap(eval(call, vars(optax.schedules)))(counts), np.float64)
+    ours = np.asarray(eval(call, vars(schedules))(counts), np.float64)
+    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())

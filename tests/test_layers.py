@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shape of the code: who imports whom, what `__init__.py` may do, how long a file may be."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import gradtx
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "gradtx"
+LONGEST_FILE = 400
+SPDX = "# SPDX-License-Identifier: Apache-2.0"
+
+# From the lowest to the highest. A module imports from its own package and from lower rows, never from its own row.
+LAYERS = [
+    ["core"],
+    ["numerics"],
+    ["tree"],
+    ["schedules"],
+    ["wrappers"],
+    ["transforms"],
+    ["optimizers"],
+    [
+        "precision",
+        "roles",
+        "sharding",
+        "losses",
+        "projections",
+        "perturbations",
+        "assignment",
+        "microbatching",
+        "curvature",
+    ],
+    ["inspect"],
+    ["testing"],
+    ["plot"],
+    ["compat"],
+]
+HEIGHT = {name: height for height, row in enumerate(LAYERS) for name in row}
+
+EVERYWHERE = {"jax", "jaxlib", "chex", "numpy"}
+IN_ONE_PLACE = {"plot": {"matplotlib"}}
+INSIDE_FUNCTIONS = {"inspect": {"rich"}, "compat": {"optax"}, "plot": {"matplotlib"}}
+
+# Public names that stand for something whose name is another.
+SYNONYMS = {"scale_by_learning_rate"}
+
+
+class Import(NamedTuple):
+    module: str  # the full dotted name, of what `from a import b` binds: a.b
+    line: int
+    in_function: bool
+
+
+def modules() -> list[Path]:
+    """All modules of gradtx except the top `__init__.py`."""
+    return [p for p in sorted(PACKAGE.rglob("*.py")) if p != PACKAGE / "__init__.py"]
+
+
+def part_of(path: Path) -> str:
+    """The row entry that a module belongs to: `gradtx/core/lift.py` is of core, `gradtx/tree.py` of tree."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(source: str, package: str) -> Iterator[Import]:
+    """Every import of a module that lies in `package`, relative ones resolved, those inside functions included."""
+
+    def visit(node: ast.AST, in_function: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, in_function)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - (node.level - 1)] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield Import(f"{base}.{alias.name}", node.lineno, in_function)
+        in_function |= isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, in_function)
+
+    return visit(ast.parse(source), False)
+
+
+def faults(part: str, source: str, package: str) -> list[str]:
+    """What the imports of one module do wrong, as sentences."""
+    found = []
+    for module, line, in_function in imports(source, package):
+        top, *rest = module.split(".")
+        if top != "gradtx":
+            allowed = EVERYWHERE | IN_ONE_PLACE.get(part, set())
+            if in_function:
+                allowed = allowed | INSIDE_FUNCTIONS.get(part, set())
+            if top not in sys.stdlib_module_names and top not in allowed:
+                found.append(f"line {line}: imports {top}, which users need not have installed")
+        elif not rest or rest[0] not in HEIGHT:
+            found.append(f"line {line}: imports {module}; import from the module that defines it")
+        elif rest[0] != part and HEIGHT[rest[0]] >= HEIGHT[part]:
+            found.append(f"line {line}: {part} imports {module}, which is not below it")
+    return found
+
+
+def package_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).parent.parts)
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", modules(), ids=named)
+def test_imports_go_down(path: Path):
+    assert part_of(path) in HEIGHT, f"{named(path)} is in no row of LAYERS: give it one"
+    assert faults(part_of(path), path.read_text(), package_of(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "source", "fault"),
+    [
+        ("core", "from gradtx.core.lift import Rule\nimport jax.numpy as jnp, functools", None),
+        ("core", "from gradtx.tree import add", "core imports gradtx.tree.add, which is not below it"),
+        ("core", "def f():\n    from gradtx import tree", "core imports gradtx.tree, which is not below it"),
+        ("core", "from ..tree import add", "core imports gradtx.tree.add, which is not below it"),
+        ("core", "from . import lift", None),
+        ("roles", "import gradtx.sharding", "roles imports gradtx.sharding, which is not below it"),
+        ("optimizers", "from gradtx import adam", "imports gradtx.adam; import from the module that defines it"),
+        ("optimizers", "import gradtx", "imports gradtx; import from the module that defines it"),
+        ("core", "import optax", "imports optax, which users need not have installed"),
+        ("inspect", "import rich", "imports rich, which users need not have installed"),
+        ("inspect", "def f():\n    import rich.table", None),
+        ("plot", "import matplotlib.pyplot as plt", None),
+        ("inspect", "def f():\n    import matplotlib", "imports matplotlib, which users need not have installed"),
+    ],
+)
+def test_the_import_check_itself(part: str, source: str, fault: str | None):
+    found = faults(part, source, "gradtx.core")
+    assert [f.partition(": ")[2] for f in found] == ([] if fault is None else [fault])
+
+
+def test_public_names_are_re_exports_and_stand_once():
+    body = ast.parse((PACKAGE / "__init__.py").read_text()).body
+    assert isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant), "begin with a docstring"
+    names = []
+    for node in body[1:]:
+        assert isinstance(node, ast.ImportFrom) and node.level == 0, f"line {node.lineno}: from gradtx.x import a as a"
+        assert str(node.module).startswith("gradtx."), f"line {node.lineno}: only names of gradtx"
+        assert len(node.names) == 1 and node.names[0].asname == node.names[0].name, f"line {node.lineno}: a as a"
+        names.append(node.names[0].name)
+    assert sorted({n for n in names if names.count(n) > 1}) == []
+    # One thing has one name.
+    things = {n: x for n in names if "gradtx" in getattr(x := getattr(gradtx, n), "__module__", "")}
+    assert {n for n, x in things.items() if getattr(x, "__name__", n) != n} <= SYNONYMS
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if p.name == "__init__.py"], ids=named)
+def test_init_files_only_re_export(path: Path):
+    docstring, *rest = ast.parse(path.read_text()).body
+    assert isinstance(docstring, ast.Expr) and isinstance(docstring.value, ast.Constant)
+    assert [ast.unparse(node) for node in rest if not isinstance(node, ast.ImportFrom)] == []
+
+
+def test_no_file_is_too_long():
+    lengths = {named(p): len(p.read_text().splitlines()) for p in PACKAGE.rglob("*.py")}
+    assert {name: n for name, n in lengths.items() if n > LONGEST_FILE} == {}
+
+
+def test_every_file_names_its_license():
+    files = [p for folder in ("gradtx", "tests", "examples", "docs") for p in sorted((ROOT / folder).rglob("*.py"))]
+    assert [named(p) for p in files if not p.read_text().startswith(SPDX + "\n")] == []
+
+
+def test_importing_is_light():
+    """No other library is loaded, and no backend is made: the number of devices can still be chosen."""
+    script = """
+import sys
+import gradtx
+import jax
+heavy = {"optax", "flax", "equinox", "matplotlib", "rich", "sklearn"} & set(sys.modules)
+assert not heavy, f"importing gradtx imports {sorted(heavy)}"
+jax.config.update("jax_num_cpu_devices", 3)
+assert jax.device_count() == 3
+"""
+    environment = {n: v for n, v in os.environ.items() if n != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
