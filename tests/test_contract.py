@@ -14,7 +14,7 @@ import pytest
 import gradtx
 from gradtx.testing import check_contract, example_arguments
 from gradtx.testing.case import make_case
-from gradtx.testing.clauses import CLAUSES
+from gradtx.testing.clauses import CLAUSES, keeps_state_types
 
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}
 
@@ -389,7 +389,7 @@ def test_optax_state_follows_the_gradients_dtype(standard_promotion: None):
 def test_optax_keeps_state_types_with_equal_dtypes(standard_promotion: None):
     case = make_case(optax.adam(1e-3), PARAMS, None, 3, {})
     CLAUSES["jit equals un-jitted"](case)
-    CLAUSES["state types"](case, mixes=[(jnp.float32, jnp.float32)])
+    keeps_state_types("with equal dtypes", case.cast(jnp.float32, jnp.float32))
     CLAUSES["runs in scan"](case)
 
 

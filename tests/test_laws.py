@@ -22,7 +22,7 @@ from gradtx.core.factory import REGISTRY
 from gradtx.core.ranges import Floating, Range, is_number
 from gradtx.testing import check_contract, example_arguments
 from gradtx.testing.case import example_gradients, make_case
-from gradtx.testing.clauses import CLAUSES
+from gradtx.testing.clauses import keeps_state_types
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.full(3, 0.5, jnp.float32)}
 GRADIENTS = example_gradients(PARAMS)
@@ -151,9 +151,14 @@ def test_contract(name: str):
     check_contract(example(name), PARAMS, **extra_arguments(name))
 
 
+def assert_state_types_stay(tx: Any, extra: dict[str, Any]) -> None:
+    for dtypes, case in make_case(tx, PARAMS, None, 1, extra).mixes.items():
+        keeps_state_types(f"{tx!r} with {dtypes}", case)
+
+
 @each(SWITCHES)
 def test_state_types_with_every_switch(name: str, hyperparameter: str):
-    CLAUSES["state types"](make_case(changed(name, hyperparameter), PARAMS, None, 1, extra_arguments(name)))
+    assert_state_types_stay(changed(name, hyperparameter), extra_arguments(name))
 
 
 # A transformation is a value.
@@ -235,7 +240,7 @@ def test_a_constant_schedule_equals_the_number(name: str, hyperparameter: str):
     (params, _), updates = trajectory(tx, **extra)
     (want, _), want_updates = expected(plain, name)
     assert_close((params, updates), (want, want_updates))
-    CLAUSES["state types"](make_case(tx, PARAMS, None, 1, extra))
+    assert_state_types_stay(tx, extra)
 
 
 @each_factory

@@ -13,6 +13,8 @@ import numpy as np
 from gradtx.core.apply import apply_updates
 from gradtx.testing.compare import is_key
 
+DTYPE_MIXES = [("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "float32"), ("float32", "bfloat16")]
+
 
 class Step(NamedTuple):
     """What one step returns."""
@@ -70,6 +72,17 @@ class Case:
             return self.step(gradients, state, params)
 
         return self.run(jax.jit(self.tx.init), jax.jit(step)), len(traces)
+
+    @functools.cached_property
+    def abstract(self) -> tuple[Any, Step]:
+        """The types of the state of `init` and of what one step returns."""
+        state = jax.eval_shape(self.tx.init, self.params)
+        return state, jax.eval_shape(self.step, self.gradients, state, self.params)
+
+    @functools.cached_property
+    def mixes(self) -> dict[str, "Case"]:
+        """The case in every mix of float32 and bfloat16, by a text that says which."""
+        return {f"{p} parameters and {g} gradients": self.cast(p, g) for p, g in DTYPE_MIXES}
 
     def like(self, params: Any, gradients: Any, steps: int = 1) -> "Case":
         """The case of another tree. Extra arguments with the parameters' structure and shapes become its gradients."""

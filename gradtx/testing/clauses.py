@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.call import Value
-from gradtx.core.trees import paths
-from gradtx.testing.case import Case, Step, as_numpy, make_case, reversed_dicts, weakly_typed
+from gradtx.testing.case import Case, Step, as_numpy, example_gradients, reversed_dicts, weakly_typed
 from gradtx.testing.compare import (
     Broken,
     buffers,
@@ -25,9 +24,6 @@ from gradtx.testing.compare import (
     same_types,
     same_values,
 )
-
-DTYPE_MIXES = [(jnp.float32, jnp.float32), (jnp.bfloat16, jnp.bfloat16), (jnp.bfloat16, jnp.float32)]
-DTYPE_MIXES += [(jnp.float32, jnp.bfloat16)]
 
 
 def updates_fit(case: Case) -> None:
@@ -85,33 +81,31 @@ def jit_agrees(case: Case) -> None:
             same_values(f"the {part} of step {i} under jit", a, "those without jit", b, exact=False)
 
 
-def state_types(case: Case, mixes: list = DTYPE_MIXES) -> None:
+def state_types(case: Case) -> None:
     """`update` returns a state of the types that `init` gave it, whatever the dtypes of parameters and gradients."""
     for i, step in enumerate(case.plain, 1):
         same_types(f"the state after update {i}", step.state, "init's", case.state)
-    for params_dtype, gradients_dtype in mixes:
-        names = f"{jnp.dtype(params_dtype).name} parameters and {jnp.dtype(gradients_dtype).name} gradients,"
-        _keeps_state_types(names, case.cast(params_dtype, gradients_dtype))
+    for dtypes, mixed in case.mixes.items():
+        keeps_state_types(f"with {dtypes}", mixed)
 
 
 def weak_types(case: Case) -> None:
     """As `state_types`, for parameters made of Python numbers: their weak types stay out of the state."""
     weak = dataclasses.replace(case, params=weakly_typed(case.params))
-    _keeps_state_types("weakly typed parameters, such as jnp.full(3, 0.5),", weak)
+    keeps_state_types("with weakly typed parameters, such as jnp.full(3, 0.5)", weak)
 
 
-def _keeps_state_types(what: str, case: Case) -> None:
-    step = _abstract_step(case)
-    same_types(f"with {what} the state after update", step.state, "init's", step.before)
+def keeps_state_types(when: str, case: Case) -> None:
+    before, step = case.abstract
+    same_types(f"{when}, the state after update", step.state, "init's", before)
 
 
 def mixed_updates_fit(case: Case) -> None:
     """As `updates_fit`, whatever the dtypes of parameters and gradients."""
-    for params_dtype, gradients_dtype in DTYPE_MIXES:
-        mixed = case.cast(params_dtype, gradients_dtype)
-        step = _abstract_step(mixed)
+    for dtypes, mixed in case.mixes.items():
+        _, step = mixed.abstract
         _updates_fit(mixed, step.updates)
-        same_types("the updated parameters", step.params, "the parameters", mixed.params)
+        same_types(f"with {dtypes}, the updated parameters", step.params, "the parameters", mixed.params)
 
 
 def _updates_fit(case: Case, updates: Any) -> None:
@@ -120,19 +114,6 @@ def _updates_fit(case: Case, updates: Any) -> None:
         require(jnp.shape(u) == g.shape, f"at {path} the update has shape {jnp.shape(u)}, the gradient {g.shape}")
         floating = jnp.issubdtype(jnp.result_type(u), jnp.inexact)
         require(floating, f"at {path} the update has dtype {jnp.result_type(u)}, which is not floating")
-
-
-@dataclasses.dataclass
-class _Abstract:
-    before: Any
-    updates: Any
-    state: Any
-    params: Any
-
-
-def _abstract_step(case: Case) -> _Abstract:
-    state = jax.eval_shape(case.tx.init, case.params)
-    return _Abstract(state, *jax.eval_shape(case.step, case.gradients, state, case.params))
 
 
 def traced_once(case: Case) -> None:
@@ -188,11 +169,11 @@ def _check_holes(when: str, case: Case) -> None:
     step = case.plain[0]
     same_types(f"{when}, the state after update", step.state, "init's", case.state)
     same_types(f"{when}, the updated parameters", step.params, "the parameters", case.params)
-    old, treedef = jax.tree.flatten(case.params)
-    rows = zip(old, treedef.flatten_up_to(step.params), treedef.flatten_up_to(step.updates), strict=True)
-    for i, (before, after, update) in enumerate(rows):
+    treedef = jax.tree.structure(case.params)
+    rows = zip(leaves_with_paths(case.params), *map(treedef.flatten_up_to, (step.params, step.updates)), strict=True)
+    for (path, before), after, update in rows:
         if update is None:
-            same_values(f"{when}, the parameter {paths(case.params)[i]} without an update", after, "itself", before)
+            same_values(f"{when}, the parameter {path} without an update", after, "itself", before)
 
 
 def edge_shapes(case: Case) -> None:
@@ -202,11 +183,12 @@ def edge_shapes(case: Case) -> None:
     require(empty.plain[0].updates == {}, f"for the empty tree, the updates must be {{}}, got {empty.plain[0].updates}")
     shapes = {"scalar": (), "empty": (0,), "flat": (3, 0), "vector": (2,)}
     params = {n: jnp.full(shape, 0.5, jnp.float32) for n, shape in shapes.items()}
-    edge = make_case(case.tx, params, None, 2, {})
-    for step in case.like(params, edge.gradients, steps=2).jitted[0]:
+    edge = case.like(params, example_gradients(params), steps=2)
+    for step in edge.jitted[0]:
         finite("the updates of scalars and leaves of size zero", step.updates)
         finite("the parameters after updates of scalars and leaves of size zero", step.params)
         same_types("the updated scalars and leaves of size zero", step.params, "the parameters", params)
+        same_types("for scalars and leaves of size zero, the state after update", step.state, "init's", edge.state)
 
 
 def round_trips(case: Case) -> None:

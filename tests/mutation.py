@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mutation check: flips signs, operators, comparisons and decays of the rules, and asks whether a formula notices.
+
+    python tests/mutation.py [--only adam] [--steps 12] [--list]
+
+Every file of gradtx/optimizers and gradtx/transforms, gradtx/wrappers and gradtx/numerics is changed in memory, one
+place at a time, and the formulas of tests/formulas whose transformations run that file are compared for some steps. A
+mutant that none of them notices is printed; the exit status is 1 if there is one that `mutation_survivors.py` does not
+explain.
+"""
+
+import argparse
+import ast
+import copy
+import importlib
+import inspect
+import pathlib
+import sys
+import types
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import jax  # noqa: E402  # after the path is set
+
+import numpy as np  # noqa: E402
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_enable_x64", True)
+
+import formulas  # noqa: E402
+from mutation_survivors import EXPLAINED  # noqa: E402
+from support.formulas import deviation, run_formula, run_rule  # noqa: E402
+
+from gradtx.core import lift  # noqa: E402
+from gradtx.core.call import Value  # noqa: E402
+
+FOLDERS = ("optimizers", "transforms", "wrappers", "numerics")
+SWAPS = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.Pow: ast.Mult,
+    ast.Lt: ast.GtE,
+    ast.GtE: ast.Lt,
+    ast.Gt: ast.LtE,
+    ast.LtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+}
+
+
+def mutated(node: ast.AST) -> list[ast.AST]:
+    """The mutants of one node."""
+    if isinstance(node, ast.BinOp) and type(node.op) in SWAPS:
+        return [ast.BinOp(node.left, SWAPS[type(node.op)](), node.right)]
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return [node.operand]
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
+        return [ast.Compare(node.left, [SWAPS[type(node.ops[0])]()], node.comparators)]
+    if isinstance(node, ast.IfExp):
+        return [ast.IfExp(node.test, node.orelse, node.body)]
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "ema" and len(node.args) == 3:
+        flipped = ast.BinOp(ast.Constant(1), ast.Sub(), node.args[2])
+        return [ast.Call(node.func, [*node.args[:2], flipped], node.keywords)]
+    return []
+
+
+class Place(ast.NodeTransformer):
+    """Replaces the n-th mutable node of a function by its mutant, leaving errors, annotations and defaults alone."""
+
+    def __init__(self, target: int):
+        self.target, self.seen, self.line = target, 0, 0
+
+    def visit_Raise(self, node):
+        return node
+
+    def visit_JoinedStr(self, node):
+        return node
+
+    def visit_FunctionDef(self, node):
+        node.body = [self.visit(x) for x in node.body]
+        return node
+
+    def generic_visit(self, node):
+        for mutant in mutated(node):
+            self.seen += 1
+            if self.seen - 1 == self.target:
+                self.line = node.lineno
+                return ast.copy_location(mutant, node)
+        return super().generic_visit(node)
+
+
+def functions(module: types.ModuleType) -> list[tuple[str, types.FunctionType]]:
+    """The functions that a module defines: the bodies of its factories, and its helpers."""
+    found = []
+    for name, thing in vars(module).items():
+        factory = getattr(thing, "factory", None)
+        if isinstance(thing, types.FunctionType) and factory is not None:
+            if factory.module == module.__name__:
+                found.append((name, factory.body))
+        elif isinstance(thing, types.FunctionType) and thing.__module__ == module.__name__:
+            found.append((name, thing))
+    return list({id(f): (n, f) for n, f in found}.values())
+
+
+def mutants(function: types.FunctionType):
+    """(line, code object) of each mutant of a function."""
+    lines, first = inspect.getsourcelines(function)
+    tree = ast.parse(inspect.cleandoc("\n" + "".join(lines)) if lines[0][:1].isspace() else "".join(lines)).body[0]
+    assert isinstance(tree, ast.FunctionDef)
+    tree.decorator_list = []
+    count = Place(-1)
+    count.visit(copy.deepcopy(tree))
+    for target in range(count.seen):
+        place = Place(target)
+        changed = place.visit(copy.deepcopy(tree))
+        module = ast.fix_missing_locations(ast.Module([changed], []))
+        namespace: dict = {}
+        try:
+            exec(compile(module, function.__code__.co_filename, "exec"), dict(function.__globals__), namespace)
+        except Exception:  # a default or an annotation that only the real module can evaluate
+            continue
+        yield first + place.line - 1, namespace[tree.name].__code__
+
+
+def modules_of(tx) -> set[str]:
+    """The modules of the factories that a transformation is made of."""
+    found, todo = set(), [tx]
+    while todo:
+        value = todo.pop()
+        if not isinstance(value, Value) or value.factory is None:
+            continue
+        found.add(value.factory.module)
+        todo += jax.tree.leaves(dict(value.arguments), is_leaf=lambda x: isinstance(x, Value))
+        expanded = getattr(value, "expanded", value)
+        if expanded is not value:
+            todo.append(expanded)
+    return found
+
+
+def notices(case, expected, steps: int) -> bool:
+    lift._shared_kernels.cache_clear()
+    try:
+        with jax.disable_jit(), np.errstate(all="ignore"):
+            found = deviation(run_rule(case.make(), steps), expected)
+    except Exception:  # a mutant that raises is noticed
+        return True
+    return not found < case.tolerance
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="files whose path contains this")
+    parser.add_argument("--steps", type=int, default=12)
+    arguments = parser.parse_args()
+    expected = {id(c): run_formula(c, arguments.steps) for c in formulas.CASES}
+    used = {id(c): modules_of(c.make()) for c in formulas.CASES}
+    killed, survivors, explained = 0, [], 0
+    for folder in FOLDERS:
+        for path in sorted((ROOT / "gradtx" / folder).glob("*.py")):
+            if path.name == "__init__.py" or arguments.only not in str(path):
+                continue
+            module = importlib.import_module(f"gradtx.{folder}.{path.stem}")
+            cases = [c for c in formulas.CASES if folder == "numerics" or module.__name__ in used[id(c)]]
+            source = path.read_text().splitlines()
+            for name, function in functions(module):
+                original = function.__code__
+                for line, code in mutants(function):
+                    function.__code__ = code
+                    try:
+                        noticed = next((c for c in cases if notices(c, expected[id(c)], arguments.steps)), None)
+                    finally:
+                        function.__code__ = original
+                    text = source[line - 1].strip()
+                    if noticed is not None:
+                        killed += 1
+                        cases.sort(key=lambda c, first=noticed: c is not first)
+                    elif (f"{folder}/{path.name}", text) in EXPLAINED:
+                        explained += 1
+                    else:
+                        survivors.append(f"{folder}/{path.name}:{line} {name}: {text}")
+                        print("not noticed:", survivors[-1], flush=True)
+    print(f"{killed} mutants noticed, {explained} explained, {len(survivors)} not noticed")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

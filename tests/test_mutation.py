@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A flipped sign, operator, comparison or decay in any rule makes a formula fail: see tests/mutation.py."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = pathlib.Path(__file__).parent / "mutation.py"
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
+
+
+def test_every_mutant_of_one_rule_is_noticed():
+    result = run("--only", "optimizers/sgd")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 mutants noticed" in result.stdout
+
+
+@pytest.mark.slow
+def test_every_mutant_of_every_rule_is_noticed():
+    result = run()
+    assert result.returncode == 0, result.stdout + result.stderr
