@@ -29,8 +29,9 @@ def widen(tree: Any, dtype: np.dtype) -> Any:
     """Casts the numbers in a tree to the real `dtype`, complex ones to its complex counterpart."""
 
     def cast(x: Any) -> jax.Array:
-        x = jnp.asarray(x)
-        return x.astype(complex_dtype(dtype) if jnp.iscomplexobj(x) else dtype)
+        x = x if isinstance(x, jax.Array) else jnp.asarray(x)
+        wanted = complex_dtype(dtype) if jnp.iscomplexobj(x) else dtype
+        return x if x.dtype == wanted and not x.weak_type else x.astype(wanted)
 
     return jax.tree.map(cast, tree)
 

@@ -125,7 +125,8 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
     """The state for these parameters: a tree like them for each slot, the memory and the count."""
     _check_values(rule, values)
     leaves, treedef = jax.tree.flatten(params)
-    rows = [_init_leaf(source, rule, values, p) for p in leaves] if rule.slots else []
+    at = functools.cache(lambda dtype: source.at(widen(values, dtype)))
+    rows = [_init_leaf(rule, at, p) for p in leaves] if rule.slots else []
     columns = zip(*rows, strict=True) if rows else [()] * len(rule.slots)
     fields = {n: jax.tree.unflatten(treedef, column) for n, column in zip(rule.slots, columns, strict=False)}
     if rule.memory is not None:
@@ -138,20 +139,26 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
 
 def _scalar(x: Any) -> jax.Array:
     """A strongly typed array of its own for a scalar of the memory: floats in at least float32."""
-    x = jnp.array(x)
-    return widen(x, compute_dtype(x)) if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(x.dtype)
+    x = _owned(jnp.array(x))
+    return widen(x, compute_dtype(x)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
-def _init_leaf(source: RuleSource, rule: Rule, values: dict[str, Any], original: Any) -> tuple:
+def _init_leaf(rule: Rule, at: Callable, original: Any) -> tuple:
     # Not compiled: outside jit, zeros_like gives slots the parameter's sharding, compiled zeros would lose it.
-    p = jnp.asarray(original)
+    p = original if isinstance(original, jax.Array) else jnp.asarray(original)
     dtype = compute_dtype(p)
-    slots = source.at(widen(values, dtype)).init(widen(p, dtype))  # type: ignore[misc]  # a rule with slots has an init
+    slots = at(dtype).init(widen(p, dtype))
     slots = (slots,) if len(rule.slots) == 1 else slots
     if len(slots) != len(rule.slots):
         raise TypeError(f"{rule.name}: init must return {len(rule.slots)} slots, {rule.slots}, got {len(slots)}")
-    # A copy of what the caller holds, so that donating the parameters leaves the state alive.
-    return jax.tree.map(lambda x: jnp.copy(x) if x is original or x is p else jnp.asarray(x), tuple(slots))
+    return jax.tree.map(lambda x: _owned(x, original, p), tuple(slots))
+
+
+def _owned(x: Any, *held: Any) -> jax.Array:
+    """A strongly typed array; a copy of what the caller holds, so that donating it leaves the state alive."""
+    x = x if isinstance(x, jax.Array) else jnp.asarray(x)
+    x = x.astype(x.dtype) if x.weak_type else x
+    return jnp.copy(x) if any(x is h for h in held) else x
 
 
 def update_tree(
