@@ -22,18 +22,16 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import jax  # noqa: E402  # after the path is set
-
 import numpy as np  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_enable_x64", True)
 
 import formulas  # noqa: E402
-from mutation_survivors import EXPLAINED  # noqa: E402
-from support.formulas import deviation, run_formula, run_rule  # noqa: E402
-
 from gradtx.core import lift  # noqa: E402
 from gradtx.core.call import Value  # noqa: E402
+from mutation_survivors import EXPLAINED  # noqa: E402
+from support.formulas import deviation, run_formula, run_rule  # noqa: E402
 
 FOLDERS = ("optimizers", "transforms", "wrappers", "numerics")
 SWAPS = {

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every rule equals its formula in float64, over 100 steps of a smooth non-convex problem."""
 
-import formulas
 import pytest
+
+import formulas
 from support.formulas import deviation, run_formula, run_rule
 
 

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import parity
 import pytest
-from support import problems
 
 import gradtx
+import parity
+from support import problems
 
 PRECISIONS = [(c, d) for c in parity.CALLS for d in (jnp.float32, jnp.float64) if d is jnp.float64 or c.float32]
 

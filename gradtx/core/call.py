@@ -10,7 +10,7 @@ import inspect
 import typing
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import jax
 import numpy as np
@@ -159,7 +159,7 @@ class Value:
     _call: Call | None
 
     @classmethod
-    def from_call(cls, call: Call) -> "Value":
+    def from_call(cls, call: Call) -> Self:
         self = cls.__new__(cls)
         object.__setattr__(self, "_call", call)
         return self
@@ -174,7 +174,7 @@ class Value:
         """The arguments of that call by name, defaults included."""
         return MappingProxyType({} if self._call is None else self._call.arguments)
 
-    def replace(self, **changes: Any) -> "Value":
+    def replace(self, **changes: Any) -> Self:
         """The same call with other arguments: `adam(1e-3).replace(learning_rate=1e-4)`."""
         if self._call is None:
             raise TypeError(f"replace: {self!r} was made by hand and has no arguments to replace")

@@ -78,6 +78,14 @@ def _stage(where: str, tx: Any) -> GradientTransformationExtraArgs:
     return with_extra_args_support(check_transformation(where, tx))
 
 
+def _check_empty(where: str, state: Any) -> None:
+    if not (isinstance(state, tuple) and len(state) == 0):
+        raise TypeError(
+            f"{where}: state must be the EmptyState that init returned, got {_describe(state)}; "
+            f"the order is update(updates, state, params)"
+        )
+
+
 def _describe(state: Any) -> str:
     kind = type(state).__name__
     if isinstance(state, dict):
@@ -93,6 +101,7 @@ def identity() -> GradientTransformationExtraArgs:
         return EmptyState()
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        _check_empty("identity", state)
         return updates, state
 
     return GradientTransformationExtraArgs(init, update)
@@ -106,6 +115,7 @@ def stateless(f: Callable[[Updates, Params], Updates]) -> GradientTransformation
         return EmptyState()
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        _check_empty("stateless", state)
         return f(updates, params), state
 
     return GradientTransformationExtraArgs(init, update)

@@ -27,8 +27,8 @@ def eval_params(state: OptState, params: Params) -> Params:
 def eval_from(f: Callable, params: Params, *slots: Any) -> Params:
     """`f(p, *slots)` for each parameter; where the slots hold nothing (None, a masked node), the parameter itself.
 
-    For the `eval_params` method of a state, a named tuple class: `return eval_from(lambda p, ema: ema, params, self.ema)`.
-    The result has the parameter's dtype.
+    For the `eval_params` method of a state class: `return eval_from(lambda p, ema: ema, params, self.ema)`. The result
+    has the parameter's dtype.
     """
     leaves, treedef = jax.tree.flatten(slots[0], is_leaf=_is_empty)
     rows = zip(leaves, treedef.flatten_up_to(params), *(treedef.flatten_up_to(s) for s in slots[1:]), strict=True)

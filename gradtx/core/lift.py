@@ -83,7 +83,8 @@ def _kernels(source: RuleSource) -> Kernels:
         dtype, rule, arguments = prepared(values, g, slots, p, count)
         known = () if memory is None else (_widen_floats(memory, dtype),)
         with promotion(g, slots, p):
-            return rule.measure(*arguments, *known)  # type: ignore[misc]  # only called for rules that measure
+            scalars = rule.measure(*arguments, *known)  # type: ignore[misc]  # only called for rules that measure
+        return _widen_floats(jax.tree.map(jnp.asarray, scalars), jnp.result_type(float))  # to be summed over leaves
 
     def shared(values: dict, count: Any, total: Any, memory: Any, extra: dict) -> Any:
         default = jnp.result_type(float)
@@ -192,7 +193,8 @@ def update_tree(
     if rule.shared is not None and live:
         needed = {n: jnp.asarray(extra[n]) for n in rule.needs}
         common, memory = source.kernels.shared(values, count, common, memory, needed)
-    new_leaves, new_slots = list(leaves), list(slots)
+    new_leaves: list = list(leaves)
+    new_slots: list = list(slots)
     for i in live:
         try:
             new_leaves[i], new_slots[i] = source.kernels.update(values, leaves[i], slots[i], ps[i], count, common)
@@ -208,7 +210,7 @@ def update_tree(
 
 
 def _sum(measures: list) -> Any:
-    return jax.tree.map(lambda *xs: jnp.sum(jnp.stack(xs)) if len(xs) > 1 else xs[0], *measures)
+    return jax.tree.map(lambda *xs: jnp.sum(jnp.stack(xs)), *measures)
 
 
 def _check_values(rule: Rule, values: dict[str, Any]) -> None:

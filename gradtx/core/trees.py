@@ -45,12 +45,12 @@ def align(treedef: Any, tree: Any, where: str, name: str, reference: Any, refere
 
 
 def check_shapes(where: str, name: str, updates: Any, leaves: list, params: list) -> None:
-    """An error at the first gradient or update (`name`) whose shape is not its parameter's: nothing is broadcast."""
+    """An error at the first value (`name` says of what) whose shape is not its parameter's: nothing is broadcast."""
     for i, (g, p) in enumerate(zip(leaves, params, strict=True)):
         if is_hole(g):
             continue
         if p is None:
-            raise ValueError(f"{where}: there is a value in the {name}s at {paths(updates)[i]}, where the parameter is None")
+            raise ValueError(f"{where}: the {name}s have a value at {paths(updates)[i]}, where the parameter is None")
         if jnp.shape(g) != jnp.shape(p):
             raise ValueError(
                 f"{where}: the {name} at {paths(updates)[i]} has shape {jnp.shape(g)}, "

@@ -26,6 +26,22 @@ def one_minus_power(decay: Any, t: jax.Array) -> jax.Array:
     return 1 - decay**t
 
 
+def unbiased(decay: Any, t: jax.Array, nesterov: bool = False) -> tuple[Any, Any]:
+    """The weights (a, b) of `weighted` that free a moving average of its start at zero, after t steps.
+
+    Plain: average / (1 - decay^t). Nesterov's, as in NAdam, looks one step ahead:
+    decay * average / (1 - decay^(t+1)) + (1 - decay) * x / (1 - decay^t).
+    """
+    now = one_minus_power(decay, t)
+    return (decay / one_minus_power(decay, t + 1), (1 - decay) / now) if nesterov else (1 / now, None)
+
+
+def weighted(average: jax.Array, x: jax.Array, weights: tuple[Any, Any]) -> jax.Array:
+    """a * average + b * x, where a b of None leaves x out."""
+    a, b = weights
+    return a * average if b is None else a * average + b * x
+
+
 def zeros_like(p: jax.Array, dtype: Any = None, *, real: bool = False) -> jax.Array:
     """Zeros of the shape and sharding of `p`, in `dtype` (its complex counterpart for complex `p`, unless `real`)."""
     if real and jnp.iscomplexobj(p):
@@ -33,3 +49,10 @@ def zeros_like(p: jax.Array, dtype: Any = None, *, real: bool = False) -> jax.Ar
     if dtype is not None and jnp.iscomplexobj(p):
         dtype = complex_dtype(dtype)
     return jnp.zeros_like(p, dtype=dtype)
+
+
+def copy_of(p: jax.Array, dtype: Any = None) -> jax.Array:
+    """A copy of `p`, in `dtype` (its complex counterpart for complex `p`)."""
+    if dtype is not None and jnp.iscomplexobj(p):
+        dtype = complex_dtype(dtype)
+    return jnp.array(p, dtype)

@@ -23,6 +23,12 @@ def _safe_sqrt_jvp(primals: tuple, tangents: tuple) -> tuple:
     return y, jnp.where(positive, 0.5 / jnp.where(positive, y, 1), 0) * dx
 
 
+def safe_divide(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x / y, and 0 with derivative 0 where y is 0."""
+    nonzero = y != 0
+    return jnp.where(nonzero, x / jnp.where(nonzero, y, 1), 0)
+
+
 def abs_sq(x: jax.Array) -> jax.Array:
     """The squared magnitude, real also for complex `x`."""
     return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else x * x

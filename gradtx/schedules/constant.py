@@ -27,7 +27,9 @@ def constant_schedule(value: Real) -> ScheduleFn:
 def piecewise_values_schedule(boundaries: Sequence[Numeric], values: Sequence[Numeric]) -> ScheduleFn:
     """Manual decay: the values that you list, each until the next boundary.
 
+    ```
     values[i] for boundaries[i-1] <= t < boundaries[i]
+    ```
 
     The boundaries count updates and not epochs; at a boundary the next value holds already. There is one more value
     than there are boundaries.
@@ -55,7 +57,9 @@ def piecewise_constant_schedule(
 ) -> ScheduleFn:
     """Manual decay by factors: a dict from boundaries to what the value is multiplied by from there on.
 
+    ```
     init_value * product of the scales whose boundary <= t
+    ```
 
     Raises: ValueError for a negative boundary or scale.
     """

@@ -13,8 +13,10 @@ def cosine_decay_schedule(
 ) -> ScheduleFn:
     """Half a period of a cosine, down to the part `alpha` of the initial value.
 
+    ```
     c = ((1 + cos(pi * min(t, decay_steps) / decay_steps)) / 2) ** exponent
     init_value * ((1 - alpha) * c + alpha)
+    ```
 
     Reference: Loshchilov and Hutter, arXiv 1608.03983
     """

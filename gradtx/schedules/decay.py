@@ -15,8 +15,10 @@ def inverse_time_decay(
 ) -> ScheduleFn:
     """Decay by the reciprocal of the time.
 
+    ```
     init_value / (1 + decay_rate * t / transition_steps)
     staircase: floor(t / transition_steps) in place of t / transition_steps
+    ```
     """
 
     def at(count):
@@ -30,7 +32,9 @@ def inverse_time_decay(
 def step_decay_schedule(init_value: Real, drop_steps: Positive) -> ScheduleFn:
     """Step decay: a half, a third, a fourth, ... of the initial value, each for `drop_steps` steps.
 
+    ```
     init_value / floor(t / drop_steps + 1)
+    ```
     """
 
     def at(count):
@@ -51,8 +55,10 @@ def exponential_decay(
 ) -> ScheduleFn:
     """Decay (or for a rate above 1 growth) by the factor `decay_rate` in every `transition_steps`.
 
+    ```
     init_value * decay_rate ** (max(t - transition_begin, 0) / transition_steps)
     staircase: the exponent is rounded down
+    ```
 
     `end_value` is the lowest value for a `decay_rate` below 1, the highest for any other.
     """
@@ -71,8 +77,10 @@ def natural_exponential_decay(
 ) -> ScheduleFn:
     """Exponential decay with base e.
 
+    ```
     init_value * exp(-decay_rate * t / transition_steps)
     staircase: floor(t / transition_steps) in place of t / transition_steps
+    ```
     """
 
     def at(count):

@@ -13,7 +13,9 @@ from gradtx.schedules.curves import alike, joined
 def join_schedules(schedules: Sequence[ScheduleFn], boundaries: Sequence[Numeric]) -> ScheduleFn:
     """Schedules one after another, each of which counts from its own start.
 
+    ```
     schedules[i](t - boundaries[i-1]) for boundaries[i-1] <= t < boundaries[i]
+    ```
 
     The schedules may be any functions of the step. Two equal boundaries leave out the schedule between them.
 

@@ -37,8 +37,10 @@ def piecewise_interpolate_schedule(
 ) -> ScheduleFn:
     """The values of `piecewise_constant_schedule` at the boundaries, with lines or half cosines between them.
 
+    ```
     v[i] = init_value * scales[0] * ... * scales[i-1] at boundary i, boundary 0 is step 0
     v[i] + (v[i+1] - v[i]) * w between, with w = x or (1 - cos(pi x)) / 2 for the part x of the way
+    ```
 
     Raises: ValueError for a negative boundary or scale.
     """
@@ -63,9 +65,11 @@ def linear_onecycle_schedule(
 ) -> ScheduleFn:
     """One cycle of lines: up to the peak, down to where it began, and on down to almost nothing.
 
+    ```
     peak_value / div_factor at step 0, peak_value at floor(pct_start * transition_steps),
     peak_value / div_factor at floor(pct_final * transition_steps),
     peak_value / (div_factor * final_div_factor) from transition_steps on
+    ```
 
     Raises: ValueError for `pct_final` < `pct_start`.
 
@@ -95,8 +99,10 @@ def cosine_onecycle_schedule(
 ) -> ScheduleFn:
     """One cycle of half cosines: up to the peak and down to almost nothing.
 
+    ```
     peak_value / div_factor at step 0, peak_value at floor(pct_start * transition_steps),
     peak_value / (div_factor * final_div_factor) from transition_steps on
+    ```
 
     Reference: Smith and Topin, arXiv 1708.07120
     """

@@ -15,8 +15,10 @@ def linear_schedule(
 ) -> ScheduleFn:
     """Linear decay (or warm-up) to step tau, then constant.
 
+    ```
     tau = transition_steps, t counted from transition_begin
     (1 - t/tau) init_value + (t/tau) end_value for t <= tau, end_value after
+    ```
     """
 
     def at(count):
@@ -38,8 +40,10 @@ def polynomial_schedule(
 ) -> ScheduleFn:
     """Polynomial decay to an end value.
 
+    ```
     T = transition_steps, t = min(step - transition_begin, T)
     (init_value - end_value) * (1 - t/T) ** power + end_value
+    ```
 
     With `cycle` the decay starts again, slower and slower: t is not bounded and T becomes T * max(ceil(t/T), 1).
     """

@@ -23,7 +23,9 @@ def _warmed(count: jax.Array, start: Any, peak: Any, steps: Any, after: Callable
 def warmup_constant_schedule(init_value: Real, peak_value: Real, warmup_steps: NonNegative) -> ScheduleFn:
     """Linear warm-up from `init_value`, which reaches `peak_value` at step `warmup_steps` and stays there.
 
+    ```
     init_value + (peak_value - init_value) * min(t / warmup_steps, 1)
+    ```
     """
 
     def at(count):
@@ -44,8 +46,10 @@ def warmup_cosine_decay_schedule(
 ) -> ScheduleFn:
     """Linear warm-up to the peak, then cosine decay to `end_value`.
 
+    ```
     W = warmup_steps, c = ((1 + cos(pi * (t - W) / (decay_steps - W))) / 2) ** exponent
     end_value + (peak_value - end_value) * c for W <= t <= decay_steps
+    ```
 
     `decay_steps` is the length of the whole schedule, with the warm-up.
 
@@ -78,7 +82,9 @@ def warmup_exponential_decay_schedule(
 ) -> ScheduleFn:
     """Linear warm-up to the peak, then `exponential_decay` with the remaining arguments.
 
+    ```
     t = step - warmup_steps from there on; `transition_begin` counts from the end of the warm-up.
+    ```
     """
 
     def at(count):

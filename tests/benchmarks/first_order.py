@@ -37,7 +37,8 @@ def tracing(leaves: int, rounds: int) -> None:
         jax.jit(lambda g, s: txs[name].update(g, s)).lower(params, states[name]).compile()
 
     report(f"trace adam, {leaves} leaves", interleaved({n: lambda n=n: trace(n) for n in txs}, rounds), "optax")
-    report(f"trace and compile adam, {leaves} leaves", interleaved({n: lambda n=n: compile(n) for n in txs}, 3), "optax")
+    compiling = interleaved({n: lambda n=n: compile(n) for n in txs}, 5)
+    report(f"trace and compile adam, {leaves} leaves", compiling, "optax")
     eager = interleaved({n: lambda n=n: txs[n].update(params, states[n]) for n in txs}, rounds)
     report(f"update outside jit, adam, {leaves} leaves", eager, "optax")
 
@@ -65,7 +66,8 @@ def one_large_leaf(elements: int, rounds: int) -> None:
     for name, library in LIBRARIES.items():
         adamw = library.adamw(1e-3)
         clipped = library.chain(library.clip_by_global_norm(1.0), adamw)
-        candidates = {"adamw": _step(library, adamw, params), "clip_by_global_norm + adamw": _step(library, clipped, params)}
+        stages = {"adamw": adamw, "clip_by_global_norm + adamw": clipped}
+        candidates = {title: _step(library, tx, params) for title, tx in stages.items()}
         report(f"{name}: one leaf of {elements} elements", interleaved(candidates, rounds), "adamw")
     both = {name: _step(library, library.adamw(1e-3), params) for name, library in LIBRARIES.items()}
     report(f"adamw, one leaf of {elements} elements", interleaved(both, rounds), "optax")

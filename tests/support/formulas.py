@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from support import problems
 
 import gradtx
+from support import problems
 
 STEPS = 100
 

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensors as matrices, and matrices seen through a projection to fewer rows or columns."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.numerics.safe import abs_sq, safe_sqrt
+
+
+class MatrixView(NamedTuple):
+    """How to see a tensor as a matrix G, and which side of it is projected.
+
+    On the left G becomes R = PᴴG with P of shape (rows, rank), on the right R = GP with P of shape (columns, rank).
+    """
+
+    axes: tuple[int, ...]  # the order of the tensor's axes in the matrix
+    tensor: tuple[int, ...]  # the tensor's shape in that order
+    rows: int
+    columns: int
+    left: bool
+    rank: int
+
+    @property
+    def projector_shape(self) -> tuple[int, int]:
+        return (self.rows if self.left else self.columns, self.rank)
+
+    @property
+    def low_shape(self) -> tuple[int, int]:
+        return (self.rank, self.columns) if self.left else (self.rows, self.rank)
+
+
+def matrix_view(
+    shape: tuple[int, ...], rows: tuple[int, ...], columns: tuple[int, ...], rank: int, larger: bool
+) -> MatrixView | None:
+    """The view with these axes as rows and as columns, projected on the larger or the smaller side.
+
+    Equal sides are projected on the left. None for a tensor without elements.
+    """
+    m, n = (math.prod(shape[i] for i in axes) for axes in (rows, columns))
+    if m * n == 0:
+        return None
+    axes = (*rows, *columns)
+    left = m >= n if larger else m <= n
+    return MatrixView(axes, tuple(shape[i] for i in axes), m, n, left, min(rank, m, n))
+
+
+def to_matrix(x: jax.Array, view: MatrixView) -> jax.Array:
+    """The tensor as a matrix."""
+    return jnp.transpose(x, view.axes).reshape(view.rows, view.columns)
+
+
+def from_matrix(matrix: jax.Array, view: MatrixView) -> jax.Array:
+    """The matrix as the tensor it came from."""
+    return jnp.transpose(matrix.reshape(view.tensor), sorted(range(len(view.axes)), key=view.axes.__getitem__))
+
+
+def project(matrix: jax.Array, projector: jax.Array, view: MatrixView) -> jax.Array:
+    """R = PᴴG, or GP on the right."""
+    return jnp.conj(projector.T) @ matrix if view.left else matrix @ projector
+
+
+def project_back(low: jax.Array, projector: jax.Array, view: MatrixView) -> jax.Array:
+    """PR, or RPᴴ on the right."""
+    return projector @ low if view.left else low @ jnp.conj(projector.T)
+
+
+def leading_vectors(matrix: jax.Array, view: MatrixView) -> jax.Array:
+    """The singular vectors of the largest singular values, on the projected side, as the columns of P.
+
+    P is a constant to differentiation: the derivative of singular vectors is infinite where singular values meet.
+    """
+    u, _, vh = jnp.linalg.svd(jax.lax.stop_gradient(matrix), full_matrices=False)
+    return u[:, : view.rank] if view.left else jnp.conj(vh[: view.rank].T)
+
+
+def random_projector(key: jax.Array, view: MatrixView, dtype: Any) -> jax.Array:
+    """P with independent normal entries of variance 1 / rank, which keeps the squares of norms on average."""
+    return jax.random.normal(key, view.projector_shape, dtype) / math.sqrt(view.rank)
+
+
+def norms(low: jax.Array, view: MatrixView, channels: bool) -> jax.Array:
+    """The norms of the lines of R along the side that is not projected (of R as one, without `channels`).
+
+    With the dimensions of R kept, so that they multiply G.
+    """
+    return safe_sqrt(jnp.sum(abs_sq(low), axis=(0 if view.left else 1) if channels else None, keepdims=True))
+
+
+def limit_growth(x: jax.Array, previous: jax.Array, ratio: Any) -> tuple[jax.Array, jax.Array]:
+    """`x` with a norm of at most `ratio` times the previous one, and its norm.
+
+    A previous norm of 0 sets no limit: nothing could grow from it.
+    """
+    size = safe_sqrt(jnp.sum(abs_sq(x)))
+    over = (previous > 0) & (size > ratio * previous)
+    factor = jnp.where(over, ratio * previous / jnp.where(over, size, 1), 1)
+    return factor * x, factor * size

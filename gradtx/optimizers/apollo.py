@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""APOLLO: gradients scaled by channel or by tensor, with factors from an optimizer on a random projection."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+
+from gradtx.core.combine import chain
+from gradtx.core.factory import transformation
+from gradtx.core.ranges import NonNegative, NonNegativeInt, Positive, PositiveInt, Real
+from gradtx.core.transformation import GradientTransformationExtraArgs
+from gradtx.core.types import OptState, Params, ScalarOrSchedule, Updates
+from gradtx.numerics.low_rank import limit_growth
+from gradtx.optimizers.adam import scale_by_adam
+from gradtx.transforms.scaling import scale_by_lr
+from gradtx.transforms.weight_decay import add_decayed_weights
+from gradtx.wrappers.low_rank import Projected, low_rank
+
+
+class ApolloState(NamedTuple):
+    """The number of updates made, the state of the optimizer of the projections, and the norms of the last updates."""
+
+    count: jax.Array
+    base_optimizer_state: OptState
+    norm: Updates
+
+
+@transformation
+def scale_by_apollo(
+    rank: PositiveInt = 256,
+    update_proj_gap: PositiveInt = 200,
+    scale: Real = 1.0,
+    base_optimizer: Any = None,
+    weight_dimension_numbers: Any | Callable[[Params], Any] = None,
+    *,
+    growth: Positive = 1.01,
+    scaling: Literal["channel", "tensor"] = "channel",
+    side: Literal["larger", "smaller"] = "smaller",
+    seed: NonNegativeInt = 0,
+) -> GradientTransformationExtraArgs:
+    """Full-rank gradients, scaled as an optimizer scales a random projection of them:
+
+    ```
+    R = Pᵀg, the entries of P normal with variance 1 / rank, drawn anew every `update_proj_gap` steps
+    N = base(R)                u = g ‖N‖ / ‖R‖
+    u = scale u min(1, growth ‖u before‖ / ‖u‖)
+    ```
+
+    P is drawn from the seed, the number of redraws and the number of the leaf, and not stored.
+
+    Args:
+      scale: its square is what the authors' code calls scale.
+      growth: how much the norm of an update may grow from step to step.
+      scaling: whether ‖N‖ / ‖R‖ is taken for each channel (column of R) or for the whole matrix.
+      side: which side of a matrix P acts on. For the others see `scale_by_galore`.
+
+    Reference: Zhu et al. 2024, arXiv:2412.05270.
+    """
+
+    def finish(x: Projected):
+        u, norm = limit_growth(x.g * x.amplification(scaling == "channel"), x.norm, x.alike(growth))
+        return x.alike(scale) * u, norm
+
+    base = scale_by_adam() if base_optimizer is None else base_optimizer
+    return low_rank(
+        "scale_by_apollo",
+        base,
+        ApolloState,
+        finish,
+        rank=rank,
+        gap=update_proj_gap,
+        larger=side == "larger",
+        numbers=weight_dimension_numbers,
+        seed=seed,
+    )
+
+
+@transformation
+def apollo(
+    learning_rate: ScalarOrSchedule,
+    rank: PositiveInt = 256,
+    update_proj_gap: PositiveInt = 200,
+    scale: Real = 1.0,
+    base_optimizer: Any = None,
+    weight_decay: NonNegative = 0.0,
+    mask: Any | Callable[[Params], Any] = None,
+    weight_dimension_numbers: Any | Callable[[Params], Any] = None,
+    *,
+    growth: Positive = 1.01,
+    scaling: Literal["channel", "tensor"] = "channel",
+    side: Literal["larger", "smaller"] = "smaller",
+    seed: NonNegativeInt = 0,
+) -> GradientTransformationExtraArgs:
+    """APOLLO: one adaptive rate for each channel of a matrix, estimated in few dimensions; Adam for everything else.
+
+    See `scale_by_apollo` for the formula.
+
+    Reference: Zhu et al. 2024, arXiv:2412.05270.
+    """
+    options = dict(growth=growth, scaling=scaling, side=side, seed=seed)
+    return chain(
+        scale_by_apollo(rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers, **options),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_lr(learning_rate),
+    )
+
+
+@transformation
+def apollo_mini(
+    learning_rate: ScalarOrSchedule,
+    rank: PositiveInt = 1,
+    update_proj_gap: PositiveInt = 200,
+    scale: Real = math.sqrt(128),
+    base_optimizer: Any = None,
+    weight_decay: NonNegative = 0.0,
+    mask: Any | Callable[[Params], Any] = None,
+    weight_dimension_numbers: Any | Callable[[Params], Any] = None,
+    *,
+    growth: Positive = 1.01,
+    side: Literal["larger", "smaller"] = "smaller",
+    seed: NonNegativeInt = 0,
+) -> GradientTransformationExtraArgs:
+    """APOLLO-Mini: one adaptive rate for each matrix, from a projection of rank 1; memory like that of plain descent.
+
+    Reference: Zhu et al. 2024, arXiv:2412.05270.
+    """
+    return apollo(
+        learning_rate, rank, update_proj_gap, scale, base_optimizer, weight_decay, mask, weight_dimension_numbers,
+        growth=growth, scaling="tensor", side=side, seed=seed,
+    )  # fmt: skip  # by position, in the order of the signature

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fira: full-rank updates from an optimizer in a low-rank subspace."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+
+from gradtx.core.combine import chain
+from gradtx.core.factory import transformation
+from gradtx.core.ranges import NonNegative, Positive, PositiveInt, Real
+from gradtx.core.transformation import GradientTransformationExtraArgs
+from gradtx.core.types import OptState, Params, ScalarOrSchedule, Updates
+from gradtx.numerics.low_rank import limit_growth, project_back
+from gradtx.optimizers.adam import scale_by_adam
+from gradtx.transforms.scaling import scale_by_lr
+from gradtx.transforms.weight_decay import add_decayed_weights
+from gradtx.wrappers.low_rank import Projected, low_rank
+
+
+class FiraState(NamedTuple):
+    """The number of updates made, the state and bases of the subspaces, and the norms of the last residuals."""
+
+    count: jax.Array
+    base_optimizer_state: OptState
+    projector: Updates
+    norm: Updates
+
+
+@transformation
+def scale_by_fira(
+    rank: PositiveInt = 128,
+    update_proj_gap: PositiveInt = 200,
+    scale: Real = 1.0,
+    base_optimizer: Any = None,
+    weight_dimension_numbers: Any | Callable[[Params], Any] = None,
+    *,
+    growth: Positive = 1.01,
+    scaling: Literal["channel", "tensor"] = "channel",
+    side: Literal["larger", "smaller"] = "smaller",
+) -> GradientTransformationExtraArgs:
+    """GaLore, and what its projection leaves over, scaled as the base scaled the projection:
+
+    ```
+    R = Pᵀg            N = base(R)            S = (g - P R) ‖N‖ / ‖R‖
+    S = S min(1, growth ‖S before‖ / ‖S‖)     u = scale (P N + S)
+    ```
+
+    Args:
+      growth: how much the norm of S may grow from step to step.
+      scaling: whether ‖N‖ / ‖R‖ is taken for each channel (column of R) or for the whole matrix.
+      side: which side of a matrix P acts on. For the others see `scale_by_galore`.
+
+    Reference: Chen et al. 2024, arXiv:2410.01623.
+    """
+
+    def finish(x: Projected):
+        residual = (x.g - project_back(x.before, x.projector, x.view)) * x.amplification(scaling == "channel")
+        residual, norm = limit_growth(residual, x.norm, x.alike(growth))
+        return x.alike(scale) * (project_back(x.after, x.projector, x.view) + residual), norm
+
+    base = scale_by_adam() if base_optimizer is None else base_optimizer
+    return low_rank(
+        "scale_by_fira",
+        base,
+        FiraState,
+        finish,
+        rank=rank,
+        gap=update_proj_gap,
+        larger=side == "larger",
+        numbers=weight_dimension_numbers,
+    )
+
+
+@transformation
+def fira(
+    learning_rate: ScalarOrSchedule,
+    rank: PositiveInt = 128,
+    update_proj_gap: PositiveInt = 200,
+    scale: Real = 1.0,
+    base_optimizer: Any = None,
+    weight_decay: NonNegative = 0.0,
+    mask: Any | Callable[[Params], Any] = None,
+    weight_dimension_numbers: Any | Callable[[Params], Any] = None,
+    *,
+    growth: Positive = 1.01,
+    scaling: Literal["channel", "tensor"] = "channel",
+    side: Literal["larger", "smaller"] = "smaller",
+) -> GradientTransformationExtraArgs:
+    """Adam, or another optimizer, with its state in a low-rank subspace and updates of full rank.
+
+    See `scale_by_fira` for the formula.
+
+    Reference: Chen et al. 2024, arXiv:2410.01623.
+    """
+    numbers = weight_dimension_numbers
+    return chain(
+        scale_by_fira(
+            rank, update_proj_gap, scale, base_optimizer, numbers, growth=growth, scaling=scaling, side=side
+        ),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_lr(learning_rate),
+    )

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generalized primal averaging: gradients between the iterates of an optimizer and their moving average."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from gradtx.core.evaluation import eval_from
+from gradtx.core.factory import per_parameter, transformation
+from gradtx.core.ranges import Decay, DType
+from gradtx.core.transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core.types import OptState, Params, Updates
+from gradtx.numerics.interpolation import average_behind, averaged_step
+from gradtx.numerics.moments import copy_of
+from gradtx.wrappers.schedule_free import Interpolation
+
+
+class PrimalAveragingState(NamedTuple):
+    """The last mu_y, the state of the base optimizer, and its iterate z; `eval_params` answers the average x."""
+
+    mu_y: jax.Array
+    base_optimizer_state: OptState
+    z: Updates
+
+    def eval_params(self, params: Params) -> Params:
+        return eval_from(lambda y, z: average_behind(y, z, self.mu_y), params, self.z)
+
+
+class _Averaging(NamedTuple):
+    mu_y: jax.Array
+    z: Updates
+
+
+@transformation
+def primal_averaging(
+    base_optimizer: Any, mu_x: Decay = 0.9967, mu_y: Interpolation = 0.8, state_dtype: DType = None
+) -> GradientTransformationExtraArgs:
+    """Runs an optimizer on z, with gradients taken at y, near the moving average x of its iterates:
+
+    ```
+    z = z + base_optimizer's update from the gradient at y
+    x = mu_x x + (1 - mu_x) z
+    y = mu_y x + (1 - mu_y) z
+    ```
+
+    The parameters are y; validate, save and deploy x: `eval_params(state, params)`. The base optimizer sees z as the
+    parameters, so its weight decay is at z.
+
+    Args:
+      mu_x: the decay of the average; 0.9967 is about DiLoCo with 32 inner steps.
+      mu_y: in (0, 1]; 0.7 to 0.8 are usual. A schedule moves y at once.
+      state_dtype: the dtype in which z is stored; None for at least float32.
+
+    Reference: Defazio et al. 2025, arXiv:2512.17131.
+    """
+    tx = with_extra_args_support(check_transformation("primal_averaging: base_optimizer", base_optimizer))
+
+    def shared(t, total, memory):
+        return (1 - mu_x, memory["mu_y"], mu_y), {"mu_y": mu_y}
+
+    def step(u, z, p, t, common):
+        return averaged_step(u, p, z, *common)
+
+    averaging = per_parameter(
+        lambda p: copy_of(p, state_dtype), step, _Averaging, shared=shared, memory=lambda: {"mu_y": mu_y}
+    )
+
+    def init(params: Params) -> PrimalAveragingState:
+        start = averaging.init(params)
+        return PrimalAveragingState(start.mu_y, tx.init(params), start.z)
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        if getattr(state, "_fields", None) != PrimalAveragingState._fields:
+            raise TypeError(
+                f"primal_averaging: state must be the PrimalAveragingState that init or the last update returned, "
+                f"got {type(state).__name__}; the order is update(updates, state, params)"
+            )
+        if params is None:
+            raise ValueError("primal_averaging: update needs the parameters: call update(updates, state, params)")
+        updates, base = tx.update(updates, state.base_optimizer_state, state.z, **extra)
+        updates, new = averaging.update(updates, _Averaging(state.mu_y, state.z), params)
+        return updates, PrimalAveragingState(new.mu_y, base, new.z)
+
+    return GradientTransformationExtraArgs(init, update)

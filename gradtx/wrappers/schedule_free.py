@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schedule-Free learning: an average of the iterates in the place of a decaying learning rate."""
+
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.combine import chain
+from gradtx.core.evaluation import eval_from, eval_params
+from gradtx.core.factory import per_parameter, transformation
+from gradtx.core.ranges import DType, NonNegative, Range
+from gradtx.core.transformation import GradientTransformationExtraArgs
+from gradtx.core.types import OptState, Params, ScalarOrSchedule, Updates
+from gradtx.numerics.interpolation import average_behind, averaged_step
+from gradtx.numerics.moments import copy_of
+from gradtx.numerics.safe import safe_divide
+from gradtx.wrappers.repacking import repack_state
+
+# Not 0: the average could not be told from y then.
+Interpolation = Annotated[Any, Range(low=0.0, high=1.0, low_open=True, example=0.9)]
+
+
+class ScheduleFreeAveragingState(NamedTuple):
+    """The updates made, the last b1, the sum of the weights, the largest learning rate, and the iterate z."""
+
+    count: jax.Array
+    b1: jax.Array
+    weight_sum: jax.Array
+    max_lr: jax.Array
+    z: Updates
+
+    def eval_params(self, params: Params) -> Params:
+        return eval_from(lambda y, z: average_behind(y, z, self.b1), params, self.z)
+
+
+class ScheduleFreeState(NamedTuple):
+    """The same in Optax's layout, with the state of the base optimizer; `step_count` is the next step, from 1."""
+
+    b1: jax.Array
+    weight_sum: jax.Array
+    step_count: jax.Array
+    max_lr: jax.Array
+    base_optimizer_state: OptState
+    z: Updates
+
+    def eval_params(self, params: Params) -> Params:
+        return eval_from(lambda y, z: average_behind(y, z, self.b1), params, self.z)
+
+
+@transformation
+def schedule_free_averaging(
+    learning_rate: ScalarOrSchedule,
+    b1: Interpolation = 0.9,
+    weight_lr_power: NonNegative = 2.0,
+    state_dtype: DType = None,
+    *,
+    weight_step_power: NonNegative = 0.0,
+) -> GradientTransformationExtraArgs:
+    """`schedule_free` as the last stage of a chain: the updates that reach it move z, the updates that leave it move y."""
+
+    def memory():
+        return {"b1": b1, "weight_sum": 0.0, "max_lr": 0.0}
+
+    def shared(t, total, memory):
+        max_lr = jnp.maximum(memory["max_lr"], learning_rate)
+        weight = t**weight_step_power * max_lr**weight_lr_power
+        weight_sum = memory["weight_sum"] + weight
+        # No weight yet: the learning rate was zero, and z is where x is.
+        common = safe_divide(weight, weight_sum), memory["b1"]
+        return common, {"b1": b1, "weight_sum": weight_sum, "max_lr": max_lr}
+
+    def update(u, z, p, t, common):
+        return averaged_step(u, p, z, *common, b1)
+
+    return per_parameter(
+        lambda p: copy_of(p, state_dtype),
+        update,
+        ScheduleFreeAveragingState,
+        shared=shared,
+        memory=memory,
+        needs_params=True,
+    )
+
+
+@transformation
+def schedule_free(
+    base_optimizer: Any,
+    learning_rate: ScalarOrSchedule,
+    b1: Interpolation = 0.9,
+    weight_lr_power: NonNegative = 2.0,
+    state_dtype: DType = None,
+    *,
+    weight_step_power: NonNegative = 0.0,
+) -> GradientTransformationExtraArgs:
+    """Averages the iterates of an optimizer and takes gradients between them and their average:
+
+    ```
+    z = z + base_optimizer's update at y
+    x = (1 - c) x + c z       c = w_t / Σ w       w_t = t^weight_step_power max_lr^weight_lr_power
+    y = b1 x + (1 - b1) z
+    ```
+
+    The parameters are y, of which gradients are taken; validate, save and deploy x: `eval_params(state, params)`.
+
+    Args:
+      base_optimizer: without momentum, which b1 replaces. It sees y as the parameters.
+      learning_rate: the base optimizer's; its largest value so far is `max_lr`.
+      b1: in (0, 1]. A schedule moves y at once.
+      state_dtype: the dtype in which z is stored; None for at least float32.
+
+    Reference: Defazio et al. 2024, arXiv:2405.15682.
+    """
+    averaging = schedule_free_averaging(
+        learning_rate, b1, weight_lr_power, state_dtype, weight_step_power=weight_step_power
+    )
+    return repack_state(chain(base_optimizer, averaging), _pack, _unpack)
+
+
+def _pack(state: Any) -> ScheduleFreeState:
+    base, own = state
+    return ScheduleFreeState(own.b1, own.weight_sum, own.count + 1, own.max_lr, base, own.z)
+
+
+def _unpack(state: Any) -> tuple:
+    if getattr(state, "_fields", None) != ScheduleFreeState._fields:
+        raise TypeError(
+            f"schedule_free: state must be the ScheduleFreeState that init or the last update returned, "
+            f"got {type(state).__name__}; the order is update(updates, state, params)"
+        )
+    own = ScheduleFreeAveragingState(state.step_count - 1, state.b1, state.weight_sum, state.max_lr, state.z)
+    return state.base_optimizer_state, own
+
+
+def schedule_free_eval_params(state: OptState, params: Params) -> Params:
+    """The average x that a Schedule-Free optimizer answers with: `eval_params`, under Optax's name."""
+    return eval_params(state, params)
