@@ -6,8 +6,8 @@
 
 A new factory is on the page by itself. What is said of it comes from its signature, its docstring and from tracing it:
 
-- The update is the statement about `u` (or `p`) in the docstring's first fenced block. Without a block it is the first
-  sentence and, if the docstring names a rule for the formula (`scale_by_adam`), that rule's statement.
+- The update is the first sentence of the docstring, and the statement about `u` (or `p`) in its first fenced block;
+  without a block, that of the rule which the docstring names ("See `scale_by_adam` for the formula").
 - The source is every arXiv number of the docstring; without any, the first author and year behind "Reference:".
 - Memory is measured by `describe`. What `update` needs is read off the rule, or found by leaving out arguments.
 - A recipe whose module is in no family of `FAMILIES` is in the last one.
@@ -28,9 +28,8 @@ import jax.numpy as jnp
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import test_laws  # noqa: E402  # behind the path; it has an example of every factory
-
 import gradtx  # noqa: E402
+import test_laws  # noqa: E402  # behind the path; it has an example of every factory
 from gradtx.core.call import Factory  # noqa: E402
 from gradtx.core.factory import REGISTRY  # noqa: E402
 from gradtx.core.ranges import is_number  # noqa: E402
@@ -41,12 +40,24 @@ COMMAND = "python docs/catalogue.py"
 PAGE = ROOT / "docs" / "catalogue.md"
 IMAGES = ROOT / "docs" / "images"
 
-PARAMS = {"w": jax.ShapeDtypeStruct((256, 512), jnp.float32), "b": jax.ShapeDtypeStruct((512,), jnp.float32)}
+PARAMS = {"w": jax.ShapeDtypeStruct((1024, 4096), jnp.float32), "b": jax.ShapeDtypeStruct((4096,), jnp.float32)}
 """The tree on which memory is measured."""
 
 FAMILIES: dict[str, tuple[str, ...]] = {
-    "Descent and momentum": ("sgd",),
-    "Adam and its relatives": ("adam",),
+    "Descent and momentum": ("sgd", "aggmo", "qhm", "asgd", "optimistic", "delta_bar_delta", "sgd_sai"),
+    "Adam and its relatives": ("adam", "nadam", "adamax", "amsgrad", "radam", "adabelief", "acprop", "yogi", "laprop"),
+    "Momentum in other forms": ("adan", "ademamix", "simplified_ademamix", "adopt", "mars", "grams", "stable_adamw"),
+    "Sums and means of squares": ("adagrad", "rmsprop", "adadelta", "madgrad", "ftrl", "novograd"),
+    "Signs": ("signsgd", "lion", "rprop"),
+    "Large batches": ("lars", "lamb", "fromage", "hyperball"),
+    "Little memory": ("sm3", "adafactor", "came", "adam_mini", "apollo", "fira", "galore"),
+    "Adapted learning rates": (
+        *("polyak", "momo", "dog", "dowg", "cocob", "prodigy"),
+        *("dadapt", "dadapt_adan", "dadapt_lion", "dadapt_sgd"),
+    ),
+    "Averages instead of schedules": ("schedule_free", "gpa"),
+    "Curvature": ("sophia",),
+    "Noise": ("noisy_sgd", "dpsgd"),
     "More": (),
 }
 """The modules of gradtx.optimizers by what their recipes have in common; the last family takes all others."""
@@ -54,15 +65,19 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 INTRODUCTION = f"""\
 # Catalogue
 
-Every transformation of gradtx: what it does, where it comes from, what it keeps and what it needs. `{COMMAND}` writes
-this page out of the signatures and docstrings and measures the rest; a test fails when it is out of date. What to take
-for what is in [How to choose](choosing.md).
+Every transformation of gradtx: what it does, where it comes from, what it keeps and what it needs. What to take for
+what is in [How to choose](choosing.md). `{COMMAND}` writes this page out of signatures and docstrings and
+measures the rest; a test fails when it is out of date.
 
-- **Update** is what becomes of the gradient `g`, or of the parameter `p`, in the letters of the
-  [reference](api/index.md), where all lines of the formula are: each name is a link.
-- **Bytes** are those of the state for each element of the parameters, measured on float32 parameters
-  `{{"w": (256, 512), "b": (512,)}}` with default arguments. A step count and other scalars do not show in it.
-- **Needs** are arguments of `update` without which it raises an error, besides gradients and state.
+- **Update**: one line says what becomes of the gradient `g` or of the parameter `p`. All lines of the formula are
+  behind the name, in the letters of the [reference](api/index.md).
+- **Bytes** of state for each element of the parameters, with default arguments, where the parameters are
+  `{{"w": (1024, 4096), "b": (4096,)}}` in float32. Step counts and other scalars do not show in it.
+- **Needs**: arguments without which `update` raises an error, besides gradients and state.
+
+In the pictures, each recipe has 300 steps from the white dot. Of its paths with several rates, the one with the least
+mean logarithm of the loss is drawn. Names that share a line have the same path, as methods have that differ on matrices
+only. `python docs/trajectories.py` draws them.
 """
 
 
@@ -92,7 +107,7 @@ def call(record: Factory) -> str:
         if p.default is p.empty:
             shown.append(f"*{p.name}" if p.kind is p.VAR_POSITIONAL else p.name)
         elif is_number(p.default):
-            shown.append(f"{p.name}={p.default:g}".replace("e-0", "e-"))
+            shown.append(f"{p.name}={p.default:g}".replace("e-0", "e-").replace("e+0", "e"))
     page = reference_page(record.module)
     name = f"[{code(record.name)}]({page}#gradtx.{record.name})" if page and hasattr(gradtx, record.name) else None
     return " ".join([name or code(record.name), *([code(", ".join(shown))] if shown else [])])
@@ -108,14 +123,13 @@ def reference_page(module: str) -> str | None:
 
 
 def update(doc: str) -> str:
-    said = formula(doc)
-    if said:
-        return code(said)
-    sentence = first_sentence(doc)
+    """The first sentence and the formula: the docstring's own, or that of the rule it names for it."""
     named = re.search(r"[Ss]ee `(\w+)` for", doc)
     rules = {f.name: f for f in REGISTRY.values()}
-    followed = formula(inspect.getdoc(rules[named[1]].body) or "") if named and named[1] in rules else None
-    return text(sentence) + (f"<br>{code(followed)}" if followed else "")
+    said = formula(doc)
+    if said is None and named and named[1] in rules:
+        said = formula(inspect.getdoc(rules[named[1]].body) or "")
+    return text(first_sentence(doc)) + (f"<br>{code(said)}" if said else "")
 
 
 def formula(doc: str) -> str | None:
@@ -164,9 +178,7 @@ def text(words: str) -> str:
 def memory(tx: Any) -> str:
     """Bytes of state for each element of the parameters; what a wrapper adds to that of what it wraps."""
     inner = [x for x in jax.tree.leaves(dict(tx.arguments), is_leaf=is_transformation) if is_transformation(x)]
-    own = (describe(tx, PARAMS).bytes_per_element or 0) - sum(
-        describe(x, PARAMS).bytes_per_element or 0 for x in inner
-    )
+    own = (describe(tx, PARAMS).bytes_per_element or 0) - sum(describe(x, PARAMS).bytes_per_element or 0 for x in inner)
     if not inner:
         return number(own)
     # A mask leaves some of the inner state out.
@@ -187,22 +199,24 @@ def needs(tx: Any, extra: dict[str, Any]) -> list[str]:
 
 def needs_by_trial(tx: Any, extra: dict[str, Any]) -> list[str]:
     arguments = {"params": test_laws.PARAMS, **extra}
-    attempt(tx, arguments)
-    return [n for n in arguments if not works(tx, {k: v for k, v in arguments.items() if k != n})]
+    one_example = jax.tree.map(lambda g: g[None], test_laws.GRADIENTS)
+    gradients = test_laws.GRADIENTS if works(tx, test_laws.GRADIENTS, arguments) else one_example
+    attempt(tx, gradients, arguments)  # its error is worth seeing
+    return [n for n in arguments if not works(tx, gradients, {k: v for k, v in arguments.items() if k != n})]
 
 
-def works(tx: Any, arguments: dict[str, Any]) -> bool:
+def works(tx: Any, gradients: Any, arguments: dict[str, Any]) -> bool:
     try:
-        attempt(tx, arguments)
+        attempt(tx, gradients, arguments)
     except (ValueError, TypeError):
         return False
     return True
 
 
-def attempt(tx: Any, arguments: dict[str, Any]) -> None:
-    """Traces one update of the laws' parameters with these arguments besides gradients and state."""
+def attempt(tx: Any, gradients: Any, arguments: dict[str, Any]) -> None:
+    """Traces one update with these arguments besides gradients and state."""
     state = jax.eval_shape(tx.init, test_laws.PARAMS)
-    jax.eval_shape(lambda g, s: tx.update(g, s, **arguments), test_laws.GRADIENTS, state)
+    jax.eval_shape(lambda g, s: tx.update(g, s, **arguments), gradients, state)
 
 
 # The page.
@@ -230,8 +244,14 @@ def heading(module: str) -> str:
     return f"### {title}" + (f"\n\n{rest[0].upper()}{rest[1:]}." if rest else "")
 
 
+def example(record: Factory) -> Any:
+    if record.name in test_laws.WITHOUT_EXAMPLE:
+        raise TypeError(f"{record.name} has no example: give it a line in EXPLICIT of tests/test_laws.py")
+    return test_laws.example(record.name)
+
+
 def table(title: str, records: Iterable[Factory]) -> str:
-    found = [row(f, test_laws.example(f.name), test_laws.extra_arguments(f.name)) for f in records]
+    found = [row(f, example(f), test_laws.extra_arguments(f.name)) for f in records]
     lines = [[title, *Row._fields[1:]], ["---"] * len(Row._fields), *found]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

@@ -6,7 +6,7 @@ Nothing of pyplot is used: no window opens, no global state changes. Save a pict
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,14 @@ except ImportError as error:
 
 # Okabe and Ito's colors, which people with any color vision tell apart. Their yellow, too pale for lines, is left out.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#333333", "#56B4E9")
+# Where lines cross, the second round of colors is dashed.
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 INK, FAINT, GRID = "#333333", "#C4C4C4", "#E6E6E6"
 _BOWL = LinearSegmentedColormap.from_list("bowl", ["#FFFFFF", "#C9D4E0"])
 
 DPI = 150
+LEGEND = 1.6
+"""The width of a legend beside the panels, in inches."""
 
 
 def plot_paths(
@@ -47,25 +51,51 @@ def plot_paths(
       minimum: a point to mark with a star.
       labels: the names of the two parameters.
     """
-    arrays = {name: np.asarray(path) for name, path in paths.items()}
-    for name, path in arrays.items():
-        if path.ndim != 2 or path.shape[1] != 2 or not len(path):
-            raise ValueError(f"plot_paths: paths[{name!r}] must have shape (n, 2), got {path.shape}")
-    x, y, z = _grid(f, bounds)
-    drawn = _log_levels(z, levels) if isinstance(levels, int) else np.sort(np.asarray(levels, float))
+    arrays = _checked("plot_paths", paths)
     figure, panels = _panels(len(arrays), share=True)
+    contours = _Contours(f, bounds, levels)
     for i, (axes, (name, path)) in enumerate(zip(panels, arrays.items(), strict=True)):
         color = _color(i)
-        if len(drawn) > 1:
-            norm = LogNorm(drawn[0], drawn[-1])
-            axes.contourf(x, y, z, drawn, cmap=_BOWL, norm=norm, extend="both", zorder=0)
-            axes.contour(x, y, z, drawn, colors="#FFFFFF", linewidths=0.8, zorder=1)
+        contours.draw(axes)
         axes.plot(*path.T, color=color, linewidth=1.6, marker="o", markersize=2.2, markeredgewidth=0, zorder=3)
-        axes.plot(*path[0], "o", color="white", markeredgecolor=INK, markersize=5.5, markeredgewidth=1, zorder=4)
-        if minimum is not None:
-            axes.plot(*minimum, "*", color="#F5C518", markeredgecolor=INK, markersize=11, markeredgewidth=0.7, zorder=5)
+        _mark(axes, path[0], minimum)
         _finish(axes, name, title_color=color, grid=False)
-        axes.set(xlim=bounds[0], ylim=bounds[1])
+    _outer_labels(panels, *labels)
+    return figure
+
+
+class Race(NamedTuple):
+    """A function of two parameters and paths on it; what the fields mean is said at `plot_paths`."""
+
+    f: Callable[[jax.Array], Any]
+    paths: Mapping[str, Any]
+    bounds: Sequence[tuple[float, float]]
+    minimum: Sequence[float] | None = None
+    levels: int | Sequence[float] = 8
+
+
+def plot_races(races: Mapping[str, Race], *, labels: tuple[str, str] = ("θ₁", "θ₂")) -> Figure:
+    """The paths of several optimizers together on the contours of a function, one panel a function.
+
+    A name has one color throughout. A path ends in a dot of its color.
+
+    Args:
+      races: by title.
+      labels: the names of the two parameters.
+    """
+    arrays = {title: _checked("plot_races", race.paths) for title, race in races.items()}
+    names = list(dict.fromkeys(name for paths in arrays.values() for name in paths))
+    styles = {n: {"color": _color(i), "linestyle": DASHES[i // len(COLORS) % len(DASHES)]} for i, n in enumerate(names)}
+    figure, panels = _panels(len(races), share=False)
+    figure.set_figwidth(figure.get_figwidth() + LEGEND)
+    for axes, (title, race) in zip(panels, races.items(), strict=True):
+        _Contours(race.f, race.bounds, race.levels).draw(axes)
+        for name, path in arrays[title].items():
+            axes.plot(*path.T, **styles[name], linewidth=1.5, alpha=0.9, zorder=3)
+            axes.plot(*path[-1], "o", color=styles[name]["color"], markersize=4.5, markeredgewidth=0, zorder=3.5)
+            _mark(axes, path[0], race.minimum)
+        _finish(axes, title, grid=False)
+    _legend(figure, [Line2D([], [], **styles[n], linewidth=2.2, label=n) for n in names], beside=True)
     _outer_labels(panels, *labels)
     return figure
 
@@ -135,6 +165,36 @@ def plot_schedules(schedules: Mapping[str, Callable], steps: int, *, log: bool =
     return figure
 
 
+def _checked(where: str, paths: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    arrays = {name: np.asarray(path) for name, path in paths.items()}
+    for name, path in arrays.items():
+        if path.ndim != 2 or path.shape[1] != 2 or not len(path):
+            raise ValueError(f"{where}: paths[{name!r}] must have shape (n, 2), got {path.shape}")
+    return arrays
+
+
+class _Contours:
+    """The contours of a function, to be drawn in any number of panels."""
+
+    def __init__(self, f: Callable, bounds: Sequence[tuple[float, float]], levels: int | Sequence[float]):
+        self.bounds, self.grid = bounds, _grid(f, bounds)
+        z = self.grid[2]
+        self.levels = _log_levels(z, levels) if isinstance(levels, int) else np.sort(np.asarray(levels, float))
+
+    def draw(self, axes: Axes) -> None:
+        if len(self.levels) > 1:
+            norm = LogNorm(self.levels[0], self.levels[-1])
+            axes.contourf(*self.grid, self.levels, cmap=_BOWL, norm=norm, extend="both", zorder=0)
+            axes.contour(*self.grid, self.levels, colors="#FFFFFF", linewidths=0.8, zorder=1)
+        axes.set(xlim=self.bounds[0], ylim=self.bounds[1])
+
+
+def _mark(axes: Axes, start: np.ndarray, minimum: Sequence[float] | None) -> None:
+    axes.plot(*start, "o", color="white", markeredgecolor=INK, markersize=5.5, markeredgewidth=1, zorder=4)
+    if minimum is not None:
+        axes.plot(*minimum, "*", color="#F5C518", markeredgecolor=INK, markersize=11, markeredgewidth=0.7, zorder=5)
+
+
 def _grid(f: Callable, bounds: Sequence[tuple[float, float]], resolution: int = 161) -> tuple:
     x, y = (np.linspace(*b, resolution, dtype=np.float32) for b in bounds)
     points = jnp.stack(jnp.meshgrid(jnp.asarray(x), jnp.asarray(y)), axis=-1).reshape(-1, 2)
@@ -193,13 +253,13 @@ def _outer_labels(panels: list[Axes], xlabel: str, ylabel: str) -> None:
             axes.set_ylabel(ylabel, color=INK, fontsize=10)
 
 
-def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """A row of names above all panels, where it hides no curve."""
-    columns = min(len(handles), 6 if figure.get_figwidth() > 8 else 4)
+def _legend(figure: Figure, handles: Sequence[Line2D], *, beside: bool = False) -> None:
+    """The names outside all panels, where they hide no curve: a row above, or a column beside for many or long ones."""
+    above = min(len(handles), 6 if figure.get_figwidth() > 8 else 4)
     figure.legend(
         handles=list(handles),
-        loc="outside upper left",
-        ncols=columns,
+        loc="outside right upper" if beside else "outside upper left",
+        ncols=1 if beside else above,
         frameon=False,
         fontsize=10,
         labelcolor=INK,

@@ -4,14 +4,14 @@
 float16 ends at 65,504, and below 6e-8 there is only 0. The squares of the gradients here lie beyond both.
 """
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import gradtx
 from test_laws import COVERED, example, extra_arguments
 
 PARAMS = {
@@ -31,31 +31,37 @@ def _signs(p: jax.Array) -> jax.Array:
     return jnp.where(jnp.arange(p.size).reshape(p.shape) % 3 == 0, -1, 1).astype(p.dtype)
 
 
-@functools.cache
-def steps(name: str) -> Callable[..., tuple[Any, Any]]:
-    """From parameters and gradients to the updates of all steps and the last state; the parameters stay."""
-    tx, extra = example(name), extra_arguments(name)
-
+def check(tx: Any, extra: dict[str, Any]) -> None:
     @jax.jit
-    def run(params: Any, g: Any) -> tuple[Any, Any]:
-        state, all_updates = tx.init(params), []
-        for _ in range(STEPS):
+    def steps(params: Any, g: Any) -> tuple[Any, Any]:
+        """The last state and the updates of all steps; the parameters stay."""
+
+        def step(state: Any, _: None) -> tuple[Any, Any]:
             updates, state = tx.update(g, state, params, **{**extra, "grad": g})
-            all_updates.append(updates)
-        return all_updates, state
+            return state, updates
 
-    return run
+        return jax.lax.scan(step, tx.init(params), length=STEPS)
 
-
-@pytest.mark.parametrize("name", COVERED)
-def test_float16_does_what_float32_does(name: str):
     for size in SIZES:
         half = PARAMS, gradients(size)
-        have, state = steps(name)(*half)
-        want, _ = steps(name)(*jax.tree.map(lambda x: x.astype(jnp.float32), half))
+        state, have = steps(*half)
+        _, want = steps(*jax.tree.map(lambda x: x.astype(jnp.float32), half))
         for x in jax.tree.leaves((have, state)):
             assert not jnp.issubdtype(x.dtype, jnp.inexact) or np.isfinite(x).all(), f"at gradients of {size}"
         for u, exact in zip(jax.tree.leaves(have), jax.tree.leaves(want), strict=True):
             u, exact = np.asarray(u, np.float64), np.asarray(exact, np.float64)
             atol = 1e-6 * np.abs(exact).max()
             np.testing.assert_allclose(u, exact, rtol=0.01, atol=atol, err_msg=f"at gradients of {size}")
+
+
+@pytest.mark.parametrize("name", COVERED)
+def test_float16_does_what_float32_does(name: str):
+    check(example(name), extra_arguments(name))
+
+
+def test_arithmetic_in_float16_is_noticed():
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        return jax.tree.map(lambda g: g / jnp.sqrt(1 + jnp.sum(g * g)), updates), state
+
+    with pytest.raises(AssertionError, match="at gradients of 300"):
+        check(gradtx.GradientTransformation(lambda params: (), update), {})

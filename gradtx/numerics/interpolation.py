@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Averages that are not stored: x is known from z and from the point y = mu x + (1 - mu) z, which the parameters are."""
+"""Averages that are not stored: x is known from z and from the parameters, which are y = mu x + (1 - mu) z."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def averaged_step(u: jax.Array, y: jax.Array, z: jax.Array, weight: Any, old_mu:
     Written in the differences of the three, which are small, so that no digits of the parameters are lost:
 
     ```
-    z' = z + u      x' = x + weight (z' - x)      y' - y, where y = old_mu x + (1 - old_mu) z and y' = mu x' + (1 - mu) z'
+    z' = z + u      x' = x + weight (z' - x)      y = old_mu x + (1 - old_mu) z      y' = mu x' + (1 - mu) z'
     ```
     """
     x_minus_z = (y - z) / old_mu

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.trees import align, is_hole, is_none, paths
+from gradtx.numerics.norms import l2_norm
 from gradtx.numerics.safe import abs_sq, safe_sqrt
 
 
@@ -32,19 +34,55 @@ class MatrixView(NamedTuple):
         return (self.rank, self.columns) if self.left else (self.rows, self.rank)
 
 
-def matrix_view(
-    shape: tuple[int, ...], rows: tuple[int, ...], columns: tuple[int, ...], rank: int, larger: bool
-) -> MatrixView | None:
-    """The view with these axes as rows and as columns, projected on the larger or the smaller side.
+class GaLoreDimensionNumbers(NamedTuple):
+    """Which axes of a tensor are the rows of its matrix, and which the columns."""
 
-    Equal sides are projected on the left. None for a tensor without elements.
+    reduction_axis: tuple[int, ...] | int = 0
+    output_axis: tuple[int, ...] | int = 1
+
+
+def matrix_views(where: str, numbers: Any, tree: Any, rank: int, larger: bool) -> dict[int, MatrixView]:
+    """How to see the leaves of a tree as matrices, by their number; None counts as a leaf.
+
+    `numbers` is a tree of `GaLoreDimensionNumbers`, of the tree's structure or a prefix of it, with None for what is no
+    matrix, or a function from the tree to it; None alone makes a matrix of each leaf with two axes.
     """
-    m, n = (math.prod(shape[i] for i in axes) for axes in (rows, columns))
-    if m * n == 0:
-        return None
+    leaves = jax.tree.leaves(tree, is_leaf=is_none)
+    if numbers is None:
+        specs: list = [None if x is None or jnp.ndim(x) != 2 else GaLoreDimensionNumbers() for x in leaves]
+    else:
+        specs = _numbers_of_leaves(where, numbers(tree) if callable(numbers) else numbers, tree)
+    views = {}
+    for i, (spec, x, path) in enumerate(zip(specs, leaves, paths(tree), strict=True)):
+        if spec is not None and not is_hole(x) and jnp.size(x) > 0:
+            views[i] = matrix_view(f"{where}: at {path}", spec, jnp.shape(x), rank, larger)
+    return views
+
+
+def _numbers_of_leaves(where: str, numbers: Any, tree: Any) -> list[GaLoreDimensionNumbers | None]:
+    flat, treedef = jax.tree.flatten(numbers, is_leaf=lambda x: x is None or isinstance(x, GaLoreDimensionNumbers))
+    for spec in flat:
+        if spec is not None and not isinstance(spec, GaLoreDimensionNumbers):
+            raise TypeError(f"{where}: weight_dimension_numbers must hold GaLoreDimensionNumbers or None, got {spec!r}")
+    parts = align(treedef, tree, where, "the gradients", numbers, "weight_dimension_numbers")
+    return [spec for spec, part in zip(flat, parts, strict=True) for _ in jax.tree.leaves(part, is_leaf=is_none)]
+
+
+def matrix_view(
+    where: str, spec: GaLoreDimensionNumbers, shape: tuple[int, ...], rank: int, larger: bool
+) -> MatrixView:
+    """The view of a tensor of this shape, projected on its larger or smaller side, if they are equal on the left."""
+    rows, columns = (_from_the_left(axes, len(shape)) for axes in spec)
     axes = (*rows, *columns)
+    if sorted(axes) != list(range(len(shape))):
+        raise ValueError(f"{where}: {spec} must name each axis of the shape {shape} once")
+    m, n = (math.prod(shape[i] for i in part) for part in (rows, columns))
     left = m >= n if larger else m <= n
     return MatrixView(axes, tuple(shape[i] for i in axes), m, n, left, min(rank, m, n))
+
+
+def _from_the_left(axes: tuple[int, ...] | int, ndim: int) -> tuple[int, ...]:
+    return tuple(i + ndim if i < 0 else i for i in ((axes,) if isinstance(axes, int) else axes))
 
 
 def to_matrix(x: jax.Array, view: MatrixView) -> jax.Array:
@@ -94,7 +132,7 @@ def limit_growth(x: jax.Array, previous: jax.Array, ratio: Any) -> tuple[jax.Arr
 
     A previous norm of 0 sets no limit: nothing could grow from it.
     """
-    size = safe_sqrt(jnp.sum(abs_sq(x)))
+    size = l2_norm(x)
     over = (previous > 0) & (size > ratio * previous)
     factor = jnp.where(over, ratio * previous / jnp.where(over, size, 1), 1)
     return factor * x, factor * size

@@ -12,7 +12,7 @@ from gradtx.core.ranges import Decay, NonNegative
 from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.types import Params, ScalarOrSchedule
 from gradtx.numerics.moments import ema, one_minus_power, zeros_like
-from gradtx.numerics.safe import abs_sq, safe_sqrt
+from gradtx.numerics.safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers.adabelief import ScaleByBeliefState
 from gradtx.transforms.scaling import scale_by_lr
 from gradtx.transforms.weight_decay import add_decayed_weights
@@ -40,7 +40,7 @@ def scale_by_acprop(
 
     def update(g, slots, p, t, common):
         (mu, nu), (first, of_nu) = slots, common
-        u = g / (jnp.where(first, 1, safe_sqrt(of_nu * nu)) + eps)
+        u = safe_divide(g, jnp.where(first, 1, safe_sqrt(of_nu * nu)) + eps)
         mu = ema(mu, g, b1)
         return u, (mu, ema(nu, abs_sq(g - mu), b2) + eps_root)
 

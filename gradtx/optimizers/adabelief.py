@@ -11,7 +11,7 @@ from gradtx.core.ranges import Decay, NonNegative
 from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.types import ScalarOrSchedule, Updates
 from gradtx.numerics.moments import ema, one_minus_power, unbiased, weighted, zeros_like
-from gradtx.numerics.safe import abs_sq, safe_sqrt
+from gradtx.numerics.safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms.scaling import scale_by_lr
 
 
@@ -53,7 +53,7 @@ def scale_by_belief(
         (mu, nu), (of_mu, of_nu) = slots, corrections
         mu = ema(mu, g, b1)
         nu = ema(nu, abs_sq(g - mu), b2) + eps_root
-        return weighted(mu, g, of_mu) / (safe_sqrt(of_nu * nu) + eps), (mu, nu)
+        return safe_divide(weighted(mu, g, of_mu), safe_sqrt(of_nu * nu) + eps), (mu, nu)
 
     return per_parameter(lambda p: (zeros_like(p), zeros_like(p, real=True)), update, ScaleByBeliefState, shared=shared)
 

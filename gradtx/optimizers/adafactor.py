@@ -65,8 +65,9 @@ def scale_by_factored_rms(
 
     def init(p):
         v, axes = zeros_like(p, real=True), axes_of(p.shape)
-        none = jnp.zeros(1, v.dtype)
-        return (none, none, v) if axes is None else (*factors.factor_means(v, axes), none)
+        if axes is None:
+            return jnp.zeros(1, v.dtype), jnp.zeros(1, v.dtype), v
+        return *factors.factor_means(v, axes), jnp.zeros(1, v.dtype)
 
     def shared(t, total):
         t = jnp.maximum(t - step_offset, 1)

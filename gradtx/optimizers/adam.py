@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adam and its close family: decoupled weight decay, Nesterov momentum."""
+"""Adam, with decoupled weight decay or without."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -119,43 +119,4 @@ def adamw(
         scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, nu_dtype=nu_dtype),
         add_decayed_weights(weight_decay, mask),
         scale_by_lr(learning_rate),
-    )
-
-
-@transformation
-def nadam(
-    learning_rate: ScalarOrSchedule,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: NonNegative = 1e-8,
-    eps_root: NonNegative = 0.0,
-    mu_dtype: DType = None,
-    *,
-    nesterov: bool = True,
-    nu_dtype: DType = None,
-) -> GradientTransformationExtraArgs:
-    """Adam with Nesterov momentum, in the form of Dozat's paper without its momentum schedule.
-
-    Reference: Dozat 2016, "Incorporating Nesterov momentum into Adam".
-    """
-    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, nu_dtype=nu_dtype)
-
-
-@transformation
-def nadamw(
-    learning_rate: ScalarOrSchedule,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: NonNegative = 1e-8,
-    eps_root: NonNegative = 0.0,
-    mu_dtype: DType = None,
-    weight_decay: NonNegative = 1e-4,
-    mask: Any | Callable[[Params], Any] = None,
-    *,
-    nesterov: bool = True,
-    nu_dtype: DType = None,
-) -> GradientTransformationExtraArgs:
-    """`nadam` with the decoupled weight decay of `adamw`."""
-    return adamw(
-        learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=nesterov, nu_dtype=nu_dtype
     )

@@ -13,7 +13,7 @@ from gradtx.core.ranges import Decay, NonNegative
 from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics.moments import ema, one_minus_power, zeros_like
-from gradtx.numerics.safe import abs_sq, safe_sqrt
+from gradtx.numerics.safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms.scaling import scale_by_lr
 from gradtx.transforms.weight_decay import add_decayed_weights
 
@@ -56,7 +56,7 @@ def scale_by_adan(
         (m, v, n, previous), (first, of_m, of_v, of_n) = slots, common
         d = jnp.where(first, 0, g - previous)
         m, v, n = ema(m, g, b1), ema(v, d, b2), ema(n, abs_sq(g + b2 * d), b3)
-        return (of_m * m + of_v * v) / (safe_sqrt(of_n * n + eps_root) + eps), (m, v, n, g)
+        return safe_divide(of_m * m + of_v * v, safe_sqrt(of_n * n + eps_root) + eps), (m, v, n, g)
 
     return per_parameter(init, update, ScaleByAdanState, shared=shared, counter="t")
 

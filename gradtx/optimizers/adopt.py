@@ -45,7 +45,7 @@ def scale_by_adopt(
       use_clipping: False for the paper's first form, without the clip.
       clip_value_fn: the limit as a function of t, a scalar array.
 
-    Reference: Taniguchi et al. 2024, arXiv:2411.02853, algorithm 2.
+    Reference: Taniguchi et al. 2024, arXiv:2411.02853.
     """
 
     def init(p):
@@ -59,9 +59,10 @@ def scale_by_adopt(
         c = g / jnp.maximum(safe_sqrt(nu), eps)
         if use_clipping:
             c = c * shrink_factor(safe_sqrt(abs_sq(c)), limit) if jnp.iscomplexobj(c) else jnp.clip(c, -limit, limit)
-        c = jnp.where(first, 0, c)  # what is divided by max(0, eps) is not used
+        c = jnp.where(first, 0, c)  # nu is still 0
         mu = ema(mu, c, b1)
-        return ema(c, mu, 1 - b1) if nesterov else mu, (mu, jnp.where(first, abs_sq(g), ema(nu, abs_sq(g), b2)))
+        nu = jnp.where(first, abs_sq(g), ema(nu, abs_sq(g), b2))
+        return ema(mu, c, b1) if nesterov else mu, (mu, nu)
 
     return per_parameter(init, update, ScaleByAdamState, shared=shared)
 

@@ -12,7 +12,7 @@ from gradtx.core.ranges import Decay, DType, NonNegative
 from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.types import ScalarOrSchedule, Updates
 from gradtx.numerics.moments import ema, one_minus_power, zeros_like
-from gradtx.numerics.safe import abs_sq, safe_sqrt
+from gradtx.numerics.safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms.scaling import scale_by_lr
 
 
@@ -66,7 +66,7 @@ def scale_by_amsgrad(
         (mu, nu, nu_max), (of_mu, of_nu, of_max) = slots, corrections
         mu, nu = ema(mu, g, b1), ema(nu, abs_sq(g), b2)
         nu_max = jnp.maximum(nu_max, of_nu * nu)
-        return of_mu * mu / (safe_sqrt(of_max * nu_max + eps_root) + eps), (mu, nu, nu_max)
+        return safe_divide(of_mu * mu, safe_sqrt(of_max * nu_max + eps_root) + eps), (mu, nu, nu_max)
 
     return per_parameter(init, update, ScaleByAmsgradState, shared=shared)
 

@@ -1,30 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """APOLLO: gradients scaled by channel or by tensor, with factors from an optimizer on a random projection."""
 
-import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
-
-import jax
+from typing import Any, Literal
 
 from gradtx.core.combine import chain
 from gradtx.core.factory import transformation
 from gradtx.core.ranges import NonNegative, NonNegativeInt, Positive, PositiveInt, Real
 from gradtx.core.transformation import GradientTransformationExtraArgs
-from gradtx.core.types import OptState, Params, ScalarOrSchedule, Updates
-from gradtx.numerics.low_rank import limit_growth
+from gradtx.core.types import Params, ScalarOrSchedule
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.scaling import scale_by_lr
 from gradtx.transforms.weight_decay import add_decayed_weights
-from gradtx.wrappers.low_rank import Projected, low_rank
-
-
-class ApolloState(NamedTuple):
-    """The number of updates made, the state of the optimizer of the projections, and the norms of the last updates."""
-
-    count: jax.Array
-    base_optimizer_state: OptState
-    norm: Updates
+from gradtx.wrappers.low_rank import low_rank
 
 
 @transformation
@@ -58,23 +46,11 @@ def scale_by_apollo(
 
     Reference: Zhu et al. 2024, arXiv:2412.05270.
     """
-
-    def finish(x: Projected):
-        u, norm = limit_growth(x.g * x.amplification(scaling == "channel"), x.norm, x.alike(growth))
-        return x.alike(scale) * u, norm
-
     base = scale_by_adam() if base_optimizer is None else base_optimizer
-    return low_rank(
-        "scale_by_apollo",
-        base,
-        ApolloState,
-        finish,
-        rank=rank,
-        gap=update_proj_gap,
-        larger=side == "larger",
-        numbers=weight_dimension_numbers,
-        seed=seed,
+    options: dict[str, Any] = dict(
+        method="scaled", projection="random", growth=growth, scaling=scaling, side=side, seed=seed
     )
+    return low_rank(base, rank, update_proj_gap, scale, weight_dimension_numbers, **options)
 
 
 @transformation
@@ -99,7 +75,7 @@ def apollo(
 
     Reference: Zhu et al. 2024, arXiv:2412.05270.
     """
-    options = dict(growth=growth, scaling=scaling, side=side, seed=seed)
+    options: dict[str, Any] = dict(growth=growth, scaling=scaling, side=side, seed=seed)
     return chain(
         scale_by_apollo(rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers, **options),
         add_decayed_weights(weight_decay, mask),
@@ -112,7 +88,7 @@ def apollo_mini(
     learning_rate: ScalarOrSchedule,
     rank: PositiveInt = 1,
     update_proj_gap: PositiveInt = 200,
-    scale: Real = math.sqrt(128),
+    scale: Real = 128**0.5,
     base_optimizer: Any = None,
     weight_decay: NonNegative = 0.0,
     mask: Any | Callable[[Params], Any] = None,

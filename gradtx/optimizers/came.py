@@ -64,10 +64,10 @@ def scale_by_came(
 
     def init(p):
         v, axes = zeros_like(p, real=True), factors.factored_axes(p.shape, min_dim_size_to_factor)
-        mu, none = zeros_like(p, mu_dtype), jnp.zeros(1, v.dtype)
+        row, col, s_row, s_col = (jnp.zeros(1, v.dtype) for _ in range(4))
         if axes is None:
-            return mu, none, none, v, none, none
-        return mu, *factors.factor_means(v, axes), none, *factors.factor_means(v, axes)
+            return zeros_like(p, mu_dtype), row, col, v, s_row, s_col
+        return zeros_like(p, mu_dtype), *factors.factor_means(v, axes), row, *factors.factor_means(v, axes)
 
     def update(g, slots, p, t):
         mu, v_row, v_col, v, s_row, s_col = slots

@@ -2,29 +2,17 @@
 """Fira: full-rank updates from an optimizer in a low-rank subspace."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
-
-import jax
+from typing import Any, Literal
 
 from gradtx.core.combine import chain
 from gradtx.core.factory import transformation
 from gradtx.core.ranges import NonNegative, Positive, PositiveInt, Real
 from gradtx.core.transformation import GradientTransformationExtraArgs
-from gradtx.core.types import OptState, Params, ScalarOrSchedule, Updates
-from gradtx.numerics.low_rank import limit_growth, project_back
+from gradtx.core.types import Params, ScalarOrSchedule
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.scaling import scale_by_lr
 from gradtx.transforms.weight_decay import add_decayed_weights
-from gradtx.wrappers.low_rank import Projected, low_rank
-
-
-class FiraState(NamedTuple):
-    """The number of updates made, the state and bases of the subspaces, and the norms of the last residuals."""
-
-    count: jax.Array
-    base_optimizer_state: OptState
-    projector: Updates
-    norm: Updates
+from gradtx.wrappers.low_rank import low_rank
 
 
 @transformation
@@ -53,23 +41,9 @@ def scale_by_fira(
 
     Reference: Chen et al. 2024, arXiv:2410.01623.
     """
-
-    def finish(x: Projected):
-        residual = (x.g - project_back(x.before, x.projector, x.view)) * x.amplification(scaling == "channel")
-        residual, norm = limit_growth(residual, x.norm, x.alike(growth))
-        return x.alike(scale) * (project_back(x.after, x.projector, x.view) + residual), norm
-
     base = scale_by_adam() if base_optimizer is None else base_optimizer
-    return low_rank(
-        "scale_by_fira",
-        base,
-        FiraState,
-        finish,
-        rank=rank,
-        gap=update_proj_gap,
-        larger=side == "larger",
-        numbers=weight_dimension_numbers,
-    )
+    options: dict[str, Any] = dict(method="completed", growth=growth, scaling=scaling, side=side)
+    return low_rank(base, rank, update_proj_gap, scale, weight_dimension_numbers, **options)
 
 
 @transformation
@@ -95,9 +69,7 @@ def fira(
     """
     numbers = weight_dimension_numbers
     return chain(
-        scale_by_fira(
-            rank, update_proj_gap, scale, base_optimizer, numbers, growth=growth, scaling=scaling, side=side
-        ),
+        scale_by_fira(rank, update_proj_gap, scale, base_optimizer, numbers, growth=growth, scaling=scaling, side=side),
         add_decayed_weights(weight_decay, mask),
         scale_by_lr(learning_rate),
     )

@@ -2,28 +2,17 @@
 """GaLore: any optimizer in a low-rank subspace of each matrix."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
-
-import jax
+from typing import Any, Literal
 
 from gradtx.core.combine import chain
 from gradtx.core.factory import transformation
 from gradtx.core.ranges import NonNegative, PositiveInt, Real
 from gradtx.core.transformation import GradientTransformationExtraArgs
-from gradtx.core.types import OptState, Params, ScalarOrSchedule, Updates
-from gradtx.numerics.low_rank import project_back
+from gradtx.core.types import Params, ScalarOrSchedule
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.scaling import scale_by_lr
 from gradtx.transforms.weight_decay import add_decayed_weights
-from gradtx.wrappers.low_rank import Projected, low_rank
-
-
-class GaLoreState(NamedTuple):
-    """The number of updates made, the state of the optimizer in the subspaces, and their bases."""
-
-    count: jax.Array
-    base_optimizer_state: OptState
-    projector: Updates
+from gradtx.wrappers.low_rank import low_rank
 
 
 @transformation
@@ -52,21 +41,8 @@ def scale_by_galore(
 
     Reference: Zhao et al. 2024, arXiv:2403.03507.
     """
-
-    def finish(x: Projected):
-        return x.alike(scale) * project_back(x.after, x.projector, x.view), None
-
     base = scale_by_adam() if base_optimizer is None else base_optimizer
-    return low_rank(
-        "scale_by_galore",
-        base,
-        GaLoreState,
-        finish,
-        rank=rank,
-        gap=update_proj_gap,
-        larger=side == "larger",
-        numbers=weight_dimension_numbers,
-    )
+    return low_rank(base, rank, update_proj_gap, scale, weight_dimension_numbers, side=side)
 
 
 @transformation

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradtx.core.combine import chain
 from gradtx.core.factory import per_parameter, transformation
-from gradtx.core.ranges import Decay, DType, Positive, NonNegative
+from gradtx.core.ranges import Decay, DType, NonNegative, Positive
 from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.types import Params, ScalarOrSchedule
 from gradtx.numerics.moments import ema, one_minus_power, zeros_like

@@ -42,17 +42,15 @@ def scale_by_lion(
     """
 
     def squash(c):
-        if mode == "smooth":
-            return jnp.tanh(smooth_beta * c)
-        return jnp.clip(c, -1, 1)
+        if mode == "hard":
+            return jnp.sign(c)
+        if jnp.iscomplexobj(c):
+            return jnp.sign(c) * squash(safe_sqrt(abs_sq(c)))
+        return jnp.tanh(smooth_beta * c) if mode == "smooth" else jnp.clip(c, -1, 1)
 
     def update(g, mu, p, t):
         c = ema(mu, g, b1)
-        if mode == "hard":
-            u = jnp.sign(c)
-        else:
-            u = jnp.sign(c) * squash(safe_sqrt(abs_sq(c))) if jnp.iscomplexobj(c) else squash(c)
-        return u, ema(mu, g, b2)
+        return squash(c), ema(mu, g, b2)
 
     return per_parameter(lambda p: zeros_like(p, mu_dtype), update, ScaleByLionState)
 

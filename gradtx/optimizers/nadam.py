@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NAdam with its momentum schedule. Without it, see `nadam`."""
+"""NAdam: Adam with Nesterov momentum, whose weight may grow by a schedule."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 
+from gradtx.core.combine import chain
 from gradtx.core.factory import per_parameter, transformation
-from gradtx.core.ranges import Decay, NonNegative
+from gradtx.core.ranges import Decay, DType, NonNegative
 from gradtx.core.transformation import GradientTransformationExtraArgs
-from gradtx.core.types import Updates
+from gradtx.core.types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics.moments import ema, one_minus_power, zeros_like
-from gradtx.numerics.safe import abs_sq, safe_sqrt
+from gradtx.numerics.safe import abs_sq, safe_divide, safe_sqrt
+from gradtx.optimizers.adam import scale_by_adam
+from gradtx.transforms.scaling import scale_by_lr
+from gradtx.transforms.weight_decay import add_decayed_weights
 
 
 class ScaleByNadamState(NamedTuple):
@@ -29,6 +34,9 @@ def scale_by_nadam(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
     momentum_decay: NonNegative = 0.004,
+    *,
+    mu_dtype: DType = None,
+    nu_dtype: DType = None,
 ) -> GradientTransformationExtraArgs:
     """NAdam's direction with a momentum weight w(t) that grows from b1 / 2 to b1:
 
@@ -39,9 +47,11 @@ def scale_by_nadam(
     u  = m / (sqrt(nu / (1 - b2^t) + eps_root) + eps)
     ```
 
-    `chain(scale_by_nadam(), scale_by_lr(a))` is PyTorch's NAdam; Keras's has momentum_decay=1 and eps=1e-7.
+    Args:
+      momentum_decay: PyTorch's; Keras has 1.
+      mu_dtype, nu_dtype: the dtypes in which the moments are stored; None for at least float32.
 
-    Reference: Dozat 2016, "Incorporating Nesterov momentum into Adam", whose mu decays with w(t) too.
+    Reference: Dozat 2016, "Incorporating Nesterov momentum into Adam", whose mu decays by w(t) too.
     """
 
     def shared(t, total, memory):
@@ -53,12 +63,71 @@ def scale_by_nadam(
     def update(g, slots, p, t, weights):
         (mu, nu), (of_mu, of_g, of_nu) = slots, weights
         mu, nu = ema(mu, g, b1), ema(nu, abs_sq(g), b2)
-        return (of_mu * mu + of_g * g) / (safe_sqrt(of_nu * nu + eps_root) + eps), (mu, nu)
+        return safe_divide(of_mu * mu + of_g * g, safe_sqrt(of_nu * nu + eps_root) + eps), (mu, nu)
 
     return per_parameter(
-        lambda p: (zeros_like(p), zeros_like(p, real=True)),
+        lambda p: (zeros_like(p, mu_dtype), zeros_like(p, nu_dtype, real=True)),
         update,
         ScaleByNadamState,
         shared=shared,
         memory=lambda: {"momentum_product": 1.0},
     )
+
+
+def _direction(name, b1, b2, eps, eps_root, mu_dtype, nesterov, nu_dtype, momentum_decay):
+    if momentum_decay is None:
+        return scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, nu_dtype=nu_dtype)
+    if not nesterov:
+        raise ValueError(f"{name}: momentum_decay needs nesterov=True, got momentum_decay={momentum_decay}")
+    return scale_by_nadam(b1, b2, eps, eps_root, momentum_decay, mu_dtype=mu_dtype, nu_dtype=nu_dtype)
+
+
+@transformation
+def nadam(
+    learning_rate: ScalarOrSchedule,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: DType = None,
+    *,
+    nesterov: bool = True,
+    nu_dtype: DType = None,
+    momentum_decay: NonNegative | None = None,
+) -> GradientTransformationExtraArgs:
+    """Adam with Nesterov momentum: `scale_by_adam(nesterov=True)`, or with a momentum schedule `scale_by_nadam`.
+
+    Args:
+      momentum_decay: None for a constant momentum weight b1; PyTorch has 0.004, Keras 1 with eps=1e-7.
+
+    Reference: Dozat 2016, "Incorporating Nesterov momentum into Adam".
+    """
+    direction = _direction("nadam", b1, b2, eps, eps_root, mu_dtype, nesterov, nu_dtype, momentum_decay)
+    return chain(direction, scale_by_lr(learning_rate))
+
+
+@transformation
+def nadamw(
+    learning_rate: ScalarOrSchedule,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    mu_dtype: DType = None,
+    weight_decay: NonNegative = 1e-4,
+    mask: Any | Callable[[Params], Any] = None,
+    *,
+    nesterov: bool = True,
+    nu_dtype: DType = None,
+    momentum_decay: NonNegative | None = None,
+) -> GradientTransformationExtraArgs:
+    """`nadam` with the decoupled weight decay of `adamw`: p = p - learning_rate (u + weight_decay p).
+
+    Args:
+      mask: where to decay, see `add_decayed_weights`.
+      momentum_decay: None for a constant momentum weight b1; PyTorch has 0.004.
+
+    Reference: Dozat 2016, "Incorporating Nesterov momentum into Adam".
+    """
+    direction = _direction("nadamw", b1, b2, eps, eps_root, mu_dtype, nesterov, nu_dtype, momentum_decay)
+    return chain(direction, add_decayed_weights(weight_decay, mask), scale_by_lr(learning_rate))

@@ -12,7 +12,7 @@ from gradtx.core.ranges import Decay, DType, NonNegative, is_number
 from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.types import ScalarOrSchedule, Updates
 from gradtx.numerics.moments import ema, zeros_like
-from gradtx.numerics.safe import abs_sq, safe_sqrt
+from gradtx.numerics.safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms.scaling import scale_by_lr
 
 
@@ -56,7 +56,7 @@ def scale_by_novograd(
         mu, nu = slots
         square = jnp.sum(abs_sq(g))
         nu = jnp.where(t == 1, square, ema(nu, square, b2))
-        normalized = g / (safe_sqrt(nu + eps_root) + eps)
+        normalized = safe_divide(g, safe_sqrt(nu + eps_root) + eps)
         mu = b1 * mu + (normalized + weight_decay * p if decays else normalized)
         return mu, (mu, nu)
 

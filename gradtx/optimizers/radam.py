@@ -14,7 +14,7 @@ from gradtx.core.ranges import Decay, NonNegative, Range
 from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.types import ScalarOrSchedule
 from gradtx.numerics.moments import ema, one_minus_power, unbiased, weighted, zeros_like
-from gradtx.numerics.safe import abs_sq, safe_sqrt
+from gradtx.numerics.safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers.adam import ScaleByAdamState
 from gradtx.transforms.scaling import scale_by_lr
 
@@ -32,14 +32,20 @@ def _excess(x: jax.Array) -> jax.Array:
     return jnp.where(x < 0.5, series, 1 / jnp.tanh(large / 2) - 2 / large)
 
 
+def _rate(b2: Any, t: jax.Array) -> jax.Array:
+    """-log(b2), of a Python number in double precision."""
+    if isinstance(b2, int | float):
+        return jnp.asarray(-math.log(b2) if b2 > 0 else math.inf, t.dtype)
+    return -jnp.log(b2)
+
+
 def _lengths(b2: Any, t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The length of the simple average that an average with decay b2 amounts to, after t steps and in the limit.
 
-    2 / (1 - b2) - 1 - 2 t b2^t / (1 - b2^t) and its limit 2 / (1 - b2) - 1, written by rate = -log(b2) so that nearly
-    equal numbers (1,998 and 1,993 for b2 = 0.999 at step 5) are not subtracted.
+    2 / (1 - b2) - 1 - 2 t b2^t / (1 - b2^t) and its limit 2 / (1 - b2) - 1, written by -log(b2) so that nearly equal
+    numbers (1,999 and 1,993 for b2 = 0.999 at step 6) are not subtracted.
     """
-    fixed = isinstance(b2, int | float)
-    rate = jnp.asarray(-math.log(b2) if b2 > 0 else math.inf, t.dtype) if fixed else -jnp.log(b2)
+    rate = _rate(b2, t)
     return t * (1 - _excess(rate * t)) + _excess(rate), 2 / rate + _excess(rate)
 
 
@@ -78,7 +84,7 @@ def scale_by_radam(
     def update(g, slots, p, t, common):
         (mu, nu), (adapts, c, of_mu, of_nu) = slots, common
         mu, nu = ema(mu, g, b1), ema(nu, abs_sq(g), b2)
-        scale = jnp.where(adapts, c / (safe_sqrt(of_nu * nu + eps_root) + eps), 1)
+        scale = jnp.where(adapts, safe_divide(c, safe_sqrt(of_nu * nu + eps_root) + eps), 1)
         return scale * weighted(mu, g, of_mu), (mu, nu)
 
     return per_parameter(lambda p: (zeros_like(p), zeros_like(p, real=True)), update, ScaleByAdamState, shared=shared)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core.combine import chain
 from gradtx.core.factory import per_parameter, transformation
-from gradtx.core.ranges import Decay, DType, NonNegative, Positive
+from gradtx.core.ranges import Decay, DType, NonNegative, Positive, is_number
 from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.types import Params, ScalarOrSchedule
 from gradtx.numerics.moments import ema, one_minus_power, zeros_like
@@ -42,7 +42,7 @@ def scale_by_stable_adam(
       weight_decay: decays together with the update, since it is the learning rate that the paper clips.
       mu_dtype: the dtype in which mu is stored; None for at least float32.
 
-    Reference: Wortsman et al. 2023, arXiv:2304.13013, algorithm 2.
+    Reference: Wortsman et al. 2023, arXiv:2304.13013.
     """
 
     def init(p):
@@ -56,9 +56,11 @@ def scale_by_stable_adam(
         mu, nu = ema(mu, g, b1), ema(nu, abs_sq(g), b2)
         root = safe_sqrt(of_nu * nu)
         factor = shrink_factor(root_mean_square(g / jnp.maximum(root, eps)), threshold)
-        return factor * (of_mu * mu / (root + eps) + weight_decay * p), (mu, nu)
+        decay = 0 if p is None else weight_decay * p
+        return factor * (of_mu * mu / (root + eps) + decay), (mu, nu)
 
-    return per_parameter(init, update, ScaleByAdamState, shared=shared, needs_params=True)
+    decays = not is_number(weight_decay) or weight_decay > 0
+    return per_parameter(init, update, ScaleByAdamState, shared=shared, needs_params=decays)
 
 
 @transformation

@@ -9,7 +9,7 @@ from gradtx.core.ranges import Decay, NonNegative
 from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.types import ScalarOrSchedule
 from gradtx.numerics.moments import ema, one_minus_power, zeros_like
-from gradtx.numerics.safe import abs_sq, safe_sqrt
+from gradtx.numerics.safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers.adam import ScaleByAdamState
 from gradtx.transforms.scaling import scale_by_lr
 
@@ -45,7 +45,7 @@ def scale_by_yogi(
         (mu, nu), (of_mu, of_nu) = slots, corrections
         mu, square = ema(mu, g, b1), abs_sq(g)
         nu = nu - (1 - b2) * jnp.sign(nu - square) * square
-        return of_mu * mu / (safe_sqrt(of_nu * nu + eps_root) + eps), (mu, nu)
+        return safe_divide(of_mu * mu, safe_sqrt(of_nu * nu + eps_root) + eps), (mu, nu)
 
     return per_parameter(
         lambda p: (zeros_like(p), zeros_like(p, real=True) + initial_accumulator_value),

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of the number of updates made, as values. Imports only gradtx.core."""
 
+from gradtx.schedules.ademamix import ademamix_alpha_schedule as ademamix_alpha_schedule
+from gradtx.schedules.ademamix import ademamix_b3_schedule as ademamix_b3_schedule
 from gradtx.schedules.constant import constant_schedule as constant_schedule
 from gradtx.schedules.constant import piecewise_constant_schedule as piecewise_constant_schedule
 from gradtx.schedules.constant import piecewise_values_schedule as piecewise_values_schedule

@@ -23,7 +23,7 @@ def ademamix_alpha_schedule(alpha: NonNegative, transition_steps: Positive) -> S
 
     min(alpha t / transition_steps, alpha), t = count + 1
 
-    Reference: Pagliardini et al. 2024, arXiv:2409.03137, section 3.
+    Reference: Pagliardini et al. 2024, arXiv:2409.03137.
     """
 
     def at(count):
@@ -42,7 +42,7 @@ def ademamix_b3_schedule(b3: ProperDecay, transition_steps: Positive, b_start: P
     Args:
       b_start: b1 in the paper.
 
-    Reference: Pagliardini et al. 2024, arXiv:2409.03137, section 3.
+    Reference: Pagliardini et al. 2024, arXiv:2409.03137.
     """
 
     def at(count):

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.counts import safe_increment
-from gradtx.core.dtypes import complex_dtype, compute_dtype, widen
+from gradtx.core.dtypes import complex_dtype, compute_dtype, promotion, widen
 from gradtx.core.factory import transformation
 from gradtx.core.ranges import NonNegative
 from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.trees import is_hole, is_none
 from gradtx.core.types import OptState, Params, Updates
+from gradtx.numerics.keys import key_maker
 from gradtx.numerics.safe import safe_sqrt
 
 
@@ -41,14 +42,10 @@ def add_noise(
     """
     if key is not None and seed is not None:
         raise ValueError("add_noise: give a key or a seed, not both")
-    source = next((x for x in (key, seed) if x is not None), 0)
-    try:
-        jax.eval_shape(lambda: _fresh_key(source))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"add_noise: key must be a key of jax.random or a whole number, got {source!r}") from error
+    fresh_key = key_maker("add_noise: key", next((x for x in (key, seed) if x is not None), 0))
 
     def init(params: Params) -> AddNoiseState:
-        return AddNoiseState(jnp.zeros([], jnp.int32), _fresh_key(source))
+        return AddNoiseState(jnp.zeros([], jnp.int32), fresh_key())
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         if getattr(state, "_fields", None) != AddNoiseState._fields:
@@ -72,16 +69,5 @@ def _with_noise(g: Any, key: jax.Array, deviation: jax.Array) -> jax.Array:
     dtype = compute_dtype(g)
     g, deviation = widen((g, deviation), dtype)
     normal = jax.random.normal(key, g.shape, complex_dtype(dtype) if jnp.iscomplexobj(g) else dtype)
-    with jax.numpy_dtype_promotion("standard"):
+    with promotion(g):
         return g + deviation * normal
-
-
-def _fresh_key(source: Any) -> jax.Array:
-    """A typed key with memory of its own, so that a donated state leaves the caller's key alive."""
-    if isinstance(source, jax.Array) and jnp.issubdtype(source.dtype, jax.dtypes.prng_key):
-        data, impl = jax.random.key_data(source), jax.random.key_impl(source)
-    elif jnp.ndim(source) == 1:  # a key of the older kind, jax.random.PRNGKey
-        data, impl = source, None
-    else:
-        return jax.random.key(source)
-    return jax.random.wrap_key_data(jnp.copy(data), impl=impl)

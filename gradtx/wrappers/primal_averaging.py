@@ -4,7 +4,9 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
+from gradtx.core.dtypes import compute_dtype, widen
 from gradtx.core.evaluation import eval_from
 from gradtx.core.factory import per_parameter, transformation
 from gradtx.core.ranges import Decay, DType
@@ -30,9 +32,23 @@ class PrimalAveragingState(NamedTuple):
         return eval_from(lambda y, z: average_behind(y, z, self.mu_y), params, self.z)
 
 
-class _Averaging(NamedTuple):
+class _Iterates(NamedTuple):
     mu_y: jax.Array
     z: Updates
+
+
+def _weights(t, total, memory, *, weight, mu_y):
+    return (weight, memory["mu_y"], mu_y), {"mu_y": mu_y}
+
+
+def _step(u, z, p, t, common):
+    return averaged_step(u, p, z, *common)
+
+
+# Made once, so that it is compiled once; the hyperparameters of the step are its extra arguments.
+_AVERAGING = per_parameter(
+    None, _step, _Iterates, shared=_weights, memory=lambda: {"mu_y": 0.0}, needs=("weight", "mu_y")
+)
 
 
 @transformation
@@ -59,19 +75,10 @@ def primal_averaging(
     """
     tx = with_extra_args_support(check_transformation("primal_averaging: base_optimizer", base_optimizer))
 
-    def shared(t, total, memory):
-        return (1 - mu_x, memory["mu_y"], mu_y), {"mu_y": mu_y}
-
-    def step(u, z, p, t, common):
-        return averaged_step(u, p, z, *common)
-
-    averaging = per_parameter(
-        lambda p: copy_of(p, state_dtype), step, _Averaging, shared=shared, memory=lambda: {"mu_y": mu_y}
-    )
-
     def init(params: Params) -> PrimalAveragingState:
-        start = averaging.init(params)
-        return PrimalAveragingState(start.mu_y, tx.init(params), start.z)
+        start = jnp.array(mu_y, jnp.result_type(float))
+        z = jax.tree.map(lambda p: copy_of(widen(p, compute_dtype(p)), state_dtype), params)
+        return PrimalAveragingState(start, tx.init(params), z)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         if getattr(state, "_fields", None) != PrimalAveragingState._fields:
@@ -82,7 +89,8 @@ def primal_averaging(
         if params is None:
             raise ValueError("primal_averaging: update needs the parameters: call update(updates, state, params)")
         updates, base = tx.update(updates, state.base_optimizer_state, state.z, **extra)
-        updates, new = averaging.update(updates, _Averaging(state.mu_y, state.z), params)
+        weights = {"weight": 1 - mu_x, "mu_y": mu_y}
+        updates, new = _AVERAGING.update(updates, _Iterates(state.mu_y, state.z), params, **weights)
         return updates, PrimalAveragingState(new.mu_y, base, new.z)
 
     return GradientTransformationExtraArgs(init, update)

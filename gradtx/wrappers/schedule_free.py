@@ -57,7 +57,7 @@ def schedule_free_averaging(
     *,
     weight_step_power: NonNegative = 0.0,
 ) -> GradientTransformationExtraArgs:
-    """`schedule_free` as the last stage of a chain: the updates that reach it move z, the updates that leave it move y."""
+    """`schedule_free` as the last stage of a chain: the updates that reach it move z, those that leave it move y."""
 
     def memory():
         return {"b1": b1, "weight_sum": 0.0, "max_lr": 0.0}

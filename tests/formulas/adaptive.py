@@ -176,7 +176,7 @@ def sm3(rate, b1=0.9, b2=1.0, eps=1e-8):
     return step
 
 
-def nadam(rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, psi=0.004):
+def nadam(rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, psi=0.004, decay=0.0, only=None):
     """Dozat 2016 with the schedule of its section 3; mu averages with b1, as in PyTorch and Keras."""
 
     def weight(t):
@@ -187,7 +187,8 @@ def nadam(rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, psi=0.004):
         s["v"] = b2 * s.get("v", 0.0) + (1 - b2) * g**2
         product = math.prod(weight(i) for i in range(1, t + 1))
         m = weight(t + 1) * s["m"] / (1 - product * weight(t + 1)) + (1 - weight(t)) * g / (1 - product)
-        return p - rate * m / (np.sqrt(s["v"] / (1 - b2**t) + eps_root) + eps)
+        decays = only is None or p.ndim in only
+        return p - rate * (m / (np.sqrt(s["v"] / (1 - b2**t) + eps_root) + eps) + (decay * p if decays else 0.0))
 
     return step
 
@@ -272,6 +273,7 @@ CASES = [
     case(lambda: gt.radam(0.03, b2=0.5), radam(0.03, b2=0.5)),
     case(lambda: gt.radam(0.03, b2=0.9), radam(0.03, b2=0.9)),
     case(lambda: gt.radam(0.03, b2=0.0), radam(0.03, b2=0.0)),
+    case(lambda: gt.radam(0.03, b2=np.array(0.95)), radam(0.03, b2=0.95), "radam, b2 an array"),
     case(lambda: gt.novograd(0.01), novograd(0.01)),
     case(lambda: gt.novograd(0.01, 0.8, 0.9, 1e-1, 1e-2, 0.1), novograd(0.01, 0.8, 0.9, 1e-1, 1e-2, 0.1)),
     case(lambda: gt.novograd(0.01, weight_decay=halving), novograd(0.01, decay=halving), "novograd, scheduled decay"),
@@ -291,5 +293,12 @@ CASES = [
     case(
         lambda: gt.chain(gt.scale_by_nadam(0.8, 0.95, 1e-3, 1e-3, 1.0), gt.scale_by_lr(0.03)),
         nadam(0.03, 0.8, 0.95, 1e-3, 1e-3, 1.0),
+    ),
+    case(lambda: gt.nadam(0.03, 0.8, 0.95, 1e-3, 1e-3, momentum_decay=0.1), nadam(0.03, 0.8, 0.95, 1e-3, 1e-3, 0.1)),
+    case(lambda: gt.nadamw(0.03, 0.8, weight_decay=0.1, momentum_decay=0.1), nadam(0.03, 0.8, psi=0.1, decay=0.1)),
+    case(
+        lambda: gt.nadamw(0.03, weight_decay=0.1, mask=matrices, momentum_decay=0.004),
+        nadam(0.03, decay=0.1, only=(2,)),
+        "nadamw, scheduled momentum, masked",
     ),
 ]

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sharpness-aware minimization."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.apply import apply_updates
+from gradtx.core.counts import safe_increment
+from gradtx.core.dtypes import compute_dtype, widen
+from gradtx.core.evaluation import eval_from, eval_params
+from gradtx.core.factory import transformation
+from gradtx.core.ranges import PositiveInt
+from gradtx.core.transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core.trees import align, is_hole, is_none
+from gradtx.core.types import OptState, Params, Updates
+from gradtx.wrappers.branching import branch
+
+
+class SAMState(NamedTuple):
+    """Steps since the optimizer's last, both states, and the parameters before the ascent (None in opaque mode)."""
+
+    steps_since_sync: jax.Array
+    opt_state: OptState
+    adv_state: OptState
+    cache: Params | None
+
+    def eval_params(self, params: Params) -> Params:
+        """The parameters, without the ascent that may be under way."""
+        if self.cache is not None:
+            away = self.steps_since_sync > 0
+            params = eval_from(lambda p, held: jnp.where(away, held, p), params, self.cache)
+        return eval_params(self.opt_state, params)
+
+
+@transformation
+def sam(
+    optimizer: Any,
+    adv_optimizer: Any,
+    sync_period: PositiveInt = 2,
+    reset_state: bool = True,
+    opaque_mode: bool = False,
+    batch_axis_name: Any = None,
+) -> GradientTransformationExtraArgs:
+    """Descends with the gradient taken at a worse point nearby, which `sync_period - 1` steps of ascent lead to:
+
+    ```
+    q = p - (updates of adv_optimizer, from the gradients at p, then at q, ...)
+    p = p + optimizer's update from the gradient at q
+    ```
+
+    With `adv_optimizer = chain(normalize(), sgd(rho))` and a period of 2 it is the paper's: q = p + rho g / ‖g‖. Every
+    call of `update` is one step of ascent or the step back and down, so p takes `sync_period` gradients of the caller.
+
+    Args:
+      adv_optimizer: a minimizer, whose updates are subtracted. Its state starts anew in each round, unless
+        `reset_state` is False.
+      opaque_mode: one call is a whole round; it needs `grad_fn(params, i) -> gradients`, with i from 0, for the
+        gradients that the caller has not given.
+      batch_axis_name: an axis of `jax.pmap`, `jax.vmap` or `jax.shard_map` over which the gradient at q is averaged.
+
+    Raises:
+      ValueError: without parameters, or without `grad_fn` in opaque mode.
+
+    Reference: Foret et al. 2020, arXiv:2010.01412.
+    """
+    descent = with_extra_args_support(check_transformation("sam: optimizer", optimizer))
+    ascent = with_extra_args_support(check_transformation("sam: adv_optimizer", adv_optimizer))
+
+    def init(params: Params) -> SAMState:
+        cache = None if opaque_mode else jax.tree.map(jnp.array, params)
+        return SAMState(jnp.zeros([], jnp.int32), descent.init(params), ascent.init(params), cache)
+
+    def climb(g: Updates, adv_state: OptState, q: Params, extra: dict) -> tuple[Updates, OptState]:
+        down, adv_state = ascent.update(g, adv_state, q, **extra)
+        return _map(lambda u: -u, q, down), adv_state
+
+    def fall(g: Updates, state: SAMState, adv_state: OptState, p: Params, extra: dict) -> tuple[Updates, SAMState]:
+        if batch_axis_name is not None:
+            g = jax.lax.pmean(g, batch_axis_name)
+        updates, opt_state = descent.update(g, state.opt_state, p, **extra)
+        adv_state = ascent.init(apply_updates(p, updates)) if reset_state else adv_state
+        return updates, state._replace(opt_state=opt_state, adv_state=adv_state)
+
+    def round_by_round(g: Updates, state: SAMState, params: Params, extra: dict) -> tuple[Updates, SAMState]:
+        grad_fn: Callable | None = extra.pop("grad_fn", None)
+        if grad_fn is None:
+            raise ValueError("sam: opaque_mode=True needs grad_fn: call update(updates, state, params, grad_fn=...)")
+        q, adv_state = params, state.adv_state
+        for i in range(sync_period - 1):
+            up, adv_state = climb(g, adv_state, q, extra)
+            q = apply_updates(q, up)
+            g = _where_given(grad_fn(q, i), g)
+        return fall(g, state, adv_state, params, extra)
+
+    def step_by_step(g: Updates, state: SAMState, params: Params, extra: dict) -> tuple[Updates, SAMState]:
+        start = state.steps_since_sync == 0
+        cache = jax.tree.map(lambda held, p: jnp.where(start, p, held), state.cache, params)
+        state = state._replace(cache=cache)
+
+        def up() -> tuple[Updates, SAMState]:
+            updates, adv_state = climb(g, state.adv_state, params, extra)
+            return updates, state._replace(
+                steps_since_sync=safe_increment(state.steps_since_sync), adv_state=adv_state
+            )
+
+        def down() -> tuple[Updates, SAMState]:
+            updates, new = fall(g, state, state.adv_state, cache, extra)
+            back = _map(lambda u, p, held: (held - p) + u, params, updates, params, cache)
+            return back, new._replace(steps_since_sync=jnp.zeros([], jnp.int32))
+
+        return branch(state.steps_since_sync == sync_period - 1, down, up)
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, SAMState]:
+        if getattr(state, "_fields", None) != SAMState._fields:
+            raise TypeError(
+                f"sam: state must be the SAMState that init or the last update returned, "
+                f"got {type(state).__name__}; the order is update(updates, state, params)"
+            )
+        if params is None:
+            raise ValueError("sam: update needs the parameters: call update(updates, state, params)")
+        return (round_by_round if opaque_mode else step_by_step)(updates, state, params, extra)
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+def _where_given(g: Updates, reference: Updates) -> Updates:
+    """`g` without the gradients of what had none at the start."""
+    leaves, treedef = jax.tree.flatten(reference, is_leaf=is_none)
+    rows = align(treedef, g, "sam", "the gradients of grad_fn", reference, "the gradients given")
+    return jax.tree.unflatten(treedef, [r if is_hole(r) else x for r, x in zip(leaves, rows, strict=True)])
+
+
+def _map(f: Callable, reference: Params, updates: Updates, *trees: Any) -> Updates:
+    """`f` on each update and its companions, in at least float32; the dtype is the same whichever step calls."""
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+    columns = [align(treedef, t, "sam", "the parameters", updates, "the updates") for t in (reference, *trees)]
+    rows = [
+        u if is_hole(u) else f(*widen((u, *rest), compute_dtype(p)))
+        for u, p, *rest in zip(leaves, *columns, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, rows)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Complex parameters as pairs of real ones."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.evaluation import eval_params
+from gradtx.core.factory import transformation
+from gradtx.core.transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core.types import OptState, Params, Updates
+
+
+class SplitRealAndImaginaryArrays(NamedTuple):
+    """Stands where a tree has a complex array."""
+
+    real: jax.Array
+    imaginary: jax.Array
+
+
+class SplitRealAndImaginaryState(NamedTuple):
+    """The state of the inner transformation, which sees real arrays only."""
+
+    inner_state: OptState
+
+    def eval_params(self, params: Params) -> Params:
+        return _join(eval_params(self.inner_state, _split(params)))
+
+
+@transformation
+def split_real_and_imaginary(inner: Any) -> GradientTransformationExtraArgs:
+    """Gives `inner` the real and the imaginary part of each complex parameter as two real ones.
+
+    Adam, for one, then scales both parts by themselves, where by default it scales by the magnitude. Extra arguments
+    with the structure of the updates are split too.
+    """
+    tx = with_extra_args_support(check_transformation("split_real_and_imaginary: inner", inner))
+
+    def init(params: Params) -> SplitRealAndImaginaryState:
+        return SplitRealAndImaginaryState(tx.init(_split(params)))
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        if getattr(state, "_fields", None) != SplitRealAndImaginaryState._fields:
+            raise TypeError(
+                f"split_real_and_imaginary: state must be the SplitRealAndImaginaryState that init or the last update "
+                f"returned, got {type(state).__name__}; the order is update(updates, state, params)"
+            )
+        structure = jax.tree.structure(updates)
+        extra = {n: _split(x) if jax.tree.structure(x) == structure else x for n, x in extra.items()}
+        split_params = None if params is None else _split(params)
+        new, inner_state = tx.update(_split(updates), state.inner_state, split_params, **extra)
+        return _join(new), state._replace(inner_state=inner_state)
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+def _split(tree: Any) -> Any:
+    def split(x: Any) -> Any:
+        return SplitRealAndImaginaryArrays(jnp.real(x), jnp.imag(x)) if jnp.iscomplexobj(x) else x
+
+    return jax.tree.map(split, tree)
+
+
+def _join(tree: Any) -> Any:
+    def is_pair(x: Any) -> bool:
+        return isinstance(x, SplitRealAndImaginaryArrays)
+
+    return jax.tree.map(lambda x: jax.lax.complex(*x) if is_pair(x) else x, tree, is_leaf=is_pair)
