@@ -44,20 +44,21 @@ PARAMS = {"w": jax.ShapeDtypeStruct((1024, 4096), jnp.float32), "b": jax.ShapeDt
 """The tree on which memory is measured."""
 
 FAMILIES: dict[str, tuple[str, ...]] = {
-    "Descent and momentum": ("sgd", "aggmo", "qhm", "asgd", "optimistic", "delta_bar_delta", "sgd_sai"),
+    "Descent, momentum, noise": (
+        *("sgd", "aggmo", "qhm", "asgd", "optimistic", "delta_bar_delta", "sgd_sai"),
+        *("noisy_sgd", "dpsgd"),
+    ),
     "Adam and its relatives": ("adam", "nadam", "adamax", "amsgrad", "radam", "adabelief", "acprop", "yogi", "laprop"),
     "Momentum in other forms": ("adan", "ademamix", "simplified_ademamix", "adopt", "mars", "grams", "stable_adamw"),
     "Sums and means of squares": ("adagrad", "rmsprop", "adadelta", "madgrad", "ftrl", "novograd"),
-    "Signs": ("signsgd", "lion", "rprop"),
+    "Signs and clipped steps": ("signsgd", "lion", "rprop", "sophia"),
     "Large batches": ("lars", "lamb", "fromage", "hyperball"),
     "Little memory": ("sm3", "adafactor", "came", "adam_mini", "apollo", "fira", "galore"),
-    "Adapted learning rates": (
+    "Learning rates that adapt": (
         *("polyak", "momo", "dog", "dowg", "cocob", "prodigy"),
         *("dadapt", "dadapt_adan", "dadapt_lion", "dadapt_sgd"),
     ),
     "Averages instead of schedules": ("schedule_free", "gpa"),
-    "Curvature": ("sophia",),
-    "Noise": ("noisy_sgd", "dpsgd"),
     "More": (),
 }
 """The modules of gradtx.optimizers by what their recipes have in common; the last family takes all others."""
@@ -269,7 +270,8 @@ def page() -> str:
     families = grouped(records["recipe"], family)
     for title in FAMILIES:
         if title in families:
-            parts += [f"### {title}", *pictures(title), table("recipe", families[title])]
+            drawn = [f"![Paths of recipes on two functions: {title}](images/{p.name})" for p in pictures(title)]
+            parts += [f"### {title}", *drawn, table("recipe", families[title])]
     parts += ["## Rules", "The stages that find the direction, for chains of your own."]
     parts += [table("rule", records["rule"])]
     for title, name, say in (
@@ -284,10 +286,10 @@ def page() -> str:
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
-def pictures(title: str) -> list[str]:
+def pictures(title: str) -> list[Path]:
     """The pictures that docs/trajectories.py drew of a family."""
-    found = sorted(IMAGES.glob(f"family_{slug(title)}*.png"))
-    return [f"![Paths of the recipes on two functions: {title}](images/{p.name})" for p in found]
+    names = re.compile(rf"family_{slug(title)}(_\d+)?\.png")
+    return sorted(path for path in IMAGES.glob("*.png") if names.fullmatch(path.name))
 
 
 def main() -> None:

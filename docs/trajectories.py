@@ -2,7 +2,7 @@
 """Draws the paths of each family's recipes on two classic functions: docs/images/family_*.png, for the catalogue.
 
     python docs/trajectories.py                    all families
-    python docs/trajectories.py --family "Signs"   those whose title has this in it
+    python docs/trajectories.py --family Signs     those whose title has this in it
     python docs/trajectories.py --out FOLDER       somewhere else
 
 Every recipe runs with each of `RATES` and otherwise with its defaults. Drawn is the path with the least mean logarithm
@@ -12,6 +12,7 @@ method answers with, such as averages. Recipes with the same path share a line; 
 """
 
 import argparse
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,17 +20,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from catalogue import FAMILIES, IMAGES, family, kind, slug, test_laws  # first: it sets the path
+from catalogue import FAMILIES, IMAGES, family, kind, pictures, slug, test_laws  # first: it sets the path
+from PIL import Image, ImageColor  # which comes with matplotlib
 
 import gradtx
 from gradtx.core.call import Factory
-from gradtx.plot import Race, plot_races
+from gradtx.plot import COLORS, STAR, Race, plot_races
 
 STEPS = 300
-RATES = tuple(a * 10.0**b for b in range(-4, 2) for a in (1, 2, 5))
+RATES = tuple(a * 10.0**b for b in range(-5, 2) for a in (1, 2, 5))
+ARGUMENTS = {"delta_bar_delta": {"kappa": 1e-5}}
+"""What is not left at its default: with 1e-3, rates grow in a step by more than the walls of these valleys bear."""
 ABSENT = ("dpsgd",)
 """It takes gradients of single examples, which a function has not."""
-LINES = 8
+LINES = 6
 """The most paths in a picture; a larger family has several pictures."""
 
 
@@ -74,10 +78,10 @@ def best_path(tx: Any, surface: Surface) -> np.ndarray:
     else:
         paths = jax.jit(run)(tx)[None]
     losses = np.asarray(jax.vmap(jax.vmap(surface.f))(paths))
-    score = np.mean(np.log(losses + 1e-6), axis=1)
+    score = np.nan_to_num(np.mean(np.log(losses + 1e-6), axis=1), nan=1e4, posinf=1e4)
     low, high = np.asarray(surface.bounds).T
     inside = np.all((paths > low) & (paths < high), axis=(1, 2))
-    best = paths[np.nanargmin(np.where(inside, score, score + 1e3))]
+    best = paths[np.argmin(np.where(inside, score, score + 1e3))]
     return np.concatenate([start[None], best])
 
 
@@ -91,13 +95,29 @@ def shared(paths: dict[str, tuple[np.ndarray, ...]]) -> dict[str, list[str]]:
 
 
 def draw(records: Sequence[Factory], out: Path) -> None:
-    paths = {f.name: tuple(best_path(test_laws.example(f.name), s) for s in SURFACES.values()) for f in records}
+    txs = {f.name: test_laws.example(f.name).replace(**ARGUMENTS.get(f.name, {})) for f in records}
+    paths = {name: tuple(best_path(tx, s) for s in SURFACES.values()) for name, tx in txs.items()}
     groups = shared(paths)
     races = {}
     for i, (title, surface) in enumerate(SURFACES.items()):
         drawn = {"\n= ".join(names): paths[first][i] for first, names in groups.items()}
         races[title] = Race(surface.f, drawn, surface.bounds, surface.minimum)
-    plot_races(races, labels=("", "")).savefig(out, dpi=110)
+    picture = io.BytesIO()
+    plot_races(races, labels=("", "")).savefig(picture, dpi=110)
+    reduced(Image.open(picture).convert("RGB")).save(out, optimize=True)
+
+
+def reduced(image: Image.Image) -> Image.Image:
+    """The picture in 256 colors, a third of the size: the frequent ones, and white, lines and star exactly."""
+    exact = [ImageColor.getrgb(color) for color in ("white", *COLORS, STAR)]
+    frequent = np.reshape(image.quantize(256 - len(exact)).getpalette() or [], (-1, 3))
+    palette = np.concatenate([exact, frequent])
+    # Pillow's own search for the nearest color is an approximation, which misses the exact ones.
+    colors, places = np.unique(np.reshape(image, (-1, 3)).astype(int), axis=0, return_inverse=True)
+    nearest = np.argmin(np.sum((colors[:, None] - palette) ** 2, axis=-1), axis=1)
+    new = Image.fromarray(nearest[places].reshape(image.height, image.width).astype(np.uint8))
+    new.putpalette(palette.astype(np.uint8).tobytes())
+    return new
 
 
 def parts(title: str) -> list[list[Factory]]:
@@ -115,6 +135,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     for title in FAMILIES:
         if args.family in title:
+            for old in pictures(title) if args.out == IMAGES else []:
+                old.unlink()
             for i, records in enumerate(parts(title)):
                 draw(records, args.out / f"family_{slug(title)}{f'_{i + 1}' if i else ''}.png")
 

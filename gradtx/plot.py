@@ -24,7 +24,7 @@ except ImportError as error:
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#333333", "#56B4E9")
 # Where lines cross, the second round of colors is dashed.
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
-INK, FAINT, GRID = "#333333", "#C4C4C4", "#E6E6E6"
+INK, FAINT, GRID, STAR = "#333333", "#C4C4C4", "#E6E6E6", "#F5C518"
 _BOWL = LinearSegmentedColormap.from_list("bowl", ["#FFFFFF", "#C9D4E0"])
 
 DPI = 150
@@ -192,7 +192,7 @@ class _Contours:
 def _mark(axes: Axes, start: np.ndarray, minimum: Sequence[float] | None) -> None:
     axes.plot(*start, "o", color="white", markeredgecolor=INK, markersize=5.5, markeredgewidth=1, zorder=4)
     if minimum is not None:
-        axes.plot(*minimum, "*", color="#F5C518", markeredgecolor=INK, markersize=11, markeredgewidth=0.7, zorder=5)
+        axes.plot(*minimum, "*", color=STAR, markeredgecolor=INK, markersize=11, markeredgewidth=0.7, zorder=5)
 
 
 def _grid(f: Callable, bounds: Sequence[tuple[float, float]], resolution: int = 161) -> tuple:

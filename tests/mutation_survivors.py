@@ -1,4 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutants that no formula can notice, by file and line of code, with the reason."""
 
-EXPLAINED: dict[tuple[str, str], str] = {}
+EXPLAINED: dict[tuple[str, str], str] = {
+    ("optimizers/delta_bar_delta.py", "agreement = jnp.real(jnp.conj(average) * g)"): (
+        "only its sign counts, which the quotient has too"
+    ),
+    ("optimizers/sophia.py", "_print_win_rate(updates, limit, count % max(print_win_rate_every_n_steps, 1) == 0)"): (
+        "what is printed: tests/transforms/test_hessian_diagonal.py"
+    ),
+    ("optimizers/sophia.py", "inside = [jnp.sum(jnp.abs(u) < jnp.asarray(limit, u.dtype)) for u in leaves]"): (
+        "what is printed: tests/transforms/test_hessian_diagonal.py"
+    ),
+    ("optimizers/sophia.py", "return jnp.sum(jnp.stack(inside)) / max(sum(u.size for u in leaves), 1)"): (
+        "what is printed: tests/transforms/test_hessian_diagonal.py"
+    ),
+    ("wrappers/signs.py", "agreement = jnp.real(jnp.conj(jnp.sign(g)) * jnp.sign(u))"): (
+        "a sign is its own reciprocal"
+    ),
+    ("wrappers/signs.py", "size = safe_sqrt(abs_sq(u)) if jnp.iscomplexobj(u) else jnp.abs(u)"): (
+        "the same for real numbers; tests/wrappers/test_signs.py has complex ones"
+    ),
+    ("wrappers/signs.py", "return -size * jnp.sign(g) if descent else size * jnp.sign(g)"): (
+        "a sign is its own reciprocal"
+    ),
+    ("optimizers/stable_adamw.py", "decays = not is_number(weight_decay) or weight_decay > 0"): (
+        "whether parameters are required; formulas always give them"
+    ),
+    ("optimizers/dadapt_lion.py", "lambda g, moments, w: (w * jnp.sign(ema(moments[0], w * g, b1)), 1.0),"): (
+        "a sign is its own reciprocal"
+    ),
+    ("optimizers/prodigy.py", "return c * s + d / estim_lr0 * (d if safeguard_warmup else w) * g"): (
+        "only its norm counts, which -s has too; tests/differences/test_parameter_free.py compares the state"
+    ),
+}

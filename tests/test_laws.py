@@ -71,6 +71,8 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
     "masked": lambda: _make("masked")(_make("scale_by_adam")(), only_matrices),
     "differentially_private_aggregate": lambda: _make("differentially_private_aggregate")(1.0, 0.5, 3),
     "dpsgd": lambda: _make("dpsgd")(0.1, 1.0, 0.5, 3),
+    "mechanize": lambda: _make("mechanize")(_make("sgd")(0.1), s_init=0.1),
+    "trac": lambda: _make("trac")(_make("sgd")(0.1), eps=0.1),
     "primal_averaging": lambda: _make("primal_averaging")(_make("adamw")(0.1)),
     "repack_state": lambda: _make("repack_state")(_make("scale_by_adam")(), boxed, unboxed),
     "sam": lambda: _make("sam")(_make("adam")(0.1), _make("chain")(_make("normalize")(), _make("sgd")(0.05))),

@@ -36,3 +36,20 @@ def factored_root(row: jax.Array, col: jax.Array, axes: Axes) -> jax.Array:
     row, col = jnp.expand_dims(row, largest), jnp.expand_dims(col, second)
     overall = safe_sqrt(jnp.mean(row, axis=second, keepdims=True))
     return safe_divide(safe_sqrt(row), overall) * safe_sqrt(col)
+
+
+@jax.custom_jvp
+def over_root(g: jax.Array, root: jax.Array) -> jax.Array:
+    """g / root, and 0 with derivative 0 where the root is 0.
+
+    The derivative never squares the root, which is 1e-15 for gradients of 0: then 1 / root² times what comes from later
+    steps can be infinite, and infinity times g is NaN.
+    """
+    return safe_divide(g, root)
+
+
+@over_root.defjvp
+def _over_root_jvp(primals: tuple, tangents: tuple) -> tuple:
+    (g, root), (dg, droot) = primals, tangents
+    u = over_root(g, root)
+    return u, safe_divide(dg, root) - safe_divide(droot, root) * u

@@ -108,7 +108,8 @@ def project_back(low: jax.Array, projector: jax.Array, view: MatrixView) -> jax.
 def leading_vectors(matrix: jax.Array, view: MatrixView) -> jax.Array:
     """The singular vectors of the largest singular values, on the projected side, as the columns of P.
 
-    P is a constant to differentiation: the derivative of singular vectors is infinite where singular values meet.
+    Their signs are what the platform's SVD gives. P is a constant to differentiation: the derivative of singular
+    vectors is infinite where singular values meet.
     """
     u, _, vh = jnp.linalg.svd(jax.lax.stop_gradient(matrix), full_matrices=False)
     return u[:, : view.rank] if view.left else jnp.conj(vh[: view.rank].T)

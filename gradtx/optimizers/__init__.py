@@ -28,14 +28,14 @@ from gradtx.optimizers.adamax import scale_by_adamax as scale_by_adamax
 from gradtx.optimizers.adan import ScaleByAdanState as ScaleByAdanState
 from gradtx.optimizers.adan import adan as adan
 from gradtx.optimizers.adan import scale_by_adan as scale_by_adan
+from gradtx.optimizers.ademamix import ScaleByAdemamixState as ScaleByAdemamixState
 from gradtx.optimizers.ademamix import ademamix as ademamix
 from gradtx.optimizers.ademamix import scale_by_ademamix as scale_by_ademamix
-from gradtx.optimizers.ademamix import ScaleByAdemamixState as ScaleByAdemamixState
 from gradtx.optimizers.adopt import adopt as adopt
 from gradtx.optimizers.adopt import scale_by_adopt as scale_by_adopt
+from gradtx.optimizers.aggmo import ScaleByAggMoState as ScaleByAggMoState
 from gradtx.optimizers.aggmo import aggmo as aggmo
 from gradtx.optimizers.aggmo import scale_by_aggmo as scale_by_aggmo
-from gradtx.optimizers.aggmo import ScaleByAggMoState as ScaleByAggMoState
 from gradtx.optimizers.amsgrad import ScaleByAmsgradState as ScaleByAmsgradState
 from gradtx.optimizers.amsgrad import amsgrad as amsgrad
 from gradtx.optimizers.amsgrad import scale_by_amsgrad as scale_by_amsgrad
@@ -139,8 +139,8 @@ from gradtx.optimizers.sgd_sai import sgd_sai as sgd_sai
 from gradtx.optimizers.signsgd import scale_by_sign as scale_by_sign
 from gradtx.optimizers.signsgd import sign_sgd as sign_sgd
 from gradtx.optimizers.signsgd import signum as signum
-from gradtx.optimizers.simplified_ademamix import scale_by_simplified_ademamix as scale_by_simplified_ademamix
 from gradtx.optimizers.simplified_ademamix import ScaleBySimplifiedAdEMAMixState as ScaleBySimplifiedAdEMAMixState
+from gradtx.optimizers.simplified_ademamix import scale_by_simplified_ademamix as scale_by_simplified_ademamix
 from gradtx.optimizers.simplified_ademamix import simplified_ademamix as simplified_ademamix
 from gradtx.optimizers.sm3 import ScaleBySM3State as ScaleBySM3State
 from gradtx.optimizers.sm3 import scale_by_sm3 as scale_by_sm3

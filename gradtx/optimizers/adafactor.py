@@ -15,7 +15,7 @@ from gradtx.core.types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics import factored as factors
 from gradtx.numerics.moments import ema as average
 from gradtx.numerics.moments import zeros_like
-from gradtx.numerics.safe import abs_sq, safe_divide, safe_sqrt
+from gradtx.numerics.safe import abs_sq, safe_sqrt
 from gradtx.transforms.clipping import clip_by_block_rms
 from gradtx.transforms.ema import ema
 from gradtx.transforms.norms import scale_by_param_block_rms
@@ -78,10 +78,10 @@ def scale_by_factored_rms(
         (row, col, v), axes, square = slots, axes_of(g.shape), abs_sq(g) + epsilon
         if axes is None:
             v = average(v, square, decay)
-            return safe_divide(g, safe_sqrt(v)), (row, col, v)
+            return factors.over_root(g, safe_sqrt(v)), (row, col, v)
         new_row, new_col = factors.factor_means(square, axes)
         row, col = average(row, new_row, decay), average(col, new_col, decay)
-        return safe_divide(g, factors.factored_root(row, col, axes)), (row, col, v)
+        return factors.over_root(g, factors.factored_root(row, col, axes)), (row, col, v)
 
     return per_parameter(init, update, FactoredState, shared=shared)
 

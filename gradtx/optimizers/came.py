@@ -13,7 +13,7 @@ from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics import factored as factors
 from gradtx.numerics.moments import ema, zeros_like
-from gradtx.numerics.safe import abs_sq, root_mean_square, safe_divide, safe_sqrt, shrink_factor
+from gradtx.numerics.safe import abs_sq, root_mean_square, safe_sqrt, shrink_factor
 from gradtx.transforms.scaling import scale_by_lr
 from gradtx.transforms.weight_decay import add_decayed_weights
 
@@ -79,14 +79,14 @@ def scale_by_came(
             row, col = factors.factor_means(square, axes)
             v_row, v_col = ema(v_row, row, b2), ema(v_col, col, b2)
             root = factors.factored_root(v_row, v_col, axes)
-        x = safe_divide(g, root)
+        x = factors.over_root(g, root)
         x = x * shrink_factor(root_mean_square(x), clipping_threshold)
         mu = ema(mu, x, b1)
         if axes is None:
             return mu, (mu, v_row, v_col, v, s_row, s_col)
         row, col = factors.factor_means(abs_sq(x - mu) + eps_error, axes)
         s_row, s_col = ema(s_row, row, b3), ema(s_col, col, b3)
-        u = safe_divide(mu, factors.factored_root(s_row, s_col, axes))
+        u = factors.over_root(mu, factors.factored_root(s_row, s_col, axes))
         return u, (mu, v_row, v_col, v, s_row, s_col)
 
     return per_parameter(init, update, ScaleByCameState)

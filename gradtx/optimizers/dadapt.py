@@ -55,15 +55,12 @@ def d_adapted(
     """The estimate around a rule whose gradients are weighted by w = d rate(t), where x is g or what stands for it:
 
     ```
-    r = c r + (1 - c) w <x, s / D>          s = c s + (1 - c) w x          c = sqrt(decay)
+    r = c r + (1 - c) <w x, s / D>          s = c s + (1 - c) w x          c = sqrt(decay)
     d = max(d, r / ((1 - c) ‖s‖_1))
     ```
 
-    `sensed(g, moments, w)` are x and D, `moved(g, x, moments, w, t)` the step and the new moments.
+    `sensed(g, moments, w)` are w x and D, `moved(g, w x, moments, w, t)` the step and the new moments.
     """
-
-    def accumulated(s, x, w):
-        return ema(s, w * x, decay**0.5)
 
     def memory():
         return {"estim_lr": estim_lr0, "numerator_weighted": 0.0}
@@ -72,7 +69,7 @@ def d_adapted(
         *moments, s = slots
         w = memory["estim_lr"] * rate(t)
         x, scale = sensed(g, moments, w)
-        return w * inner(x, safe_divide(s, scale)), jnp.sum(jnp.abs(accumulated(s, x, w)))
+        return inner(x, safe_divide(s, scale)), jnp.sum(jnp.abs(ema(s, x, decay**0.5)))
 
     def shared(t, total, memory):
         d, c = memory["estim_lr"], decay**0.5
@@ -84,7 +81,7 @@ def d_adapted(
         *moments, s = slots
         x, _ = sensed(g, moments, w)
         step, moments = moved(g, x, moments, w, t)
-        return -(step + w * weight_decay * p), (*moments, accumulated(s, x, w))
+        return -(step + w * weight_decay * p), (*moments, ema(s, x, decay**0.5))
 
     return per_parameter(init, update, state, measure=measure, shared=shared, memory=memory, needs_params=True)
 
@@ -124,13 +121,13 @@ def scale_by_dadapt_adam(
         return bias_corrected(learning_rate, b1, b2, t) if bias_correction else learning_rate
 
     def moved(g, x, moments, w, t):
-        mu, nu = ema(moments[0], w * g, b1), ema(moments[1], abs_sq(g), b2)
+        mu, nu = ema(moments[0], x, b1), ema(moments[1], abs_sq(g), b2)
         return safe_divide(mu, safe_sqrt(nu) + eps), (mu, nu)
 
     return d_adapted(
         DAdaptAdamWState,
         lambda p: (zeros_like(p), zeros_like(p, real=True), zeros_like(p)),
-        lambda g, moments, w: (g, safe_sqrt(moments[1]) + eps),
+        lambda g, moments, w: (w * g, safe_sqrt(moments[1]) + eps),
         moved,
         rate,
         b2,

@@ -54,13 +54,13 @@ def dadapt_adan(
     def moved(g, x, moments, w, t):
         m, v, n, last = moments
         delta = jnp.where(t == 1, 0, g - last)
-        m, v, n = ema(m, w * g, b1), ema(v, w * delta, b2), ema(n, abs_sq(g + b2 * delta), b3)
+        m, v, n = ema(m, x, b1), ema(v, w * delta, b2), ema(n, abs_sq(g + b2 * delta), b3)
         return safe_divide(m + b2 * v, safe_sqrt(n) + eps), (m, v, n, g)
 
     return d_adapted(
         DAdaptAdanState,
         lambda p: (zeros_like(p), zeros_like(p), zeros_like(p, real=True), zeros_like(p), zeros_like(p)),
-        lambda g, moments, w: (g, safe_sqrt(moments[2]) + eps),
+        lambda g, moments, w: (w * g, safe_sqrt(moments[2]) + eps),
         moved,
         lambda t: learning_rate,
         b3,

@@ -48,8 +48,8 @@ def dadapt_lion(
     return d_adapted(
         DAdaptLionState,
         lambda p: (zeros_like(p), zeros_like(p)),
-        lambda g, moments, w: (jnp.sign(ema(moments[0], w * g, b1)), 1.0),
-        lambda g, x, moments, w, t: (w * x, (ema(moments[0], w * g, b2),)),
+        lambda g, moments, w: (w * jnp.sign(ema(moments[0], w * g, b1)), 1.0),
+        lambda g, x, moments, w, t: (x, (ema(moments[0], w * g, b2),)),
         lambda t: learning_rate,
         b2,
         estim_lr0,

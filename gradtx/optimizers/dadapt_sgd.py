@@ -10,7 +10,7 @@ from gradtx.core.combine import chain
 from gradtx.core.factory import per_parameter, transformation
 from gradtx.core.ranges import Decay, NonNegative, Positive
 from gradtx.core.transformation import GradientTransformationExtraArgs
-from gradtx.core.types import Params, ScalarOrSchedule, Updates
+from gradtx.core.types import ScalarOrSchedule, Updates
 from gradtx.numerics.distance import inner, larger_estimate
 from gradtx.numerics.moments import zeros_like
 from gradtx.numerics.safe import abs_sq, safe_divide, safe_sqrt
@@ -19,9 +19,9 @@ from gradtx.transforms.weight_decay import add_decayed_weights
 
 
 class DAdaptSGDState(NamedTuple):
-    """The first parameters, the sum of weighted g, the first ‖g‖, the distance, its numerator, the updates made."""
+    """The velocity, the sum of weighted g, the first ‖g‖, the distance, its numerator, the number of updates made."""
 
-    params0: Params
+    velocity: Updates
     grad_sum: Updates
     first_norm: jax.Array
     estim_lr: jax.Array
@@ -41,13 +41,14 @@ def scale_by_dadapt_sgd(
 
     ```
     w = d learning_rate / ‖g_1‖        r = r + w <g, s>        s = s + w g
-    u = (1 - momentum) (p_1 - s - p)                           d = max(d, 2 r / ‖s‖)
+    v = momentum v + w g                                       d = max(d, 2 r / ‖s‖)
+    u = -(1 - momentum) v
     ```
 
-    All norms are over all parameters together; g_1 is the first gradient that is not 0.
+    All norms are over all parameters together; g_1 is the first gradient that is not 0. The paper has the same steps as
+    an average of the parameters, p = momentum p + (1 - momentum) (p_1 - s), which rounding disturbs.
 
     Args:
-      momentum: averages the parameters, as heavy-ball momentum does implicitly.
       estim_lr0: what d starts from, below the distance to the solution.
       growth_rate: by how much d may grow in a step, at least 1; None for any.
 
@@ -70,18 +71,17 @@ def scale_by_dadapt_sgd(
         return w, {"first_norm": norm, "estim_lr": larger, "numerator": numerator}
 
     def update(g, slots, p, t, w):
-        first, s = slots
-        s = s + w * g
-        return (1 - momentum) * (first - s - p), (first, s)
+        v, s = slots
+        v = momentum * v + w * g
+        return -(1 - momentum) * v, (v, s + w * g)
 
     return per_parameter(
-        lambda p: (jnp.copy(p), zeros_like(p)),
+        lambda p: (zeros_like(p), zeros_like(p)),
         update,
         DAdaptSGDState,
         measure=measure,
         shared=shared,
         memory=lambda: {"first_norm": 0.0, "estim_lr": estim_lr0, "numerator": 0.0},
-        needs_params=True,
     )
 
 

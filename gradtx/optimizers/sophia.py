@@ -18,11 +18,11 @@ from gradtx.core.transformation import (
     with_extra_args_support,
 )
 from gradtx.core.types import OptState, Params, ScalarOrSchedule, Updates
+from gradtx.numerics.branching import branch
 from gradtx.numerics.moments import zeros_like
 from gradtx.transforms.hessian_diagonal import gauss_newton_bartlett, hutchinson_estimator_diag_hessian
 from gradtx.transforms.scaling import scale_by_lr
 from gradtx.transforms.weight_decay import add_decayed_weights
-from gradtx.wrappers.branching import branch
 
 _HUTCHINSON = hutchinson_estimator_diag_hessian()
 
@@ -117,10 +117,13 @@ def scale_by_sophia(
 
 
 def _print_win_rate(updates: Updates, limit: Any, due: jax.Array) -> None:
-    leaves = jax.tree.leaves(updates)
-    inside = [jnp.sum(jnp.abs(u) < jnp.asarray(limit, u.dtype)) for u in leaves]
-    rate = jnp.sum(jnp.stack(inside)) / max(sum(u.size for u in leaves), 1) if leaves else jnp.ones([])
-    branch(due, lambda: jax.debug.print("Sophia's win rate (the part not clipped): {rate}", rate=rate), lambda: None)
+    def rate() -> jax.Array:
+        leaves = [jnp.zeros(0), *jax.tree.leaves(updates)]
+        inside = [jnp.sum(jnp.abs(u) < jnp.asarray(limit, u.dtype)) for u in leaves]
+        return jnp.sum(jnp.stack(inside)) / max(sum(u.size for u in leaves), 1)
+
+    message = "Sophia's win rate (the part not clipped): {rate}"
+    branch(due, lambda: jax.debug.print(message, rate=rate()), lambda: None)
 
 
 @transformation

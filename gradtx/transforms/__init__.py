@@ -11,10 +11,10 @@ from gradtx.transforms.clipping import clip_by_global_norm as clip_by_global_nor
 from gradtx.transforms.clipping import clip_by_norm as clip_by_norm
 from gradtx.transforms.ema import EmaState as EmaState
 from gradtx.transforms.ema import ema as ema
-from gradtx.transforms.filters import grokfast as grokfast
 from gradtx.transforms.filters import GrokfastState as GrokfastState
-from gradtx.transforms.filters import mars_correction as mars_correction
 from gradtx.transforms.filters import MarsCorrectionState as MarsCorrectionState
+from gradtx.transforms.filters import grokfast as grokfast
+from gradtx.transforms.filters import mars_correction as mars_correction
 from gradtx.transforms.hessian_diagonal import HutchinsonState as HutchinsonState
 from gradtx.transforms.hessian_diagonal import gauss_newton_bartlett as gauss_newton_bartlett
 from gradtx.transforms.hessian_diagonal import hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian
@@ -40,9 +40,9 @@ from gradtx.transforms.scaling import scale_by_bias_correction as scale_by_bias_
 from gradtx.transforms.scaling import scale_by_learning_rate as scale_by_learning_rate
 from gradtx.transforms.scaling import scale_by_lr as scale_by_lr
 from gradtx.transforms.scaling import scale_by_schedule as scale_by_schedule
-from gradtx.transforms.sphere import keep_norm as keep_norm
 from gradtx.transforms.sphere import KeepNormState as KeepNormState
-from gradtx.transforms.weight_decay import decay_weights as decay_weights
+from gradtx.transforms.sphere import keep_norm as keep_norm
 from gradtx.transforms.weight_decay import DecayWeightsState as DecayWeightsState
 from gradtx.transforms.weight_decay import WeightDecaySchedule as WeightDecaySchedule
 from gradtx.transforms.weight_decay import add_decayed_weights as add_decayed_weights
+from gradtx.transforms.weight_decay import decay_weights as decay_weights

@@ -105,10 +105,10 @@ def _check_examples(updates: Updates, leaves: list, live: list[int], params: Par
     for i in live:
         shape = jnp.shape(leaves[i])
         if not shape or (params is not None and shape[1:] != jnp.shape(ps[i])):
-            wanted = "" if params is None else f", its parameter has shape {jnp.shape(ps[i])}"
             raise ValueError(
-                f"{where}: the gradient at {paths(updates)[i]} has shape {shape}{wanted}; the first axis must be the "
-                f"examples of the batch: jax.vmap(jax.grad(loss), in_axes=(None, 0))"
+                f"{where}: the gradient at {paths(updates)[i]} has shape {shape}"
+                f"{'' if params is None else f', its parameter has shape {jnp.shape(ps[i])}'}; the first axis must be "
+                f"the examples of the batch: jax.vmap(jax.grad(loss), in_axes=(None, 0))"
             )
         if len(sizes) > 1 or shape[0] == 0:
             raise ValueError(

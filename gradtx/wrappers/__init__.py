@@ -2,8 +2,8 @@
 """Transformations of transformations."""
 
 from gradtx.wrappers.low_rank import GaLoreState as GaLoreState
-from gradtx.wrappers.low_rank import low_rank as low_rank
 from gradtx.wrappers.low_rank import LowRankState as LowRankState
+from gradtx.wrappers.low_rank import low_rank as low_rank
 from gradtx.wrappers.masked import MaskedNode as MaskedNode
 from gradtx.wrappers.masked import MaskedState as MaskedState
 from gradtx.wrappers.masked import masked as masked

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.counts import safe_increment
 from gradtx.core.dtypes import compute_dtype, promotion, widen
 from gradtx.core.factory import transformation
-from gradtx.core.ranges import NonNegativeInt, Positive, PositiveInt, Real, is_number
+from gradtx.core.ranges import NonNegativeInt, Positive, PositiveInt, Real
 from gradtx.core.transformation import (
     GradientTransformationExtraArgs,
     check_transformation,
@@ -93,16 +93,15 @@ def low_rank(
     def init(params: Params) -> OptState:
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
         views = views_of(params)
-        low = [jnp.zeros(views[i].low_shape, _wide(p).dtype) if i in views else p for i, p in enumerate(leaves)]
+        low = [_zeros(p, views[i].low_shape) if i in views else p for i, p in enumerate(leaves)]
         state = state_type._make([None] * len(state_type._fields))
         state = state._replace(count=jnp.zeros([], jnp.int32), base_optimizer_state=tx.init(treedef.unflatten(low)))
         if projection == "svd":
             shapes = [views[i].projector_shape if i in views else (0, 0) for i in range(len(leaves))]
-            empty = [p if p is None else jnp.zeros(x, _wide(p).dtype) for p, x in zip(leaves, shapes, strict=True)]
-            state = state._replace(projector=treedef.unflatten(empty))
+            state = state._replace(projector=treedef.unflatten(map(_zeros, leaves, shapes)))
         if method != "projected":
-            zero = [p if p is None else jnp.zeros([], _real(p)) for p in leaves]
-            state = state._replace(norm=treedef.unflatten(zero))  # type: ignore[call-arg]  # this class has it
+            zero = treedef.unflatten(map(_zeros, leaves))
+            state = state._replace(norm=jax.tree.map(jnp.real, zero))  # type: ignore[call-arg]  # this class has it
         return state
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
@@ -156,15 +155,15 @@ def low_rank(
         keys = {i: jax.random.fold_in(key, i) for i in matrices}
         return {i: random_projector(keys[i], views[i], _real(g)) for i, g in matrices.items()}
 
-    def finished(view: MatrixView, g: jax.Array, p: jax.Array, low: jax.Array, new: jax.Array, norm: Any) -> tuple:
-        factor, limit = (x if is_number(x) else jnp.asarray(x, _real(g)) for x in (scale, growth))
+    def finished(view: MatrixView, g: jax.Array, basis: jax.Array, low: jax.Array, new: jax.Array, norm: Any) -> tuple:
+        factor, limit = jnp.asarray(scale, _real(g)), jnp.asarray(growth, _real(g))
         if method == "projected":
-            return factor * project_back(new, p, view), norm
+            return factor * project_back(new, basis, view), norm
         channels = scaling == "channel"
         amplification = safe_divide(norms(new, view, channels), norms(low, view, channels))
-        rest = g if method == "scaled" else g - project_back(low, p, view)
+        rest = g if method == "scaled" else g - project_back(low, basis, view)
         rest, size = limit_growth(rest * amplification, norm, limit)
-        u = rest if method == "scaled" else project_back(new, p, view) + rest
+        u = rest if method == "scaled" else project_back(new, basis, view) + rest
         return factor * u, size.astype(norm.dtype)
 
     return GradientTransformationExtraArgs(init, update)
@@ -177,6 +176,11 @@ def projected(leaves: list, matrices: dict, projectors: dict, views: dict) -> li
         with promotion(matrix):
             low[i] = project(matrix, projectors[i], views[i])
     return low
+
+
+def _zeros(p: Any, shape: tuple = ()) -> Any:
+    """Zeros in the dtype of the arithmetic; None for None."""
+    return p if p is None else jnp.zeros(shape, _wide(p).dtype)
 
 
 def _real(x: Any) -> Any:

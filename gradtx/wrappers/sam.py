@@ -20,7 +20,7 @@ from gradtx.core.transformation import (
 )
 from gradtx.core.trees import align, is_hole, is_none
 from gradtx.core.types import OptState, Params, Updates
-from gradtx.wrappers.branching import branch
+from gradtx.numerics.branching import branch
 
 
 class SAMState(NamedTuple):
@@ -106,9 +106,7 @@ def sam(
 
         def up() -> tuple[Updates, SAMState]:
             updates, adv_state = climb(g, state.adv_state, params, extra)
-            return updates, state._replace(
-                steps_since_sync=safe_increment(state.steps_since_sync), adv_state=adv_state
-            )
+            return updates, state._replace(steps_since_sync=safe_increment(state.steps_since_sync), adv_state=adv_state)
 
         def down() -> tuple[Updates, SAMState]:
             updates, new = fall(g, state, state.adv_state, cache, extra)

@@ -60,7 +60,8 @@ def cautious(
     """
 
     def masked_update(g: jax.Array, u: jax.Array) -> jax.Array:
-        agreement = jnp.real(jnp.conj(jnp.sign(g)) * jnp.sign(u))  # of signs, as g * u may underflow
+        # Of signs, as g * u may underflow.
+        agreement = jnp.real(jnp.conj(jnp.sign(g)) * jnp.sign(u))
         mask = (agreement < 0 if descent else agreement > 0).astype(agreement.dtype)
         if normalization == "count":
             return u * mask * (mask.size / (jnp.sum(mask) + 1))

@@ -12,7 +12,7 @@ from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.types import OptState, Params, Updates
 from gradtx.numerics.safe import safe_divide, safe_sqrt
 from gradtx.numerics.special import erfi
-from gradtx.wrappers.displacement import alike, scaled_displacement
+from gradtx.wrappers.mechanic import alike, scaled_displacement
 
 BETAS = (0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
 

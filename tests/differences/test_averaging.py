@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where optax 0.2.8 differs from the papers of Schedule-Free, Sophia, SAM and DP-SGD: what it does, and what gradtx does.
+"""Where optax 0.2.8 differs from the papers of Schedule-Free, Sophia, SAM and DP-SGD, and what gradtx does.
 
 Each formula here is one step on one array, `step(p, g, s, t) -> new p`, s being a dictionary that lives from step to
 step.
@@ -84,7 +84,7 @@ def test_schedule_free_weighs_an_iterate_by_its_own_learning_rate(x64):
 
 
 def test_schedule_free_warms_up_from_the_first_step_on(x64):
-    """Algorithm 1: γ_t = γ min(1, t / T_warmup) with t from 1. optax's first step has the rate 0, its last is a step late."""
+    """Algorithm 1: γ_t = γ min(1, t / T_warmup) with t from 1. optax's first step has the rate 0, all are a step late."""
     ours, theirs = (f(0.3, 4) for f in (gt.schedule_free_sgd, optax.contrib.schedule_free_sgd))
 
     def weight(t):
@@ -99,7 +99,10 @@ def test_schedule_free_warms_up_from_the_first_step_on(x64):
 def test_schedule_free_adds_its_weights_in_float32():
     """In bfloat16, the sum of equal weights stops at 256 of them, and the average turns into a moving one."""
     params = jnp.ones(3, jnp.bfloat16)
-    for f, dtype, total in ((gt.schedule_free_sgd, jnp.float32, 10.0), (optax.contrib.schedule_free_sgd, jnp.bfloat16, 4.0)):
+    for f, dtype, total in (
+        (gt.schedule_free_sgd, jnp.float32, 10.0),
+        (optax.contrib.schedule_free_sgd, jnp.bfloat16, 4.0),
+    ):
         tx = f(0.1)
         state = tx.init(params)
         assert state.weight_sum.dtype == state.max_lr.dtype == state.b1.dtype == dtype
@@ -124,8 +127,8 @@ def sophia(b1, b2, gamma, eps, every, *, corrected, late):
 
 
 def test_sophia_uses_its_first_moment_as_it_is_and_the_hessian_of_the_step(x64):
-    """Algorithm 3: m_t without bias correction, and h_t at the step that estimates it. optax corrects m_t, and divides by
-    the h of the step before, which at the first is 0: a step of the clipping threshold in each coordinate."""
+    """Algorithm 3: m_t without bias correction, and h_t at the step that estimates it. optax corrects m_t, and divides
+    by the h of the step before, which at the first is 0: a step of the clipping threshold in each coordinate."""
     settings = dict(b1=0.9, b2=0.8, gamma=1.0, eps=1e-3, weight_decay=0.0, update_interval=3)
     ours, theirs = (f(0.02, **settings) for f in (gt.sophia, optax.contrib.sophia))
     numbers = 0.9, 0.8, 1.0, 1e-3, 3
@@ -171,7 +174,7 @@ def test_normalizing_zero_gives_zero():
 
 
 def test_the_noise_of_complex_gradients_has_its_deviation_in_both_parts():
-    """A complex coordinate is two real ones, each of which the clipping bounds, so each needs the noise of a real one."""
+    """A complex coordinate is two real ones, which the clipping bounds together; each needs the noise of a real one."""
     zeros = jnp.zeros((1, 20_000), jnp.complex64)
     aggregates = gt.differentially_private_aggregate, optax.contrib.differentially_private_aggregate
     for f, deviation in zip(aggregates, (1.0, 0.5**0.5), strict=True):

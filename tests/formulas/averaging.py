@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Formulas of methods that average, climb, or estimate: Schedule-Free, averages of parameters, SAM, Sophia, FTRL, DP-SGD.
+"""Formulas of methods that average, climb or estimate: Schedule-Free, averages, SAM, Sophia, FTRL, DP-SGD.
 
 The transformations at the top make visible, as the parameters of a run, what a rule does elsewhere: `evaluated` the
 point of evaluation, `feeding` the extra arguments, `per_example` gradients of examples, `through_complex` complex ones.
@@ -25,7 +25,7 @@ class Hidden(NamedTuple):
 
 @gt.transformation
 def evaluated(inner: Any) -> Any:
-    """Moves the parameters to the point of evaluation, where gradients are then taken too; those of `inner` are hidden."""
+    """Moves the parameters to the point of evaluation, where gradients are taken too; those of `inner` are hidden."""
     return _hiding(with_extra_args_support(inner), gt.eval_params)
 
 
@@ -325,8 +325,8 @@ def other_gradient(params, i):
     return {n: (1 + 0.5 * i) * (p + 0.1) for n, p in params.items()}
 
 
-def split_adam(rate, direction):
-    """Both parts by themselves: `direction(g, w, s)` for Re w with the gradient g, and for Im w with 2 g."""
+def split(rate, direction):
+    """Both parts by themselves: `direction(g, w, s, t)` for Re w with the gradient g, and for Im w with 2 g."""
 
     def step(p, g, s, t):
         if t == 1:
@@ -336,6 +336,12 @@ def split_adam(rate, direction):
         return s["parts"][0] + s["parts"][1]
 
     return step
+
+
+def rms_of_decayed(g, w, s, t):
+    g = g + 0.2 * w
+    s["v"] = 0.9 * s.get("v", 0.0) + 0.1 * g**2
+    return g / np.sqrt(s["v"] / (1 - 0.9**t) + 0.1)
 
 
 def gauss_newton(g, w, s, t):
@@ -513,9 +519,7 @@ CASES = [
     ),
     case(lambda: evaluated(gt.chain(gt.sgd(0.1), gt.params_ema(0.8))), params_ema(0.1, 0.8)),
     case(lambda: evaluated(gt.chain(gt.sgd(0.1), gt.params_ema(0.8, debias=True))), params_ema(0.1, 0.8, debias=True)),
-    case(
-        lambda: evaluated(gt.chain(gt.sgd(0.1), gt.params_ema(0.6, warmup=True))), params_ema(0.1, 0.6, warmup=True)
-    ),
+    case(lambda: evaluated(gt.chain(gt.sgd(0.1), gt.params_ema(0.6, warmup=True))), params_ema(0.1, 0.6, warmup=True)),
     case(
         lambda: evaluated(gt.chain(gt.sgd(0.1), gt.params_ema(rising, debias=True))),
         params_ema(0.1, at_step(rising), debias=True),
@@ -553,16 +557,21 @@ CASES = [
         opaque_sam(0.1, 0.2, 4, other_gradient),
     ),
     case(
-        lambda: through_complex(gt.split_real_and_imaginary(gt.rmsprop(0.03, eps=0.1, bias_correction=True))),
-        split_adam(0.03, lambda g, w, s, t: rms_inside(g, s, t)),
+        lambda: through_complex(
+            gt.split_real_and_imaginary(
+                gt.chain(gt.add_decayed_weights(0.2), gt.rmsprop(0.03, eps=0.1, bias_correction=True))
+            )
+        ),
+        split(0.03, rms_of_decayed),
     ),
     case(
         lambda: through_complex(gt.split_real_and_imaginary(gt.chain(gt.gauss_newton_bartlett(3.0), gt.scale(-0.001)))),
-        split_adam(0.001, gauss_newton),
+        split(0.001, gauss_newton),
     ),
     case(lambda: per_example(gt.dpsgd(0.1, 0.7, 0.5, 3)), private(0.1, 0.7, 0.5, 3)),
     case(
-        lambda: per_example(gt.dpsgd(0.1, 0.7, 0.5, 3, 0.8, True)), private(0.1, 0.7, 0.5, 3, momentum=0.8, nesterov=True)
+        lambda: per_example(gt.dpsgd(0.1, 0.7, 0.5, 3, 0.8, True)),
+        private(0.1, 0.7, 0.5, 3, momentum=0.8, nesterov=True),
     ),
     case(
         lambda: through_complex(
@@ -577,7 +586,16 @@ CASES = [
     case(
         lambda: feeding(
             gt.sophia(
-                0.01, 0.8, 0.9, 0.02, 0.1, matrices, 2.0, 0.7, 4, gt.hutchinson_estimator_diag_hessian(7, probes="normal")
+                0.01,
+                0.8,
+                0.9,
+                0.02,
+                0.1,
+                matrices,
+                2.0,
+                0.7,
+                4,
+                gt.hutchinson_estimator_diag_hessian(7, probes="normal"),
             ),
             with_objective,
         ),
@@ -596,8 +614,3 @@ CASES = [
         descends_by(hutchinson(), 0.002),
     ),
 ]
-
-
-def rms_inside(g, s, t):
-    s["v"] = 0.9 * s.get("v", 0.0) + 0.1 * g**2
-    return g / np.sqrt(s["v"] / (1 - 0.9**t) + 0.1)

@@ -3,9 +3,9 @@
 
 import jax
 import numpy as np
-from support.formulas import case, whole_tree
 
 import gradtx as gt
+from support.formulas import case, whole_tree
 
 
 def descent(rate):
@@ -53,7 +53,9 @@ def adagrad(rate, initial, eps, inside):
     return step
 
 
-def rmsprop(rate, b=0.9, eps=1e-8, initial=0.0, *, inside=True, centered=False, momentum=0.0, nesterov=False, fix=False):
+def rmsprop(
+    rate, b=0.9, eps=1e-8, initial=0.0, *, inside=True, centered=False, momentum=0.0, nesterov=False, fix=False
+):
     def step(p, g, s, t):
         s["s"] = b * s.get("s", initial) + (1 - b) * g**2
         s["m"] = b * s.get("m", 0.0) + (1 - b) * g
@@ -121,7 +123,7 @@ CASES = [
     case(lambda: gt.sgd(0.1), descent(0.1)),
     case(lambda: gt.sgd(halving), descent(lambda t: halving(t - 1))),
     case(lambda: gt.chain(gt.scale(-0.1)), descent(0.1)),
-    case(lambda: gt.chain(gt.scale_by_schedule(lambda c: -halving(c))), descent(lambda t: halving(t - 1)), "by_schedule"),
+    case(lambda: gt.scale_by_schedule(lambda c: -halving(c)), descent(lambda t: halving(t - 1)), "by_schedule"),
     case(lambda: gt.sgd(0.1, momentum=0.8), heavy_ball(0.1, 0.8)),
     case(lambda: gt.sgd(0.1, momentum=0.8, nesterov=True), heavy_ball(0.1, 0.8, nesterov=True)),
     case(lambda: gt.chain(gt.scale_by_momentum(0.8), gt.scale_by_lr(0.1)), heavy_ball(0.1, 0.8)),
@@ -186,7 +188,9 @@ CASES = [
     case(lambda: gt.adam(halving, b1=warming, b2=warming), adam(halving, warming, warming), "adam, all scheduled"),
     case(lambda: gt.adamw(0.03, weight_decay=0.1), adam(0.03, decay=0.1)),
     case(
-        lambda: gt.adamw(0.03, weight_decay=halving, mask=matrices), adam(0.03, decay=halving, only=(2,)), "adamw, masked"
+        lambda: gt.adamw(0.03, weight_decay=halving, mask=matrices),
+        adam(0.03, decay=halving, only=(2,)),
+        "adamw, masked",
     ),
     case(lambda: gt.nadam(0.03, 0.8), adam(0.03, 0.8, nesterov=True)),
     case(lambda: gt.nadamw(0.03, weight_decay=0.1), adam(0.03, decay=0.1, nesterov=True)),

@@ -2,6 +2,7 @@
 """Formulas of GaLore, Fira and APOLLO: Adam on a projection of each matrix."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import gradtx as gt
@@ -16,9 +17,13 @@ def rows_first(g, left):
 
 
 def singular_vectors(g, left, r):
-    """The first r singular vectors on the projected side. Not of the transpose: the signs could be others."""
-    u, _, vt = np.linalg.svd(g, full_matrices=False)
-    return u[:, :r] if left else vt[:r].T
+    """The first r singular vectors on the projected side.
+
+    Their signs are arbitrary, but matter where moments live on in a new basis: they are taken from JAX's.
+    """
+    (u, _, vt), (like_u, _, like_vt) = np.linalg.svd(g, full_matrices=False), jnp.linalg.svd(g, full_matrices=False)
+    vectors, like = (u[:, :r], like_u[:, :r]) if left else (vt[:r].T, like_vt[:r].T)
+    return vectors * np.sign(np.sum(vectors * np.asarray(like), axis=0))
 
 
 def ratio(low, before, by_channel):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schedule-Free, MADGRAD, SAM, complex parameters, normalization. What takes functions, or examples, is in tests/transforms."""
+"""Schedule-Free, MADGRAD, SAM, complex parameters. What takes functions or examples is in tests/transforms."""
 
 import dataclasses
 

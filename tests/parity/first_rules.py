@@ -4,6 +4,7 @@
 import dataclasses
 
 import jax
+
 from support.parity import shared
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Averaged descent against torch.optim.ASGD.
 
-torch keeps eta and mu as float32 numbers, and gradtx as float64 ones, so they agree to 1e-10 where eta is exact (a power
-of two that does not decay) and averaging has not begun, else to float32's rounding.
+torch keeps eta and mu as float32 numbers, and gradtx as float64 ones, so they agree to 1e-10 where eta is exact (a
+power of two that does not decay) and averaging has not begun, else to float32's rounding.
 """
 
 import jax

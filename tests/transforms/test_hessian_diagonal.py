@@ -70,7 +70,9 @@ def test_parameters_without_gradients_are_constants():
     params = {**PARAMS, "steps": jnp.asarray(3), "none": None}
     g = {"b": params["b"], "w": None, "steps": None, "none": None}
     tx = gt.hutchinson_estimator_diag_hessian()
-    estimate, _ = tx.update(g, tx.init(params), params, obj_fn=lambda p: jnp.sum(p["b"] ** 2) * p["steps"].astype(float))
+    estimate, _ = tx.update(
+        g, tx.init(params), params, obj_fn=lambda p: jnp.sum(p["b"] ** 2) * p["steps"].astype(float)
+    )
     np.testing.assert_allclose(estimate["b"], [6.0, 6.0, 6.0])
     assert estimate["w"] is estimate["steps"] is estimate["none"] is None
 

@@ -34,7 +34,7 @@ def test_norms_stay_and_directions_are_learned(inner):
     for n, size in norms(P).items():
         np.testing.assert_allclose(norms(params)[n], size, rtol=1e-6)
         cosine = jnp.vdot(params[n], TARGET[n]) / (size * norms(TARGET)[n])
-        assert cosine > 0.999
+        assert cosine > 0.9  # not 1: rules of signs end where their update, not the gradient, is radial
 
 
 def test_a_given_norm_holds_from_the_first_step():
@@ -44,14 +44,12 @@ def test_a_given_norm_holds_from_the_first_step():
 
 def test_any_chain_may_end_on_the_sphere():
     for tx in (gt.adamw(0.1, weight_decay=0.5), gt.sgd(10.0), gt.chain(gt.adam(0.1), gt.decay_weights(0.1))):
-        found = norms(train(gt.chain(tx, gt.keep_norm()), steps=20))
-        np.testing.assert_allclose(list(found.values()), list(norms(P).values()), rtol=1e-6)
+        assert norms(train(gt.chain(tx, gt.keep_norm()), steps=20)) == pytest.approx(norms(P), rel=1e-6)
 
 
 def test_low_precision_lands_as_near_as_it_can():
     half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), P)
-    found = norms(train(gt.hyperball(0.1), half))
-    np.testing.assert_allclose(list(found.values()), list(norms(half).values()), rtol=4e-3)
+    assert norms(train(gt.hyperball(0.1), half)) == pytest.approx(norms(half), rel=4e-3)
 
 
 def test_what_starts_at_zero_is_free():

@@ -24,7 +24,9 @@ def train(tx, steps, params=PARAMS, state=None):
     return state, params
 
 
-@pytest.mark.parametrize("tx", [gt.schedule_free_sgd(0.5), gt.schedule_free_adamw(0.1), gt.gpa_adamw(0.1, 0.9)], ids=repr)
+@pytest.mark.parametrize(
+    "tx", [gt.schedule_free_sgd(0.5), gt.schedule_free_adamw(0.1), gt.gpa_adamw(0.1, 0.9)], ids=repr
+)
 def test_the_average_converges(tx):
     state, params = train(tx, 200)
     for n, x in gt.eval_params(state, params).items():
