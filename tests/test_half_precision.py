@@ -54,6 +54,7 @@ def check(tx: Any, extra: dict[str, Any]) -> None:
             np.testing.assert_allclose(u, exact, rtol=0.01, atol=atol, err_msg=f"at gradients of {size}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COVERED)
 def test_float16_does_what_float32_does(name: str):
     check(example(name), extra_arguments(name))

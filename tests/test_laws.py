@@ -264,11 +264,12 @@ def assert_close(have: Any, want: Any) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(np.max(np.abs(b), initial=0)))
 
 
-@each(NUMBERS)
-def test_a_constant_schedule_equals_the_number(name: str, hyperparameter: str):
-    plain = with_number(name, hyperparameter)
-    value = plain.arguments[hyperparameter]
-    tx = plain.replace(**{hyperparameter: lambda count: jnp.asarray(value, jnp.float32)})
+def _constant(value: float) -> Callable:
+    return lambda count: jnp.asarray(value, jnp.float32)
+
+
+def assert_schedules_equal(name: str, plain: Any, hyperparameters: list[str]) -> None:
+    tx = plain.replace(**{h: _constant(plain.arguments[h]) for h in hyperparameters})
     extra = extra_arguments(name)
     (params, _), updates = trajectory(tx, **extra)
     (want, _), want_updates = expected(plain, name)
@@ -276,6 +277,20 @@ def test_a_constant_schedule_equals_the_number(name: str, hyperparameter: str):
     assert_state_types_stay(tx, extra)
 
 
+@pytest.mark.slow
+@each_factory
+def test_constant_schedules_equal_the_numbers(name: str):
+    plain = example(name)
+    assert_schedules_equal(name, plain, [h for n, h in NUMBERS if n == name and is_number(plain.arguments[h])])
+
+
+@pytest.mark.slow
+@each([(n, h) for n, h in NUMBERS if not is_number(example(n).arguments[h])])
+def test_a_constant_schedule_in_the_place_of_none_equals_the_number(name: str, hyperparameter: str):
+    assert_schedules_equal(name, with_number(name, hyperparameter), [hyperparameter])
+
+
+@pytest.mark.slow
 @each_factory
 def test_arrays_equal_the_numbers(name: str):
     tx = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), example(name))

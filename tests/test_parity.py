@@ -25,6 +25,7 @@ def layout(state):
     return [(jax.tree_util.keystr(k), x.shape, x.dtype) for k, x in jax.tree_util.tree_leaves_with_path(state)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "dtype"), PRECISIONS, ids=[f"{i}-{c.name}-{d.__name__}" for i, (c, d) in enumerate(PRECISIONS)]
 )

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -149,7 +150,7 @@ class Call:
     def _default(self, name: str) -> Any:
         default = self.factory.signature.parameters[name].default
         is_dtype = isinstance(self.factory.specs.get(name), Floating) and default is not None
-        return jax.numpy.dtype(default) if is_dtype else default
+        return jnp.dtype(default) if is_dtype else default
 
 
 class Value:
@@ -266,6 +267,8 @@ def freeze(value: Any) -> Any:
         return value
     if isinstance(value, Tracer):
         return ("tracer", id(value))
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return ("key", str(jax.random.key_impl(value)), freeze(jax.random.key_data(value)))
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         weak = getattr(value, "weak_type", False)
         x = np.asarray(value)

@@ -148,7 +148,7 @@ from gradtx.optimizers.sm3 import sm3 as sm3
 from gradtx.optimizers.sophia import SophiaState as SophiaState
 from gradtx.optimizers.sophia import scale_by_sophia as scale_by_sophia
 from gradtx.optimizers.sophia import sophia as sophia
-from gradtx.optimizers.sophia import sophia_g as sophia_g
+from gradtx.optimizers.sophia_g import sophia_g as sophia_g
 from gradtx.optimizers.stable_adamw import scale_by_stable_adam as scale_by_stable_adam
 from gradtx.optimizers.stable_adamw import stable_adamw as stable_adamw
 from gradtx.optimizers.yogi import scale_by_yogi as scale_by_yogi

@@ -60,7 +60,8 @@ def ftrl(
     def update(g, slots, p, t):
         n, z = slots
         new_n = n + abs_sq(g)
-        z = z + g + 2 * l2_shrinkage * p - (root(new_n) - root(n)) / learning_rate * p
+        sigma = (root(new_n) - root(n)) / learning_rate  # type: ignore[operator]  # a number in here
+        z = z + g + 2 * l2_shrinkage * p - sigma * p
         over = jnp.abs(z) > l1
         far = jnp.where(over, z, 1)  # where the absolute value has a derivative
         shrunk = far * (1 - l1 / jnp.abs(far))

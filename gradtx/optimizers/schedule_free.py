@@ -3,6 +3,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from gradtx.core.combine import chain
@@ -21,22 +22,18 @@ def _warming(learning_rate: Any, warmup_steps: int | None) -> Any:
     """The learning rate times min(1, t / warmup_steps), with t from 1: the first step is not lost on a rate of zero."""
     if warmup_steps is None:
         return learning_rate
-
-    def warmed(count: Any) -> Any:
-        peak = learning_rate(count) if callable(learning_rate) else learning_rate
-        return peak * jnp.minimum(1.0, (count.astype(jnp.result_type(float)) + 1) / warmup_steps)
-
-    return warmed
+    return lambda count: _at(learning_rate, count) * jnp.minimum(1.0, (_at(count, count) + 1) / warmup_steps)
 
 
 def _times(weight_decay: Any, learning_rate: Any) -> Any:
-    if not callable(learning_rate) and not callable(weight_decay):
-        return weight_decay * learning_rate
+    if callable(learning_rate) or callable(weight_decay):
+        return lambda count: _at(weight_decay, count) * _at(learning_rate, count)
+    return weight_decay * learning_rate
 
-    def at(x: Any, count: Any) -> Any:
-        return x(count) if callable(x) else x
 
-    return lambda count: at(weight_decay, count) * at(learning_rate, count)
+def _at(x: Any, count: Any) -> jax.Array:
+    """A number or a schedule as a floating-point number at a step."""
+    return jnp.asarray(x(count) if callable(x) else x, jnp.result_type(float))
 
 
 @transformation

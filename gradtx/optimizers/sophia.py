@@ -20,7 +20,7 @@ from gradtx.core.transformation import (
 from gradtx.core.types import OptState, Params, ScalarOrSchedule, Updates
 from gradtx.numerics.branching import branch
 from gradtx.numerics.moments import zeros_like
-from gradtx.transforms.hessian_diagonal import gauss_newton_bartlett, hutchinson_estimator_diag_hessian
+from gradtx.transforms.hessian_diagonal import hutchinson_estimator_diag_hessian
 from gradtx.transforms.scaling import scale_by_lr
 from gradtx.transforms.weight_decay import add_decayed_weights
 
@@ -156,41 +156,7 @@ def sophia(
 
     Reference: Liu et al. 2023, arXiv:2305.14342, algorithm 3.
     """
-    stage = scale_by_sophia(
-        b1,
-        b2,
-        eps,
-        gamma,
-        clip_threshold,
-        update_interval,
-        hessian_diagonal_fn,
-        mu_dtype,
-        verbose,
-        print_win_rate_every_n_steps,
-    )
+    numbers = b1, b2, eps, gamma, clip_threshold, update_interval
+    printing = verbose, print_win_rate_every_n_steps
+    stage = scale_by_sophia(*numbers, hessian_diagonal_fn, mu_dtype, *printing)
     return chain(stage, add_decayed_weights(weight_decay, weight_decay_mask), scale_by_lr(learning_rate))
-
-
-@transformation
-def sophia_g(
-    learning_rate: ScalarOrSchedule,
-    batch_size: Positive,
-    b1: Decay = 0.965,
-    b2: Decay = 0.99,
-    eps: Positive = 1e-12,
-    weight_decay: NonNegative = 1e-4,
-    weight_decay_mask: Any | Callable[[Params], Any] = None,
-    gamma: Positive = 0.05,
-    clip_threshold: Positive | None = 1.0,
-    update_interval: PositiveInt = 10,
-    mu_dtype: DType = None,
-) -> GradientTransformationExtraArgs:
-    """`sophia` with the Gauss-Newton-Bartlett estimate batch_size * ĝ², ĝ the gradient at labels drawn from the model.
-
-    `update` needs `sampled_grad`: see `gauss_newton_bartlett`.
-
-    Reference: Liu et al. 2023, arXiv:2305.14342, algorithms 2 and 3.
-    """
-    estimator = gauss_newton_bartlett(batch_size)
-    decay = weight_decay, weight_decay_mask
-    return sophia(learning_rate, b1, b2, eps, *decay, gamma, clip_threshold, update_interval, estimator, mu_dtype)

@@ -63,7 +63,7 @@ def schedule_free_averaging(
         return {"b1": b1, "weight_sum": 0.0, "max_lr": 0.0}
 
     def shared(t, total, memory):
-        max_lr = jnp.maximum(memory["max_lr"], learning_rate)
+        max_lr = jnp.maximum(memory["max_lr"], learning_rate)  # type: ignore[arg-type]  # a number in here
         weight = t**weight_step_power * max_lr**weight_lr_power
         weight_sum = memory["weight_sum"] + weight
         # No weight yet: the learning rate was zero, and z is where x is.
@@ -71,7 +71,8 @@ def schedule_free_averaging(
         return common, {"b1": b1, "weight_sum": weight_sum, "max_lr": max_lr}
 
     def update(u, z, p, t, common):
-        return averaged_step(u, p, z, *common, b1)
+        weight, old_b1 = common
+        return averaged_step(u, p, z, weight, old_b1, b1)
 
     return per_parameter(
         lambda p: copy_of(p, state_dtype),

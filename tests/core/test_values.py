@@ -68,6 +68,11 @@ def test_leaves_are_the_numeric_hyperparameters():
     assert paths == [".transformations.step_size"]
 
 
+def test_random_keys_are_compared_by_their_bits():
+    txs = [gradtx.add_noise(0.1, 0.5, jax.random.key(seed)) for seed in (0, 0, 1)]
+    assert txs[0] == txs[1] != txs[2] and hash(txs[0]) == hash(txs[1])
+
+
 def test_immutable():
     tx = adam(1e-3)
     with pytest.raises(AttributeError, match="immutable"):

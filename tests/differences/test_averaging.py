@@ -84,7 +84,7 @@ def test_schedule_free_weighs_an_iterate_by_its_own_learning_rate(x64):
 
 
 def test_schedule_free_warms_up_from_the_first_step_on(x64):
-    """Algorithm 1: γ_t = γ min(1, t / T_warmup) with t from 1. optax's first step has the rate 0, all are a step late."""
+    """Algorithm 1: γ_t = γ min(1, t / T_warmup) with t from 1. optax starts with the rate 0, a step late."""
     ours, theirs = (f(0.3, 4) for f in (gt.schedule_free_sgd, optax.contrib.schedule_free_sgd))
 
     def weight(t):

@@ -72,9 +72,9 @@ def test_contract(tx):
 
 def test_keys():
     """A key and the seed it is made from give the same state."""
-    raw = jax.random.PRNGKey(3)
     for tx in (
-        gt.differentially_private_aggregate(1.0, 0.5, raw),
+        gt.differentially_private_aggregate(1.0, 0.5, jax.random.PRNGKey(3)),
+        gt.differentially_private_aggregate(1.0, 0.5, jax.random.key(3)),
         gt.differentially_private_aggregate(1.0, 0.5, seed=3),
     ):
         assert tx.init(PARAMS).rng_key == jax.random.key(3)
