@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutation check: flips signs, operators, comparisons and decays of the rules, and asks whether a formula notices.
 
-    python tests/mutation.py [--only adam] [--steps 12] [--list]
+    python tests/mutation.py [--only adam] [--steps 12] [--every 1]
 
 Every file of gradtx/optimizers and gradtx/transforms, gradtx/wrappers and gradtx/numerics is changed in memory, one
 place at a time, and the formulas of tests/formulas whose transformations run that file are compared for some steps. A
@@ -14,6 +14,7 @@ import ast
 import copy
 import importlib
 import inspect
+import itertools
 import pathlib
 import sys
 import types
@@ -151,6 +152,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="files whose path contains this")
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--every", type=int, default=1, help="one mutant in so many")
     arguments = parser.parse_args()
     expected = {id(c): run_formula(c, arguments.steps) for c in formulas.CASES}
     used = {id(c): modules_of(c.make()) for c in formulas.CASES}
@@ -164,7 +166,7 @@ def main() -> int:
             source = path.read_text().splitlines()
             for name, function in functions(module):
                 original = function.__code__
-                for line, code in mutants(function):
+                for line, code in itertools.islice(mutants(function), 0, None, arguments.every):
                     function.__code__ = code
                     try:
                         noticed = next((c for c in cases if notices(c, expected[id(c)], arguments.steps)), None)
