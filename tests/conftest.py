@@ -21,6 +21,8 @@ import hypothesis  # noqa: E402  # after the environment is set
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from gradtx.core import lift  # noqa: E402
+
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -36,6 +38,18 @@ hypothesis.settings.load_profile("gradtx")
 def pytest_unconfigure() -> None:
     if _temporary_cache is not None:
         shutil.rmtree(_temporary_cache, ignore_errors=True)
+
+
+_tests_run = 0
+
+
+def pytest_runtest_teardown() -> None:
+    """Forgets compiled programs now and then: thousands of tests keep gigabytes of them in memory otherwise."""
+    global _tests_run
+    _tests_run += 1
+    if _tests_run % 200 == 0:
+        jax.clear_caches()
+        lift._shared_kernels.cache_clear()
 
 
 @pytest.fixture
