@@ -51,7 +51,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "Adam and its relatives": ("adam", "nadam", "adamax", "amsgrad", "radam", "adabelief", "acprop", "yogi", "laprop"),
     "Momentum in other forms": ("adan", "ademamix", "simplified_ademamix", "adopt", "mars", "grams", "stable_adamw"),
     "Sums and means of squares": ("adagrad", "rmsprop", "adadelta", "madgrad", "ftrl", "novograd"),
-    "Signs and clipped steps": ("signsgd", "lion", "rprop", "sophia"),
+    "Signs and clipped steps": ("signsgd", "lion", "rprop", "sophia", "sophia_g"),
     "Large batches": ("lars", "lamb", "fromage", "hyperball"),
     "Little memory": ("sm3", "adafactor", "came", "adam_mini", "apollo", "fira", "galore"),
     "Learning rates that adapt": (

@@ -49,7 +49,8 @@ def rosenbrock(p: jax.Array) -> jax.Array:
 
 
 def beale(p: jax.Array) -> jax.Array:
-    return sum((c - p[0] + p[0] * p[1] ** k) ** 2 for k, c in ((1, 1.5), (2, 2.25), (3, 2.625)))
+    x, y = p
+    return (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2
 
 
 SURFACES = {
@@ -77,7 +78,7 @@ def best_path(tx: Any, surface: Surface) -> np.ndarray:
         paths = jax.jit(jax.vmap(lambda rate: run(tx.replace(learning_rate=rate))))(jnp.asarray(RATES, jnp.float32))
     else:
         paths = jax.jit(run)(tx)[None]
-    losses = np.asarray(jax.vmap(jax.vmap(surface.f))(paths))
+    paths, losses = np.asarray(paths), np.asarray(jax.vmap(jax.vmap(surface.f))(paths))
     score = np.nan_to_num(np.mean(np.log(losses + 1e-6), axis=1), nan=1e4, posinf=1e4)
     low, high = np.asarray(surface.bounds).T
     inside = np.all((paths > low) & (paths < high), axis=(1, 2))
@@ -113,7 +114,7 @@ def reduced(image: Image.Image) -> Image.Image:
     frequent = np.reshape(image.quantize(256 - len(exact)).getpalette() or [], (-1, 3))
     palette = np.concatenate([exact, frequent])
     # Pillow's own search for the nearest color is an approximation, which misses the exact ones.
-    colors, places = np.unique(np.reshape(image, (-1, 3)).astype(int), axis=0, return_inverse=True)
+    colors, places = np.unique(np.asarray(image, int).reshape(-1, 3), axis=0, return_inverse=True)
     nearest = np.argmin(np.sum((colors[:, None] - palette) ** 2, axis=-1), axis=1)
     new = Image.fromarray(nearest[places].reshape(image.height, image.width).astype(np.uint8))
     new.putpalette(palette.astype(np.uint8).tobytes())

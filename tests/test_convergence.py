@@ -4,8 +4,8 @@
 On each problem the loss must come down to a ten-thousandth of what it was at the start, both counted from the minimum.
 That is one bar for all; what differs is in `ROWS`: a learning rate and a number of steps for each problem, and whether
 the rate decays linearly to zero, which a method whose steps do not shrink with the gradient needs in order to stop.
-Methods that find a rate of their own have the factor 1. The rows are chosen so that the bar is met from starts nearby, too:
-where a method bounces, rounding decides where it ends.
+Methods that find a rate of their own have the factor 1. The bar is met from starts nearby, too: where a method bounces,
+rounding decides where it ends.
 
 A new recipe needs a row; without one, its test says so.
 """
@@ -138,7 +138,7 @@ ROWS: dict[str, Row] = {
     "ftrl": Row((5.0, 300), (0.5, 10_000), (1.0, 300)),
     "galore": Row((1.0, 300), (0.2, 1_000), (0.1, 1_000)),
     "gpa_adamw": Row((5.0, 1_000), (1.0, 1_000), (1.0, 300)),
-    "grams": Row((5.0, 300), (0.2, 1_000), (0.5, 300)),
+    "grams": Row((2.0, 300), (1.0, 3_000), (2.0, 300), decays=True),
     # Norms stay, so the minimum must be on the sphere of the start; on the circle, Rosenbrock has another one.
     "hyperball": Row((0.002, 3_000), None, (0.001, 3_000), on_sphere=True),
     "lamb": Row((0.1, 300), (0.05, 3_000), (0.05, 1_000), decays=True),
@@ -153,8 +153,8 @@ ROWS: dict[str, Row] = {
     "nadamw": Row((0.5, 300), (0.02, 3_000), (0.1, 300)),
     "noisy_sgd": Row((0.005, 1_000), (0.0005, 30_000), (0.02, 30_000)),
     "novograd": Row((0.01, 300), (0.001, 1_000), (0.005, 300)),
-    "optimistic_adam": Row((0.2, 300), (0.002, 10_000), (0.1, 300)),
-    "optimistic_adam_v2": Row((0.2, 300), (0.002, 10_000), (0.1, 300)),
+    "optimistic_adam": Row((2.0, 300), (0.05, 3_000), (0.2, 300), decays=True),
+    "optimistic_adam_v2": Row((2.0, 300), (0.05, 3_000), (0.2, 300), decays=True),
     "optimistic_gradient_descent": Row((0.002, 3_000), (0.0005, 30_000), (0.5, 1_000)),
     "polyak_sgd": Row((1.0, 300), (1.0, 1_000), (1.0, 300)),
     "prodigy": Row((1.0, 300), (1.0, 1_000), (1.0, 300), decays=True),
