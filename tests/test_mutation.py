@@ -15,7 +15,7 @@ def run(*arguments):
 
 
 def test_every_mutant_of_one_rule_is_noticed():
-    result = run("--only", "optimizers/sgd")
+    result = run("--only", "optimizers/sgd.py")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "1 mutants noticed" in result.stdout
 
