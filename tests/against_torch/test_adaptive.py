@@ -10,7 +10,6 @@ import gradtx as gt
 from support import problems
 
 # Without PyTorch, `import torch` would find this very folder, which lies on the path of the tests.
-pytest.importorskip("torch.optim")
 torch = pytest.importorskip("torch")
 
 STEPS = 50

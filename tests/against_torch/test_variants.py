@@ -9,7 +9,6 @@ import pytest
 import gradtx as gt
 from support import problems
 
-pytest.importorskip("torch.optim")  # without PyTorch, `import torch` would find this very folder
 torch = pytest.importorskip("torch")
 
 STEPS = 50
