@@ -55,10 +55,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "Large batches": ("lars", "lamb", "fromage", "hyperball"),
     "Little memory": ("sm3", "adafactor", "came", "adam_mini", "apollo", "fira", "galore"),
     "Learning rates that adapt": (
-        *("polyak", "momo", "dog", "dowg", "cocob", "prodigy"),
+        *("polyak", "momo", "dog", "dowg", "cocob", "prodigy", "adamg"),
         *("dadapt", "dadapt_adan", "dadapt_lion", "dadapt_sgd"),
     ),
-    "Averages instead of schedules": ("schedule_free", "gpa"),
+    "Averages instead of schedules": ("schedule_free", "schedule_free_plus", "gpa"),
     "More": (),
 }
 """The modules of gradtx.optimizers by what their recipes have in common; the last family takes all others."""

@@ -32,4 +32,20 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("optimizers/prodigy.py", "return c * s + d / estim_lr0 * (d if safeguard_warmup else w) * g"): (
         "only its norm counts, which -s has too; tests/differences/test_parameter_free.py compares the state"
     ),
+    (
+        "wrappers/flattening.py",
+        "extra = {n: packed(treedef.flatten_up_to(x)) if n in same else x for n, x in extra.items()}",
+    ): ("extra arguments: tests/wrappers/test_flattening.py"),
+    ("wrappers/flattening.py", 'return shapes[0] == shapes[1] and getattr(updates, "ndim", 1) > 0'): (
+        "extra arguments: tests/wrappers/test_flattening.py"
+    ),
+    ("wrappers/flattening.py", "return [] if is_hole(g) else [g]"): (
+        "without parameters: tests/wrappers/test_flattening.py"
+    ),
+    ("wrappers/flattening.py", "if len(dtypes) == 1:"): (
+        "float64 only has one dtype: tests/wrappers/test_flattening.py"
+    ),
+    ("wrappers/flattening.py", "return complex_dtype(wide) if any(jnp.iscomplexobj(x) for x in arrays) else wide"): (
+        "float64 only has one dtype: tests/wrappers/test_flattening.py"
+    ),
 }

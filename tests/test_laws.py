@@ -47,10 +47,18 @@ def only_matrices(params):
     return jax.tree.map(lambda p: jnp.ndim(p) == 2, params)
 
 
+def by_rank(params):
+    return jax.tree.map(lambda p: "matrix" if jnp.ndim(p) == 2 else "rest", params)
+
+
 def half_square(params):
     """A loss of any tree of parameters."""
     squares = [jnp.sum(jnp.square(p.astype(jnp.float32))) for p in jax.tree.leaves(params)]
     return 0.5 * sum(squares, start=jnp.zeros([], jnp.float32))
+
+
+def every_second(step, **extra):
+    return step % 2 == 1
 
 
 def boxed(state):
@@ -61,23 +69,40 @@ def unboxed(box):
     return box["state"]
 
 
-NAMES = {**vars(gradtx), **{f.__name__: f for f in (halve_tree, halve, only_matrices, boxed, unboxed)}}
+FUNCTIONS = (halve_tree, halve, only_matrices, by_rank, every_second, boxed, unboxed)
+NAMES = {**vars(gradtx), **{f.__name__: f for f in FUNCTIONS}}
 
 EXPLICIT: dict[str, Callable[[], Any]] = {
     "chain": lambda: _make("chain")(_make("scale")(0.5), _make("scale_by_adam")()),
     "named_chain": lambda: _make("named_chain")(("first", _make("scale")(0.5)), ("second", _make("trace")(0.9))),
     "stateless": lambda: _make("stateless")(halve_tree),
     "stateless_with_tree_map": lambda: _make("stateless_with_tree_map")(halve),
+    "MultiSteps": lambda: _make("MultiSteps")(_make("adam")(0.1), 2),
+    "freeze": lambda: _make("freeze")(only_matrices),
+    "selective_transform": lambda: _make("selective_transform")(_make("adam")(0.1), freeze_mask=only_matrices),
+    "partition": lambda: _make("partition")({"matrix": _make("adam")(0.1), "rest": _make("sgd")(0.1)}, by_rank),
     "masked": lambda: _make("masked")(_make("scale_by_adam")(), only_matrices),
     "differentially_private_aggregate": lambda: _make("differentially_private_aggregate")(1.0, 0.5, 3),
     "dpsgd": lambda: _make("dpsgd")(0.1, 1.0, 0.5, 3),
     "mechanize": lambda: _make("mechanize")(_make("sgd")(0.1), s_init=0.1),
     "trac": lambda: _make("trac")(_make("sgd")(0.1), eps=0.1),
     "primal_averaging": lambda: _make("primal_averaging")(_make("adamw")(0.1)),
+    "flatten": lambda: _make("flatten")(_make("scale_by_adam")()),
+    "snapshot": lambda: _make("snapshot")("norm", gradtx.global_norm),
+    "monitor": lambda: _make("monitor")({"norm": gradtx.global_norm, "slow": example("measure_with_ema")}),
+    "measure_with_ema": lambda: _make("measure_with_ema")(gradtx.global_norm, 0.9),
+    "record_metrics": lambda: _make("record_metrics")(_make("clip")(1.0), ("update_norm", "clip_fraction")),
     "repack_state": lambda: _make("repack_state")(_make("scale_by_adam")(), boxed, unboxed),
+    "lookahead": lambda: _make("lookahead")(_make("adam")(0.1), 2, 0.8),
+    "apply_if_finite": lambda: _make("apply_if_finite")(_make("scale_by_adam")(), 2),
+    "conditionally_mask": lambda: _make("conditionally_mask")(_make("scale_by_adam")(), every_second),
+    "conditionally_transform": lambda: _make("conditionally_transform")(_make("scale_by_adam")(), every_second),
+    "dynamic_loss_scale": lambda: _make("dynamic_loss_scale")(_make("scale_by_adam")(), 1024.0, 2),
+    "guard": lambda: _make("guard")(_make("scale_by_adam")(), gradtx.norm_spike(4, warmup=2)),
     "sam": lambda: _make("sam")(_make("adam")(0.1), _make("chain")(_make("normalize")(), _make("sgd")(0.05))),
     "schedule_free": lambda: _make("schedule_free")(_make("sgd")(0.1), 0.1),
     "split_real_and_imaginary": lambda: _make("split_real_and_imaginary")(_make("scale_by_adam")()),
+    "reset_every": lambda: _make("reset_every")(_make("scale_by_adam")(), 2),
     "low_rank": lambda: _make("low_rank")(_make("scale_by_adam")(), 1, method="completed"),
     "cautious": lambda: _make("cautious")(_make("scale_by_adam")()),
     "with_gradient_signs": lambda: _make("with_gradient_signs")(_make("scale_by_adam")()),
@@ -97,6 +122,9 @@ EXTRA: dict[str, dict[str, Any]] = {
 
 PER_EXAMPLE = {"differentially_private_aggregate", "dpsgd"}
 """Their gradients have an axis more than their updates: see tests/transforms/test_privacy.py."""
+
+MEASURES = {"measure_with_ema"}
+"""What their update returns is a measurement: see tests/transforms/test_monitoring.py."""
 
 
 def extra_arguments(name: str) -> dict[str, Any]:
@@ -152,7 +180,7 @@ def _switches(record: Factory) -> list[str]:
 
 
 WITHOUT_EXAMPLE = _without_example()
-COVERED = [n for n in FACTORIES if n not in WITHOUT_EXAMPLE and n not in PER_EXAMPLE]
+COVERED = [n for n in FACTORIES if n not in {*WITHOUT_EXAMPLE, *PER_EXAMPLE, *MEASURES}]
 RANGES = [(n, h) for n in COVERED for h, spec in FACTORIES[n].specs.items() if isinstance(spec, Range)]
 NUMBERS = [(n, h) for n in COVERED for h in FACTORIES[n].hyperparameters if _legal(with_number, n, h)]
 SWITCHES = [(n, s) for n in COVERED for s in _switches(FACTORIES[n]) if _legal(changed, n, s)]

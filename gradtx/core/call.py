@@ -8,6 +8,7 @@ that JAX rebuilds from other children (traced numbers, `None`s, placeholders) do
 import functools
 import inspect
 import typing
+from collections import OrderedDict
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
@@ -113,7 +114,7 @@ class Call:
     def make(cls, factory: Factory, arguments: dict[str, Any]) -> "Call":
         children, entries = [], []
         for name, value in arguments.items():
-            leaves, treedef = jax.tree.flatten(value, is_leaf=_not_a_plain_container)
+            leaves, treedef = jax.tree.flatten(_flattenable(value), is_leaf=_not_a_plain_container)
             numeric = name in factory.hyperparameters
             found = [isinstance(x, Value) or (numeric and (is_number(x) or is_array(x))) for x in leaves]
             children += [x for x, child in zip(leaves, found, strict=True) if child]
@@ -145,6 +146,8 @@ class Call:
                 shown.append(f"{name}={_show(value)}" if keyword else _show(value))
             elif freeze(value) != freeze(self._default(name)):
                 shown.append(f"{name}={_show(value)}")
+        if next(iter(self.factory.signature.parameters), None) == "self":  # a method of values
+            return f"{shown[0]}.{self.factory.name}({', '.join(shown[1:])})"
         return f"{self.factory.name}({', '.join(shown)})"
 
     def _default(self, name: str) -> Any:
@@ -273,8 +276,8 @@ def freeze(value: Any) -> Any:
         weak = getattr(value, "weak_type", False)
         x = np.asarray(value)
         return ("array", type(value).__module__.partition(".")[0], str(x.dtype), weak, x.shape, x.tobytes())
-    if type(value) in (dict, list, tuple):
-        leaves, treedef = jax.tree.flatten(value, is_leaf=_not_a_plain_container)
+    if not _not_a_plain_container(value):
+        leaves, treedef = jax.tree.flatten(_flattenable(value), is_leaf=_not_a_plain_container)
         return (treedef, tuple(freeze(x) for x in leaves))
     try:
         hash(value)
@@ -284,7 +287,18 @@ def freeze(value: Any) -> Any:
 
 
 def _not_a_plain_container(x: Any) -> bool:
-    return type(x) not in (dict, list, tuple)
+    return type(x) not in (dict, OrderedDict, list, tuple)
+
+
+def _flattenable(x: Any) -> Any:
+    """An ordered dictionary for one whose keys JAX could not sort."""
+    if type(x) is not dict:
+        return x
+    try:
+        sorted(x)
+    except TypeError:
+        return OrderedDict(x)
+    return x
 
 
 def _child_names(call: Call) -> list[str]:
@@ -303,7 +317,7 @@ def _unpickle(public: Callable, arguments: dict[str, Any]) -> Value:
 def _show(value: Any) -> str:
     if isinstance(value, np.dtype):
         return repr(value.name)
-    if type(value) is dict:
+    if type(value) in (dict, OrderedDict):
         return "{" + ", ".join(f"{k!r}: {_show(v)}" for k, v in value.items()) + "}"
     if type(value) in (list, tuple):
         left, right = ("[", "]") if type(value) is list else ("(", ",)" if len(value) == 1 else ")")

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transformations from transformations and from plain functions: chain, identity, stateless."""
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 from gradtx.core.factory import per_parameter, transformation
+from gradtx.core.needs import all_requirements, check_needs
 from gradtx.core.transformation import (
     GradientTransformationExtraArgs,
     check_transformation,
@@ -18,10 +20,13 @@ from gradtx.core.types import EmptyState, OptState, Params, Updates
 def chain(*transformations: Any) -> GradientTransformationExtraArgs:
     """Applies transformations one after the other: the updates of each are the gradients of the next.
 
-    The state is the tuple of their states. Extra keyword arguments of `update` reach the stages that take them. Any
-    object with `init` and `update` can be a stage, Optax's too.
+    The state is the tuple of their states. Extra keyword arguments of `update` reach the stages that take them; if one
+    that a stage needs is missing, that is an error before the first has run. Any object with `init` and `update` can be
+    a stage, Optax's too.
     """
     stages = [_stage(f"chain: transformations[{i}]", tx) for i, tx in enumerate(transformations)]
+
+    needed = functools.cache(lambda: all_requirements(transformations))
 
     def init(params: Params) -> OptState:
         return tuple(tx.init(params) for tx in stages)
@@ -32,13 +37,17 @@ def chain(*transformations: Any) -> GradientTransformationExtraArgs:
                 f"chain: state must be the tuple of {len(stages)} states that init or the last update returned, "
                 f"got {_describe(state)}; the order is update(updates, state, params)"
             )
+        check_needs(needed(), extra)
         new_state = []
         for tx, inner in zip(stages, state, strict=True):
             updates, inner = tx.update(updates, inner, params, **extra)
             new_state.append(inner)
         return updates, tuple(new_state)
 
-    return GradientTransformationExtraArgs(init, update)
+    def parts(state: OptState) -> dict[str, tuple[Any, OptState]]:
+        return {str(i): pair for i, pair in enumerate(zip(transformations, state, strict=True))}
+
+    return GradientTransformationExtraArgs(init, update, parts=parts)
 
 
 @transformation
@@ -57,6 +66,8 @@ def named_chain(*transformations: Any) -> GradientTransformationExtraArgs:
         raise ValueError(f"named_chain: the names of the stages must differ, got {repeated[0]!r} more than once")
     stages = [(name, _stage(f"named_chain: {name!r}", tx)) for name, tx in transformations]
 
+    needed = functools.cache(lambda: all_requirements(tx for _, tx in transformations))
+
     def init(params: Params) -> OptState:
         return OrderedDict((name, tx.init(params)) for name, tx in stages)
 
@@ -66,12 +77,16 @@ def named_chain(*transformations: Any) -> GradientTransformationExtraArgs:
                 f"named_chain: state must be the dictionary with keys {names} that init or the last update returned, "
                 f"got {_describe(state)}; the order is update(updates, state, params)"
             )
+        check_needs(needed(), extra)
         new_state = OrderedDict()
         for name, tx in stages:
             updates, new_state[name] = tx.update(updates, state[name], params, **extra)
         return updates, new_state
 
-    return GradientTransformationExtraArgs(init, update)
+    def parts(state: OptState) -> dict[str, tuple[Any, OptState]]:
+        return {name: (tx, state[name]) for name, tx in transformations}
+
+    return GradientTransformationExtraArgs(init, update, parts=parts)
 
 
 def _stage(where: str, tx: Any) -> GradientTransformationExtraArgs:

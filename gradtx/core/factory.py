@@ -10,13 +10,13 @@ What the body of a factory returns decides how the value runs:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.call import Call, Factory, Value, factory_decorator, freeze
-from gradtx.core.counts import has_count, safe_increment
+from gradtx.core.counts import safe_increment, step_of
 from gradtx.core.lift import Rule, RuleSource, init_tree, update_tree
 from gradtx.core.ranges import is_number
 from gradtx.core.transformation import (
@@ -27,6 +27,7 @@ from gradtx.core.transformation import (
 from gradtx.core.types import EmptyState, OptState, Params, Updates
 
 P = ParamSpec("P")
+T = TypeVar("T", bound=GradientTransformationExtraArgs)
 
 REGISTRY: dict[str, Factory] = {}
 """Every factory of transformations by its qualified name, in the order of definition."""
@@ -40,9 +41,18 @@ def transformation(body: Callable[P, Any]) -> Callable[P, GradientTransformation
     traced value or a schedule; use it only inside the functions that the body returns, where it is the number of the
     step. All other parameters are static, except transformations, which are children.
     """
-    construct = factory_decorator(body, GradientTransformationExtraArgs, _expand)
-    REGISTRY[f"{body.__module__}.{body.__qualname__}"] = construct.factory  # type: ignore[attr-defined]  # set by the decorator
-    return construct
+    return transformation_of(GradientTransformationExtraArgs)(body)
+
+
+def transformation_of(kind: type[T]) -> Callable[[Callable[P, Any]], Callable[P, T]]:
+    """`transformation` for values of a registered subclass, which has methods besides `init` and `update`."""
+
+    def decorate(body: Callable[P, Any]) -> Callable[P, T]:
+        construct = factory_decorator(body, kind, _expand)
+        REGISTRY[f"{body.__module__}.{body.__qualname__}"] = construct.factory  # type: ignore[attr-defined]  # set by the decorator
+        return construct
+
+    return decorate
 
 
 def per_parameter(
@@ -90,15 +100,19 @@ def _expand(call: Call) -> dict[str, Any]:
     factory, arguments = call.factory, call.arguments
     inner = factory.run(arguments)
     if isinstance(inner, GradientTransformation) and inner.factory is not None:
-        return {"_init": inner.init, "_update": inner.update, "_inner": inner, "_rule": None}
+        same = {"_init": inner.init, "_update": inner.update, "_parts": inner.parts}
+        return {**same, "_inner": inner, "_rule": None, "_needs": None}
     moving = {n: v for n in factory.hyperparameters if not is_number(v := arguments[n]) and v is not None}
     rule = inner.rule if isinstance(inner, GradientTransformation) else None
+    declared = None
     if rule is None:
-        init, update = _pair(factory, arguments, inner, moving)
+        inner = with_extra_args_support(inner)
+        declared = inner.declared
+        init, update, parts = _pair(factory, arguments, inner, moving)
     else:
         rule = rule._replace(name=factory.name)
-        init, update = _lifted(_rule_source(factory, arguments, moving), rule, moving)
-    return {"_init": init, "_update": update, "_inner": None, "_rule": rule}
+        (init, update), parts = _lifted(_rule_source(factory, arguments, moving), rule, moving), None
+    return {"_init": init, "_update": update, "_inner": None, "_rule": rule, "_parts": parts, "_needs": declared}
 
 
 def _rule_source(factory: Factory, arguments: dict[str, Any], moving: dict[str, Any]) -> RuleSource:
@@ -124,10 +138,9 @@ def _lifted(source: RuleSource, rule: Rule, moving: dict[str, Any]) -> tuple[Cal
     return _stepped(rule.name, init_at, update_at, moving)
 
 
-def _pair(factory: Factory, arguments: dict, inner: Any, moving: dict[str, Any]) -> tuple[Callable, Callable]:
-    inner = with_extra_args_support(inner)
+def _pair(factory: Factory, arguments: dict, inner: Any, moving: dict[str, Any]) -> tuple[Callable, Callable, Callable]:
     if not any(map(callable, moving.values())):
-        return inner.init, inner.update
+        return inner.init, inner.update, inner.parts
 
     def at(values: dict) -> GradientTransformationExtraArgs:
         return with_extra_args_support(factory.run({**arguments, **values}))
@@ -138,37 +151,50 @@ def _pair(factory: Factory, arguments: dict, inner: Any, moving: dict[str, Any])
     def update_at(values: dict, updates: Updates, state: OptState, params: Params, extra: dict) -> tuple:
         return at(values).update(updates, state, params, **extra)
 
-    return _stepped(factory.name, init_at, update_at, moving)
+    def parts(state: OptState) -> dict[str, tuple[Any, OptState]]:
+        step = step_of(state)
+        values = {n: v(step) if callable(v) else v for n, v in moving.items()}
+        found = at(values).parts(state.inner_state if isinstance(state, ScheduledState) else state)
+        prefix = "inner_state." if isinstance(state, ScheduledState) else ""
+        return {prefix + path: part for path, part in found.items()}
+
+    return *_stepped(factory.name, init_at, update_at, moving), parts
 
 
 class ScheduledState(NamedTuple):
-    """The state of a stage that has a schedule among its hyperparameters and no count of its own."""
+    """The state of a stage that has a schedule among its hyperparameters: the step that it is at, and the rest."""
 
     count: jax.Array
     inner_state: OptState
 
+    counts_from = {"count": 0}
+
 
 def _stepped(name: str, init_at: Callable, update_at: Callable, moving: dict[str, Any]) -> tuple[Callable, Callable]:
-    """`init` and `update` with the schedules among `moving` evaluated at the state's `count`: 0 at the first update."""
+    """`init` and `update` with the schedules among `moving` evaluated at the step of the state, 0 at the first update.
+
+    A state that counts steps for schedules itself (see `core.counts`) is asked; any other is put in `ScheduledState`.
+    """
     scheduled = any(callable(v) for v in moving.values())
 
-    def values_at(count: jax.Array) -> dict[str, Any]:
-        return {n: v(count) if callable(v) else v for n, v in moving.items()}
+    def values_at(step: jax.Array) -> dict[str, Any]:
+        return {n: v(step) if callable(v) else v for n, v in moving.items()}
 
     def init(params: Params) -> OptState:
-        count = jnp.zeros([], jnp.int32)
-        state = init_at(values_at(count), params)
-        return state if has_count(state) or not scheduled else ScheduledState(count, state)
+        step = jnp.zeros([], jnp.int32)
+        state = init_at(values_at(step), params)
+        return state if step_of(state) is not None or not scheduled else ScheduledState(step, state)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         if not scheduled:
             return update_at(moving, updates, state, params, extra)
-        if not has_count(state):
+        step = step_of(state)
+        if step is None:
             raise TypeError(
                 f"{name}: state must be what init or the last update returned, with a step count, "
                 f"got {type(state).__name__}; the order is update(updates, state, params)"
             )
-        values = values_at(state.count)
+        values = values_at(step)
         if not isinstance(state, ScheduledState):
             return update_at(values, updates, state, params, extra)
         updates, inner_state = update_at(values, updates, state.inner_state, params, extra)

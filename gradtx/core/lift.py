@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from gradtx.core.counts import safe_increment
 from gradtx.core.dtypes import compute_dtype, promotion, widen
-from gradtx.core.trees import align, check_shapes, is_hole, is_none, paths
+from gradtx.core.trees import align, check_shapes, check_state, is_hole, is_none, paths
 from gradtx.core.types import OptState, Params, Updates
 
 
@@ -223,11 +223,7 @@ def _check_values(rule: Rule, values: dict[str, Any]) -> None:
 
 
 def _check_arguments(rule: Rule, state: OptState, params: Params, extra: dict[str, Any]) -> None:
-    if getattr(state, "_fields", None) != rule.state._fields:
-        raise TypeError(
-            f"{rule.name}: state must be the {rule.state.__name__} that init or the last update returned, "
-            f"got {type(state).__name__}; the order is update(updates, state, params)"
-        )
+    check_state(rule.name, state, rule.state)
     if rule.needs_params and params is None:
         raise ValueError(f"{rule.name}: update needs the parameters: call update(updates, state, params)")
     for name in rule.needs:

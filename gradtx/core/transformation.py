@@ -2,12 +2,14 @@
 """The contract: a transformation is a pair of pure functions `(init, update)`, and a value."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from gradtx.core.call import Value, register_value
 from gradtx.core.lift import Rule
 from gradtx.core.types import OptState, Params, Updates
+
+Parts = Callable[[OptState], Mapping[str, tuple[Any, OptState]]]
 
 
 class GradientTransformation(Value):
@@ -15,16 +17,27 @@ class GradientTransformation(Value):
 
     Immutable. It unpacks and indexes like a pair. The value of a factory call prints, compares, hashes and pickles as
     that call and is a pytree whose leaves are the numeric hyperparameters; one made by hand from two functions compares
-    by them and has no leaves.
+    by them and has no leaves. `parts` says, for a state, which transformations run inside and which parts of the state
+    are theirs: `lambda state: {"inner_state": (inner, state.inner_state)}`. `needs` are the extra arguments of `update`
+    that must be given, all of them, those of the transformations inside too; see `gradtx.needs`.
     """
 
-    __slots__ = ("_init", "_update", "_inner", "_rule")
+    __slots__ = ("_init", "_update", "_inner", "_rule", "_parts", "_needs")
 
-    def __init__(self, init: Callable, update: Callable, *, rule: Rule | None = None):
+    def __init__(
+        self,
+        init: Callable,
+        update: Callable,
+        *,
+        rule: Rule | None = None,
+        parts: Parts | None = None,
+        needs: Iterable[str] | None = None,
+    ):
         for name, function in (("init", init), ("update", update)):
             if not callable(function):
                 raise TypeError(f"{type(self).__name__}: {name} must be a function, got {function!r}")
-        self._set(_call=None, _init=init, _update=update, _inner=None, _rule=rule)
+        declared = tuple(sorted(set(needs))) if needs is not None else required_arguments(update) or None
+        self._set(_call=None, _init=init, _update=update, _inner=None, _rule=rule, _parts=parts, _needs=declared)
 
     def _set(self, **slots: Any) -> None:
         for name, value in slots.items():
@@ -50,6 +63,16 @@ class GradientTransformation(Value):
     def rule(self) -> Rule | None:
         """The one-array rule behind a stage made with `per_parameter`; None for everything else."""
         return self._expanded()._rule
+
+    @property
+    def declared(self) -> tuple[str, ...] | None:
+        """The extra arguments that a stage or wrapper says its `update` needs; None if it says nothing."""
+        return self._expanded()._needs if self.rule is None else self.rule.needs
+
+    def parts(self, state: OptState) -> dict[str, tuple[Any, OptState]]:
+        """The transformations inside a chain or wrapper with their parts of its state, by their paths in the state."""
+        parts = self._expanded()._parts
+        return {} if parts is None else dict(parts(state))
 
     def _expanded(self) -> "GradientTransformation":
         # Built on first use: JAX rebuilds values from placeholders that no factory body could take.
@@ -104,6 +127,15 @@ def check_transformation(where: str, tx: Any) -> Any:
     raise TypeError(f"{where} must be a transformation (an object with init and update), got {tx!r}")
 
 
+def required_arguments(update: Callable) -> tuple[str, ...]:
+    """The keyword arguments without a default in the signature of an `update`."""
+    try:
+        parameters = inspect.signature(update).parameters.values()
+    except (ValueError, TypeError):  # functions that are not written in Python may have none
+        return ()
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty)
+
+
 def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
     """The same transformation with an `update` that tolerates any keyword argument and hands on those `tx` takes.
 
@@ -115,10 +147,11 @@ def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
         return tx
     parameters = inspect.signature(tx.update).parameters.values()
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        return GradientTransformationExtraArgs(tx.init, tx.update)
+        return GradientTransformationExtraArgs(tx.init, tx.update, parts=getattr(tx, "parts", None))
     taken = {p.name for p in parameters if p.kind is not inspect.Parameter.POSITIONAL_ONLY}
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         return tx.update(updates, state, params, **{n: v for n, v in extra.items() if n in taken})
 
-    return GradientTransformationExtraArgs(tx.init, update)
+    declared = required_arguments(tx.update) or None
+    return GradientTransformationExtraArgs(tx.init, update, parts=getattr(tx, "parts", None), needs=declared)

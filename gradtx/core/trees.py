@@ -56,3 +56,12 @@ def check_shapes(where: str, name: str, updates: Any, leaves: list, params: list
                 f"{where}: the {name} at {paths(updates)[i]} has shape {jnp.shape(g)}, "
                 f"its parameter has shape {jnp.shape(p)}"
             )
+
+
+def check_state(where: str, state: Any, kind: Any) -> None:
+    """Refuses what is not a state of this named tuple class, which swapped arguments of `update` are not."""
+    if getattr(state, "_fields", None) != kind._fields:
+        raise TypeError(
+            f"{where}: state must be the {kind.__name__} that init or the last update returned, "
+            f"got {type(state).__name__}; the order is update(updates, state, params)"
+        )

@@ -25,6 +25,9 @@ from gradtx.optimizers.adam_mini import scale_by_adam_mini as scale_by_adam_mini
 from gradtx.optimizers.adamax import adamax as adamax
 from gradtx.optimizers.adamax import adamaxw as adamaxw
 from gradtx.optimizers.adamax import scale_by_adamax as scale_by_adamax
+from gradtx.optimizers.adamg import ScaleByAdamGState as ScaleByAdamGState
+from gradtx.optimizers.adamg import adamg as adamg
+from gradtx.optimizers.adamg import scale_by_adamg as scale_by_adamg
 from gradtx.optimizers.adan import ScaleByAdanState as ScaleByAdanState
 from gradtx.optimizers.adan import adan as adan
 from gradtx.optimizers.adan import scale_by_adan as scale_by_adan
@@ -64,7 +67,9 @@ from gradtx.optimizers.delta_bar_delta import ScaleByDeltaBarDeltaState as Scale
 from gradtx.optimizers.delta_bar_delta import delta_bar_delta as delta_bar_delta
 from gradtx.optimizers.delta_bar_delta import scale_by_delta_bar_delta as scale_by_delta_bar_delta
 from gradtx.optimizers.dog import DoGState as DoGState
+from gradtx.optimizers.dog import ScaleByDistanceOverGradientsState as ScaleByDistanceOverGradientsState
 from gradtx.optimizers.dog import dog as dog
+from gradtx.optimizers.dog import scale_by_distance_over_gradients as scale_by_distance_over_gradients
 from gradtx.optimizers.dog import scale_by_dog as scale_by_dog
 from gradtx.optimizers.dowg import DoWGState as DoWGState
 from gradtx.optimizers.dowg import dowg as dowg
@@ -132,6 +137,8 @@ from gradtx.optimizers.rprop import rprop as rprop
 from gradtx.optimizers.rprop import scale_by_rprop as scale_by_rprop
 from gradtx.optimizers.schedule_free import schedule_free_adamw as schedule_free_adamw
 from gradtx.optimizers.schedule_free import schedule_free_sgd as schedule_free_sgd
+from gradtx.optimizers.schedule_free_plus import ScheduleFreePlusState as ScheduleFreePlusState
+from gradtx.optimizers.schedule_free_plus import schedule_free_plus as schedule_free_plus
 from gradtx.optimizers.sgd import sgd as sgd
 from gradtx.optimizers.sgd_sai import ScaleBySNRState as ScaleBySNRState
 from gradtx.optimizers.sgd_sai import scale_by_initial_snr as scale_by_initial_snr

@@ -28,6 +28,8 @@ class ScaleByAdemamixState(NamedTuple):
     m2: Updates
     nu: Updates
 
+    counts_from = {"count_m2": 0}
+
 
 @transformation
 def scale_by_ademamix(

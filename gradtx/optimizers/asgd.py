@@ -20,6 +20,8 @@ class ASGDState(NamedTuple):
     count: jax.Array
     ax: Updates
 
+    counts_from = {"count": 0}
+
     def eval_params(self, params: Params) -> Params:
         return eval_from(lambda p, ax: ax, params, self.ax)
 

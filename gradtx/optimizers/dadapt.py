@@ -28,6 +28,8 @@ class DAdaptAdamWState(NamedTuple):
     numerator_weighted: jax.Array
     count: jax.Array
 
+    counts_from = {"count": 0}
+
 
 def pair_of(name: str, betas: Any) -> tuple:
     """The two decays of an optimizer that takes them together."""

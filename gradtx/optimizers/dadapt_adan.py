@@ -48,6 +48,8 @@ def dadapt_adan(
     p = p - (m + b2 v) / (sqrt(n) + eps) - w weight_decay p
     ```
 
+    The authors' code for Adan still has the estimate of the first preprint, a difference of two sums.
+
     References: Defazio and Mishchenko 2023, arXiv:2301.07733; Xie et al. 2022, arXiv:2208.06677 (Adan).
     """
 

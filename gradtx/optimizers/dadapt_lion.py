@@ -23,6 +23,8 @@ class DAdaptLionState(NamedTuple):
     numerator_weighted: jax.Array
     count: jax.Array
 
+    counts_from = {"count": 0}
+
 
 @transformation
 def dadapt_lion(
@@ -42,6 +44,8 @@ def dadapt_lion(
     d = max(d, r / ((1 - c) ‖s‖_1))
     p = p - w (x + weight_decay p)
     ```
+
+    As long as w is constant this is Lion. The authors' code has no w in x, so that m hardly counts where w is small.
 
     References: Defazio and Mishchenko 2023, arXiv:2301.07733; Chen et al. 2023, arXiv:2302.06675 (Lion).
     """

@@ -28,6 +28,8 @@ class DAdaptSGDState(NamedTuple):
     numerator: jax.Array
     count: jax.Array
 
+    counts_from = {"count": 0}
+
 
 @transformation
 def scale_by_dadapt_sgd(

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 
 from gradtx.core.combine import chain, identity
 from gradtx.core.factory import per_parameter, transformation
-from gradtx.core.ranges import NonNegative, Positive
+from gradtx.core.ranges import DType, NonNegative, Positive, Real
 from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.types import Params, ScalarOrSchedule
+from gradtx.numerics.moments import copy_of
+from gradtx.numerics.norms import l2_norm
 from gradtx.numerics.safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms.scaling import scale_by_lr
 from gradtx.transforms.weight_decay import add_decayed_weights
@@ -26,6 +28,14 @@ class DoGState(NamedTuple):
     init_params: Params
     max_dist: jax.Array
     sum_sq_norm_grads: jax.Array
+
+
+class ScaleByDistanceOverGradientsState(NamedTuple):
+    """For each parameter, the largest distance from where it started, the sum of ‖g‖² (shape (1,)), and the start."""
+
+    max_dist: Params
+    grad_sum_of_squares: Params
+    init_params: Params
 
 
 @transformation
@@ -72,6 +82,37 @@ def scale_by_dog(
         memory=lambda: {"is_init_step": True, "max_dist": 0.0, "sum_sq_norm_grads": 0.0},
         needs_params=True,
     )
+
+
+@transformation
+def scale_by_distance_over_gradients(
+    reps_rel: Positive = 1e-6, eps: NonNegative = 1e-8, param_dtype: DType = jnp.float32, global_scale: Real = 1.0
+) -> GradientTransformationExtraArgs:
+    """L-DoG's step: that of DoG for each parameter by itself, from r = reps_rel (1 + ‖p_1‖):
+
+    ```
+    r = max(r, ‖p - p_1‖)        G = G + ‖g‖²
+    u = global_scale g r / sqrt(G + eps)
+    ```
+
+    Args:
+      param_dtype: the dtype in which p_1 is stored; None for at least float32.
+
+    Reference: Ivgi, Hinder and Carmon 2023, arXiv:2302.12022 (layer-wise DoG).
+    """
+
+    def init(p):
+        # A sum has an axis, as in Optax, so that states can be exchanged.
+        return reps_rel * (1 + l2_norm(p)), jnp.zeros(1, jnp.real(p).dtype), copy_of(p, param_dtype)
+
+    def update(g, slots, p, t):
+        r, accumulated, first = slots
+        r = jnp.maximum(r, l2_norm(p - first))
+        accumulated = accumulated + jnp.sum(abs_sq(g))
+        factor = global_scale * safe_divide(r, safe_sqrt(accumulated[0] + eps))
+        return factor * g, (r, accumulated, first)
+
+    return per_parameter(init, update, ScaleByDistanceOverGradientsState, needs_params=True)
 
 
 @transformation

@@ -25,6 +25,8 @@ class MadgradState(NamedTuple):
     s: Updates
     x0: Updates
 
+    counts_from = {"count": 0}
+
 
 @transformation
 def scale_by_madgrad(

@@ -31,7 +31,7 @@ def mars(
     """MARS-AdamW: AdamW on gradients corrected by their change.
 
     The same for another rule is a chain: `chain(mars_correction(b1=0.9), scale_by_lion(b1=0.9), ...)`. See
-    `mars_correction` for the formula.
+    `mars_correction` for the formula. Vectors are corrected too; the authors' code gives them plain AdamW by default.
 
     Reference: Yuan et al. 2024, arXiv:2411.10438.
     """

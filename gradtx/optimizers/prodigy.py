@@ -27,6 +27,8 @@ class ProdigyState(NamedTuple):
     numerator_weighted: jax.Array
     count: jax.Array
 
+    counts_from = {"count": 0}
+
 
 @transformation
 def scale_by_prodigy(

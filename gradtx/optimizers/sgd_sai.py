@@ -27,15 +27,15 @@ class ScaleBySNRState(NamedTuple):
 def scale_by_initial_snr(eps: NonNegative = 1e-8) -> GradientTransformationExtraArgs:
     """u = g ‖g_1‖ / (std(g_1) + eps), where g_1 is the first gradient of the parameter that is not 0.
 
-    The standard deviation is that of the elements of g_1. Where they do not vary, as a scalar's cannot, the factor is
-    the root of the number of elements: the least that it can be elsewhere, but for eps.
+    The standard deviation is that of the elements of g_1, from their squares over n - 1, as in the authors' code. Where
+    they do not vary, as a scalar's cannot, the factor is the root of n, about the least that it can be elsewhere.
 
     Reference: Xu et al. 2024, arXiv:2412.11768.
     """
 
     def update(g, snr, p, t):
         size = max(g.size, 1)
-        deviation = safe_sqrt(jnp.sum(abs_sq(g - jnp.sum(g) / size)) / size)
+        deviation = safe_sqrt(jnp.sum(abs_sq(g - jnp.sum(g) / size)) / max(size - 1, 1))
         norm = safe_sqrt(jnp.sum(abs_sq(g)))
         now = jnp.where(deviation > 0, safe_divide(norm, deviation + eps), jnp.where(norm > 0, size**0.5, 0.0))
         snr = jnp.where(snr > 0, snr, now)
@@ -54,7 +54,8 @@ def sgd_sai(
 ) -> GradientTransformationExtraArgs:
     """SGD-SaI: p = p - learning_rate (snr m + weight_decay p), m a moving average of g, snr constant for a parameter.
 
-    It keeps half of what Adam keeps. See `scale_by_initial_snr` for the constant.
+    It keeps half of what Adam keeps. See `scale_by_initial_snr` for the constant. The average starts at the first
+    gradient, as in the authors' code.
 
     Args:
       mask: where to decay, see `add_decayed_weights`.
@@ -63,7 +64,7 @@ def sgd_sai(
     """
     return chain(
         scale_by_initial_snr(eps),
-        scale_by_momentum(momentum, averaged=True),
+        scale_by_momentum(momentum, averaged=True, dampen_first=False),
         add_decayed_weights(weight_decay, mask),
         scale_by_lr(learning_rate),
     )

@@ -17,6 +17,7 @@ from gradtx.core.transformation import (
     check_transformation,
     with_extra_args_support,
 )
+from gradtx.core.trees import check_state
 from gradtx.core.types import OptState, Params, ScalarOrSchedule, Updates
 from gradtx.numerics.branching import branch
 from gradtx.numerics.moments import zeros_like
@@ -94,11 +95,7 @@ def scale_by_sophia(
         return SophiaState(jnp.zeros([], jnp.int32), mu, nu, estimator.init(params))
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        if getattr(state, "_fields", None) != SophiaState._fields:
-            raise TypeError(
-                f"scale_by_sophia: state must be the SophiaState that init or the last update returned, "
-                f"got {type(state).__name__}; the order is update(updates, state, params)"
-            )
+        check_state("scale_by_sophia", state, SophiaState)
 
         def refreshed() -> tuple[Updates, OptState]:
             estimate, fn_state = estimator.update(updates, state.hessian_fn_state, params, **extra)

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 
 from gradtx.core.ranges import NonNegative, Positive, Range, is_number
 from gradtx.core.schedule import schedule
+from gradtx.core.steps import alike
 from gradtx.core.types import ScheduleFn
-from gradtx.schedules.curves import alike, linear, progress
+from gradtx.schedules.curves import linear, progress
 
 ProperDecay = Annotated[Any, Range(low=0.0, high=1.0, low_open=True, high_open=True, example=0.9)]
 

@@ -5,25 +5,13 @@ Each is safe to differentiate: a branch that is not taken is evaluated where its
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.ranges import is_number
-
-
-def alike(count: jax.Array, *numbers: Any) -> tuple:
-    """The count and the numbers in the dtype of the count; Python numbers stay Python, to be folded in double."""
-    dtype = count.dtype
-    kept = (x if x is None else float(x) if is_number(x) else jnp.asarray(x, dtype) for x in numbers)
-    return (jnp.asarray(count, dtype), *kept)  # the dtype by name, as a Python float makes a weakly typed count
-
-
-def elapsed(count: jax.Array, begin: Any) -> jax.Array:
-    """How many steps after `begin`, never less than 0."""
-    return jnp.where(count >= begin, count - begin, 0.0)
 
 
 def progress(t: jax.Array, steps: Any) -> tuple[jax.Array, jax.Array]:
@@ -62,6 +50,34 @@ def cosine(t: jax.Array, start: Any, end: Any, steps: Any, exponent: Any = 1.0) 
     return start * rest + end * (1.0 - rest)
 
 
+def one_minus_sqrt(t: jax.Array, start: Any, end: Any, steps: Any) -> jax.Array:
+    """From start to end along 1 - sqrt(t / steps), and end for good."""
+    done, left = progress(t, steps)
+    rest = left / (1.0 + raised(done, 0.5))  # does not cancel near the end
+    return start * rest + end * (1.0 - rest)
+
+
+def one_minus_square(t: jax.Array, start: Any, end: Any, steps: Any) -> jax.Array:
+    """From start to end along 1 - (t / steps) ** 2, and end for good."""
+    done, left = progress(t, steps)
+    return start * (left * (1.0 + done)) + end * done**2
+
+
+def rex(t: jax.Array, start: Any, end: Any, steps: Any) -> jax.Array:
+    """From start to end along (1 - p) / (1 - p / 2), p = t / steps, and end for good."""
+    done, left = progress(t, steps)
+    return (start * (2.0 * left) + end * done) / (1.0 + left)
+
+
+DECAYS = {
+    "linear": linear,
+    "cosine": cosine,
+    "1-sqrt": one_minus_sqrt,
+    "1-square": one_minus_square,
+    "rex": rex,
+}
+
+
 def exponential(t: jax.Array, start: Any, end: Any, steps: Any, rate: Any, staircase: bool) -> jax.Array:
     """start * rate ** (t / steps), which stops at end (unless None): from above for a rate < 1, else from below."""
     log_rate = math.log(rate) if is_number(rate) else jnp.log(rate)
@@ -79,15 +95,4 @@ def lookup(count: jax.Array, boundaries: Sequence, values: Sequence) -> jax.Arra
     result = jnp.zeros_like(count) + values[0]
     for boundary, value in zip(boundaries, values[1:], strict=True):
         result = jnp.where(count >= boundary, value, result)
-    return result
-
-
-def joined(count: jax.Array, curves: Sequence[Callable], boundaries: Sequence) -> jax.Array:
-    """curves[i](count - boundaries[i-1]) for boundaries[i-1] <= count < boundaries[i]."""
-    result = jnp.zeros_like(count)
-    starts, stops = (-math.inf, *boundaries), (*boundaries, math.inf)
-    for curve, start, stop, begin in zip(curves, starts, stops, (0.0, *boundaries), strict=True):
-        # A curve is asked about its own steps only: others may be out of its domain, where derivatives are NaN.
-        own = jnp.where((count >= start) & (count < stop), count - begin, 0.0)
-        result = jnp.where(count >= start, jnp.asarray(curve(own), count.dtype), result)
     return result

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 
 from gradtx.core.ranges import NonNegative, Positive, Real
 from gradtx.core.schedule import schedule
+from gradtx.core.steps import alike, since
 from gradtx.core.types import ScheduleFn
-from gradtx.schedules.curves import alike, elapsed, exponential, periods
+from gradtx.schedules.curves import exponential, periods
 
 
 @schedule
@@ -23,7 +24,7 @@ def inverse_time_decay(
 
     def at(count):
         count, start, steps, rate = alike(count, init_value, transition_steps, decay_rate)
-        return start / (1.0 + rate * periods(elapsed(count, 0.0), steps, staircase))
+        return start / (1.0 + rate * periods(since(count, 0.0), steps, staircase))
 
     return at
 
@@ -39,7 +40,7 @@ def step_decay_schedule(init_value: Real, drop_steps: Positive) -> ScheduleFn:
 
     def at(count):
         count, start, steps = alike(count, init_value, drop_steps)
-        return start / (1.0 + periods(elapsed(count, 0.0), steps, staircase=True))
+        return start / (1.0 + periods(since(count, 0.0), steps, staircase=True))
 
     return at
 
@@ -66,7 +67,7 @@ def exponential_decay(
     def at(count):
         numbers = init_value, transition_steps, decay_rate, transition_begin, end_value
         count, start, steps, rate, begin, end = alike(count, *numbers)
-        return exponential(elapsed(count, begin), start, end, steps, rate, staircase)
+        return exponential(since(count, begin), start, end, steps, rate, staircase)
 
     return at
 
@@ -85,6 +86,6 @@ def natural_exponential_decay(
 
     def at(count):
         count, start, steps, rate = alike(count, init_value, transition_steps, decay_rate)
-        return start * jnp.exp(-rate * periods(elapsed(count, 0.0), steps, staircase))
+        return start * jnp.exp(-rate * periods(since(count, 0.0), steps, staircase))
 
     return at

@@ -3,13 +3,13 @@
 
 from collections.abc import Sequence
 
-from gradtx.core.schedule import schedule
+from gradtx.core.schedule import Lasting, composition
+from gradtx.core.steps import joined, total
 from gradtx.core.types import Numeric, ScheduleFn
 from gradtx.schedules.checks import check_boundaries, check_list
-from gradtx.schedules.curves import alike, joined
 
 
-@schedule
+@composition
 def join_schedules(schedules: Sequence[ScheduleFn], boundaries: Sequence[Numeric]) -> ScheduleFn:
     """Schedules one after another, each of which counts from its own start.
 
@@ -34,6 +34,6 @@ def join_schedules(schedules: Sequence[ScheduleFn], boundaries: Sequence[Numeric
         )
 
     def at(count):
-        return joined(alike(count)[0], curves, alike(count, *steps)[1:])
+        return joined(count, curves, steps)
 
-    return at
+    return Lasting(at, total(*steps[-1:], getattr(curves[-1], "length", None)))

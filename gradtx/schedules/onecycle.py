@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.ranges import Fraction, Positive, Real, is_number
-from gradtx.core.schedule import schedule
+from gradtx.core.schedule import Lasting, schedule
+from gradtx.core.steps import alike, since
 from gradtx.core.types import Numeric, ScheduleFn
 from gradtx.schedules.checks import check_scales, known
-from gradtx.schedules.curves import alike, cosine, elapsed, linear, lookup
+from gradtx.schedules.curves import cosine, linear, lookup
 
 _CURVES = {"linear": linear, "cosine": cosine}
 
@@ -25,7 +26,7 @@ def _interpolated(count: jax.Array, curve: Callable, boundaries: Sequence, value
     pieces = zip(itertools.pairwise(boundaries), itertools.pairwise(values), strict=True)
     result = lookup(count, (), values[:1])
     for (begin, end), (low, high) in pieces:
-        result = jnp.where(count >= begin, curve(elapsed(count, begin), low, high, end - begin), result)
+        result = jnp.where(count >= begin, curve(since(count, begin), low, high, end - begin), result)
     return result
 
 
@@ -51,7 +52,7 @@ def piecewise_interpolate_schedule(
         steps = alike(count, 0.0, *boundaries)[1:]
         return _interpolated(count, _CURVES[interpolate_type], steps, tuple(itertools.accumulate(levels, operator.mul)))
 
-    return at
+    return Lasting(at, boundaries[-1]) if boundaries else at
 
 
 @schedule
@@ -86,7 +87,7 @@ def linear_onecycle_schedule(
         boundaries = 0.0, _whole(up * steps), _whole(down * steps), steps
         return _interpolated(count, linear, boundaries, (peak / div, peak, peak / div, peak / (div * final_div)))
 
-    return at
+    return Lasting(at, transition_steps)
 
 
 @schedule
@@ -113,7 +114,7 @@ def cosine_onecycle_schedule(
         boundaries = 0.0, _whole(up * steps), steps
         return _interpolated(count, cosine, boundaries, (peak / div, peak, peak / (div * final_div)))
 
-    return at
+    return Lasting(at, transition_steps)
 
 
 def _whole(x: Any) -> Any:

@@ -4,9 +4,10 @@
 import jax.numpy as jnp
 
 from gradtx.core.ranges import NonNegative, Positive, Real
-from gradtx.core.schedule import schedule
+from gradtx.core.schedule import Lasting, schedule
+from gradtx.core.steps import alike, since, total
 from gradtx.core.types import ScheduleFn
-from gradtx.schedules.curves import alike, elapsed, linear, progress, raised
+from gradtx.schedules.curves import linear, progress, raised
 
 
 @schedule
@@ -23,9 +24,9 @@ def linear_schedule(
 
     def at(count):
         count, start, end, steps, begin = alike(count, init_value, end_value, transition_steps, transition_begin)
-        return linear(elapsed(count, begin), start, end, steps)
+        return linear(since(count, begin), start, end, steps)
 
-    return at
+    return Lasting(at, total(transition_begin, transition_steps))
 
 
 @schedule
@@ -51,9 +52,9 @@ def polynomial_schedule(
     def at(count):
         numbers = init_value, end_value, power, transition_steps, transition_begin
         count, start, end, exponent, steps, begin = alike(count, *numbers)
-        t = elapsed(count, begin)
+        t = since(count, begin)
         horizon = steps * jnp.maximum(-jnp.floor_divide(-t, steps), 1.0) if cycle else steps
         rest = raised(progress(t, horizon)[1], exponent)
         return start * rest + end * (1.0 - rest)
 
-    return at
+    return at if cycle else Lasting(at, total(transition_begin, transition_steps))

@@ -71,7 +71,7 @@ def hutchinson_estimator_diag_hessian(
             leaves[i] = wide_x * wide_y
         return jax.tree.unflatten(treedef, leaves), state._replace(key=key)
 
-    return GradientTransformationExtraArgs(init, update)
+    return GradientTransformationExtraArgs(init, update, needs=["obj_fn"])
 
 
 @transformation
@@ -107,7 +107,7 @@ def gauss_newton_bartlett(batch_size: Positive) -> GradientTransformationExtraAr
         new = [None if is_hole(g) or is_hole(x) else _scaled_square(x, batch_size) for g, x in pairs]
         return jax.tree.unflatten(treedef, new), state
 
-    return GradientTransformationExtraArgs(init, update)
+    return GradientTransformationExtraArgs(init, update, needs=["sampled_grad"])
 
 
 @jax.jit

@@ -11,7 +11,7 @@ from gradtx.core.dtypes import complex_dtype, compute_dtype, promotion, widen
 from gradtx.core.factory import transformation
 from gradtx.core.ranges import NonNegative
 from gradtx.core.transformation import GradientTransformationExtraArgs
-from gradtx.core.trees import is_hole, is_none
+from gradtx.core.trees import check_state, is_hole, is_none
 from gradtx.core.types import OptState, Params, Updates
 from gradtx.numerics.keys import key_maker
 from gradtx.numerics.safe import safe_sqrt
@@ -22,6 +22,8 @@ class AddNoiseState(NamedTuple):
 
     count: jax.Array
     rng_key: jax.Array
+
+    counts_from = {"count": 0}
 
 
 @transformation
@@ -48,11 +50,7 @@ def add_noise(
         return AddNoiseState(jnp.zeros([], jnp.int32), fresh_key())
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        if getattr(state, "_fields", None) != AddNoiseState._fields:
-            raise TypeError(
-                f"add_noise: state must be the AddNoiseState that init or the last update returned, "
-                f"got {type(state).__name__}; the order is update(updates, state, params)"
-            )
+        check_state("add_noise", state, AddNoiseState)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         t = 1 + state.count.astype(jnp.result_type(float))
         deviation = safe_sqrt(eta / t**gamma)

@@ -48,6 +48,17 @@ def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> GradientTransform
 
 
 @transformation
+def scale_by_param_magnitude(offset: NonNegative = 0.01) -> GradientTransformationExtraArgs:
+    """u = g (|p| + offset), element by element: steps that do not depend on the scale of a parameter.
+
+    Before and after `normalize` it makes the ascent of ASAM, see `sam`.
+
+    Reference: Kwon et al. 2021, arXiv:2102.11600 (the operator T, with `offset` for eta).
+    """
+    return per_parameter(None, lambda g, slots, p, t: (g * (jnp.abs(p) + offset), slots), needs_params=True)
+
+
+@transformation
 def normalize_by_update_norm(scale_factor: Real = 1.0, eps: NonNegative = 1e-6) -> GradientTransformationExtraArgs:
     """u = scale_factor * g / (‖g‖ + eps), with the norm over all gradients together; 0 if all are 0."""
 

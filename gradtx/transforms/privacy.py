@@ -10,10 +10,11 @@ from gradtx.core.dtypes import complex_dtype, compute_dtype, promotion, widen
 from gradtx.core.factory import transformation
 from gradtx.core.ranges import NonNegative, Positive
 from gradtx.core.transformation import GradientTransformationExtraArgs
-from gradtx.core.trees import align, is_hole, is_none, paths
+from gradtx.core.trees import check_state, is_hole, is_none
 from gradtx.core.types import OptState, Params, Updates
 from gradtx.numerics.keys import key_maker
-from gradtx.numerics.safe import abs_sq, safe_sqrt, shrink_factor
+from gradtx.numerics.per_example import check_examples, summed_squares, weighted_sum
+from gradtx.numerics.safe import safe_sqrt, shrink_factor
 
 
 class DifferentiallyPrivateAggregateState(NamedTuple):
@@ -54,20 +55,14 @@ def differentially_private_aggregate(
         return DifferentiallyPrivateAggregateState(fresh_key())
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        if getattr(state, "_fields", None) != DifferentiallyPrivateAggregateState._fields:
-            raise TypeError(
-                f"differentially_private_aggregate: state must be what init or the last update returned, "
-                f"got {type(state).__name__}; the order is update(updates, state, params)"
-            )
+        check_state("differentially_private_aggregate", state, DifferentiallyPrivateAggregateState)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         live = [i for i, g in enumerate(leaves) if not is_hole(g)]
-        _check_examples(updates, leaves, live, params)
+        check_examples("differentially_private_aggregate", updates, leaves, live, params)
         next_key, *keys = jax.random.split(state.rng_key, len(live) + 1)
         if live:
-            squares = [_squares(leaves[i]) for i in live]
-            dtype = jnp.result_type(*squares)
-            norms = safe_sqrt(jnp.sum(jnp.stack([s.astype(dtype) for s in squares]), axis=0))
-            factors = shrink_factor(norms, jnp.asarray(l2_norm_clip, dtype))
+            norms = safe_sqrt(summed_squares([leaves[i] for i in live]))
+            factors = shrink_factor(norms, jnp.asarray(l2_norm_clip, norms.dtype))
             deviation = l2_norm_clip * noise_multiplier
             for i, k in zip(live, keys, strict=True):
                 leaves[i] = _noisy_mean(leaves[i], factors, deviation, k)
@@ -77,41 +72,14 @@ def differentially_private_aggregate(
 
 
 @jax.jit
-def _squares(g: jax.Array) -> jax.Array:
-    """‖g_i‖² of each example."""
-    wide = widen(g, compute_dtype(g))
-    return jnp.sum(abs_sq(wide), axis=tuple(range(1, wide.ndim)))
-
-
-@jax.jit
 def _noisy_mean(g: jax.Array, factors: jax.Array, deviation: Any, key: jax.Array) -> jax.Array:
     dtype = compute_dtype(g)
-    g, factors, deviation = widen((g, factors, deviation), dtype)
+    g, deviation = widen((g, deviation), dtype)
     shape = g.shape[1:]
     with promotion(g):
-        total = jnp.tensordot(factors, g, axes=1, precision="highest")
+        total = weighted_sum(g, factors)
         if jnp.iscomplexobj(g):  # both parts get the whole deviation, and not half of the variance each
             noise = jax.random.normal(key, shape, complex_dtype(dtype)) * 2**0.5
         else:
             noise = jax.random.normal(key, shape, dtype)
         return (total + deviation * noise) / g.shape[0]
-
-
-def _check_examples(updates: Updates, leaves: list, live: list[int], params: Params) -> None:
-    where = "differentially_private_aggregate"
-    treedef = jax.tree.structure(updates, is_leaf=is_none)
-    ps = leaves if params is None else align(treedef, params, where, "the parameters", updates, "the gradients")
-    sizes = {jnp.shape(leaves[i])[:1] for i in live}
-    for i in live:
-        shape = jnp.shape(leaves[i])
-        if not shape or (params is not None and shape[1:] != jnp.shape(ps[i])):
-            raise ValueError(
-                f"{where}: the gradient at {paths(updates)[i]} has shape {shape}"
-                f"{'' if params is None else f', its parameter has shape {jnp.shape(ps[i])}'}; the first axis must be "
-                f"the examples of the batch: jax.vmap(jax.grad(loss), in_axes=(None, 0))"
-            )
-        if len(sizes) > 1 or shape[0] == 0:
-            raise ValueError(
-                f"{where}: the gradients must have the same number of examples, at least 1, as their first axis: "
-                f"got {shape} at {paths(updates)[i]}"
-            )

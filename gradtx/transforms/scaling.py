@@ -18,6 +18,8 @@ class ScaleByScheduleState(NamedTuple):
 
     count: jax.Array
 
+    counts_from = {"count": 0}
+
 
 class ScaleByBiasCorrectionState(NamedTuple):
     """The number of updates made."""

@@ -19,6 +19,8 @@ class WeightDecaySchedule(NamedTuple):
 
     count: jax.Array
 
+    counts_from = {"count": 0}
+
 
 @transformation
 def add_decayed_weights(
@@ -47,6 +49,8 @@ class DecayWeightsState(NamedTuple):
 
     count: jax.Array
     initial: Updates
+
+    counts_from = {"count": 0}
 
 
 @transformation

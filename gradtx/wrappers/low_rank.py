@@ -16,7 +16,7 @@ from gradtx.core.transformation import (
     check_transformation,
     with_extra_args_support,
 )
-from gradtx.core.trees import align, check_shapes, is_none
+from gradtx.core.trees import align, check_shapes, check_state, is_none
 from gradtx.core.types import OptState, Params, Updates
 from gradtx.numerics.low_rank import (
     MatrixView,
@@ -40,6 +40,10 @@ class GaLoreState(NamedTuple):
     base_optimizer_state: OptState
     projector: Updates
 
+    def eval_params(self, params: Params) -> Params:
+        """The parameters: what the inner state may answer with has the shapes of the subspace."""
+        return params
+
 
 class LowRankState(NamedTuple):
     """The same, and for each parameter the norm of what was last added outside of the subspace."""
@@ -48,6 +52,8 @@ class LowRankState(NamedTuple):
     base_optimizer_state: OptState
     projector: Updates
     norm: Updates
+
+    eval_params = GaLoreState.eval_params
 
 
 @transformation
@@ -105,11 +111,7 @@ def low_rank(
         return state
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        if getattr(state, "_fields", None) != state_type._fields:
-            raise TypeError(
-                f"low_rank: state must be the {state_type.__name__} that init or the last update returned, "
-                f"got {type(state).__name__}; the order is update(updates, state, params)"
-            )
+        check_state("low_rank", state, state_type)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
 
         def column(tree: Any, name: str) -> list:
@@ -166,7 +168,9 @@ def low_rank(
         u = rest if method == "scaled" else project_back(new, basis, view) + rest
         return factor * u, size.astype(norm.dtype)
 
-    return GradientTransformationExtraArgs(init, update)
+    return GradientTransformationExtraArgs(
+        init, update, parts=lambda state: {"base_optimizer_state": (inner, state.base_optimizer_state)}
+    )
 
 
 def projected(leaves: list, matrices: dict, projectors: dict, views: dict) -> list:

@@ -13,12 +13,9 @@ from gradtx.core.transformation import (
     check_transformation,
     with_extra_args_support,
 )
-from gradtx.core.trees import align, show_path
+from gradtx.core.trees import check_state, show_path
 from gradtx.core.types import OptState, Params, Updates
-
-
-class MaskedNode(NamedTuple):
-    """Stands where a masked tree has no value. It has no leaves, so transformations do not see it."""
+from gradtx.wrappers.prefixes import Rows, is_function, rows
 
 
 class MaskedState(NamedTuple):
@@ -36,7 +33,8 @@ def masked(
     Args:
       inner: the transformation.
       mask: a tree of booleans with the structure of the parameters or a prefix of it, or a function from the
-        parameters (from the updates, where `update` is called without parameters) to such a tree.
+        parameters (from the updates, where `update` is called without parameters) to such a tree. Containers may be of
+        other types than the parameters' if their names are the same: a dictionary for the state of a module.
       mask_compatible_extra_args: whether extra arguments with the structure of the updates are masked too.
 
     Raises:
@@ -44,38 +42,49 @@ def masked(
     """
     tx = with_extra_args_support(check_transformation("masked: inner", inner))
 
-    def mask_for(tree: Any) -> Any:
-        is_function = callable(mask) and jax.tree_util.all_leaves([mask])
-        tree_of_flags = mask(tree) if is_function else mask
-        for path, flag in jax.tree_util.tree_leaves_with_path(tree_of_flags):
-            if not isinstance(flag, bool | np.bool_):
-                raise TypeError(f"masked: mask must hold True or False at {show_path(path)}, got {flag!r}")
-        return tree_of_flags
+    checked = mask_of("masked", "mask", mask)
+
+    def seen_of(updates: Updates, params: Params) -> tuple[Rows, list[bool]]:
+        found = rows("masked", "mask", checked, updates, params, is_flag)
+        return found, [bool(flag) for flag in found.entries]
 
     def init(params: Params) -> MaskedState:
-        return MaskedState(tx.init(_hide(mask_for(params), params, "the parameters")))
+        found, seen = seen_of(params, None)
+        return MaskedState(tx.init(found.tree(found.updates, seen)))
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        if getattr(state, "_fields", None) != MaskedState._fields:
-            raise TypeError(
-                f"masked: state must be the MaskedState that init or the last update returned, "
-                f"got {type(state).__name__}; the order is update(updates, state, params)"
-            )
-        flags = mask_for(updates if params is None else params)
-        structure = jax.tree.structure(updates)
+        check_state("masked", state, MaskedState)
+        found, seen = seen_of(updates, params)
         if mask_compatible_extra_args:
-            fits = {n: jax.tree.structure(v) == structure for n, v in extra.items()}
-            extra = {n: _hide(flags, v, n) if fits[n] else v for n, v in extra.items()}
-        seen = _hide(flags, updates, "the gradients")
-        seen_params = None if params is None else _hide(flags, params, "the parameters")
-        new, inner_state = tx.update(seen, state.inner_state, seen_params, **extra)
-        merged = jax.tree.map(lambda flag, u, old: u if flag else old, flags, new, updates)
-        return merged, state._replace(inner_state=inner_state)
+            extra = hide_extra(found, seen, extra)
+        seen_params = None if found.params is None else found.tree(found.params, seen)
+        new, inner_state = tx.update(found.tree(found.updates, seen), state.inner_state, seen_params, **extra)
+        merged = found.merged("masked", new, seen, found.updates)
+        return found.whole(merged), state._replace(inner_state=inner_state)
 
-    return GradientTransformationExtraArgs(init, update)
+    return GradientTransformationExtraArgs(
+        init, update, parts=lambda state: {"inner_state": (inner, state.inner_state)}
+    )
 
 
-def _hide(flags: Any, tree: Any, name: str) -> Any:
-    leaves, treedef = jax.tree.flatten(flags)
-    parts = align(treedef, tree, "masked", name, flags, "the mask's entries")
-    return jax.tree.unflatten(treedef, [x if flag else MaskedNode() for flag, x in zip(leaves, parts, strict=True)])
+def is_flag(x: Any) -> bool:
+    return isinstance(x, bool | np.bool_)
+
+
+def mask_of(where: str, name: str, mask: Any) -> Any:
+    """The same mask, or function that makes one, with an error where something else than a boolean stands in it."""
+
+    def checked(tree: Any) -> Any:
+        for path, flag in jax.tree_util.tree_leaves_with_path(tree):
+            if not is_flag(flag):
+                raise TypeError(f"{where}: {name} must hold True or False at {show_path(path)}, got {flag!r}")
+        return tree
+
+    return (lambda params: checked(mask(params))) if is_function(mask) else checked(mask)
+
+
+def hide_extra(found: Rows, seen: list[bool], extra: dict[str, Any]) -> dict[str, Any]:
+    """The extra arguments, those with the structure of the updates masked as they are."""
+    structure = jax.tree.structure(jax.tree.unflatten(found.treedef, found.updates))
+    fits = {n: jax.tree.structure(x) == structure for n, x in extra.items()}
+    return {n: found.tree(found.treedef.flatten_up_to(x), seen) if fits[n] else x for n, x in extra.items()}

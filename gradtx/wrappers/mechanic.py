@@ -16,7 +16,7 @@ from gradtx.core.transformation import (
     check_transformation,
     with_extra_args_support,
 )
-from gradtx.core.trees import align, check_shapes, is_hole, is_none
+from gradtx.core.trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core.types import OptState, Params, Updates
 from gradtx.numerics.distance import inner
 from gradtx.numerics.moments import zeros_like
@@ -69,11 +69,7 @@ def scaled_displacement(
         return state_type(base_optimizer_state=tx.init(params), count=jnp.zeros([], jnp.int32), **trees, **start())
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        if getattr(state, "_fields", None) != fields:
-            raise TypeError(
-                f"{name}: state must be the {state_type.__name__} that init or the last update returned, "
-                f"got {type(state).__name__}; the order is update(updates, state, params)"
-            )
+        check_state(name, state, state_type)
         if params is None:
             raise ValueError(f"{name}: update needs the parameters: call update(updates, state, params)")
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
@@ -105,7 +101,9 @@ def scaled_displacement(
         new_state = state._replace(base_optimizer_state=base_state, count=safe_increment(state.count), **remembered)
         return treedef.unflatten(new), new_state
 
-    return GradientTransformationExtraArgs(init, update)
+    return GradientTransformationExtraArgs(
+        init, update, parts=lambda state: {"base_optimizer_state": (base, state.base_optimizer_state)}
+    )
 
 
 def alike(x: Any) -> Any:

@@ -15,6 +15,7 @@ from gradtx.core.transformation import (
     check_transformation,
     with_extra_args_support,
 )
+from gradtx.core.trees import check_state
 from gradtx.core.types import OptState, Params, Updates
 from gradtx.numerics.interpolation import average_behind, averaged_step
 from gradtx.numerics.moments import copy_of
@@ -81,11 +82,7 @@ def primal_averaging(
         return PrimalAveragingState(start, tx.init(params), z)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        if getattr(state, "_fields", None) != PrimalAveragingState._fields:
-            raise TypeError(
-                f"primal_averaging: state must be the PrimalAveragingState that init or the last update returned, "
-                f"got {type(state).__name__}; the order is update(updates, state, params)"
-            )
+        check_state("primal_averaging", state, PrimalAveragingState)
         if params is None:
             raise ValueError("primal_averaging: update needs the parameters: call update(updates, state, params)")
         updates, base = tx.update(updates, state.base_optimizer_state, state.z, **extra)
@@ -93,4 +90,6 @@ def primal_averaging(
         updates, new = _AVERAGING.update(updates, _Iterates(state.mu_y, state.z), params, **weights)
         return updates, PrimalAveragingState(new.mu_y, base, new.z)
 
-    return GradientTransformationExtraArgs(init, update)
+    return GradientTransformationExtraArgs(
+        init, update, parts=lambda state: {"base_optimizer_state": (base_optimizer, state.base_optimizer_state)}
+    )

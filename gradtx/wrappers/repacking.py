@@ -31,4 +31,4 @@ def repack_state(
         updates, new = tx.update(updates, unpack(state), params, **extra)
         return updates, pack(new)
 
-    return GradientTransformationExtraArgs(init, update)
+    return GradientTransformationExtraArgs(init, update, parts=lambda state: {"": (inner, unpack(state))})

@@ -11,6 +11,7 @@ from gradtx.core.evaluation import eval_from, eval_params
 from gradtx.core.factory import per_parameter, transformation
 from gradtx.core.ranges import DType, NonNegative, Range
 from gradtx.core.transformation import GradientTransformationExtraArgs
+from gradtx.core.trees import check_state
 from gradtx.core.types import OptState, Params, ScalarOrSchedule, Updates
 from gradtx.numerics.interpolation import average_behind, averaged_step
 from gradtx.numerics.moments import copy_of
@@ -30,6 +31,8 @@ class ScheduleFreeAveragingState(NamedTuple):
     max_lr: jax.Array
     z: Updates
 
+    counts_from = {"count": 0}
+
     def eval_params(self, params: Params) -> Params:
         return eval_from(lambda y, z: average_behind(y, z, self.b1), params, self.z)
 
@@ -43,6 +46,8 @@ class ScheduleFreeState(NamedTuple):
     max_lr: jax.Array
     base_optimizer_state: OptState
     z: Updates
+
+    counts_from = {"step_count": 1}
 
     def eval_params(self, params: Params) -> Params:
         return eval_from(lambda y, z: average_behind(y, z, self.b1), params, self.z)
@@ -124,11 +129,7 @@ def _pack(state: Any) -> ScheduleFreeState:
 
 
 def _unpack(state: Any) -> tuple:
-    if getattr(state, "_fields", None) != ScheduleFreeState._fields:
-        raise TypeError(
-            f"schedule_free: state must be the ScheduleFreeState that init or the last update returned, "
-            f"got {type(state).__name__}; the order is update(updates, state, params)"
-        )
+    check_state("schedule_free", state, ScheduleFreeState)
     own = ScheduleFreeAveragingState(state.step_count - 1, state.b1, state.weight_sum, state.max_lr, state.z)
     return state.base_optimizer_state, own
 

@@ -37,7 +37,7 @@ def _compared(
         inner_updates, state = tx.update(updates, state, params, **extra)
         return both.update(updates, _Inner(inner_updates))[0], state
 
-    return GradientTransformationExtraArgs(tx.init, update)
+    return GradientTransformationExtraArgs(tx.init, update, parts=lambda state: {"": (inner, state)})
 
 
 @transformation

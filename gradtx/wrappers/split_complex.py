@@ -13,6 +13,7 @@ from gradtx.core.transformation import (
     check_transformation,
     with_extra_args_support,
 )
+from gradtx.core.trees import check_state
 from gradtx.core.types import OptState, Params, Updates
 
 
@@ -45,18 +46,16 @@ def split_real_and_imaginary(inner: Any) -> GradientTransformationExtraArgs:
         return SplitRealAndImaginaryState(tx.init(_split(params)))
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        if getattr(state, "_fields", None) != SplitRealAndImaginaryState._fields:
-            raise TypeError(
-                f"split_real_and_imaginary: state must be the SplitRealAndImaginaryState that init or the last update "
-                f"returned, got {type(state).__name__}; the order is update(updates, state, params)"
-            )
+        check_state("split_real_and_imaginary", state, SplitRealAndImaginaryState)
         structure = jax.tree.structure(updates)
         extra = {n: _split(x) if jax.tree.structure(x) == structure else x for n, x in extra.items()}
         split_params = None if params is None else _split(params)
         new, inner_state = tx.update(_split(updates), state.inner_state, split_params, **extra)
         return _join(new), state._replace(inner_state=inner_state)
 
-    return GradientTransformationExtraArgs(init, update)
+    return GradientTransformationExtraArgs(
+        init, update, parts=lambda state: {"inner_state": (inner, state.inner_state)}
+    )
 
 
 def _split(tree: Any) -> Any:

@@ -30,7 +30,7 @@ class TracState(NamedTuple):
 
 @transformation
 def trac(
-    base_optimizer: Any, betas: tuple[float, ...] = BETAS, eps: Positive = 1e-8
+    base_optimizer: Any, betas: tuple[float, ...] = BETAS, eps: Positive = 1e-8, *, nonnegative: bool = False
 ) -> GradientTransformationExtraArgs:
     """TRAC: scales the sum D of the updates of an optimizer, for each decay b in `betas` with
 
@@ -45,6 +45,7 @@ def trac(
 
     Args:
       eps: the size of S before there is evidence.
+      nonnegative: S is at least 0, as in the authors' code, and never turns the displacement around.
 
     Reference: Muppidi, Zhang and Yang 2024, arXiv:2405.16642, algorithms 1 and 2.
     """
@@ -60,6 +61,7 @@ def trac(
         sigma, variance = b * old["sigma"] - h, b**2 * old["variance"] + h**2
         evidence = jnp.sum(erfi(safe_divide(sigma, safe_sqrt(2 * variance))))
         scale = alike(eps) / erfi(jnp.sqrt(jnp.asarray(0.5, h.dtype)))
-        return scale * evidence, {"sigma": sigma, "variance": variance}
+        factor = scale * evidence
+        return jnp.maximum(factor, 0) if nonnegative else factor, {"sigma": sigma, "variance": variance}
 
     return scaled_displacement("trac", base_optimizer, TracState, start, tune)

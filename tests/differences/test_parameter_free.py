@@ -173,3 +173,74 @@ def test_states_hold_what_those_of_optax_hold(name, x64):
     for (path, a), (other, b) in pairs:
         assert path == other
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-14, err_msg=jax.tree_util.keystr(path))
+
+
+# Layer-wise DoG: not in tests/parity, whose problem has a scalar.
+
+
+def layerwise(library, params, eps=0.5, steps=5, dtype=jnp.float64):
+    """The updates of each step, at parameters that do not depend on the library, and the last state."""
+    tx = library.scale_by_distance_over_gradients(0.01, eps, dtype, 0.7)
+    state, found = tx.init(params), []
+    for k in range(steps):
+        g = jax.tree.map(lambda p, k=k: (k + 1) * jnp.cos(p), params)
+        updates, state = tx.update(g, state, params)
+        params = jax.tree.map(lambda p, g: p - 0.02 * g, params, g)
+        found.append(updates)
+    return found, state
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_layerwise_dog_agrees_on_arrays(dtype):
+    with jax.enable_x64(dtype is jnp.float64):
+        params = {"matrix": jnp.asarray(START, dtype), "vector": jnp.asarray(TARGET[0], dtype)}
+        (ours, state), (theirs, their_state) = (layerwise(lib, params, dtype=dtype) for lib in (gt, optax))
+        tolerance = 1e-6 if dtype is jnp.float32 else 1e-12
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance), ours, theirs)
+        pairs = zip(*(jax.tree_util.tree_leaves_with_path(s) for s in (state, their_state)), strict=True)
+        for (path, a), (other, b) in pairs:
+            assert (path, a.shape, a.dtype) == (other, b.shape, b.dtype)
+            np.testing.assert_allclose(a, b, rtol=tolerance)
+
+
+def test_layerwise_dog_of_a_scalar_is_a_scalar(x64):
+    """optax's update has shape (1,); apply_updates gives the parameter that shape."""
+    params = jnp.asarray(0.5)
+    (ours, _), (theirs, _) = (layerwise(lib, params, steps=1) for lib in (gt, optax))
+    assert ours[0].shape == () and theirs[0].shape == (1,)
+    np.testing.assert_allclose(ours[0], theirs[0][0], rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:Casting from complex")
+def test_layerwise_dog_of_complex_parameters(x64):
+    """That of the real and imaginary parts. optax drops the imaginary part of the start, and turns the gradient."""
+    params = jnp.asarray(START[0] + 1j * TARGET[0])
+
+    def parts(x):
+        return np.stack([np.real(x), np.imag(x)])
+
+    def first(library, p):
+        tx = library.scale_by_distance_over_gradients(0.01, 0.5, jnp.float64)
+        return tx.update(p, tx.init(p), p)
+
+    real, _ = first(gt, jnp.asarray(parts(params)))
+    np.testing.assert_allclose(parts(first(gt, params)[0]), real, rtol=1e-12)
+    turned, state = first(optax, params)
+    assert np.max(np.abs(np.imag(turned / params))) > 1e-5 and not jnp.iscomplexobj(state.init_params)
+
+
+def test_layerwise_dog_at_a_gradient_of_zero_without_eps(x64):
+    params = jnp.asarray(START)
+    for library, expected in ((gt, 0.0), (optax, np.nan)):
+        tx = library.scale_by_distance_over_gradients(eps=0.0)
+        updates, _ = tx.update(0 * params, tx.init(params), params)
+        np.testing.assert_array_equal(updates, expected * np.ones_like(START))
+
+
+def test_layerwise_dog_keeps_the_types_of_its_state():
+    params, g = jnp.ones(3, jnp.bfloat16), jnp.ones(3, jnp.float32)
+    for library, kept in ((gt, True), (optax, False)):
+        tx = library.scale_by_distance_over_gradients()
+        state = tx.init(params)
+        _, new = tx.update(g, state, params)
+        assert (jax.tree.map(lambda x: x.dtype, new) == jax.tree.map(lambda x: x.dtype, state)) is kept

@@ -46,6 +46,15 @@ def test_digits_runs(example, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert out.read_bytes().startswith(PNG)
 
 
+def test_watch_publishes_what_happens(example, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.syspath_prepend(str(EXAMPLES))  # it takes the network of digits.py
+    out = tmp_path / "watch.png"
+    logged = example("watch").main(["--steps", "200", "--quiet", "--out", str(out)])
+    assert (logged["skipped"][[149, 150, 199]] == [0, 1, 1]).all()
+    assert np.isfinite(logged["loss"]).all() and logged["loss"][-10:].mean() < logged["loss"][0] / 2
+    assert out.read_bytes().startswith(PNG)
+
+
 @pytest.mark.parametrize(("batch_size", "updates"), [("all", 1), ("128", 11), ("1", 1437)])
 def test_digits_has_three_data_regimes(
     example,

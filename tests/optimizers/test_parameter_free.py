@@ -23,6 +23,9 @@ TRANSFORMATIONS = {
     "prodigy": gt.prodigy(),
     "momo": gt.momo(adapt_lower_bound=True),
     "momo_adam": gt.momo_adam(adapt_lower_bound=True),
+    "adamg": gt.adamg(),
+    "schedule_free_plus": gt.schedule_free_plus(b1_steps=2),
+    "scale_by_distance_over_gradients": gt.scale_by_distance_over_gradients(),
     "sgd_sai": gt.sgd_sai(0.1),
     "mechanize": gt.mechanize(gt.sgd(0.1)),
     "trac": gt.trac(gt.sgd(0.1)),
@@ -80,6 +83,14 @@ def test_the_growth_of_the_estimate_is_limited(name: str):
     assert 0.01 < bounded < min(free, 0.01 * 1.1**6)
 
 
+def test_dadapt_lion_is_lion_while_the_distance_stays():
+    gradients = [times(x) for x in (1.0, -3.0, 2.0, 2.0)]
+    found, state = steps(gt.dadapt_lion(0.5, estim_lr0=0.1, growth_rate=1.0), gradients)
+    expected, _ = steps(gt.lion(0.05, weight_decay=0.0), gradients)
+    assert np.float32(0.1) == state.estim_lr
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+
+
 def test_sai_waits_for_a_gradient():
     tx = gt.scale_by_initial_snr()
     g = times(1.0)
@@ -87,6 +98,24 @@ def test_sai_waits_for_a_gradient():
     assert steps(tx, [g, times(3.0, {"w": PARAMS["w"][::-1], "b": PARAMS["b"]})])[1] == steps(tx, [g])[1]
     snr = steps(tx, [{"w": jnp.full((2, 3), 0.5), "b": jnp.asarray(2.0)}])[1].snr
     np.testing.assert_allclose([snr["w"], snr["b"]], [math.sqrt(6), 1], rtol=1e-6)
+
+
+def test_schedule_free_plus_answers_with_the_average():
+    """Of all z with equal weights; of the last alone as long as nothing is averaged."""
+    tx, gradients = gt.schedule_free_plus(0.1), [times(x) for x in (1.0, -3.0, 2.0, 2.0)]
+    runs = [steps(tx, gradients[: n + 1]) for n in range(4)]
+    for n in PARAMS:
+        mean = np.mean([state.z[n] for _, state in runs], axis=0)
+        np.testing.assert_allclose(gt.eval_params(runs[-1][1], runs[-1][0])[n], mean, rtol=1e-5, atol=1e-6)
+    params, state = steps(tx.replace(average_from=4), gradients)
+    for n, x in gt.eval_params(state, params).items():
+        np.testing.assert_allclose(x, state.z[n], rtol=1e-6, atol=1e-6)
+
+
+def test_schedule_free_plus_raises_b1_geometrically():
+    tx = gt.schedule_free_plus(b1=0.9, b1_steps=2, b1_max=0.999)
+    found = [float(steps(tx, [times(1.0)] * n)[1].b1) for n in (1, 2, 3, 4)]
+    np.testing.assert_allclose(found, [0.9, 0.99, 0.999, 0.999], rtol=1e-6)
 
 
 def test_dog_that_starts_from_a_rate_takes_it():
@@ -110,6 +139,10 @@ def test_trac_goes_back_when_the_past_was_wrong():
     assert np.abs(at[4] - at[0]).max() > np.abs(at[3] - at[0]).max() > np.abs(at[2] - at[0]).max() > 0
     back, _ = steps(tx, [times(1.0)] * 4 + [times(-3.0)] * 2)
     assert np.abs(back["w"] - at[0]).max() < np.abs(at[4] - at[0]).max()
+    against = [times(1.0)] * 2 + [times(-9.0)]
+    turned, still = (steps(tx.replace(nonnegative=x), against)[0]["w"] for x in (False, True))
+    assert np.abs(turned - at[0]).max() > 0
+    np.testing.assert_array_equal(still, at[0])
 
 
 @pytest.mark.parametrize(
@@ -131,8 +164,8 @@ def test_wrong_arguments_are_errors(make, message: str):
         make()
 
 
-@pytest.mark.parametrize("name", ["momo", "momo_adam"])
-def test_momo_needs_a_scalar_value(name: str):
+@pytest.mark.parametrize("name", ["momo", "momo_adam", "schedule_free_plus"])
+def test_momo_and_schedule_free_plus_need_a_scalar_value(name: str):
     tx = TRANSFORMATIONS[name]
     with pytest.raises(ValueError, match=f"{name}: update needs value"):
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)

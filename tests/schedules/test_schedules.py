@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every schedule against its formula in NumPy float64 and against optax, and what all schedules promise."""
+"""Every schedule against its formula in NumPy float64 and against optax, and what all schedules promise.
+
+The cases are in `tests/support/schedules.py`.
+"""
 
 import copy
-import math
 import pickle
+import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,137 +18,8 @@ import pytest
 
 from gradtx import schedules
 from gradtx.core.schedule import Schedule
+from support.schedules import CASES, Case
 
-
-class Case(NamedTuple):
-    call: str
-    formula: Callable[[float], float]
-    edges: tuple[int, ...] = ()  # the steps where a formula has a corner or a jump
-
-    @property
-    def schedule(self) -> Schedule:
-        return eval(self.call, vars(schedules))
-
-    @property
-    def steps(self) -> list[int]:
-        around = {e + d for e in self.edges for d in (-1, 0, 1)}
-        return sorted({0, 1, 5, 13, 1000, 10**6} | {t for t in around if t >= 0})
-
-    @property
-    def smooth_steps(self) -> list[float]:
-        return [t + 0.37 for t in (0, 5, 13, 40) if not set(self.edges) & {t, t + 1}]
-
-
-def half_cosine(x: float) -> float:
-    return (1 + math.cos(math.pi * min(x, 1))) / 2
-
-
-def ramp(t: float, length: float, low: float, high: float) -> float:
-    return low + (high - low) * min(max(t / length, 0), 1)
-
-
-def cycled(t: float, period: int) -> float:
-    horizon = period * math.ceil(t / period) if t > 0 else period
-    return 0.1 + 0.9 * (1 - t / horizon) ** 2
-
-
-def exponential(t: float, begin: float = 0) -> float:
-    return 0.6 * 0.8 ** (max(t - begin, 0) / 7)
-
-
-def warmup_cosine(t: float, low: float, peak: float, warmup: int, total: int, end: float, exponent: float) -> float:
-    if t < warmup:
-        return ramp(t, warmup, low, peak)
-    return end + (peak - end) * half_cosine((t - warmup) / (total - warmup)) ** exponent
-
-
-def restarts(t: float) -> float:
-    if t < 9:
-        return warmup_cosine(t, 0.0, 1.0, 3, 9, 0.1, 1.0)
-    return warmup_cosine(t - 9, 0.1, 0.5, 2, 12, 0.0, 1.0)
-
-
-def one_cycle(t: float) -> float:
-    if t < 6:
-        return 0.02 + 0.48 * (1 - half_cosine(t / 6))
-    return 2e-6 + (0.5 - 2e-6) * half_cosine((t - 6) / 15)
-
-
-CASES = [
-    Case("constant_schedule(0.3)", lambda t: 0.3),
-    Case("piecewise_values_schedule([3, 9], [0.5, 0.2, 0.7])", lambda t: [0.5, 0.2, 0.7][(t >= 3) + (t >= 9)], (3, 9)),
-    Case(
-        "piecewise_constant_schedule(0.8, boundaries_and_scales={3: 0.5, 9: 0.1})",
-        lambda t: [0.8, 0.4, 0.04][(t >= 3) + (t >= 9)],
-        (3, 9),
-    ),
-    Case("inverse_time_decay(0.6, 7, 0.5)", lambda t: 0.6 / (1 + 0.5 * t / 7)),
-    Case("inverse_time_decay(0.6, 7, 0.5, staircase=True)", lambda t: 0.6 / (1 + 0.5 * (t // 7)), (7, 14)),
-    Case("step_decay_schedule(0.6, 7)", lambda t: 0.6 / math.floor(t / 7 + 1), (7, 14, 700)),
-    Case("exponential_decay(0.6, 7, 0.8)", exponential),
-    Case(
-        "exponential_decay(0.6, 7, 0.8, transition_begin=4, staircase=True)",
-        lambda t: 0.6 * 0.8 ** (max(t - 4, 0) // 7),
-        (4, 11, 18, 39, 46),
-    ),
-    Case(
-        "exponential_decay(0.6, 7, 0.8, transition_begin=4, end_value=0.3)", lambda t: max(exponential(t, 4), 0.3), (4,)
-    ),
-    Case("exponential_decay(0.6, 7, 1.5, end_value=0.9)", lambda t: 0.6 * min(1.5 ** min(t / 7, 10), 1.5), (7,)),
-    Case("natural_exponential_decay(0.6, 7, 0.5)", lambda t: 0.6 * math.exp(-0.5 * t / 7)),
-    Case("natural_exponential_decay(0.6, 7, 0.5, staircase=True)", lambda t: 0.6 * math.exp(-0.5 * (t // 7)), (7, 14)),
-    Case("linear_schedule(1.0, 0.1, 10)", lambda t: ramp(t, 10, 1.0, 0.1), (10,)),
-    Case(
-        "polynomial_schedule(1.0, 0.1, 0.5, 10, transition_begin=3)",
-        lambda t: 0.1 + 0.9 * ramp(t - 3, 10, 1, 0) ** 0.5,
-        (3, 13),
-    ),
-    Case("polynomial_schedule(1.0, 0.1, 2.0, 10, cycle=True)", lambda t: cycled(t, 10), (10, 20)),
-    Case(
-        "cosine_decay_schedule(0.7, 9, alpha=0.2, exponent=0.3)",
-        lambda t: 0.14 + 0.56 * half_cosine(t / 9) ** 0.3,
-        (9,),
-    ),
-    Case("warmup_constant_schedule(0.1, 1.0, 10)", lambda t: ramp(t, 10, 0.1, 1.0), (10,)),
-    Case(
-        "warmup_cosine_decay_schedule(0.1, 1.0, 4, 20, end_value=0.2, exponent=1.5)",
-        lambda t: warmup_cosine(t, 0.1, 1.0, 4, 20, 0.2, 1.5),
-        (4, 20),
-    ),
-    Case("warmup_cosine_decay_schedule(0.1, 1.0, 0, 20)", lambda t: half_cosine(t / 20), (20,)),
-    Case(
-        "warmup_exponential_decay_schedule(0.0, 0.6, 4, 7, 0.8, transition_begin=3, end_value=0.1)",
-        lambda t: ramp(t, 4, 0.0, 0.6) if t < 4 else max(exponential(t, 7), 0.1),
-        (4, 7),
-    ),
-    Case(
-        "join_schedules((linear_schedule(0.0, 1.0, 5), constant_schedule(2), exponential_decay(0.6, 7, 0.8)), (5, 8))",
-        lambda t: t / 5 if t < 5 else 2.0 if t < 8 else exponential(t, 8),
-        (5, 8),
-    ),
-    Case(
-        "sgdr_schedule([{'decay_steps': 9, 'end_value': 0.1, 'init_value': 0.0, 'peak_value': 1.0, 'warmup_steps': 3}, "
-        "{'decay_steps': 12, 'init_value': 0.1, 'peak_value': 0.5, 'warmup_steps': 2}])",
-        restarts,
-        (3, 9, 11, 21),
-    ),
-    Case(
-        "piecewise_interpolate_schedule('linear', 1.0, boundaries_and_scales={4: 0.5, 10: 0.1})",
-        lambda t: np.interp(t, [0, 4, 10], [1, 0.5, 0.05]),
-        (4, 10),
-    ),
-    Case(
-        "piecewise_interpolate_schedule('cosine', 1.0, boundaries_and_scales={4: 0.5})",
-        lambda t: 0.5 + 0.5 * half_cosine(t / 4),
-        (4,),
-    ),
-    Case(
-        "linear_onecycle_schedule(21, 0.5)",
-        lambda t: np.interp(t, [0, 6, 17, 21], [0.02, 0.5, 0.02, 2e-6]),
-        (6, 17, 21),
-    ),
-    Case("cosine_onecycle_schedule(21, 0.5)", one_cycle, (6, 21)),
-]
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.call)
 
 
@@ -163,6 +37,8 @@ def test_every_schedule_is_tested():
     called = {call.split("(")[0] for call in (c.call for c in CASES)}
     called |= {"ademamix_alpha_schedule", "ademamix_b3_schedule"}  # in test_ademamix.py
     assert called == {n for n, x in vars(schedules).items() if hasattr(x, "factory")}
+    operations = {name for c in CASES for name in re.findall(r"\)\.(\w+)\(", c.call)}
+    assert operations == {n for n, x in vars(Schedule).items() if hasattr(x, "factory") and "__" not in n}
 
 
 @every_case
@@ -232,7 +108,11 @@ def test_the_value_has_the_dtype_of_the_count(case: Case, dtype: str):
 
 CYCLE = {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 3, "decay_steps": 9, "end_value": 0.1}
 CALLS_OF_OPTAX = [
-    *(c.call for c in CASES if hasattr(optax.schedules, c.call.split("(")[0]) and "cycle" not in c.call),
+    *(
+        c.call
+        for c in CASES
+        if hasattr(optax.schedules, c.call.split("(")[0]) and "cycle" not in c.call and ")." not in c.call
+    ),
     "piecewise_constant_schedule(0.8)",
     "piecewise_constant_schedule(0.8, {20: 0.0, 0: 0.5})",
     "linear_schedule(0.0, 1.0, 10, 5)",

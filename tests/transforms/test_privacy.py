@@ -93,7 +93,7 @@ def test_bad_input():
         tx.update({"b": EXAMPLES["b"], "w": EXAMPLES["w"][:2]}, state, PARAMS)
     with pytest.raises(ValueError, match=r"got \(0, 3\) at \['b'\]"):
         tx.update(jax.tree.map(lambda g: g[:0], EXAMPLES), state)
-    with pytest.raises(TypeError, match="state must be what init or the last update returned, got dict"):
+    with pytest.raises(TypeError, match="state must be the DifferentiallyPrivateAggregateState that init"):
         tx.update(EXAMPLES, PARAMS, state)
 
 

@@ -7,6 +7,7 @@ import optax.contrib
 import pytest
 
 import gradtx as gt
+from gradtx.testing import check_contract
 
 PARAMS = {"a": jnp.asarray([1.0, 2.0]), "b": jnp.asarray(3.0)}
 
@@ -108,3 +109,62 @@ def test_bad_input():
         opaque.update(PARAMS, opaque.init(PARAMS), PARAMS)
     with pytest.raises(ValueError, match=r"the gradients of grad_fn lack|the gradients given have \['b'\]"):
         opaque.update(PARAMS, opaque.init(PARAMS), PARAMS, grad_fn=lambda params, i: {"a": params["a"]})
+
+
+@pytest.mark.parametrize("opaque", [False, True])
+def test_gsam_leaves_out_what_is_missing(opaque):
+    """A parameter without gradients has no part in the inner products."""
+    tx = gt.sam(gt.sgd(1.0), ascent(0.0), alpha=0.5, opaque_mode=opaque)
+    g, h = (jnp.asarray(x) for x in ([1.0, 2.0], [2.0, 0.0]))
+    params, state = PARAMS, tx.init(PARAMS)
+    for x in (g,) if opaque else (g, h):
+        updates, state = tx.update(
+            {"a": x, "b": None}, state, params, grad_fn=lambda params, i: {"a": h, "b": jnp.ones(())}
+        )
+        params = gt.apply_updates(params, updates)
+    # g = (1, 2) has (0, 2) orthogonal to h.
+    np.testing.assert_allclose(params["a"], PARAMS["a"] - jnp.asarray([2.0, -1.0]), rtol=1e-6)
+    np.testing.assert_array_equal(params["b"], PARAMS["b"])
+
+
+def test_gsam_of_complex_parameters_is_that_of_their_parts():
+    def descended(params, gradients):
+        tx = gt.sam(gt.sgd(1.0), ascent(0.0), alpha=0.5)
+        state = tx.init(params)
+        for g in gradients:
+            updates, state = tx.update(g, state, params)
+            params = gt.apply_updates(params, updates)
+        return params
+
+    w = jnp.asarray([1.0 + 2j, -0.5j])
+    gradients = [jnp.asarray([1.0 - 1j, 2.0 + 0j]), jnp.asarray([0.5 + 1j, -1.0j])]
+    found = descended(w, gradients)
+    expected = descended((w.real, w.imag), [(g.real, g.imag) for g in gradients])
+    np.testing.assert_allclose((found.real, found.imag), expected, rtol=1e-6)
+
+
+def test_gsam_keeps_the_contract():
+    check_contract(gt.sam(gt.adam(0.1), ascent(0.05), 2, alpha=0.2), PARAMS)
+
+
+def test_gsam_averages_both_gradients_over_the_batch_axis():
+    g, h = jnp.asarray([[1.0, 0.0], [1.0, 4.0]]), jnp.asarray([[2.0, 3.0], [2.0, -3.0]])  # means (1, 2) and (2, 0)
+
+    def one(g, h):
+        tx = gt.sam(gt.sgd(1.0), ascent(0.0), batch_axis_name="batch", alpha=0.5)
+        params = jnp.zeros(2)
+        up, state = tx.update(g, tx.init(params), params)
+        down, _ = tx.update(h, state, params + up)
+        return down
+
+    np.testing.assert_allclose(jax.vmap(one, axis_name="batch")(g, h), [[-2.0, 1.0]] * 2, atol=1e-6)
+
+
+def test_asam_does_not_depend_on_the_scale_of_a_parameter():
+    """If w = s v, a step of v by eps is one of w by s eps: the function climbs to the same point."""
+    size = gt.scale_by_param_magnitude(0.0)
+    tx = gt.chain(size, gt.normalize(), size, gt.sgd(0.1))
+    p, g = jnp.asarray([1.0, -2.0, 0.5]), jnp.asarray([0.3, 0.1, -1.0])
+    for s in (1.0, 10.0, jnp.asarray([0.1, 3.0, 7.0])):
+        updates, _ = tx.update(g / s, tx.init(p), s * p)
+        np.testing.assert_allclose(updates / s, tx.update(g, tx.init(p), p)[0], rtol=1e-5)

@@ -2,9 +2,10 @@
 """Cosine decay."""
 
 from gradtx.core.ranges import NonNegative, Positive, Real
-from gradtx.core.schedule import schedule
+from gradtx.core.schedule import Lasting, schedule
+from gradtx.core.steps import alike, since
 from gradtx.core.types import ScheduleFn
-from gradtx.schedules.curves import alike, cosine, elapsed
+from gradtx.schedules.curves import cosine
 
 
 @schedule
@@ -23,6 +24,6 @@ def cosine_decay_schedule(
 
     def at(count):
         count, start, steps, floor, p = alike(count, init_value, decay_steps, alpha, exponent)
-        return cosine(elapsed(count, 0.0), start, start * floor, steps, p)
+        return cosine(since(count, 0.0), start, start * floor, steps, p)
 
-    return at
+    return Lasting(at, decay_steps)

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from gradtx.core.ranges import Range, Real
 from gradtx.core.schedule import schedule
+from gradtx.core.steps import alike
 from gradtx.core.types import Numeric, ScheduleFn
 from gradtx.schedules.checks import check_boundaries, check_list, check_number, check_scales
-from gradtx.schedules.curves import alike, lookup
+from gradtx.schedules.curves import lookup
 
 
 @schedule

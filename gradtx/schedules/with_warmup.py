@@ -9,10 +9,11 @@ import jax
 import numpy as np
 
 from gradtx.core.ranges import NonNegative, Positive, Real
-from gradtx.core.schedule import schedule
+from gradtx.core.schedule import Lasting, composition, schedule
+from gradtx.core.steps import alike, joined, since, total
 from gradtx.core.types import ScheduleFn
 from gradtx.schedules.checks import check_list, known
-from gradtx.schedules.curves import alike, cosine, elapsed, exponential, joined, linear
+from gradtx.schedules.curves import cosine, exponential, linear
 
 
 def _warmed(count: jax.Array, start: Any, peak: Any, steps: Any, after: Callable) -> jax.Array:
@@ -30,7 +31,7 @@ def warmup_constant_schedule(init_value: Real, peak_value: Real, warmup_steps: N
 
     def at(count):
         count, start, peak, warmup = alike(count, init_value, peak_value, warmup_steps)
-        return linear(elapsed(count, 0.0), start, peak, warmup)
+        return linear(since(count, 0.0), start, peak, warmup)
 
     return at
 
@@ -66,7 +67,7 @@ def warmup_cosine_decay_schedule(
         count, start, peak, warmup, steps, end, p = alike(count, *numbers)
         return _warmed(count, start, peak, warmup, lambda t: cosine(t, peak, end, steps - warmup, p))
 
-    return at
+    return Lasting(at, decay_steps)
 
 
 @schedule
@@ -90,13 +91,13 @@ def warmup_exponential_decay_schedule(
     def at(count):
         numbers = init_value, peak_value, warmup_steps, transition_steps, decay_rate, transition_begin, end_value
         count, start, peak, warmup, steps, rate, begin, end = alike(count, *numbers)
-        after = lambda t: exponential(elapsed(t, begin), peak, end, steps, rate, staircase)  # noqa: E731
+        after = lambda t: exponential(since(t, begin), peak, end, steps, rate, staircase)  # noqa: E731
         return _warmed(count, start, peak, warmup, after)
 
     return at
 
 
-@schedule
+@composition
 def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> ScheduleFn:
     """Warm restarts: one `warmup_cosine_decay_schedule` after another, given by a list of dicts of its arguments.
 
@@ -112,8 +113,5 @@ def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> ScheduleFn:
         )
     curves = tuple(warmup_cosine_decay_schedule(**x) for x in cycles)
 
-    def at(count):
-        lengths = alike(count, *(x["decay_steps"] for x in cycles[:-1]))[1:]
-        return joined(alike(count)[0], curves, tuple(accumulate(lengths)))
-
-    return at
+    ends = tuple(accumulate((x.length for x in curves), total))
+    return Lasting(lambda count: joined(count, curves, ends[:-1]), ends[-1])

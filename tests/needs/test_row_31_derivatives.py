@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Derivatives through the optimizer, as meta-learning takes them, are finite where gradients are zero."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx as gt
+import test_laws
+
+PARAMS = {"w": jnp.asarray([[1.0, -2.0, 0.5], [0.3, 0.0, -1.0]]), "b": jnp.asarray([0.5, -0.5, 2.0])}
+ZEROS = jax.tree.map(jnp.zeros_like, PARAMS)
+
+
+def after_two_steps(tx, gradients, params, **extra):
+    """Σ p² after two steps, the second with the gradients moved off by a little of themselves."""
+    state = tx.init(params)
+    for scale in (1.0, 0.5):
+        updates, state = tx.update(jax.tree.map(lambda g, scale=scale: g * scale, gradients), state, params, **extra)
+        params = jax.tree.map(jnp.add, params, updates)
+    return sum(jnp.sum(jnp.square(p)) for p in jax.tree.leaves(params))
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_in_optax_they_are_nan():
+    for tx in (optax.adam(0.1), optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))):
+        found = jax.grad(lambda g, tx=tx: after_two_steps(tx, g, PARAMS))(ZEROS)
+        assert all(np.isnan(x).all() for x in jax.tree.leaves(found))
+    rooted = optax.adam(0.1, eps_root=1e-8)
+    found = jax.grad(lambda g: after_two_steps(rooted, g, PARAMS))(ZEROS)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
+
+
+def derivatives(tx, **extra):
+    """By the gradients, the parameters, and the hyperparameters."""
+    leaves, treedef = jax.tree.flatten(tx)
+    numbers = [jnp.asarray(x, jnp.float32) for x in leaves]
+
+    def loss(gradients, params, numbers):
+        return after_two_steps(jax.tree.unflatten(treedef, numbers), gradients, params, **extra)
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(ZEROS, PARAMS, numbers)
+
+
+NAMES = ["adam", "adamw", "rmsprop", "adagrad", "clip_by_global_norm", "lamb", "lookahead", "reduce_on_plateau", "sam"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_finite(name):
+    _assert_finite(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in test_laws.COVERED if n not in NAMES])
+def test_finite_for_every_factory(name):
+    _assert_finite(name)
+
+
+def _assert_finite(name):
+    found = derivatives(test_laws.example(name), **test_laws.extra_arguments(name) | {"grad": ZEROS})
+    for path, x in jax.tree_util.tree_leaves_with_path(found):
+        assert np.isfinite(x).all(), f"{name}: {jax.tree_util.keystr(path)} is {x}"
+
+
+def test_the_derivative_is_right(x64):
+    """Against differences, away from zero."""
+    params = jax.tree.map(lambda p: p.astype(jnp.float64), PARAMS)
+    g = jax.tree.map(lambda p: 0.3 + jnp.abs(p), params)
+
+    def loss(rate):
+        return after_two_steps(gt.adam(rate), g, params)
+
+    rate, h = jnp.asarray(0.1), 1e-5
+    np.testing.assert_allclose(jax.grad(loss)(rate), (loss(rate + h) - loss(rate - h)) / (2 * h), rtol=1e-8)
