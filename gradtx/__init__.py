@@ -339,6 +339,8 @@ from gradtx.wrappers.freezing import freeze as freeze
 from gradtx.wrappers.freezing import join_frozen as join_frozen
 from gradtx.wrappers.freezing import selective_transform as selective_transform
 from gradtx.wrappers.freezing import split_frozen as split_frozen
+from gradtx.wrappers.grafting import GraftState as GraftState
+from gradtx.wrappers.grafting import graft as graft
 from gradtx.wrappers.guard import GuardState as GuardState
 from gradtx.wrappers.guard import guard as guard
 from gradtx.wrappers.guard_rules import GuardedStep as GuardedStep

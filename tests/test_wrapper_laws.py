@@ -58,6 +58,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "conditionally_transform": lambda tx: gradtx.conditionally_transform(tx, every_second),
     "dynamic_loss_scale": lambda tx: gradtx.dynamic_loss_scale(tx, 1024.0, 2),
     "flatten": lambda tx: gradtx.flatten(tx),
+    "graft": lambda tx: gradtx.graft(gradtx.sign_sgd(1.0), tx),
     "guard": lambda tx: gradtx.guard(tx, gradtx.norm_spike(4, warmup=2)),
     "lookahead": lambda tx: gradtx.lookahead(tx, 2, 0.8),
     "low_rank": lambda tx: gradtx.low_rank(tx, 1, method="completed"),
@@ -97,7 +98,7 @@ def nested(i: int) -> Any:
 
 
 def test_every_wrapper_is_here():
-    inner = {"inner", "base_optimizer", "fast_optimizer", "optimizer", "opt", "transforms", "transformations"}
+    inner = {"inner", "base_optimizer", "fast_optimizer", "optimizer", "opt", "transforms", "transformations", "direction"}
 
     def takes_a_transformation(factory: Any) -> bool:
         return any(p.name in inner and p.default is p.empty for p in factory.signature.parameters.values())

@@ -122,7 +122,7 @@ def check_transformation(where: str, tx: Any) -> Any:
     """The object itself, or an error that says what it is instead of a transformation."""
     if is_transformation(tx):
         return tx
-    if hasattr(tx, "factory"):
+    if hasattr(tx, "factory") and not isinstance(tx, Value):
         raise TypeError(f"{where} must be a transformation, got the factory {tx.__name__}: call it, {tx.__name__}(...)")
     raise TypeError(f"{where} must be a transformation (an object with init and update), got {tx!r}")
 

@@ -1,10 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
 """Formulas of single stages: unit-wise clipping, centralization, constraints, sums of updates, compression."""
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 import gradtx as gt
 from support.formulas import case, whole_tree
+
+# The tools: they make visible, as updates, what functions return and what states publish.
+
+SIZES = np.array([1.0, 3.0, -0.5, 0.0])
+
+
+@gt.transformation
+def of_examples(limit: gt.Positive, kind: str) -> Any:
+    """Makes gradients of four examples of each gradient, and adds how many were clipped to their clipped sum."""
+
+    def clipped(g, p):
+        stacked = jax.tree.map(lambda g: jnp.stack([g * size for size in SIZES]), g)
+        if kind == "global":
+            sums, count = gt.per_example_global_norm_clip(stacked, limit)
+            counts = jax.tree.map(lambda g: count, g)
+        else:
+            sums, counts = gt.per_example_layer_norm_clip(stacked, limit, uniform=kind == "uniform")
+        return jax.tree.map(lambda s, c: s + 0.1 * c.astype(s.dtype), sums, counts)
+
+    return gt.stateless(clipped)
+
+
+@gt.transformation
+def in_the_model(scale: gt.Real) -> Any:
+    """The derivative of g x with x as the inputs of `scale_gradient`."""
+
+    def slope(g, p):
+        return jax.grad(lambda p: sum(jnp.sum(g[n] * x) for n, x in gt.scale_gradient(p, scale).items()))(p)
+
+    return gt.stateless(slope)
+
+
+def largest(updates):
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(u)) for u in jax.tree.leaves(updates)]))
+
+
+@gt.transformation
+def by_measurement(inner: Any) -> Any:
+    """g times what a monitor or snapshot of it publishes."""
+
+    def update(g, state, params=None, **extra):
+        u, state = inner.update(g, state, params)
+        (factor,) = gt.metrics(state).values()
+        return jax.tree.map(lambda u: factor * u, u), state
+
+    return gt.GradientTransformationExtraArgs(inner.init, update)
+
+
+# The formulas.
 
 UNITS = {0: None, 1: None, 2: (0,), 3: (0,), 4: (0, 1, 2)}
 """The axes of a unit-wise norm by the rank, for shapes without axes of length 1; None is all of them."""
@@ -87,9 +140,45 @@ def flattened_adam(rate, decay=0.0):
     return step
 
 
+def clipped_examples(rate, limit, kind):
+    @whole_tree
+    def step(ps, gs, s, t):
+        norms = {n: np.abs(SIZES) * np.sqrt(np.sum(g**2)) for n, g in gs.items()}
+        if kind == "global":
+            norms = dict.fromkeys(gs, np.sqrt(sum(norm**2 for norm in norms.values())))
+            limits = dict.fromkeys(gs, limit)
+        elif kind == "uniform":
+            limits = dict.fromkeys(gs, limit / np.sqrt(len(gs)))
+        else:
+            limits = {n: limit * np.sqrt(g.size / sum(g.size for g in gs.values())) for n, g in gs.items()}
+        new = {}
+        for n, g in gs.items():
+            clipped = [size * g * min(1, limits[n] / max(x, 1e-99)) for size, x in zip(SIZES, norms[n], strict=True)]
+            new[n] = ps[n] - rate * (sum(clipped) + 0.1 * np.sum(norms[n] > limits[n]))
+        return new
+
+    return step
+
+
+def measured(rate, decay=0.0, debias=False):
+    @whole_tree
+    def step(ps, gs, s, t):
+        s["m"] = decay * s.get("m", 0.0) + (1 - decay) * max(np.max(np.abs(g)) for g in gs.values())
+        factor = s["m"] / (1 - decay**t) if debias else s["m"]
+        return {n: p - rate * factor * gs[n] for n, p in ps.items()}
+
+    return step
+
+
 def descending(*stages):
     return gt.chain(*stages, gt.scale_by_lr(0.1))
 
+
+def slow(debias):
+    return gt.measure_with_ema(largest, 0.8, debias)
+
+
+KINDS = ("global", "uniform", "by size")
 
 CASES = [
     case(lambda: descending(gt.adaptive_grad_clip(0.05)), adaptive_clip(0.1, 0.05)),
@@ -125,4 +214,10 @@ CASES = [
         lambda: descending(gt.flatten(gt.chain(gt.scale_by_adam(), gt.clip_by_norm(1.0), gt.add_decayed_weights(0.2)))),
         flattened_adam(0.1, 0.2),
     ),
+    *(case(lambda k=k: descending(of_examples(0.7, k)), clipped_examples(0.1, 0.7, k)) for k in KINDS),
+    case(lambda: descending(in_the_model(0.3)), lambda p, g, s, t: p - 0.03 * g),
+    case(lambda: descending(by_measurement(gt.snapshot("m", largest))), measured(0.1)),
+    case(lambda: descending(by_measurement(gt.monitor({"m": largest}))), measured(0.1)),
+    case(lambda: descending(by_measurement(gt.monitor({"m": slow(True)}))), measured(0.1, 0.8, True)),
+    case(lambda: descending(by_measurement(gt.monitor({"m": slow(False)}))), measured(0.1, 0.8)),
 ]

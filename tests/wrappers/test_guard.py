@@ -252,6 +252,12 @@ def test_overruled_after_so_many_skips():
     assert_finite(found)
 
 
+@pytest.mark.parametrize("bound", [1, 3])
+def test_so_many_steps_are_left_out(bound):
+    tx = gt.guard(gt.sgd(0.1), gt.norm_spike(8, 3.0, warmup=2), max_consecutive_skips=bound)
+    assert norms_refused(tx, [1.0, 1.1, 1.0] + [50.0] * 6) == list(range(3, 3 + bound))
+
+
 def test_without_a_bound_it_refuses_for_ever():
     tx = gt.guard(gt.sgd(0.1), gt.norm_spike(8, 3.0, warmup=2), max_consecutive_skips=None)
     assert norms_refused(tx, [1.0, 1.1, 1.0] + [50.0] * 40) == list(range(3, 43))

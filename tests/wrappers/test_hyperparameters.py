@@ -44,6 +44,25 @@ def test_it_is_the_transformation(factory, rate):
     close(state.inner_state[0], plain_state[0])
 
 
+def layout(state):
+    return [(jax.tree_util.keystr(k), x.shape, x.dtype) for k, x in jax.tree_util.tree_leaves_with_path(state)]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("rate", [0.01, RATE])
+@pytest.mark.usefixtures("standard_promotion")
+def test_numbers_and_state_are_optaxs(rate, dtype):
+    with jax.enable_x64(dtype is jnp.float64):
+        params = jax.tree.map(lambda p: jnp.asarray(p, dtype), PARAMS)
+        ours, theirs = inject_hyperparams(gradtx.adamw)(rate), optax.inject_hyperparams(optax.adamw)(rate)
+        updates, state = run(ours, params=params, grads=params)
+        expected, their_state = run(theirs, params=params, grads=params)
+        assert layout(state) == layout(their_state)
+        tolerance = 2e-6 if dtype is jnp.float32 else 1e-7  # optax's schedules are in float32
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance), updates, expected)
+        assert ours.update(params, their_state, params)[1].count == 4
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The direction of one transformation with the size of another."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+
+PARAMS = {"w": jnp.ones((2, 2)), "b": jnp.ones(3), "none": None}
+GRADS = {"w": jnp.array([[1.0, -2.0], [0.5, 4.0]]), "b": jnp.array([0.1, 0.0, -3.0]), "none": None}
+
+
+def updates_of(tx):
+    return tx.update(GRADS, tx.init(PARAMS), PARAMS)[0]
+
+
+def norm(*arrays):
+    return np.sqrt(sum(np.sum(np.square(np.asarray(x, np.float64))) for x in arrays))
+
+
+def test_each_parameter_gets_the_norm_of_its_own_step():
+    u, d, m = map(updates_of, (gradtx.graft(gradtx.sign_sgd(7.0), gradtx.sgd(0.1)), gradtx.sign_sgd(1.0), gradtx.sgd(0.1)))
+    for n in ("w", "b"):
+        np.testing.assert_allclose(u[n], d[n] * norm(m[n]) / norm(d[n]), rtol=1e-6)
+    assert u["none"] is None
+
+
+def test_the_whole_tree_gets_one_factor():
+    u, d, m = (
+        updates_of(tx)
+        for tx in (gradtx.graft(gradtx.sign_sgd(7.0), gradtx.sgd(0.1), "tree"), gradtx.sign_sgd(1.0), gradtx.sgd(0.1))
+    )
+    factor = norm(m["w"], m["b"]) / norm(d["w"], d["b"])
+    for n in ("w", "b"):
+        np.testing.assert_allclose(u[n], d[n] * factor, rtol=1e-6)
+
+
+def test_both_remember():
+    tx = gradtx.graft(gradtx.scale_by_adam(), gradtx.trace(0.9))
+    _, state = tx.update(GRADS, tx.init(PARAMS), PARAMS)
+    assert int(state.direction_state.count) == 1
+    np.testing.assert_array_equal(state.magnitude_state.trace["w"], GRADS["w"])
+
+
+@pytest.mark.parametrize("scope", ["parameter", "tree"])
+def test_no_direction_is_no_step(scope):
+    tx = gradtx.graft(gradtx.scale(0.0), gradtx.sgd(0.1), scope)
+    for n in ("w", "b"):
+        np.testing.assert_array_equal(updates_of(tx)[n], np.zeros_like(GRADS[n]))
+
+
+def test_grafted_onto_itself_it_is_itself():
+    tx = gradtx.graft(gradtx.adam(0.1), gradtx.adam(0.1))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), updates_of(tx), updates_of(gradtx.adam(0.1)))
