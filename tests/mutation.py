@@ -124,10 +124,12 @@ def mutants(function: types.FunctionType):
 
 
 def modules_of(tx) -> set[str]:
-    """The modules of the factories that a transformation is made of."""
+    """The modules of the factories that a transformation is made of, and of functions among their arguments."""
     found, todo = set(), [tx]
     while todo:
         value = todo.pop()
+        if isinstance(value, types.FunctionType):
+            found.add(value.__module__)
         if not isinstance(value, Value) or value.factory is None:
             continue
         found.add(value.factory.module)

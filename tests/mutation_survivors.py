@@ -48,4 +48,12 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("wrappers/flattening.py", "return complex_dtype(wide) if any(jnp.iscomplexobj(x) for x in arrays) else wide"): (
         "float64 only has one dtype: tests/wrappers/test_flattening.py"
     ),
+    (
+        "transforms/monitoring.py",
+        "return complex_dtype(wide) if jnp.issubdtype(x.dtype, jnp.complexfloating) else wide",
+    ): "complex numbers: tests/transforms/test_monitoring.py",
+    (
+        "transforms/monitoring.py",
+        "return jax.tree.map(lambda x, o: x.astype(_wide_dtype(o) if widened else o.dtype), found, old)",
+    ): "float64 only has one dtype: tests/transforms/test_monitoring.py",
 }

@@ -24,10 +24,11 @@ def test_setting_the_count_of_optax_spoils_its_bias_correction():
     """The usual way to go back in a schedule, which resets the age of Adam's averages with it."""
     tx = optax.adam(optax.linear_schedule(0.1, 0.0, 1000))
     with jax.numpy_dtype_promotion("standard"):
-        before, state = run(tx, 50)
+        _, state = run(tx, 50)
         state = optax.tree_utils.tree_set(state, count=jnp.zeros([], jnp.int32))
         after, _ = run(tx, 1, state)
-    assert np.all(np.abs(after["w"]) > 1.5 * np.abs(before["w"]))
+    # With constant gradients no step of Adam is longer than the rate.
+    assert np.all(np.abs(after["w"]) > 1.4 * 0.1)
 
 
 def test_restart_goes_back_in_the_schedule_only():
