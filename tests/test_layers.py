@@ -166,7 +166,9 @@ def test_init_files_only_re_export(path: Path):
 
 
 def test_no_file_is_too_long():
-    lengths = {named(p): len(p.read_text().splitlines()) for p in PACKAGE.rglob("*.py")}
+    # An __init__ is a list of names, which nobody reads from top to bottom.
+    files = [p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py"]
+    lengths = {named(p): len(p.read_text().splitlines()) for p in files}
     assert {name: n for name, n in lengths.items() if n > LONGEST_FILE} == {}
 
 
