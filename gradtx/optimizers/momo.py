@@ -37,6 +37,22 @@ class MomoAdamState(NamedTuple):
     count: jax.Array
 
 
+# In Optax's layout one count is the age of the averages and the step of a schedule: where there is one, `restart` moves
+# both.
+
+
+class ScheduledMomoState(MomoState):
+    """`MomoState` where the learning rate is a schedule."""
+
+    counts_from = {"count": 0}
+
+
+class ScheduledMomoAdamState(MomoAdamState):
+    """`MomoAdamState` where the learning rate is a schedule."""
+
+    counts_from = {"count": 0}
+
+
 def _momo(
     name: str,
     init: Callable,
@@ -131,7 +147,7 @@ def momo(
     return _momo(
         "momo",
         zeros_like,
-        MomoState,
+        ScheduledMomoState if callable(learning_rate) else MomoState,
         average,
         lambda g, second, t: (1.0, second),
         lambda t: 1.0,
@@ -173,7 +189,7 @@ def momo_adam(
     return _momo(
         "momo_adam",
         lambda p: (zeros_like(p), zeros_like(p, real=True)),
-        MomoAdamState,
+        ScheduledMomoAdamState if callable(learning_rate) else MomoAdamState,
         lambda old, new, t: ema(old, new, b1),
         denominator,
         lambda t: one_minus_power(b1, t),

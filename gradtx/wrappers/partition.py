@@ -22,12 +22,12 @@ from gradtx.wrappers.prefixes import Rows, is_function, rows
 class PartitionState(NamedTuple):
     """The state of each group by its label, with `MaskedNode` in the place of the other groups' parameters."""
 
-    inner_states: Mapping[Hashable, MaskedState]
+    inner_states: Mapping[Any, MaskedState]
 
 
 @transformation
 def partition(
-    transforms: Mapping[Hashable, Any],
+    transforms: Mapping[Any, Any],
     param_labels: Any | Callable[[Params], Any],
     *,
     mask_compatible_extra_args: bool = False,

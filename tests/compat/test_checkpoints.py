@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run changes libraries in its middle: what optax saved gradtx restores, and the other way round."""
+
+import functools
+import operator
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint
+import pytest
+
+import gradtx
+import parity
+from support import problems
+
+STEPS = 20
+CALLS = [c for c in parity.CALLS if c.float32]
+IDS = [f"{i}-{c.name}" for i, c in enumerate(CALLS)]
+
+
+def through_flax(state, target, folder):
+    """What optax's users write with flax: msgpack of nested dictionaries."""
+    return flax.serialization.from_bytes(target, flax.serialization.to_bytes(state))
+
+
+def through_orbax(state, target, folder):
+    with orbax.checkpoint.StandardCheckpointer() as saver:
+        saver.save(folder / "state", state)
+        saver.wait_until_finished()
+        return saver.restore(folder / "state", jax.tree.map(jnp.zeros_like, target))
+
+
+SAVERS = {"flax": through_flax, "orbax": through_orbax}
+
+
+def libraries(call):
+    """The same call in gradtx and in optax."""
+    ours = getattr(gradtx, call.name)(*call.args, **call.kwargs)
+    return ours, operator.attrgetter(call.at or call.name)(optax)(*call.args, **call.kwargs)
+
+
+@functools.cache
+def gradients():
+    rng = np.random.default_rng(1)
+    return [jax.tree.map(lambda p: jnp.float32(rng.normal(size=p.shape)), problems.start()) for _ in range(2 * STEPS)]
+
+
+def run(call, tx, params, state, steps):
+    update = jax.jit(tx.update)
+    for i in steps:
+        extra = call.extra(params) if call.extra else {}
+        updates, state = update(gradients()[i], state, params, **extra)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("saver", SAVERS)
+@pytest.mark.parametrize("direction", ["optax to gradtx", "gradtx to optax"])
+@pytest.mark.parametrize("call", CALLS, ids=IDS)
+@pytest.mark.usefixtures("standard_promotion")
+def test_training_goes_on_as_if_nothing_had_happened(call, direction, saver, tmp_path):
+    ours, theirs = libraries(call)
+    first, second = (theirs, ours) if direction == "optax to gradtx" else (ours, theirs)
+    start = jax.tree.map(jnp.float32, problems.start())
+    params, saved = run(call, first, start, first.init(start), range(STEPS))
+    state = SAVERS[saver](saved, second.init(start), tmp_path)
+    params, _ = run(call, second, params, state, range(STEPS, 2 * STEPS))
+    wanted, _ = run(call, theirs, start, theirs.init(start), range(2 * STEPS))
+    tolerance = max(1e-6, call.float32)
+    for n, p in params.items():
+        np.testing.assert_allclose(p, wanted[n], rtol=tolerance, atol=tolerance * max(1, np.abs(wanted[n]).max()))
