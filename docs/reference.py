@@ -2,8 +2,9 @@
 """Writes the API reference out of the `__init__.py` files, so that a new public name is documented by being exported.
 
 In a page, a line `@names gradtx.transforms` becomes the public names that are defined in that module or package, a
-section for each module, headed by the first line of its docstring. They are the names in `gradtx/__init__.py`; for a
-part that has none there, what its own `__init__.py` exports, or all of the module. A name on no page is a warning.
+section for each module, headed by the first line of its docstring. They are the names in `gradtx/__init__.py` and what
+the `__init__.py` of the package exports besides, under its own name; of a module that has none there, everything. A
+name on no page is a warning.
 """
 
 import ast
@@ -41,10 +42,13 @@ def section(match: re.Match) -> str:
     written.update(name for _, name in found)
     if not found and not (ROOT / Path(*asked.split("."))).is_dir():
         return f"{heading(asked)}\n\n::: {asked}"
-    home = "gradtx" if found else asked
+    flat = {name for _, name in found}
+    is_package = (ROOT / Path(*asked.split("."))).is_dir()
+    own = [(m, n) for m, n in exports(asked) if n not in flat] if is_package else []
     lines = []
-    for module, pairs in groupby(found or exports(asked), key=lambda pair: pair[0]):
-        lines += [heading(module), *(f"::: {home}.{name}" for _, name in pairs)]
+    for module, pairs in groupby(sorted([*found, *own]), key=lambda pair: pair[0]):
+        names = (f"::: {'gradtx' if name in flat else asked}.{name}" for _, name in pairs)
+        lines += [heading(module), *names]
     return "\n\n".join(lines)
 
 

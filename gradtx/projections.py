@@ -115,19 +115,19 @@ def projection_halfspace(x: Any, a: Any, b: Any) -> Any:
 
 def _simplex(x: jax.Array, scale: jax.Array) -> jax.Array:
     # The projection does not change with a shift, so the largest number becomes 0, and what is more than `scale`
-    # below it has no part in the result: the sums are of small numbers even for infinite ones.
+    # below it has no part in the result: the sums are of small numbers, even if some are infinite.
     top = jax.lax.stop_gradient(jnp.max(x))
-    x = jnp.where(x == top, x - jax.lax.stop_gradient(x), x - top)
+    x = jnp.where(jnp.isfinite(top), x - top, jnp.where(x == top, 0, -scale))
     fixed, s = jax.lax.stop_gradient((jnp.maximum(x, -scale), scale))
     decreasing = -jnp.sort(-fixed)
     ranks = jnp.arange(1, x.size + 1, dtype=x.dtype)
     shifts = (jnp.cumsum(decreasing) - s) / ranks
     shift = shifts[jnp.sum(decreasing > shifts) - 1] if x.size > 1 else -s
     # Once the support is known, the result is linear in x and scale, and so are the derivatives.
-    support = (fixed > shift) | (fixed == 0)
+    support = (fixed > shift) | (x == 0)
     shift = (jnp.sum(jnp.where(support, x, 0)) - scale) / jnp.sum(support).astype(x.dtype)
     found = jnp.where(support, x, 0) - shift
-    return jnp.where(support & (found > 0), found, 0)
+    return jnp.where(jnp.isnan(top), top, jnp.where(support & (found > 0), found, 0))
 
 
 def _l1_sphere(x: jax.Array, scale: jax.Array) -> jax.Array:
@@ -144,15 +144,23 @@ def _l2(where: str, tree: Any, scale: Any, choose: Callable) -> Any:
     wide = widen(leaves, compute_dtype(*map(jnp.asarray, leaves)))
     s = jnp.asarray(scale, compute_dtype(*wide))
     # Squares of numbers between 0 and 1 neither overflow nor all vanish. The result does not depend on the divisor.
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in wide]))
-    largest = jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1))
+    divided = _divider(wide)
     with promotion(*wide):
-        small = [x / largest for x in wide]
+        small = [divided(x) for x in wide]
         norm = safe_sqrt(sum((jnp.sum(abs_sq(x)) for x in small), start=jnp.zeros_like(s)))
-        inside = norm <= s / largest
-        on = [jnp.where(norm > 0, s * safe_divide(x, norm), s / np.sqrt(size).item()) for x in small]
+        inside = norm <= divided(s)
+        on = [jnp.where(norm == 0, s / np.sqrt(size).item(), s * safe_divide(x, norm)) for x in small]
         new = [choose(x, inside, y) for x, y in zip(wide, on, strict=True)]
     return jax.tree.unflatten(treedef, [_stored(y, x) for y, x in zip(new, leaves, strict=True)])
+
+
+def _divider(leaves: list[jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """Division by the largest magnitude, which counts as a constant; by 1 if that is 0."""
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in leaves]))
+    largest = jax.lax.stop_gradient(jnp.where(largest == 0, 1, largest))
+    # The reciprocal of a number near the largest of its dtype would be flushed to 0.
+    factor = jnp.where(largest > 1, 1 / 16, 16).astype(largest.dtype)
+    return lambda x: x * factor / (largest * factor)
 
 
 def _along(where: str, x: Any, a: Any, b: Any, move: Callable) -> Any:
@@ -169,12 +177,11 @@ def _along(where: str, x: Any, a: Any, b: Any, move: Callable) -> Any:
     if not live:
         return x
     # The set is the same for a multiple of (a, b): with numbers between 0 and 1, ‖a‖² does not underflow.
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(y), initial=0) for y in normal]))
-    largest = jax.lax.stop_gradient(jnp.where(largest > 0, largest, 1))
-    normal = [y / largest for y in normal]
+    divided = _divider(normal)
+    normal = [divided(y) for y in normal]
     product = sum((jnp.sum(p * q) for p, q in zip(normal, xs, strict=True)), start=jnp.zeros([], dtype))
     square = sum((jnp.sum(q * q) for q in normal), start=jnp.zeros([], dtype))
-    excess = safe_divide(product - b / largest, square)
+    excess = safe_divide(product - divided(b), square)
     for i, p, q in zip(live, xs, normal, strict=True):
         leaves[i] = _stored(move(p, q, excess), leaves[i])
     return jax.tree.unflatten(treedef, leaves)

@@ -48,6 +48,18 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("wrappers/flattening.py", "return complex_dtype(wide) if any(jnp.iscomplexobj(x) for x in arrays) else wide"): (
         "float64 only has one dtype: tests/wrappers/test_flattening.py"
     ),
+    ("wrappers/accumulation.py", "new = new if isinstance(new, jax.Array) else jnp.asarray(new)"): (
+        "whatever a report is, an array is what it becomes"
+    ),
+    ("wrappers/accumulation.py", "return new if new.dtype == old.dtype else new.astype(old.dtype)"): (
+        "float64 only has one dtype: tests/wrappers/test_accumulation_in_jax.py"
+    ),
+    ("wrappers/accumulation.py", 'shape = "" if value is None else f", a scalar, got shape {jnp.shape(value)}"'): (
+        "the text of an error: tests/wrappers/test_accumulation.py"
+    ),
+    ("wrappers/accumulation.py", "number = x.astype(jnp.int32) if x.dtype == bool else x"): (
+        "on several devices: tests/wrappers/test_accumulation_in_jax.py"
+    ),
     (
         "transforms/monitoring.py",
         "return complex_dtype(wide) if jnp.issubdtype(x.dtype, jnp.complexfloating) else wide",

@@ -65,7 +65,7 @@ def modules() -> list[Path]:
 
 
 def part_of(path: Path) -> str:
-    """The row entry that a module belongs to: `gradtx/core/lift.py` is of core, `gradtx/tree.py` of tree."""
+    """The row entry that a module belongs to: `gradtx/core/lift.py` is of core, `gradtx/inspect.py` of inspect."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -134,6 +134,10 @@ def test_imports_go_down(path: Path):
         ("core", "import optax", "imports optax, which users need not have installed"),
         ("inspect", "import rich", "imports rich, which users need not have installed"),
         ("inspect", "def f():\n    import rich.table", None),
+        ("compat", "import optax", "imports optax, which users need not have installed"),
+        ("compat", "def f():\n    import optax", None),
+        ("compat", "from gradtx.compat.optax import tree as tree", None),
+        ("plot", "from gradtx.compat import as_optax", "plot imports gradtx.compat.as_optax, which is not below it"),
         ("plot", "import matplotlib.pyplot as plt", None),
         ("inspect", "def f():\n    import matplotlib", "imports matplotlib, which users need not have installed"),
     ],
@@ -182,6 +186,7 @@ def test_importing_is_light():
     script = """
 import sys
 import gradtx
+import gradtx.compat.optax
 import jax
 heavy = {"optax", "flax", "equinox", "matplotlib", "rich", "sklearn"} & set(sys.modules)
 assert not heavy, f"importing gradtx imports {sorted(heavy)}"

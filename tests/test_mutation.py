@@ -21,10 +21,7 @@ def test_every_mutant_of_one_rule_is_noticed():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "file", ["optimizers/rmsprop", "optimizers/adagrad", "transforms/momentum", "transforms/clipping"]
-)
-def test_every_mutant_of_these_rules_is_noticed(file):
-    """The whole set takes long: run the script without arguments."""
-    result = run("--only", file)
+def test_every_mutant_of_a_sample_of_all_rules_is_noticed():
+    """The whole set takes ten minutes: run the script without arguments. Any change of a rule shifts the sample."""
+    result = run("--every", "7")
     assert result.returncode == 0, result.stdout + result.stderr

@@ -109,12 +109,14 @@ def test_every_wrapper_is_here():
     assert wrappers - recipes == set(WRAPPERS)
 
 
+@pytest.mark.slow
 @each_wrapper
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_contract_around_an_optimizer(name: str, optimizer: str):
     check_contract(WRAPPERS[name](OPTIMIZERS[optimizer]), PARAMS, value=jnp.asarray(1.5, jnp.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("i", range(len(NAMES)))
 def test_contract_three_deep(i: int):
     check_contract(nested(i), PARAMS, value=jnp.asarray(1.5, jnp.float32))
@@ -140,6 +142,7 @@ def alone(i: int) -> Any:
     return jax.jit(lambda p, g: trained(nested(i), p, g))(PARAMS, GRADIENTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("i", range(len(NAMES)))
 def test_a_population_under_vmap_is_its_members(i: int):
     sizes = jnp.asarray([1.0, 0.5], jnp.float32)
@@ -148,6 +151,7 @@ def test_a_population_under_vmap_is_its_members(i: int):
     assert_close(jax.tree.map(lambda x: x[0], found), alone(i))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("i", range(len(NAMES)))
 def test_replicated_in_shard_map_it_is_the_same(i: int):
     mesh = jax.make_mesh((8,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))

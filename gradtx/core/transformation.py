@@ -23,6 +23,7 @@ class GradientTransformation(Value):
     """
 
     __slots__ = ("_init", "_update", "_inner", "_rule", "_parts", "_needs")
+    _fields = ("init", "update")  # clients read the fields of the named tuple that Optax has here
 
     def __init__(
         self,

@@ -77,7 +77,7 @@ def wolfe_search(
     increase_factor: Any,
     precision: Any,
 ) -> Found:
-    """Brackets a step that satisfies the conditions, then narrows the bracket (Nocedal and Wright, algorithms 3.5, 3.6).
+    """Brackets a step that satisfies the conditions, then narrows it (Nocedal and Wright, algorithms 3.5 and 3.6).
 
     The trials are those of Moré and Thuente: minimizers of cubics and parabolas through what is known, kept away from
     the ends. A value that is not finite is the end of the bracket that is to be left. If no step is accepted, the best
@@ -111,7 +111,7 @@ def wolfe_search(
 
         low = _where(rising & ~accepted, s.low, at)
         high = _where(rising, _bare(at), _where(passed, _bare(s.low), s.high))
-        width = jnp.abs(high.step - low.step)
+        width = jnp.where(bracketed, jnp.abs(high.step - low.step), jnp.inf)
         wide = s.bracketed & (width > 0.66 * s.width)
         trial = jnp.where(
             bracketed,

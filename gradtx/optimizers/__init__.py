@@ -90,6 +90,9 @@ from gradtx.optimizers.laprop import laprop as laprop
 from gradtx.optimizers.laprop import scale_by_laprop as scale_by_laprop
 from gradtx.optimizers.lars import lars as lars
 from gradtx.optimizers.lars import scale_by_lars as scale_by_lars
+from gradtx.optimizers.lbfgs import ScaleByLBFGSState as ScaleByLBFGSState
+from gradtx.optimizers.lbfgs import lbfgs as lbfgs
+from gradtx.optimizers.lbfgs import scale_by_lbfgs as scale_by_lbfgs
 from gradtx.optimizers.lion import ScaleByLionState as ScaleByLionState
 from gradtx.optimizers.lion import lion as lion
 from gradtx.optimizers.lion import scale_by_lion as scale_by_lion

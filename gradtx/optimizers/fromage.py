@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fromage: steps relative to the norm of the parameter, and a shrinkage that keeps that norm from growing."""
 
+from collections.abc import Callable
 from typing import Any
 
-from gradtx.core.factory import per_parameter, transformation
+from gradtx.core.combine import chain
+from gradtx.core.factory import transformation
 from gradtx.core.ranges import NonNegative
 from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.types import ScalarOrSchedule
-from gradtx.numerics.norms import l2_norm, trust_ratio
+from gradtx.transforms.norms import scale_by_trust_ratio
+from gradtx.transforms.scaling import scale_by_lr
+from gradtx.transforms.weight_decay import decay_weights
 
 
 @transformation
@@ -19,18 +23,22 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: NonNegative = 1e-6) -> Gr
 
     Reference: Bernstein et al. 2020, arXiv:2002.03432, algorithm 1.
     """
+    return chain(
+        scale_by_trust_ratio(min_norm),
+        scale_by_lr(_at(learning_rate, lambda rate: rate * _shrinkage(rate))),
+        decay_weights(_at(learning_rate, _loss)),
+    )
 
-    rate: Any = learning_rate  # a number by the time that it is used
 
-    def shared(t, total):
-        square = rate**2
-        shrinkage = (1 + square) ** -0.5
-        # shrinkage - 1, without the cancellation that would leave nothing of it for small rates.
-        return shrinkage, -square * shrinkage / (1 + 1 / shrinkage)
+def _at(learning_rate: Any, f: Callable) -> Any:
+    return (lambda count: f(learning_rate(count))) if callable(learning_rate) else f(learning_rate)
 
-    def update(g, slots, p, t, common):
-        shrinkage, less_one = common
-        ratio = trust_ratio(l2_norm(p, min_norm), l2_norm(g, min_norm))
-        return less_one * p - shrinkage * rate * ratio * g, slots
 
-    return per_parameter(None, update, shared=shared, needs_params=True)
+def _shrinkage(rate: Any) -> Any:
+    return (1 + rate**2) ** -0.5
+
+
+def _loss(rate: Any) -> Any:
+    """1 - shrinkage, without the cancellation that would leave nothing of it for small rates."""
+    shrinkage = _shrinkage(rate)
+    return rate**2 * shrinkage / (1 + 1 / shrinkage)

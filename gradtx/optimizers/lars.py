@@ -15,7 +15,8 @@ from gradtx.numerics.norms import l2_norm, trust_ratio
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_lr
 from gradtx.transforms.weight_decay import add_decayed_weights
-from gradtx.wrappers.masked import masked
+from gradtx.wrappers.masked import MaskedState, masked
+from gradtx.wrappers.repacking import repack_state
 
 Mask = Any | Callable[[Params], Any]
 
@@ -70,13 +71,22 @@ def lars(
 
     both = scale_by_lars(weight_decay, trust_coefficient, eps)
     ratio_only = scale_by_lars(0.0, trust_coefficient, eps)
-    # Four stages, as in Optax, so that the velocity stays where its checkpoints have it.
+    ratios = chain(
+        masked(both, where(lambda decay, ratio: decay & ratio)),
+        masked(ratio_only, where(lambda decay, ratio: ratio & (decay ^ True))),
+    )
+    # Four stages with Optax's states, so that its checkpoints fit.
     return chain(
         masked(add_decayed_weights(weight_decay), where(lambda decay, ratio: decay & (ratio ^ True))),
-        chain(
-            masked(both, where(lambda decay, ratio: decay & ratio)),
-            masked(ratio_only, where(lambda decay, ratio: ratio & (decay ^ True))),
-        ),
+        ratios if callable(weight_decay) else repack_state(ratios, _one, _two),
         scale_by_lr(learning_rate),
         trace(momentum, nesterov),
     )
+
+
+def _one(state: Any) -> MaskedState:
+    return state[0]
+
+
+def _two(state: Any) -> tuple:
+    return state, state

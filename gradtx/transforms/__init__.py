@@ -15,6 +15,9 @@ from gradtx.transforms.averaging import LawaState as LawaState
 from gradtx.transforms.averaging import ParamsEmaState as ParamsEmaState
 from gradtx.transforms.averaging import lawa as lawa
 from gradtx.transforms.averaging import params_ema as params_ema
+from gradtx.transforms.backtracking import BacktrackingLinesearchInfo as BacktrackingLinesearchInfo
+from gradtx.transforms.backtracking import ScaleByBacktrackingLinesearchState as ScaleByBacktrackingLinesearchState
+from gradtx.transforms.backtracking import scale_by_backtracking_linesearch as scale_by_backtracking_linesearch
 from gradtx.transforms.centralization import centralize as centralize
 from gradtx.transforms.clipping import clip as clip
 from gradtx.transforms.clipping import clip_by_block_rms as clip_by_block_rms
@@ -38,6 +41,10 @@ from gradtx.transforms.gradient_scaling import scale_gradient as scale_gradient
 from gradtx.transforms.hessian_diagonal import HutchinsonState as HutchinsonState
 from gradtx.transforms.hessian_diagonal import gauss_newton_bartlett as gauss_newton_bartlett
 from gradtx.transforms.hessian_diagonal import hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian
+from gradtx.transforms.linesearch import ScaleByZoomLinesearchState as ScaleByZoomLinesearchState
+from gradtx.transforms.linesearch import ZoomLinesearchInfo as ZoomLinesearchInfo
+from gradtx.transforms.linesearch import scale_by_zoom_linesearch as scale_by_zoom_linesearch
+from gradtx.transforms.linesearch import value_and_grad_from_state as value_and_grad_from_state
 from gradtx.transforms.momentum import ScaleByMomentumState as ScaleByMomentumState
 from gradtx.transforms.momentum import TraceState as TraceState
 from gradtx.transforms.momentum import scale_by_momentum as scale_by_momentum

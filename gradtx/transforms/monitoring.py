@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.counts import safe_increment
-from gradtx.core.dtypes import complex_dtype, compute_dtype
+from gradtx.core.dtypes import complex_dtype, compute_dtype, promotion, widen
 from gradtx.core.factory import transformation
 from gradtx.core.ranges import Decay, DType
 from gradtx.core.transformation import GradientTransformationExtraArgs, is_transformation, with_extra_args_support
@@ -20,7 +20,6 @@ from gradtx.core.trees import check_state, is_hole
 from gradtx.core.types import EmptyState, OptState, Params, Updates
 from gradtx.numerics import moments
 from gradtx.transforms.ema import EmaState
-from gradtx.tree import bias_correction
 
 Measure = Callable[[Updates], Any]
 
@@ -125,7 +124,7 @@ def measure_with_ema(
 
     def init(params: Params) -> tuple[EmptyState, EmaState]:
         shapes = jax.eval_shape(measure, params)
-        zeros = jax.tree.map(lambda x: moments.zeros_like(_zeros(x), accumulator_dtype), shapes)
+        zeros = jax.tree.map(lambda x: moments.zeros_like(_float_zeros(x), accumulator_dtype), shapes)
         return EmptyState(), EmaState(jnp.zeros([], jnp.int32), zeros)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Any, OptState]:
@@ -135,12 +134,17 @@ def measure_with_ema(
 
         def averaged(m: jax.Array, x: jax.Array) -> jax.Array:
             old = m.astype(x.dtype)
-            return jnp.where(finite, moments.ema(old, x, decay), old).astype(m.dtype)
+            with promotion(x):
+                return jnp.where(finite, moments.ema(old, x, decay), old).astype(m.dtype)
 
-        m = jax.tree.map(averaged, average.ema, found)
+        def corrected(m: jax.Array) -> jax.Array:
+            dtype = compute_dtype(m)
+            with promotion(m):
+                return widen(m, dtype) / moments.one_minus_power(decay, jnp.maximum(count, 1).astype(dtype))
+
         count = jnp.where(finite, safe_increment(average.count), average.count)
-        shown = bias_correction(m, decay, jnp.maximum(count, 1)) if debias else m
-        return shown, (empty, EmaState(count, m))
+        m = jax.tree.map(averaged, average.ema, found)
+        return jax.tree.map(corrected, m) if debias else m, (empty, EmaState(count, m))
 
     return GradientTransformationExtraArgs(init, update)
 
@@ -184,6 +188,11 @@ def _blank(tx: GradientTransformationExtraArgs, params: Params) -> Any:
 
 def _zeros(x: jax.ShapeDtypeStruct) -> jax.Array:
     return jnp.zeros(x.shape, _wide_dtype(x))
+
+
+def _float_zeros(x: jax.ShapeDtypeStruct) -> jax.Array:
+    """Zeros for an average, which whole numbers have too."""
+    return _zeros(x if jnp.issubdtype(x.dtype, jnp.inexact) else jax.ShapeDtypeStruct(x.shape, jnp.float32))
 
 
 def _wide_dtype(x: Any) -> Any:

@@ -55,6 +55,7 @@ from gradtx.wrappers.recording import record_metrics as record_metrics
 from gradtx.wrappers.repacking import repack_state as repack_state
 from gradtx.wrappers.reset_every import ResetEveryState as ResetEveryState
 from gradtx.wrappers.reset_every import reset_every as reset_every
+from gradtx.wrappers.sam import GSAMState as GSAMState
 from gradtx.wrappers.sam import SAMState as SAMState
 from gradtx.wrappers.sam import sam as sam
 from gradtx.wrappers.schedule_free import ScheduleFreeAveragingState as ScheduleFreeAveragingState

@@ -28,16 +28,12 @@ from gradtx.numerics.safe import safe_divide
 
 
 class SAMState(NamedTuple):
-    """Steps since the optimizer's last, both states, and the parameters and gradients before the ascent.
-
-    The parameters are None in opaque mode; the gradients are None there and without `alpha`.
-    """
+    """Steps since the optimizer's last, both states, and the parameters before the ascent (None in opaque mode)."""
 
     steps_since_sync: jax.Array
     opt_state: OptState
     adv_state: OptState
     cache: Params | None
-    gradients: Updates | None = None
 
     def eval_params(self, params: Params) -> Params:
         """The parameters, without the ascent that may be under way."""
@@ -45,6 +41,18 @@ class SAMState(NamedTuple):
             away = self.steps_since_sync > 0
             params = eval_from(lambda p, held: jnp.where(away, held, p), params, self.cache)
         return eval_params(self.opt_state, params)
+
+
+class GSAMState(NamedTuple):
+    """The same with the gradients before the ascent, which GSAM compares with the last ones."""
+
+    steps_since_sync: jax.Array
+    opt_state: OptState
+    adv_state: OptState
+    cache: Params
+    gradients: Updates
+
+    eval_params = SAMState.eval_params
 
 
 class _Clean(NamedTuple):
@@ -107,19 +115,20 @@ def sam(
     """
     descent = with_extra_args_support(check_transformation("sam: optimizer", optimizer))
     ascent = with_extra_args_support(check_transformation("sam: adv_optimizer", adv_optimizer))
+    holds_gradients = alpha is not None and not opaque_mode
 
-    def init(params: Params) -> SAMState:
+    def init(params: Params) -> SAMState | GSAMState:
         cache = None if opaque_mode else jax.tree.map(jnp.array, params)
-        held = None if opaque_mode or alpha is None else jax.tree.map(_wide_zeros, params)
-        return SAMState(jnp.zeros([], jnp.int32), descent.init(params), ascent.init(params), cache, held)
+        state = SAMState(jnp.zeros([], jnp.int32), descent.init(params), ascent.init(params), cache)
+        return GSAMState(*state, jax.tree.map(_wide_zeros, params)) if holds_gradients else state
 
     def climb(g: Updates, adv_state: OptState, q: Params, extra: dict) -> tuple[Updates, OptState]:
         down, adv_state = ascent.update(g, adv_state, q, **extra)
         return _map(lambda u: -u, q, down), adv_state
 
     def fall(
-        g: Updates, start: Updates, state: SAMState, adv_state: OptState, p: Params, extra: dict
-    ) -> tuple[Updates, SAMState]:
+        g: Updates, start: Updates, state: Any, adv_state: OptState, p: Params, extra: dict
+    ) -> tuple[Updates, Any]:
         if batch_axis_name is not None:
             g, start = jax.lax.pmean((g, start), batch_axis_name)
         if alpha is not None:
@@ -128,7 +137,7 @@ def sam(
         adv_state = ascent.init(apply_updates(p, updates)) if reset_state else adv_state
         return updates, state._replace(opt_state=opt_state, adv_state=adv_state)
 
-    def round_by_round(g: Updates, state: SAMState, params: Params, extra: dict) -> tuple[Updates, SAMState]:
+    def round_by_round(g: Updates, state: Any, params: Params, extra: dict) -> tuple[Updates, Any]:
         grad_fn: Callable | None = extra.pop("grad_fn", None)
         if grad_fn is None:
             raise ValueError("sam: opaque_mode=True needs grad_fn: call update(updates, state, params, grad_fn=...)")
@@ -139,26 +148,26 @@ def sam(
             g = _where_given(grad_fn(q, i), g)
         return fall(g, start, state, adv_state, params, extra)
 
-    def step_by_step(g: Updates, state: SAMState, params: Params, extra: dict) -> tuple[Updates, SAMState]:
+    def step_by_step(g: Updates, state: Any, params: Params, extra: dict) -> tuple[Updates, Any]:
         start = state.steps_since_sync == 0
         cache = jax.tree.map(lambda held, p: jnp.where(start, p, held), state.cache, params)
         state = state._replace(cache=cache)
-        if alpha is not None:
+        if holds_gradients:
             state = state._replace(gradients=_latest(g, state.gradients, start))
 
-        def up() -> tuple[Updates, SAMState]:
+        def up() -> tuple[Updates, Any]:
             updates, adv_state = climb(g, state.adv_state, params, extra)
             return updates, state._replace(steps_since_sync=safe_increment(state.steps_since_sync), adv_state=adv_state)
 
-        def down() -> tuple[Updates, SAMState]:
-            updates, new = fall(g, state.gradients, state, state.adv_state, cache, extra)
+        def down() -> tuple[Updates, Any]:
+            updates, new = fall(g, getattr(state, "gradients", None), state, state.adv_state, cache, extra)
             back = _map(lambda u, p, held: (held - p) + u, params, updates, params, cache)
             return back, new._replace(steps_since_sync=jnp.zeros([], jnp.int32))
 
         return branch(state.steps_since_sync == sync_period - 1, down, up)
 
-    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, SAMState]:
-        check_state("sam", state, SAMState)
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, Any]:
+        check_state("sam", state, GSAMState if holds_gradients else SAMState)
         if params is None:
             raise ValueError("sam: update needs the parameters: call update(updates, state, params)")
         return (round_by_round if opaque_mode else step_by_step)(updates, state, params, extra)

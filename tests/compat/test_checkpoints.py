@@ -18,6 +18,7 @@ from support import problems
 
 STEPS = 20
 CALLS = [c for c in parity.CALLS if c.float32]
+TYPED_KEYS = {"add_noise", "noisy_sgd"}
 IDS = [f"{i}-{c.name}" for i, c in enumerate(CALLS)]
 
 
@@ -63,6 +64,8 @@ def run(call, tx, params, state, steps):
 @pytest.mark.parametrize("call", CALLS, ids=IDS)
 @pytest.mark.usefixtures("standard_promotion")
 def test_training_goes_on_as_if_nothing_had_happened(call, direction, saver, tmp_path):
+    if saver == "flax" and call.name in TYPED_KEYS:
+        pytest.skip("flax.serialization cannot write random keys, optax's either")
     ours, theirs = libraries(call)
     first, second = (theirs, ours) if direction == "optax to gradtx" else (ours, theirs)
     start = jax.tree.map(jnp.float32, problems.start())

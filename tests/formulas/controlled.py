@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradtx as gt
-from formulas.averaging import ascent, evaluated, everything, feeding, norm, other_gradient, with_gradients
+from formulas.averaging import ascent, evaluated, everything, feeding, norm, other_gradient, sam, with_gradients
+from formulas.clipping import showing
 from support.formulas import case, whole_tree
 
 
@@ -103,8 +104,34 @@ def on_plateau(rate, factor, patience, rtol, atol=0.0, cooldown=0, size=1, least
     return step
 
 
+def stopping(rate, patience, rtol, keep_best=False, shown=False):
+    """Where the metric was best; or, `shown`, the parameters, to which the stop adds a hundredth at each update."""
+
+    @whole_tree
+    def step(ps, gs, s, t):
+        at = s.setdefault("p", ps)
+        value = np.mean(np.concatenate([p.ravel() for p in at.values()]) ** 2) - 2
+        if t == 1 or value < s["value"] - rtol * abs(s["value"]):
+            s.update(value=value, best=at, bad=0)
+        else:
+            s["bad"] += 1
+        s["stop"] = s.get("stop", False) or s["bad"] >= patience
+        s["p"] = {n: p - rate * gs[n] + 0.01 * (shown and s["stop"]) for n, p in at.items()}
+        return s["best"] if keep_best else s["p"]
+
+    return step
+
+
 def controlled(*args, **kwargs):
     return feeding(gt.chain(gt.sgd(0.3), gt.reduce_on_plateau(*args, **kwargs)), below_two)
+
+
+def stopped(*args, **kwargs):
+    return gt.chain(gt.sgd(0.3), gt.early_stopping(*args, **kwargs))
+
+
+def whether_to_stop(state):
+    return {"should_stop": state[1].should_stop}
 
 
 def adaptive_ascent():
@@ -122,6 +149,7 @@ CASES = [
     ),
     case(lambda: evaluated(gt.lookahead(gt.sgd(0.3), 3, 0.5)), lookahead(0.3, 3, 0.5, shown="slow")),
     case(lambda: gt.sam(gt.sgd(0.1), adaptive_ascent()), asam(0.1, 0.2, 0.01), name="asam"),
+    case(lambda: gt.chain(gt.sam(gt.sgd(0.1), ascent()), gt.identity()), sam(0.1, 0.2, 2, shown="q")),
     case(lambda: gt.sam(gt.sgd(0.1), ascent(), alpha=0.3), gsam(0.1, 0.2, 2, 0.3)),
     case(lambda: gt.sam(gt.sgd(0.1), ascent(), 3, alpha=0.0), gsam(0.1, 0.2, 3, 0.0)),
     case(
@@ -144,5 +172,20 @@ CASES = [
         lambda: controlled(0.9, 5, mode="max"),
         on_plateau(0.3, 0.9, 5, 1e-4, sign=-1),
         name="reduce_on_plateau, the larger the better",
+    ),
+    case(
+        lambda: controlled(0.7, 1, 0.9, cooldown=2),
+        on_plateau(0.3, 0.7, 1, 0.9, cooldown=2),
+        name="reduce_on_plateau, again and again",
+    ),
+    case(
+        lambda: evaluated(feeding(stopped(2, 0.05, keep_best=True), below_two)),
+        stopping(0.3, 2, 0.05, keep_best=True),
+        name="early_stopping, evaluated",
+    ),
+    case(
+        lambda: feeding(showing(stopped(2, 0.05), whether_to_stop), below_two),
+        stopping(0.3, 2, 0.05, shown=True),
+        name="early_stopping",
     ),
 ]

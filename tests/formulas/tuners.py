@@ -9,6 +9,7 @@ import gradtx as gt
 from formulas.first_rules import as_float
 from formulas.parameter_free import at, halving, joined, value_of
 from formulas.scaled import turned, valued
+from support import problems
 from support.formulas import case
 
 
@@ -105,7 +106,7 @@ def erfi(x):
     return 2 / math.sqrt(math.pi) * math.fsum(x ** (2 * n + 1) / (math.factorial(n) * (2 * n + 1)) for n in range(150))
 
 
-def trac(rate, betas=(0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999), eps=1e-8):
+def trac(rate, betas=(0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999), eps=1e-8, nonnegative=False):
     """Muppidi et al. 2024, algorithms 1 and 2, around gradient descent."""
 
     @joined
@@ -118,9 +119,15 @@ def trac(rate, betas=(0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999), eps=1e-8):
         s["sigma"] = [b * x - h for b, x in zip(betas, s["sigma"], strict=True)]
         pairs = zip(s["sigma"], s["v"], strict=True)
         scale = sum(eps / erfi(1 / math.sqrt(2)) * erfi(x / math.sqrt(2 * v)) for x, v in pairs if v > 0)
+        scale = max(scale, 0) if nonnegative else scale
         return s["first"] + (s["base"] - s["first"]) * scale
 
     return step
+
+
+def turning_around(params, t):
+    """Gradients of a problem, and their opposites."""
+    return {n: g * (1 if t % 10 < 5 else -1) for n, g in problems.gradient(params).items()}
 
 
 CASES = [
@@ -178,5 +185,13 @@ CASES = [
     case(
         lambda: gt.trac(gt.sgd(fading), (0.3, 0.7, 1.0), 0.01), trac(fading, (0.3, 0.7, 1.0), 0.01), "trac, scheduled"
     ),
+    *[
+        case(
+            lambda nonnegative=nonnegative: gt.trac(gt.sgd(0.1), (0.5, 0.9), 1e-3, nonnegative=nonnegative),
+            trac(0.1, (0.5, 0.9), 1e-3, nonnegative),
+            gradient=turning_around,
+        )
+        for nonnegative in (False, True)
+    ],
     case(lambda: turned(gt.trac(gt.sgd(0.1), (0.5, 0.9), 1e-5)), trac(0.1, (0.5, 0.9), 1e-5)),
 ]

@@ -2,7 +2,8 @@
 """Cases that pin a rule to its formula: a transformation, and the same in NumPy float64 written independently.
 
 A formula is one step on one array, `step(p, g, s, t) -> new p`, where `s` is a dictionary that lives from step to step
-and t counts from 1; or, wrapped in `whole_tree`, one step on a dictionary of arrays.
+and t counts from 1; or, wrapped in `whole_tree`, one step on a dictionary of arrays. Gradients are those of a problem
+unless a case has its own, as functions of the parameters and t.
 """
 
 import dataclasses
@@ -18,6 +19,10 @@ from support import problems
 STEPS = 100
 
 
+def of_problem(params: dict, t: int) -> dict:
+    return problems.gradient(params)
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     name: str
@@ -25,6 +30,7 @@ class Case:
     step: Callable
     tree: bool = False
     tolerance: float = 1e-12
+    gradient: Callable[[dict, int], dict] = of_problem
 
 
 def whole_tree(step: Callable) -> Callable:
@@ -32,15 +38,21 @@ def whole_tree(step: Callable) -> Callable:
     return step
 
 
-def case(make: Callable[[], Any], step: Callable, name: str | None = None, tolerance: float = 1e-12) -> Case:
-    return Case(name or repr(make()), make, step, getattr(step, "tree", False), tolerance)
+def case(
+    make: Callable[[], Any],
+    step: Callable,
+    name: str | None = None,
+    tolerance: float = 1e-12,
+    gradient: Callable[[dict, int], dict] = of_problem,
+) -> Case:
+    return Case(name or repr(make()), make, step, getattr(step, "tree", False), tolerance, gradient)
 
 
-def run_formula(c: Case, steps: int = STEPS, start: dict | None = None, gradient: Callable = problems.gradient) -> dict:
-    params = problems.start() if start is None else start
+def run_formula(c: Case, steps: int = STEPS) -> dict:
+    params = problems.start()
     memory: dict = {} if c.tree else {n: {} for n in params}
     for t in range(1, steps + 1):
-        g = gradient(params)
+        g = c.gradient(params, t)
         if c.tree:
             params = c.step(params, g, memory, t)
         else:
@@ -48,13 +60,20 @@ def run_formula(c: Case, steps: int = STEPS, start: dict | None = None, gradient
     return params
 
 
-def run_rule(tx: Any, steps: int = STEPS, dtype: Any = np.float64, jit: bool = False, **extra: Any) -> dict:
+def run_rule(
+    tx: Any,
+    steps: int = STEPS,
+    dtype: Any = np.float64,
+    jit: bool = False,
+    gradient: Callable[[dict, int], dict] = of_problem,
+    **extra: Any,
+) -> dict:
     """The parameters after some steps of a transformation, gradients in float64 NumPy."""
     params = {n: jax.numpy.asarray(p, dtype) for n, p in problems.start().items()}
     state = tx.init(params)
     update = jax.jit(tx.update) if jit else tx.update
-    for _ in range(steps):
-        g = problems.gradient({n: np.asarray(p, np.float64) for n, p in params.items()})
+    for t in range(1, steps + 1):
+        g = gradient({n: np.asarray(p, np.float64) for n, p in params.items()}, t)
         g = {n: jax.numpy.asarray(x, dtype) for n, x in g.items()}
         updates, state = update(g, state, params, **extra)
         params = gradtx.apply_updates(params, updates)

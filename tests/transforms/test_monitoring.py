@@ -121,6 +121,19 @@ def test_measurements_of_whole_numbers_and_of_complex_numbers():
     assert state.measurements["sum"].dtype == jnp.complex64
 
 
+def test_averages_of_whole_numbers_and_of_complex_numbers():
+    def positive(u):
+        return jnp.sum(u["w"] > 0)
+
+    tx = gt.monitor(
+        {"n": gt.measure_with_ema(positive, 0.5), "z": gt.measure_with_ema(lambda u: jnp.sum(u["z"]), 0.5, False)}
+    )
+    params = {"w": jnp.ones(3), "z": 1j * jnp.ones(2, jnp.complex64)}
+    states = run(tx, [params, {**params, "w": -params["w"]}], params)
+    assert [float(s.measurements["n"]) for s in states] == pytest.approx([3.0, 1.0])
+    assert [complex(s.measurements["z"]) for s in states] == pytest.approx([1j, 1.5j])
+
+
 def test_the_dtype_of_an_average_can_be_chosen():
     tx = gt.measure_with_ema(largest, 0.9, accumulator_dtype=jnp.bfloat16)
     state = tx.init(PARAMS)

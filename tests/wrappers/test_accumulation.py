@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradient accumulation: what an update is made of, and when. How it runs under JAX is in the file next to this."""
+"""Gradient accumulation: what an update is made of, and when. Formulas: tests/formulas; under JAX: the next file."""
 
 import functools
 import pickle
@@ -74,17 +74,6 @@ def test_a_round_is_one_step_on_the_mean_gradient(k):
         assert_close(done[i + k - 1][0], updates)
         assert_close(done[i + k - 1][1].inner_opt_state, state)
         params = gt.apply_updates(params, updates)
-
-
-@pytest.mark.usefixtures("x64")
-def test_the_mean_and_the_sum_in_float64():
-    for use_mean, factor in ((True, 1 / 7), (False, 1)):
-        grads = gradients(7, dtype=np.float64)
-        params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), PARAMS)
-        updates, state = run(gt.MultiSteps(gt.identity(), 7, use_mean), grads, params)[-1]
-        expected = {n: factor * sum(np.asarray(g[n]) for g in grads) for n in PARAMS}
-        assert_close(updates, expected, rtol=1e-14)
-        assert updates["w"].dtype == state.acc_grads["w"].dtype == jnp.float64
 
 
 @pytest.mark.usefixtures("standard_promotion")

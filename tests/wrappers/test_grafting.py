@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The direction of one transformation with the size of another."""
+"""The direction of one transformation with the size of another. Formulas: tests/formulas."""
 
 import jax
 import jax.numpy as jnp
@@ -14,26 +14,6 @@ GRADS = {"w": jnp.array([[1.0, -2.0], [0.5, 4.0]]), "b": jnp.array([0.1, 0.0, -3
 
 def updates_of(tx):
     return tx.update(GRADS, tx.init(PARAMS), PARAMS)[0]
-
-
-def norm(*arrays):
-    return np.sqrt(sum(np.sum(np.square(np.asarray(x, np.float64))) for x in arrays))
-
-
-def test_each_parameter_gets_the_norm_of_its_own_step():
-    tx = gradtx.graft(gradtx.sign_sgd(7.0), gradtx.sgd(0.1))
-    u, d, m = map(updates_of, (tx, gradtx.sign_sgd(1.0), gradtx.sgd(0.1)))
-    for n in ("w", "b"):
-        np.testing.assert_allclose(u[n], d[n] * norm(m[n]) / norm(d[n]), rtol=1e-6)
-    assert u["none"] is None
-
-
-def test_the_whole_tree_gets_one_factor():
-    tx = gradtx.graft(gradtx.sign_sgd(7.0), gradtx.sgd(0.1), "tree")
-    u, d, m = map(updates_of, (tx, gradtx.sign_sgd(1.0), gradtx.sgd(0.1)))
-    factor = norm(m["w"], m["b"]) / norm(d["w"], d["b"])
-    for n in ("w", "b"):
-        np.testing.assert_allclose(u[n], d[n] * factor, rtol=1e-6)
 
 
 def test_both_remember():
