@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Curvature: products with the Hessian and the Gauss-Newton matrix, diagonals, eigenvalues, none of which make a matrix.
+"""Curvature: products with the Hessian and Gauss-Newton matrices, diagonals and eigenvalues, without the matrices.
 
 Losses are functions from a tree of floating parameters to a number. The results on trees have the structure and dtypes
 of the parameters.
@@ -26,7 +26,9 @@ def hessian_vector_product(loss: Loss, params: Any, v: Any) -> Any:
     return jax.jvp(jax.grad(loss), (params,), (v,))[1]
 
 
-def gauss_newton_vector_product(model: Callable[[Any], Any], loss: Callable[[Any], jax.Array], params: Any, v: Any) -> Any:
+def gauss_newton_vector_product(
+    model: Callable[[Any], Any], loss: Callable[[Any], jax.Array], params: Any, v: Any
+) -> Any:
     """Jᵀ H J v for the Jacobian J of `model` at the parameters and the Hessian H of `loss` at its outputs.
 
     For a convex loss this matrix has no negative eigenvalue. With minus the logarithm of a likelihood that is a natural
@@ -147,9 +149,7 @@ def hessian_diag(loss: Callable[..., jax.Array], params: Any, inputs: Any, targe
     return ravel_pytree(hessian_diagonal(lambda p: loss(p, inputs, targets), params))[0]
 
 
-def fisher_diag(
-    negative_log_likelihood: Callable[..., jax.Array], params: Any, inputs: Any, targets: Any
-) -> jax.Array:
+def fisher_diag(negative_log_likelihood: Callable[..., jax.Array], params: Any, inputs: Any, targets: Any) -> jax.Array:
     """The squares of the gradient of `negative_log_likelihood(params, inputs, targets)` as one vector.
 
     That is the diagonal of the empirical Fisher information of one example. Of a batch it is the square of the sum (or

@@ -98,7 +98,7 @@ def microbatch(
     if isinstance(microbatch_size, bool) or not isinstance(microbatch_size, int) or microbatch_size < 1:
         raise ValueError(f"microbatch: microbatch_size must be a whole number >= 1 or None, got {microbatch_size!r}")
     one_for_all = in_axes is None or isinstance(in_axes, int)
-    axes = [in_axes] * (len(numbers) + len(names)) if one_for_all else list(in_axes)
+    axes: list = [in_axes] * (len(numbers) + len(names)) if one_for_all else [*in_axes]  # type: ignore[misc]  # see above
     if len(axes) != len(numbers) + len(names):
         raise ValueError(
             f"microbatch: in_axes must have an entry for each of argnums {numbers} and argnames {names}, got {in_axes}"

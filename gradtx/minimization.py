@@ -137,8 +137,9 @@ def _minimize(
 
     def value_fn(p: Params) -> jax.Array:
         value = method.fn(p, *args)
-        value = value[0] if method.has_aux else value
-        if isinstance(value, tuple) or jnp.ndim(value) != 0:
+        pair = isinstance(value, tuple | list) and len(value) == 2
+        value = value[0] if method.has_aux and pair else value
+        if pair != method.has_aux or isinstance(value, tuple | list) or jnp.ndim(value) != 0:
             raise ValueError("minimize: fn must return a scalar, or with has_aux=True a pair (scalar, aux)")
         return jnp.asarray(value).astype(dtype)
 

@@ -49,7 +49,7 @@ def make_perturbed_fun(
     noise: Any = Gumbel(),  # noqa: B008  # it has no state
     use_baseline: bool = True,
 ) -> Callable[[jax.Array, Any], Any]:
-    """A function (key, x) -> mean of fun(x + sigma z) over independent draws z, differentiable in x though `fun` is not.
+    """A function (key, x) -> mean of fun(x + sigma z) over random z, differentiable in x though `fun` is not.
 
     Derivatives, of every order and in both modes, are the unbiased estimates by the same draws,
     mean of fun(x + sigma z) ∇log p(z): `fun` is not differentiated with respect to x. They are right also with respect

@@ -44,7 +44,9 @@ def test_products_and_diagonals(dense):
     for batch_size in (1, 3, 32):
         np.testing.assert_allclose(flat(cv.hessian_diagonal(at, params, batch_size)), np.diag(h), rtol=1e-12)
     for given in (tree, jnp.asarray(v)):
-        np.testing.assert_allclose(flat(cv.hvp(loss, given, params, INPUTS.astype(float), TARGETS.astype(float))), h @ v)
+        np.testing.assert_allclose(
+            flat(cv.hvp(loss, given, params, INPUTS.astype(float), TARGETS.astype(float))), h @ v
+        )
 
 
 def test_estimated_diagonal(dense):
@@ -90,6 +92,7 @@ def test_eigenvalues(dense):
     np.testing.assert_allclose(mean, values.mean(), atol=0.2 * np.abs(values).max())
 
 
+@pytest.mark.filterwarnings("ignore:The function:DeprecationWarning")  # optax's
 @pytest.mark.usefixtures("standard_promotion")
 def test_numbers_of_optax():
     theirs = optax.second_order

@@ -20,6 +20,7 @@ import gradtx
 from gradtx.core.call import Factory
 from gradtx.core.factory import REGISTRY
 from gradtx.core.ranges import Floating, Range, is_number
+from gradtx.inspect import describe
 from gradtx.testing import check_contract, example_arguments
 from gradtx.testing.case import example_gradients, make_case
 from gradtx.testing.clauses import keeps_state_types
@@ -47,6 +48,14 @@ def only_matrices(params):
     return jax.tree.map(lambda p: jnp.ndim(p) == 2, params)
 
 
+def as_columns(params):
+    return jax.tree.map(lambda p: gradtx.MuonDimensionNumbers(0, 1) if jnp.ndim(p) == 2 else _column(p), params)
+
+
+def _column(p):
+    return gradtx.MuonDimensionNumbers(tuple(range(jnp.ndim(p))), ())
+
+
 def by_rank(params):
     return jax.tree.map(lambda p: "matrix" if jnp.ndim(p) == 2 else "rest", params)
 
@@ -69,7 +78,7 @@ def unboxed(box):
     return box["state"]
 
 
-FUNCTIONS = (halve_tree, halve, only_matrices, by_rank, every_second, boxed, unboxed)
+FUNCTIONS = (halve_tree, halve, only_matrices, as_columns, by_rank, every_second, boxed, unboxed)
 NAMES = {**vars(gradtx), **{f.__name__: f for f in FUNCTIONS}}
 
 EXPLICIT: dict[str, Callable[[], Any]] = {
@@ -104,6 +113,8 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
     "schedule_free": lambda: _make("schedule_free")(_make("sgd")(0.1), 0.1),
     "split_real_and_imaginary": lambda: _make("split_real_and_imaginary")(_make("scale_by_adam")()),
     "reset_every": lambda: _make("reset_every")(_make("scale_by_adam")(), 2),
+    "scale_by_muon": lambda: _make("scale_by_muon")(weight_dimension_numbers=as_columns),
+    "scale_by_matrix_shape": lambda: _make("scale_by_matrix_shape")(weight_dimension_numbers=as_columns),
     "low_rank": lambda: _make("low_rank")(_make("scale_by_adam")(), 1, method="completed"),
     "cautious": lambda: _make("cautious")(_make("scale_by_adam")()),
     "with_gradient_signs": lambda: _make("with_gradient_signs")(_make("scale_by_adam")()),
@@ -264,6 +275,22 @@ def test_pickle(name: str):
     tx = example(name)
     again = pickle.loads(pickle.dumps(tx))
     assert again == tx and repr(again) == repr(tx) and again.factory is tx.factory
+
+
+@each_factory
+def test_what_belongs_to_parameters(name: str):
+    """`tree.map_params` and `describe` agree, each in a way of its own, on what of the state belongs to whom."""
+    tx = example(name)
+    state = jax.eval_shape(tx.init, PARAMS)
+    owners = gradtx.tree.map_params(tx, lambda x, n: n, state, {"w": "w", "b": "b"}, transform_non_params=lambda x: "")
+    described = [slot.parameter for slot in describe(tx, PARAMS).slots]
+    assert sorted(x for x in jax.tree.leaves(owners) if x) == sorted(n for n in described if n)
+
+    def has_its_shape(x: Any, n: str) -> bool:
+        return x.shape == PARAMS[n].shape
+
+    shaped = gradtx.tree.map_params(tx, has_its_shape, state, {"w": "w", "b": "b"}, params=PARAMS)
+    assert all(x for x in jax.tree.leaves(shaped) if isinstance(x, bool))
 
 
 # Every numeric hyperparameter takes a number, an array, a traced array or a schedule.

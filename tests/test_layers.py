@@ -37,6 +37,7 @@ LAYERS = [
         "assignment",
         "microbatching",
         "curvature",
+        "minimization",
     ],
     ["inspect"],
     ["testing"],

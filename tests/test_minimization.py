@@ -37,6 +37,7 @@ def by_scipy(f, start, bounds=None, **options):
 # Against scipy.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.name)
 @pytest.mark.usefixtures("x64")
 def test_evaluations_and_value_are_those_of_scipy(problem, record_property):

@@ -32,7 +32,11 @@ def test_numbers_of_optax(name, noise, baseline):
     for fun, x in ((choice, X), (tree, {"a": X, "b": jnp.asarray(2.0)})):
         ours = pt.make_perturbed_fun(fun, 50, 0.5, noise, baseline)
         theirs = optax.perturbations.make_perturbed_fun(fun, 50, 0.5, theirs_noise, baseline)
-        for f, g in ((ours, theirs), (jax.jacrev(ours, 1), jax.jacrev(theirs, 1)), (jax.jacfwd(ours, 1), jax.jacfwd(theirs, 1))):
+        for f, g in (
+            (ours, theirs),
+            (jax.jacrev(ours, 1), jax.jacrev(theirs, 1)),
+            (jax.jacfwd(ours, 1), jax.jacfwd(theirs, 1)),
+        ):
             close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)  # noqa: E731
             jax.tree.map(close, f(KEY, x), g(KEY, x))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Projections: against other algorithms in float64, by what makes a point the nearest one, against optax, at extremes."""
+"""Projections: against other algorithms in float64, by what makes a point the nearest, against optax, at extremes."""
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +84,9 @@ def test_nearest_point_of_a_convex_set(name):
 
 @pytest.mark.usefixtures("x64")
 def test_lines_planes_and_half_spaces():
-    x, a = jax.tree.map(jnp.asarray, ({"u": RNG.normal(size=(2, 3)), "v": 2.0}, {"u": RNG.normal(size=(2, 3)), "v": -1.0}))
+    x, a = jax.tree.map(
+        jnp.asarray, ({"u": RNG.normal(size=(2, 3)), "v": 2.0}, {"u": RNG.normal(size=(2, 3)), "v": -1.0})
+    )
     flat_x, flat_a = (np.concatenate([np.ravel(t["u"]), np.ravel(t["v"])]) for t in (x, a))
     product = flat_x @ flat_a
 

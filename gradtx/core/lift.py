@@ -92,9 +92,10 @@ def _kernels(source: RuleSource) -> Kernels:
         total, known, extra = _widen_floats((total, memory, extra), default)
         rule = source.at(values)
         if memory is None:
-            return rule.shared(t, total, **extra), None  # type: ignore[misc]  # only called for rules that share
+            found = rule.shared(t, total, **extra)  # type: ignore[misc]  # only called for rules that share
+            return jax.tree.map(jnp.asarray, found), None  # as jit does, for jax.disable_jit
         common, new = rule.shared(t, total, known, **extra)  # type: ignore[misc]
-        return common, jax.tree.map(_stored, new, memory)
+        return jax.tree.map(jnp.asarray, common), jax.tree.map(_stored, new, memory)
 
     def update(values: dict, g: jax.Array, slots: Any, p: Any, count: Any, common: Any) -> tuple:
         dtype, rule, arguments = prepared(values, g, slots, p, count)

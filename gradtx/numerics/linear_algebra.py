@@ -43,7 +43,7 @@ def power_iteration(
             key = jax.random.key(0) if key is None else key
             v0 = jax.random.normal(key, square.shape[:1], square.dtype)
     elif v0 is None:
-        raise ValueError("power_iteration: a matrix that is a function needs v0, a tree of the structure of its argument")
+        raise ValueError("power_iteration: a matrix that is a function needs v0, a tree like its argument")
     v0 = jax.tree.map(lambda x: widen(x, compute_dtype(jnp.asarray(x))), v0)
 
     def state_at(v: Any) -> tuple:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.dtypes import compute_dtype, widen
+from gradtx.core.dtypes import compute_dtype, promotion, widen
 from gradtx.numerics.safe import abs_sq
 
 
@@ -29,7 +29,8 @@ def safe_norm(x: Any, min_norm: Any, ord: Any = None, axis: Any = None, keepdims
     sizes = sizes if ord is None or ord != 0 else jnp.ones_like(sizes)  # ord 0 counts what is not 0
 
     def norm(of: jax.Array) -> jax.Array:
-        return sizes * jnp.linalg.norm(of / sizes, ord, axis, keepdims=True)
+        with promotion(of):
+            return sizes * jnp.linalg.norm(of / sizes, ord, axis, keepdims=True)
 
     least = jnp.asarray(min_norm, sizes.dtype)
     larger = ~(jax.lax.stop_gradient(norm(x)) <= least)  # NaN is not <= either
@@ -48,7 +49,8 @@ def safe_root_mean_squares(x: Any, min_rms: Any) -> jax.Array:
     x = widen(x, compute_dtype(x))
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(x), initial=0))
     size = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
-    mean = jnp.sum(abs_sq(x / size)) / max(x.size, 1)
+    with promotion(x):
+        mean = jnp.sum(abs_sq(x / size)) / max(x.size, 1)
     least = jnp.asarray(min_rms, mean.dtype)
     larger = ~(size * jnp.sqrt(jax.lax.stop_gradient(mean)) <= least)
     return jnp.where(larger, size * jnp.sqrt(jnp.where(larger, mean, 1)), least)

@@ -104,6 +104,11 @@ from gradtx.optimizers.momo import MomoAdamState as MomoAdamState
 from gradtx.optimizers.momo import MomoState as MomoState
 from gradtx.optimizers.momo import momo as momo
 from gradtx.optimizers.momo import momo_adam as momo_adam
+from gradtx.optimizers.muon import MuonDimensionNumbers as MuonDimensionNumbers
+from gradtx.optimizers.muon import MuonState as MuonState
+from gradtx.optimizers.muon import muon as muon
+from gradtx.optimizers.muon import scale_by_matrix_shape as scale_by_matrix_shape
+from gradtx.optimizers.muon import scale_by_muon as scale_by_muon
 from gradtx.optimizers.nadam import ScaleByNadamState as ScaleByNadamState
 from gradtx.optimizers.nadam import nadam as nadam
 from gradtx.optimizers.nadam import nadamw as nadamw

@@ -102,6 +102,7 @@ def scale_by_backtracking_linesearch(
         start = line.start(grad) if store_grad else Point(zero, line.value, line.slope)
         most = line.value + relative * jnp.abs(line.value) + absolute
         shortest = line.shortest()
+        untried = jnp.isfinite(line.value) & ~(line.slope < 0)
         descends = (line.slope < 0) & jnp.isfinite(line.slope) & jnp.isfinite(line.value)
 
         def tried(t: _Trial) -> _Trial:
@@ -116,13 +117,15 @@ def scale_by_backtracking_linesearch(
 
         last = state.learning_rate.astype(line.dtype)
         first = jnp.where(last > 0, jnp.minimum(last * grow, longest), longest)
-        none = _Trial(start._replace(step=first), jnp.zeros([], jnp.int32), zero + jnp.inf)
+        none = _Trial(start._replace(step=first), jnp.zeros([], jnp.int32), jnp.where(untried, zero, jnp.inf))
         end = jax.lax.while_loop(more, tried, none)
-        taken = jax.tree.map(lambda a, b: jnp.where(end.error == 0, a, b), end.point, start)
+        accepted = (end.steps > 0) & (end.error == 0)
+        taken = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), end.point, start)
+        tried_last = jnp.where(end.steps > 0, end.point.step, last)
         info = BacktrackingLinesearchInfo(end.steps, end.error)
         if verbose:
             jax.debug.print(name + ": step {}, value {}, {}", taken.step, taken.value, info)
-        new = ScaleByBacktrackingLinesearchState(end.point.step, taken.value, taken.held, info)
+        new = ScaleByBacktrackingLinesearchState(tried_last, taken.value, taken.held, info)
         return line.updates(taken.step), jax.tree.map(lambda x, old: x.astype(old.dtype), new, state)
 
     return GradientTransformationExtraArgs(init, update, needs=("value", "grad", "value_fn"))

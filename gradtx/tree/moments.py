@@ -30,7 +30,9 @@ def bias_correction(moment: Any, decay: Any, count: Any) -> Any:
     def correct(m: Any) -> jax.Array:
         m = jnp.asarray(m)
         dtype = compute_dtype(m)
-        return (widen(m, dtype) / one_minus_power(decay, jnp.asarray(count).astype(dtype))).astype(m.dtype)
+        weight = one_minus_power(decay, jnp.asarray(count).astype(dtype))
+        with promotion(m):
+            return (widen(m, dtype) / weight).astype(m.dtype)
 
     return jax.tree.map(correct, moment)
 

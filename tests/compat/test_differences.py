@@ -13,8 +13,8 @@ PAGES = [(ROOT / "docs" / page).read_text() for page in ("differences.md", "comi
 PROSE = re.sub(r"^```.*?^```$", "", "\n".join(PAGES), flags=re.MULTILINE | re.DOTALL)
 MENTIONED = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", PROSE))))
 
-# What the pages call otherwise: a stage by its recipe.
-RECIPES = {"scale_by_factored_rms": "adafactor"}
+# What the pages call otherwise: a stage by its recipe or the reverse.
+RECIPES = {"scale_by_factored_rms": "adafactor", "lbfgs": "scale_by_lbfgs"}
 # What the tests of the differences run other things with.
 TOOLS = {"chain", "adam", "adamw", "sgd", "identity", "stateless", "apply_updates", "rmsprop"}
 

@@ -14,23 +14,28 @@ SCRIPT = Path(__file__).parent / "training.py"
 THEIRS, OURS = "import optax\n", "from gradtx.compat import optax\n"
 
 
-def run(source: str) -> dict[str, list[float]]:
+def run(source: str) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     scope: dict = {"__name__": "training"}
     exec(compile(source, str(SCRIPT), "exec"), scope)
-    return scope["RESULTS"]
+    return scope["RESULTS"], scope["SEARCHES"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*deprecated.*:DeprecationWarning")  # optax's global_norm
 @pytest.mark.usefixtures("standard_promotion")
 def test_the_same_losses():
     source = SCRIPT.read_text()
     assert source.count(THEIRS) == 1
-    theirs, ours = run(source), run(source.replace(THEIRS, OURS))
+    (theirs, their_searches), (ours, searches) = run(source), run(source.replace(THEIRS, OURS))
     assert ours.keys() == theirs.keys()
     for name, expected in theirs.items():
         np.testing.assert_allclose(ours[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
         losses = expected[:-3:2]
         assert np.mean(losses[-6:]) < 0.9 * np.mean(losses[:3]), f"{name} does not train"
+    np.testing.assert_allclose(searches["backtracking"], their_searches["backtracking"], rtol=1e-5)
+    # Its trials are other ones, see the page on differences.
+    np.testing.assert_allclose(searches["zoom"], their_searches["zoom"], rtol=0.02)
+    assert all(values[-1] < 0.9 * values[0] for values in searches.values())
 
 
 @pytest.mark.usefixtures("standard_promotion")

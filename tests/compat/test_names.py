@@ -112,6 +112,14 @@ def test_all_modules_but_one_have_names():
     assert [m for m in MODULES if not public_names(m)] == ["experimental"]
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_no_more_names_than_optaxs(module: str):
+    """What gradtx has besides is in gradtx."""
+    place: Any = operator.attrgetter(module)(ours) if module else ours
+    had = {n for n, x in vars(place).items() if not n.startswith("_") and not isinstance(x, ModuleType)}
+    assert had == {n.rpartition(".")[2] for n in public_names(module)}
+
+
 def test_states_are_gradtxs_own():
     """A state made with the names of either place is of one class."""
     state = ours.adam(0.1).init({"w": 1.0})

@@ -64,6 +64,7 @@ RUNS = {
     ),
     "averaged": (smoothed, optax.chain(optax.scale_by_rss(), optax.ema(0.9), optax.scale(-0.1))),
     "contributed": (cross_entropy, optax.contrib.ademamix(0.01, weight_decay=1e-3)),
+    "matrices": (cross_entropy, optax.contrib.muon(0.02, weight_decay=0.01)),
     "guarded": (robust, optax.apply_if_finite(optax.noisy_sgd(0.1, eta=0.001, key=jax.random.key(0)), 3)),
 }
 
@@ -92,4 +93,27 @@ def train(loss_fn, tx):
     return [*found, float(distance), float(dot), float(kept)]
 
 
+def minimize(tx):
+    def value_fn(params):
+        return smoothed(params, X, Y)
+
+    @jax.jit
+    def step(params, state):
+        value, grad = optax.value_and_grad_from_state(value_fn)(params, state=state)
+        updates, state = tx.update(grad, state, params, value=value, grad=grad, value_fn=value_fn)
+        return optax.apply_updates(params, updates), state, value
+
+    params, state, found = PARAMS, tx.init(PARAMS), []
+    for _ in range(6):
+        params, state, value = step(params, state)
+        found.append(float(value))
+    return found
+
+
 RESULTS = {name: train(*run) for name, run in RUNS.items()}
+SEARCHES = {
+    "zoom": minimize(optax.lbfgs(memory_size=4)),
+    "backtracking": minimize(
+        optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(max_backtracking_steps=12, store_grad=True))
+    ),
+}

@@ -59,6 +59,7 @@ HUTCHINSON = gt.hutchinson_estimator_diag_hessian()
         (gt.sam(gt.polyak_sgd(), gt.sgd(0.1)), {"value"}),
         (gt.MultiSteps(gt.sgd(0.1), 2, averaged=("value",)), {"value"}),
         (gt.inject_hyperparams(gt.polyak_sgd)(), {"value"}),
+        (gt.chain(gt.clip(1.0), gt.lbfgs()), {"value", "grad", "value_fn"}),
         (optax.polyak_sgd(), set()),  # a chain of optax does not tell
         (optax.scale_by_polyak(), {"value"}),
         (gt.chain(optax.scale_by_polyak()), {"value"}),

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+import gradtx
 from gradtx import tree
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -100,3 +101,26 @@ def test_where_keeps_nan_out():
     with pytest.raises(ValueError, match="where: tree_x and tree_y must be None at the same places"):
         tree.where(True, {"a": None}, {"a": jnp.ones(1)})
     assert tree.where(True, {"a": None}, {"a": None}) == {"a": None}
+
+
+MIXED = [jnp.ones((2, 3), d) for d in (jnp.bfloat16, jnp.float32, jnp.complex64, jnp.int32)]
+
+
+@pytest.mark.parametrize("x", MIXED, ids=lambda x: x.dtype.name)
+def test_every_dtype_with_every_other_under_strict_promotion(x):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        for y in MIXED:
+            for name in ("add", "sub", "mul", "div", "vdot", "allclose"):
+                found = getattr(tree, name)({"a": x}, {"a": y})
+                expected = {"add": 2, "sub": 0, "mul": 1, "div": 1, "vdot": 6, "allclose": True}[name]
+                assert jnp.all(jnp.asarray(jax.tree.leaves(found)[0]) == expected)
+            assert jnp.all(tree.add_scale(x, jnp.float32(2), y) == 3)
+            assert tree.sum([x, y]) == 12 and tree.where(jnp.asarray(True), x, y)[0, 0] == 1
+        for f in (tree.norm, tree.max if x.dtype != jnp.complex64 else tree.norm, lambda a: tree.norm(a, "inf")):
+            assert f(x).dtype == jnp.float32
+        np.testing.assert_allclose(tree.bias_correction(x * 1, 0.5, 1), np.full((2, 3), 2), rtol=1e-6)
+        for f in (tree.update_moment_per_elem_norm, tree.update_infinity_moment):
+            assert f(x, jnp.ones((2, 3)), 0.9, 3).dtype == jnp.float32
+        np.testing.assert_allclose(gradtx.safe_norm(x, jnp.float32(0.1)), 6**0.5, rtol=1e-6)
+        np.testing.assert_allclose(gradtx.safe_norm(x, 0.1, axis=0), np.full(3, 2**0.5), rtol=1e-6)
+        np.testing.assert_allclose(gradtx.safe_root_mean_squares(x, 0.1), 1, rtol=1e-6)

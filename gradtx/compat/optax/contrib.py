@@ -28,6 +28,10 @@ from gradtx.optimizers.momo import MomoAdamState as MomoAdamState
 from gradtx.optimizers.momo import MomoState as MomoState
 from gradtx.optimizers.momo import momo as momo
 from gradtx.optimizers.momo import momo_adam as momo_adam
+from gradtx.optimizers.muon import MuonDimensionNumbers as MuonDimensionNumbers
+from gradtx.optimizers.muon import MuonState as MuonState
+from gradtx.optimizers.muon import muon as muon
+from gradtx.optimizers.muon import scale_by_muon as scale_by_muon
 from gradtx.optimizers.prodigy import ProdigyState as ProdigyState
 from gradtx.optimizers.prodigy import prodigy as prodigy
 from gradtx.optimizers.schedule_free import schedule_free_adamw as schedule_free_adamw

@@ -9,6 +9,7 @@ import optax
 from hypothesis import strategies as st
 
 from gradtx.compat import optax as compat
+from gradtx.core.call import Factory
 from support.differential import (
     By,
     Case,
@@ -328,4 +329,4 @@ COMPOSED: dict[str, Case] = {
 
 def is_transformation(name: str) -> bool:
     record = getattr(find(compat, name), "factory", None)
-    return record is not None and "GradientTransformation" in str(record.signature.return_annotation)
+    return isinstance(record, Factory) and "GradientTransformation" in str(record.signature.return_annotation)
