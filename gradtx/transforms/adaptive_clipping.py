@@ -97,6 +97,7 @@ def _clip_by_history(
         norm = safe_sqrt(total)
         threshold, new = judge(norm, memory)
         factor = jnp.where(threshold > 0, shrink_factor(norm, threshold), 1)
+        factor = jnp.where(jnp.isinf(norm), 0, factor)  # while there is no threshold, too
         clipped = jnp.where(_over(norm, threshold), safe_increment(memory["clipped"]), memory["clipped"])
         return factor, {**new, "norm": norm, "threshold": threshold, "clip_factor": factor, "clipped": clipped}
 

@@ -19,7 +19,7 @@ from support import problems
 STEPS = 20
 CALLS = [c for c in parity.CALLS if c.float32]
 TYPED_KEYS = {"add_noise", "noisy_sgd"}
-IDS = [f"{i}-{c.name}" for i, c in enumerate(CALLS)]
+"""Have random keys in their state, which flax.serialization cannot write, be it optax's or gradtx's."""
 
 
 def through_flax(state, target, folder):
@@ -35,6 +35,10 @@ def through_orbax(state, target, folder):
 
 
 SAVERS = {"flax": through_flax, "orbax": through_orbax}
+
+
+FIRST = {call.name: call for call in reversed(CALLS)}
+RUNS = [(c, "flax") for c in CALLS if c.name not in TYPED_KEYS] + [(c, "orbax") for c in FIRST.values()]
 
 
 def libraries(call):
@@ -59,13 +63,10 @@ def run(call, tx, params, state, steps):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("saver", SAVERS)
 @pytest.mark.parametrize("direction", ["optax to gradtx", "gradtx to optax"])
-@pytest.mark.parametrize("call", CALLS, ids=IDS)
+@pytest.mark.parametrize(("call", "saver"), RUNS, ids=[f"{i}-{c.name}-{saver}" for i, (c, saver) in enumerate(RUNS)])
 @pytest.mark.usefixtures("standard_promotion")
 def test_training_goes_on_as_if_nothing_had_happened(call, direction, saver, tmp_path):
-    if saver == "flax" and call.name in TYPED_KEYS:
-        pytest.skip("flax.serialization cannot write random keys, optax's either")
     ours, theirs = libraries(call)
     first, second = (theirs, ours) if direction == "optax to gradtx" else (ours, theirs)
     start = jax.tree.map(jnp.float32, problems.start())

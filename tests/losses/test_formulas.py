@@ -31,6 +31,7 @@ def test_values_in_float64(case: Case, x64):
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @every_case
 def test_gradients_in_float64(case: Case, x64):
     """Against central differences of the formula."""
@@ -49,6 +50,7 @@ def test_gradients_in_float64(case: Case, x64):
         np.testing.assert_allclose(gradient, expected, rtol=2e-6, atol=1e-7, err_msg=list(case.arrays)[i])
 
 
+@pytest.mark.slow
 @every_case
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
 def test_values_in_low_precision(case: Case, dtype):

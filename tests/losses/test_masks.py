@@ -39,6 +39,7 @@ def poisoned(case: Case, mask: Masked, counts: np.ndarray) -> list[jax.Array]:
     return found
 
 
+@pytest.mark.slow
 @every_mask
 def test_masked_entries_are_as_if_deleted(case: Case, mask: Masked, x64):
     size = size_of(case, mask)
@@ -71,6 +72,7 @@ def test_masked_entries_are_as_if_deleted(case: Case, mask: Masked, x64):
         np.testing.assert_allclose(gradient, of_kept, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 @every_mask
 def test_without_anything_that_counts_the_loss_is_zero(case: Case, mask: Masked):
     counts = where(mask, size_of(case, mask), none=True)

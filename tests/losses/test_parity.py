@@ -58,6 +58,7 @@ def test_parameters_begin_as_in_optax(name: str):
     assert all(kind is inspect.Parameter.KEYWORD_ONLY for _, kind, _ in added)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The function convex_kl_divergence is deprecated:DeprecationWarning")
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize(("case", "mask"), CALLS, ids=[f"{c}{', masked' if m else ''}" for c, m in CALLS])

@@ -50,6 +50,7 @@ def test_formula(case: Case, dtype: str, x64: None):
         close(value, case.formula(t), 1e-12)
 
 
+@pytest.mark.slow
 @every_case
 def test_compiled_mapped_scanned_and_with_traced_numbers(case: Case, x64: None):
     function, numbers = traced(case.schedule)
@@ -65,6 +66,7 @@ def test_compiled_mapped_scanned_and_with_traced_numbers(case: Case, x64: None):
     close(scanned, [case.formula(t) for t in range(25)], 1e-12)
 
 
+@pytest.mark.slow
 @every_case
 def test_derivatives(case: Case, x64: None):
     """Finite everywhere, in both modes, and those of the formula where it has them: compared with differences."""
