@@ -58,9 +58,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         *("polyak", "momo", "dog", "dowg", "cocob", "prodigy", "adamg"),
         *("dadapt", "dadapt_adan", "dadapt_lion", "dadapt_sgd"),
     ),
-    "Orthogonalized momentum of matrices": ("muon",),
     "Averages instead of schedules": ("schedule_free", "schedule_free_plus", "gpa"),
-    "Exact gradients and line searches": ("lbfgs",),
+    "Curvature and matrices": ("lbfgs", "muon"),
     "More": (),
 }
 """The modules of gradtx.optimizers by what their recipes have in common; the last family takes all others."""
