@@ -124,7 +124,8 @@ def _simplex(x: jax.Array, scale: jax.Array) -> jax.Array:
     shifts = (jnp.cumsum(decreasing) - s) / ranks
     shift = shifts[jnp.sum(decreasing > shifts) - 1] if x.size > 1 else -s
     # Once the support is known, the result is linear in x and scale, and so are the derivatives.
-    support = (fixed > shift) | (x == 0)
+    # Of x and not of `fixed`: rounding may put the shift a little below `-scale`, where all that was raised to it is.
+    support = (x > shift) | (x == 0)
     shift = (jnp.sum(jnp.where(support, x, 0)) - scale) / jnp.sum(support).astype(x.dtype)
     found = jnp.where(support, x, 0) - shift
     return jnp.where(jnp.isnan(top), top, jnp.where(support & (found > 0), found, 0))

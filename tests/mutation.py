@@ -50,6 +50,12 @@ STEERING = (
     "wrappers/partition.py",
     "wrappers/prefixes.py",
     "wrappers/skipping.py",
+    # Searches are held by the conditions that their steps meet: tests/transforms/test_linesearch.py.
+    "transforms/backtracking.py",
+    "transforms/lines.py",
+    "transforms/linesearch.py",
+    "numerics/wolfe.py",
+    "numerics/box.py",
 )
 SWAPS = {
     ast.Add: ast.Sub,

@@ -2,6 +2,23 @@
 """Mutants that no formula can notice, by file and line of code, with the reason."""
 
 EXPLAINED: dict[tuple[str, str], str] = {
+    ("optimizers/muon.py", "cast = matrix if ns_dtype is None else widen(matrix, ns_dtype)"): (
+        "the same numbers where all are float64"
+    ),
+    ("optimizers/muon.py", "return value if isinstance(value, int | float) else jnp.asarray(value, dtype)"): (
+        "the same numbers where all are float64"
+    ),
+    (
+        "optimizers/lbfgs.py",
+        "weights = jnp.where(weights > 0, jax.vmap(lambda s, y: _weight(_inner(s, y), _inner(y, y)))(all_s, all_y), 0)",
+    ): ("with bounds: tests/optimizers/test_lbfgs.py"),
+    (
+        "optimizers/lbfgs.py",
+        "good = (s_y > float(jnp.finfo(s_y.dtype).eps) * y_y) & jnp.isfinite(y_y) & jnp.isfinite(weight)",
+    ): ("a threshold in the rounding errors; tests/optimizers/test_lbfgs.py has pairs without curvature"),
+    ("optimizers/lbfgs.py", "rate = scale(-1.0) if learning_rate is None else scale_by_lr(learning_rate)"): (
+        "without a rate, a line search chooses the step: tests/test_minimization.py"
+    ),
     ("optimizers/delta_bar_delta.py", "agreement = jnp.real(jnp.conj(average) * g)"): (
         "only its sign counts, which the quotient has too"
     ),

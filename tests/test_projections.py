@@ -82,6 +82,16 @@ def test_nearest_point_of_a_convex_set(name):
         np.testing.assert_allclose(named(name)(jnp.asarray(inside), scale), inside, atol=1e-14)
 
 
+@pytest.mark.parametrize("scale", [0.458, 0.1, 0.7, 1.3])
+def test_what_is_far_below_the_largest_number_has_no_part(scale):
+    """In float32, where the sum of many equal numbers is not a multiple of one of them."""
+    for n in range(2, 20):
+        x = jnp.asarray(np.linspace(0.0, -30.0, n) - 5.0 * (np.arange(n) > 0), jnp.float32)
+        expected = np.where(np.arange(n) == 0, np.float32(scale), 0)
+        np.testing.assert_allclose(pj.projection_simplex(x, scale), expected, rtol=1e-6)
+        np.testing.assert_allclose(pj.projection_l1_ball(x + 50, scale), expected, rtol=1e-6)
+
+
 @pytest.mark.usefixtures("x64")
 def test_lines_planes_and_half_spaces():
     x, a = jax.tree.map(

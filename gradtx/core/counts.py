@@ -40,7 +40,7 @@ def restart(state: OptState, at: Numeric) -> OptState:
     It goes through chains, masks and wrappers. Moments and other averages are kept, and so is their age: bias
     corrections go on being right. `restart(tx.init(params), at=1000)` starts the schedules in their middle,
     `restart(state, at=0)` is a warm restart.
-    The exceptions are states with Optax's one count for both, such as that of `momo(schedule)`: there the age moves too.
+    Exceptions are states with Optax's one count for both, such as that of `momo(schedule)`: there the age moves too.
 
     Args:
       at: the number of updates that count as made, at least 0; may be traced.

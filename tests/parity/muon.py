@@ -4,7 +4,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import optax.contrib
 
 from support.parity import shared
@@ -30,11 +29,6 @@ def muon(*args, **kwargs):
     return dataclasses.replace(call, at="contrib.muon", float32=1e-4, why=muon.__doc__)
 
 
-def rounded(call):
-    """optax rounds the average to the dtype in which it is stored before it uses it, gradtx afterwards."""
-    return dataclasses.replace(call, float32=None, float64=2e-1, why=rounded.__doc__)
-
-
 def smoothed(call):
     """optax adds eps inside a root of these two sizes, gradtx to the size."""
     return dataclasses.replace(call, float64=1e-6, why=smoothed.__doc__)
@@ -49,5 +43,4 @@ CALLS = [
     muon(0.01, preconditioning="spectral"),
     smoothed(muon(0.01, preconditioning="schatten")),
     smoothed(muon(0.01, preconditioning="aol")),
-    rounded(muon(0.01, mu_dtype=jnp.float32)),
 ]

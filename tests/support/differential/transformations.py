@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from gradtx.compat import optax as compat
 from gradtx.core.call import Factory
 from support.differential import (
+    SHAPES,
     By,
     Case,
     Draw,
+    Shape,
     called,
     find,
     hyperparameters,
@@ -47,6 +49,11 @@ def squares(tree, **rest):
     return sum(jnp.sum(x * x) for x in jax.tree.leaves(tree))
 
 
+def waves(tree, **rest):
+    """A loss that no line search minimizes exactly, after which steps would be of rounding errors."""
+    return sum(jnp.sum(x * x + 0.3 * jnp.cos(2 * x + 0.5)) for x in jax.tree.leaves(tree))
+
+
 def by_rank(tree):
     return jax.tree.map(lambda p: "matrix" if jnp.ndim(p) > 1 else "rest", tree)
 
@@ -77,7 +84,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "contrib.mechanize": {"base_optimizer": inner},
     "contrib.momo": {"weight_decay": 0.0},
     "contrib.momo_adam": {"weight_decay": 0.0},
-    "contrib.muon": {"ns_coeffs": (3.4445, -4.775, 2.0315), "ns_steps": st.integers(1, 5)},
+    "contrib.muon": {"adaptive": False, "ns_coeffs": (3.4445, -4.775, 2.0315), "ns_steps": st.integers(1, 5)},
     "contrib.prodigy": {"betas": st.tuples(numbers(0, 0.9), numbers(0, 0.9)), "estim_lr0": numbers(0.1, 1)},
     "contrib.sam": {
         "optimizer": inner,
@@ -85,7 +92,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "sync_period": st.integers(2, 4),
         "opaque_mode": False,
     },
-    "contrib.scale_by_muon": {"ns_coeffs": (3.4445, -4.775, 2.0315), "ns_steps": st.integers(1, 5)},
+    "contrib.scale_by_muon": {
+        "weight_dimension_numbers": By(lambda library: dict.fromkeys("ab", library.contrib.MuonDimensionNumbers(0, 1))),
+        "adaptive": False,
+        "ns_coeffs": (3.4445, -4.775, 2.0315),
+        "ns_steps": st.integers(1, 5),
+    },
     "contrib.schedule_free": {"base_optimizer": inner, "learning_rate": positive},
     "contrib.schedule_free_adamw": {"warmup_steps": None, "learning_rate": positive},
     "contrib.schedule_free_sgd": {"warmup_steps": None, "learning_rate": positive},
@@ -100,13 +112,15 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "noisy_sgd": {"key": keys, "seed": None},
     "polyak_sgd": {"scaling": 1.0},
+    "scale_by_backtracking_linesearch": {"max_backtracking_steps": st.integers(10, 20)},
+    "rmsprop": {"momentum": numbers(0, 0.9)},
     "scale_by_adan": {"b2": 0.5},
     "scale_by_factored_rms": {"step_offset": 0, "min_dim_size_to_factor": st.integers(1, 3)},
     "scale_by_learning_rate": {"learning_rate": rates},
     "scale_by_schedule": {"step_size_fn": halving},
     "scale_by_yogi": {"initial_accumulator_value": 0.0},
     "selective_transform": {"optimizer": inner, "freeze_mask": {"b": [False], "a": {"w": True}}},
-    "sgd": {"learning_rate": rates},
+    "sgd": {"learning_rate": rates, "momentum": numbers(0, 0.9)},
     "stateless": {"f": negated},
     "stateless_with_tree_map": {"f": negated_leaf},
     "transforms.snapshot": {"measure_name": "squares", "measure": squares},
@@ -116,6 +130,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 RESTRICTED = {
     "adafactor": "`adafactor(decay_offset=n)`",
     "adan": "`adan`",
+    "contrib.muon": "`muon(adaptive=True)`",
+    "contrib.scale_by_muon": "`muon(adaptive=True)`",
     "contrib.momo": "`momo`, `momo_adam` with weight decay",
     "contrib.momo_adam": "`momo`, `momo_adam` with weight decay",
     "contrib.sam": "`sam(sync_period=1)`",
@@ -124,18 +140,22 @@ RESTRICTED = {
     "contrib.schedule_free_sgd": "`schedule_free_sgd`, `schedule_free_adamw` with `warmup_steps=T`",
     "lars": "`lars` with weight decay",
     "polyak_sgd": "`polyak_sgd(scaling=s)`",
+    "rmsprop": "**Hyperparameters**",
     "scale_by_adan": "`adan`",
     "scale_by_distance_over_gradients": "`scale_by_distance_over_gradients`",
     "scale_by_factored_rms": "`adafactor(decay_offset=n)`",
     "scale_by_sm3": "`sm3`",
     "scale_by_yogi": "`yogi`",
     "selective_transform": "`selective_transform(freeze_mask=function)`",
+    "sgd": "**Hyperparameters**",
     "sm3": "`sm3`",
 }
 """Why some arguments or shapes of those are left out: the row of docs/differences.md."""
 
-SMALLEST_RANK = {"scale_by_distance_over_gradients": 1, "scale_by_sm3": 1, "sm3": 1, "contrib.galore": 0}
-LINES = {"lbfgs", "scale_by_backtracking_linesearch", "scale_by_zoom_linesearch", "scale_by_lbfgs"}
+SMALLEST_RANK = {"scale_by_distance_over_gradients": 1, "scale_by_sm3": 1, "sm3": 1}
+LINES = {"scale_by_backtracking_linesearch", "scale_by_lbfgs"}
+VALUED = LINES | {"contrib.momo", "contrib.momo_adam", "contrib.reduce_on_plateau", "polyak_sgd", "scale_by_polyak"}
+"""Their update takes the value of the loss."""
 PER_EXAMPLE = {"contrib.differentially_private_aggregate", "contrib.dpsgd"}
 """Their gradients have an axis of examples in front."""
 
@@ -151,22 +171,25 @@ def layout(state: Any) -> Any:
     return [layout(x) for x in state]
 
 
-def stepped(make: Any, params: Any, gradients: list[Any], value: float) -> Any:
+def stepped(make: Any, params: Any, gradients: list[Any], value: float, valued: bool = False) -> Any:
     """The updates of all steps, the same parameters for both libraries, and the layouts of the first and last state."""
 
     def run(library: Any) -> Any:
-        tx = optax.with_extra_args_support(make(library))
+        tx = library.with_extra_args_support(make(library))
         state, p, found = tx.init(params), params, []
         layouts = [layout(state)]
         for i, g in enumerate(gradients):
             if g is None:
-                g = jax.grad(squares)(p)
-            extra = {"value": jnp.float32(value / (i + 1)), "grad": g, "value_fn": squares, "obj_fn": squares}
+                g = jax.grad(waves)(p)
+            extra = {"value": jnp.float32(value / (i + 1)), "grad": g, "value_fn": waves}
             if gradients[0] is None:
-                extra["value"] = squares(p)
-            updates, state = tx.update(g, state, p, **extra)
+                extra["value"] = waves(p)
+            updates, state = tx.update(g, state, p, **(extra if valued else {}))
             found.append(updates)
-            p = jax.tree.map(lambda x, d: x - 0.1 * d, p, g) if gradients[0] is not None else optax.apply_updates(p, updates)
+            if gradients[0] is None:
+                p = optax.apply_updates(p, updates)
+            else:
+                p = jax.tree.map(lambda x, d: x - 0.1 * d, p, g)
         return found, [*layouts, layout(state)]
 
     return run
@@ -176,6 +199,8 @@ def transformation(name: str) -> Case:
     def case(draw: Draw) -> Any:
         given = hyperparameters(draw, name, ARGUMENTS.get(name, {}))
         shapes = leaf_shapes(draw, SMALLEST_RANK.get(name, 0))
+        if name == "contrib.scale_by_muon":
+            shapes = {"a": Shape((2, 3)), "b": Shape((4, 1))}
         if name == "selective_transform":
             shapes = leaf_shapes_of_mask(draw)
         params = tree_like(draw, shapes)
@@ -185,9 +210,17 @@ def transformation(name: str) -> Case:
         if name in PER_EXAMPLE:
             gradients = [jax.tree.map(lambda g: jnp.stack([g, 3 * g, -g]), tree) for tree in gradients]
             return updates_only(called(name, given), params, gradients)
-        return stepped(called(name, given), params, gradients, draw(numbers(0.5, 3)))
+        make = called(name, given)
+        if name.endswith("linesearch"):
+            return stepped(downhill(make), params, gradients, 0.0, True)
+        return stepped(make, params, gradients, draw(numbers(0.5, 3)), name in VALUED)
 
     return case
+
+
+def downhill(make: Any) -> Any:
+    """A line search along the negative gradient."""
+    return lambda library: library.chain(library.sgd(1.0), make(library))
 
 
 def updates_only(make: Any, params: Any, gradients: list[Any]) -> Any:
@@ -204,8 +237,6 @@ def updates_only(make: Any, params: Any, gradients: list[Any]) -> Any:
 
 
 def leaf_shapes_of_mask(draw: Draw) -> Any:
-    from support.differential import SHAPES, Shape
-
     first, second = (Shape(draw(st.sampled_from(SHAPES))) for _ in range(2))
     return {"b": [first], "a": {"w": second}}
 
@@ -306,8 +337,8 @@ def measured(draw: Draw) -> Any:
         state, found = tx.init(params), []
         for g in gradients:
             updates, state = tx.update(g, state, params)
-            found.append((updates, layout(state), jax.tree.leaves(state)))
-        return found
+            found.append((updates, jax.tree.leaves(state)))
+        return found, layout(state)
 
     return run
 
