@@ -88,3 +88,34 @@ def test_the_impulse_response_of_an_average():
             u, state = tx.update(jnp.asarray(1.0 if k == 0 else 0.0), state)
             found.append(float(u))
     np.testing.assert_allclose(found, [0.1 * 0.9**k for k in range(5)], rtol=1e-12)
+
+
+BULLETS = PAGE.partition("What needs more than a line:")[2].partition("\n## ")[0]
+CALLS = [c for c in re.findall(r"`([a-z_]+\([^`]*\))`", BULLETS) if c.partition("(")[0] in vars(gradtx)]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_what_needs_more_than_a_line_brings_a_bowl_to_its_minimum(call):
+    """In 60 steps, behind it a descent where it is a stage."""
+    tx = eval(call, vars(gradtx).copy())
+    if call.partition("(")[0] in ("add_noise", "early_stopping", "reduce_on_plateau"):
+        tx = gradtx.chain(tx, gradtx.sgd(0.1))
+
+    def loss(p):
+        return jnp.sum((p - 1.0) ** 2)
+
+    def step(carry, _):
+        p, state = carry
+        value, grad = jax.value_and_grad(loss)(p)
+        u, state = tx.update(grad, state, p, value=value, grad=grad, value_fn=loss)
+        return (gradtx.apply_updates(p, u), state), value
+
+    start = jnp.asarray([1.3, 0.8, 1.1])
+    (p, _), _ = jax.lax.scan(step, (start, tx.init(start)), length=60)
+    assert loss(p) < 0.1 * loss(start)
+
+
+def test_the_bullets_are_found():
+    assert {c.partition("(")[0] for c in CALLS} == {
+        *("add_noise", "rprop", "nadam", "lbfgs", "early_stopping", "reduce_on_plateau")
+    }

@@ -169,3 +169,15 @@ def test_a_maximum_over_the_batch():
     assert theirs.make_fenchel_young_loss(lambda x: jnp.max(x))(X, FIRST).shape == (2,)
     with pytest.raises(ValueError, match="what max_fun returns"):
         losses.make_fenchel_young_loss(lambda x: jnp.max(x))(X, FIRST)
+
+
+@pytest.mark.parametrize("batch", [(), (3, 2)])
+def test_the_sparsemax_loss_of_any_batch(batch):
+    """Optax maps over one batch axis, no more and no fewer."""
+    x = jnp.broadcast_to(jnp.asarray([0.5, 0.3, -1.0]), (*batch, 3))
+    labels = jnp.ones(batch, jnp.int32)
+    with pytest.raises((TypeError, ValueError)):
+        theirs.multiclass_sparsemax_loss(x, labels)
+    of_one = theirs.multiclass_sparsemax_loss(jnp.asarray([[0.5, 0.3, -1.0]]), jnp.asarray([1]))[0]
+    assert of_one > 0.1
+    np.testing.assert_allclose(losses.multiclass_sparsemax_loss(x, labels), jnp.full(batch, of_one), rtol=1e-6)

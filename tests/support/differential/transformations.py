@@ -84,7 +84,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "contrib.mechanize": {"base_optimizer": inner},
     "contrib.momo": {"weight_decay": 0.0},
     "contrib.momo_adam": {"weight_decay": 0.0},
-    "contrib.muon": {"adaptive": False, "ns_coeffs": (3.4445, -4.775, 2.0315), "ns_steps": st.integers(1, 5)},
+    "contrib.muon": {
+        "adaptive": False,
+        "eps": 1e-8,
+        "ns_coeffs": (3.4445, -4.775, 2.0315),
+        "ns_steps": st.integers(1, 5),
+    },
     "contrib.prodigy": {"betas": st.tuples(numbers(0, 0.9), numbers(0, 0.9)), "estim_lr0": numbers(0.1, 1)},
     "contrib.sam": {
         "optimizer": inner,
@@ -95,6 +100,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "contrib.scale_by_muon": {
         "weight_dimension_numbers": By(lambda library: dict.fromkeys("ab", library.contrib.MuonDimensionNumbers(0, 1))),
         "adaptive": False,
+        "eps": 1e-8,
         "ns_coeffs": (3.4445, -4.775, 2.0315),
         "ns_steps": st.integers(1, 5),
     },
