@@ -116,3 +116,16 @@ def test_muon():
         tx.init(low).inner_states["muon"].inner_state[0].mu for tx in (optax.contrib.muon(0.1), gt.muon(0.1))
     )
     assert (theirs.dtype, ours.dtype) == (jnp.bfloat16, jnp.float32)
+
+
+@pytest.mark.parametrize("preconditioning", ["schatten", "aol"])
+def test_where_muon_adds_eps(preconditioning):
+    params = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)}
+
+    def updates(library, eps):
+        tx = library.muon(0.1, preconditioning=preconditioning, eps=eps)
+        return tx.update(params, tx.init(params), params)[0]["w"]
+
+    np.testing.assert_allclose(updates(gt, 1e-8), updates(optax.contrib, 1e-8), rtol=1e-4, atol=1e-5)
+    size = float(jnp.max(jnp.abs(updates(gt, 0.5))))
+    assert np.abs(updates(gt, 0.5) - updates(optax.contrib, 0.5)).max() > 0.01 * size

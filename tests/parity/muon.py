@@ -30,7 +30,7 @@ def muon(*args, **kwargs):
 
 
 def smoothed(call):
-    """optax adds eps inside a root of these two sizes, gradtx to the size."""
+    """optax has another place for eps in these two sizes."""
     return dataclasses.replace(call, float64=1e-6, why=smoothed.__doc__)
 
 
