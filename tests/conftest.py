@@ -14,8 +14,11 @@ _temporary_cache = None
 if "GRADTX_TEST_CACHE" not in os.environ:
     # Set in the process that the user starts; the workers of pytest-xdist inherit it.
     _temporary_cache = os.environ["GRADTX_TEST_CACHE"] = tempfile.mkdtemp(prefix="gradtx-test-cache-")
-# Read when JAX makes its backend, so scripts that a test starts see eight devices too.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Read when JAX makes its backend, so scripts that a test starts see eight devices too. What is compiled runs once or
+# twice on small arrays, so that optimizing it would take longer than it saves.
+FLAGS = "--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"
+FLAGS += ("--xla_llvm_disable_expensive_passes=true",)
+os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *FLAGS))
 
 import hypothesis  # noqa: E402  # after the environment is set
 import jax  # noqa: E402
