@@ -2,6 +2,12 @@
 """Mutants that no formula can notice, by file and line of code, with the reason."""
 
 EXPLAINED: dict[tuple[str, str], str] = {
+    ("optimizers/momo.py", "ScheduledMomoState if callable(learning_rate) else MomoState,"): (
+        "the same fields: tests/compat/test_checkpoints.py"
+    ),
+    ("optimizers/momo.py", "ScheduledMomoAdamState if callable(learning_rate) else MomoAdamState,"): (
+        "the same fields: tests/compat/test_checkpoints.py"
+    ),
     ("optimizers/muon.py", "cast = matrix if ns_dtype is None else widen(matrix, ns_dtype)"): (
         "the same numbers where all are float64"
     ),

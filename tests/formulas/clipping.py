@@ -83,7 +83,7 @@ def by_history(judge):
         limit = judge(n, s)
         over = limit > 0 and n > limit
         s["clipped"] = s.get("clipped", 0) + over
-        factor = limit / n if over else 1.0
+        factor = 0.0 if np.isinf(n) else limit / n if over else 1.0
         us = {k: shrunk(g, factor) for k, g in gs.items()}
         fraction = np.float32(s["clipped"]) / np.float32(t)  # int32 counts divide to float32 in JAX
         return descended(ps, us, gradient_norm=n, threshold=limit, clip_factor=factor, clipped_fraction=fraction)
