@@ -2,6 +2,50 @@
 """Mutants that no formula can notice, by file and line of code, with the reason."""
 
 EXPLAINED: dict[tuple[str, str], str] = {
+    (
+        "numerics/newton_schulz.py",
+        "precision = jax.lax.Precision.HIGHEST if a.dtype.itemsize >= 4 else jax.lax.Precision.DEFAULT",
+    ): ("the same on a CPU"),
+    ("numerics/companding.py", "return _by_size(x, lambda a: jnp.log1p(mu * a) / whole, mu / whole)"): (
+        "the slope at 0, of which only derivatives know: tests/transforms/test_compression.py"
+    ),
+    ("numerics/companding.py", "return _by_size(y, lambda a: jnp.expm1(whole * a) / mu, whole / mu)"): (
+        "the slope at 0, of which only derivatives know: tests/transforms/test_compression.py"
+    ),
+    ("numerics/companding.py", "return _by_size(x, size, a / whole)"): (
+        "the slope at 0, of which only derivatives know: tests/transforms/test_compression.py"
+    ),
+    ("numerics/companding.py", "return _by_size(y, size, whole / a)"): (
+        "the slope at 0, of which only derivatives know: tests/transforms/test_compression.py"
+    ),
+    ("numerics/companding.py", "return y / (1 - jnp.minimum(ratio, 1 - float(jnp.finfo(ratio.dtype).epsneg)))"): (
+        "what is beyond the limit: tests/transforms/test_compression.py"
+    ),
+    ("numerics/companding.py", "return safe_sqrt(abs_sq(x)) if jnp.iscomplexobj(x) else jnp.abs(x)"): (
+        "the same for real numbers"
+    ),
+    ("numerics/companding.py", "return math.log1p(x) if isinstance(x, int | float) else jnp.log1p(x)"): (
+        "the same numbers where all are float64"
+    ),
+    ("numerics/companding.py", "return math.log(x) if isinstance(x, int | float) else jnp.log(x)"): (
+        "the same numbers where all are float64"
+    ),
+    ("numerics/factored.py", "return u, safe_divide(dg, root) - safe_divide(droot, root) * u"): (
+        "a derivative"
+    ),
+    ("numerics/keys.py", "return jax.random.key(source) if typed else jax.random.PRNGKey(source)"): (
+        "two forms of the same key"
+    ),
+    ("numerics/keys.py", "return key if typed else jax.random.key_data(key)"): (
+        "two forms of the same key"
+    ),
+    ("numerics/newton_schulz.py", "tall = x.shape[-2] > x.shape[-1]"): (
+        "the polynomial of X Xᴴ times X is X times that of Xᴴ X"
+    ),
+    (
+        "numerics/newton_schulz.py",
+        "sums = jnp.sum(jnp.abs(_product(unit, _transposed(unit))), axis=-1, keepdims=True)",
+    ): ("the product is symmetric; tests/numerics/test_newton_schulz.py has stacks"),
     ("optimizers/momo.py", "ScheduledMomoState if callable(learning_rate) else MomoState,"): (
         "the same fields: tests/compat/test_checkpoints.py"
     ),
