@@ -46,6 +46,10 @@ EXPLAINED: dict[tuple[str, str], str] = {
         "numerics/newton_schulz.py",
         "sums = jnp.sum(jnp.abs(_product(unit, _transposed(unit))), axis=-1, keepdims=True)",
     ): ("the product is symmetric; tests/numerics/test_newton_schulz.py has stacks"),
+    (
+        "numerics/windows.py",
+        "beyond = jnp.where(off == 0, 0, jnp.sign(off) * jnp.inf)  # the sign of NaN is NaN",
+    ): ("a spread of 0, or infinity divided by a sign: tests/numerics/test_windows.py"),
     ("optimizers/momo.py", "ScheduledMomoState if callable(learning_rate) else MomoState,"): (
         "the same fields: tests/compat/test_checkpoints.py"
     ),
