@@ -1,19 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rules that torch.optim has, too: the same parameters after 50 steps in float64, with the call that matches."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import gradtx as gt
-from support import problems
+from support.torch_runs import run_gradtx, run_torch
 
-# Without PyTorch, `import torch` would find this very folder, which lies on the path of the tests.
 torch = pytest.importorskip("torch")
-
-STEPS = 50
-
 
 @pytest.fixture
 def doubles():
@@ -22,27 +16,6 @@ def doubles():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(before)
-
-
-def run_torch(make):
-    params = {n: torch.tensor(p, dtype=torch.float64, requires_grad=True) for n, p in problems.start().items()}
-    optimizer = make(list(params.values()))
-    for _ in range(STEPS):
-        gradients = problems.gradient({n: p.detach().numpy() for n, p in params.items()})
-        for n, p in params.items():
-            p.grad = torch.tensor(gradients[n], dtype=torch.float64)
-        optimizer.step()
-    return {n: p.detach().numpy() for n, p in params.items()}
-
-
-def run_gradtx(tx):
-    params = jax.tree.map(jnp.asarray, problems.start())
-    state, update = tx.init(params), jax.jit(tx.update)
-    for _ in range(STEPS):
-        gradients = problems.gradient({n: np.asarray(p) for n, p in params.items()})
-        updates, state = update(jax.tree.map(jnp.asarray, gradients), state, params)
-        params = gt.apply_updates(params, updates)
-    return params
 
 
 def momentum(rate, *arguments, **more):

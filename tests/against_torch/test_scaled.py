@@ -14,7 +14,6 @@ import pytest
 
 import gradtx
 
-# Without PyTorch, `import torch` would find this very folder, which lies on the path of the tests.
 torch = pytest.importorskip("torch")
 
 SHAPES = {"scalar": (), "vector": (5,), "matrix": (3, 4), "wide": (1, 4), "cube": (2, 3, 4)}

@@ -1,39 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Variants at the settings where they are rules of torch.optim, which has none of them itself; 50 steps in float64."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import gradtx as gt
-from support import problems
+from support.torch_runs import run_gradtx, run_torch
 
 torch = pytest.importorskip("torch")
-
-STEPS = 50
-
-
-def run_torch(make):
-    params = {n: torch.tensor(p, dtype=torch.float64, requires_grad=True) for n, p in problems.start().items()}
-    optimizer = make(list(params.values()))
-    for _ in range(STEPS):
-        gradients = problems.gradient({n: p.detach().numpy() for n, p in params.items()})
-        for n, p in params.items():
-            p.grad = torch.tensor(gradients[n], dtype=torch.float64)
-        optimizer.step()
-    return {n: p.detach().numpy() for n, p in params.items()}
-
-
-def run_gradtx(tx):
-    params = jax.tree.map(jnp.asarray, problems.start())
-    state, update = tx.init(params), jax.jit(tx.update)
-    for _ in range(STEPS):
-        gradients = problems.gradient({n: np.asarray(p) for n, p in params.items()})
-        updates, state = update(jax.tree.map(jnp.asarray, gradients), state, params)
-        params = gt.apply_updates(params, updates)
-    return params
-
 
 PAIRS = {
     # weight_decay of torch's AdamW is multiplied by the rate, that of its other optimizers is added to the gradient.

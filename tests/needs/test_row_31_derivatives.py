@@ -62,6 +62,19 @@ def test_finite_for_every_factory(name):
     _assert_finite(name)
 
 
+@pytest.mark.parametrize("name", sorted(SEARCHES))
+def test_forward_derivatives_of_searches_are_finite(name):
+    """By gradients and parameters, along a direction of ones."""
+    tx, extra = test_laws.example(name), test_laws.extra_arguments(name) | {"grad": ZEROS}
+    ones = jax.tree.map(jnp.ones_like, PARAMS)
+
+    def loss(gradients, params):
+        return after_two_steps(tx, gradients, params, **extra)
+
+    _, found = jax.jit(lambda: jax.jvp(loss, (ZEROS, PARAMS), (ones, ones)))()
+    assert np.isfinite(found) and found != 0
+
+
 def _assert_finite(name):
     found = derivatives(test_laws.example(name), **test_laws.extra_arguments(name) | {"grad": ZEROS})
     for path, x in jax.tree_util.tree_leaves_with_path(found):
