@@ -59,7 +59,6 @@ from gradtx.losses.cross_entropy import (
 from gradtx.losses.cross_entropy import z_loss as z_loss
 from gradtx.losses.ctc import ctc_loss as ctc_loss
 from gradtx.losses.ctc import ctc_loss_with_forward_probs as ctc_loss_with_forward_probs
-from gradtx.losses.divergence import convex_kl_divergence as convex_kl_divergence
 from gradtx.losses.divergence import generalized_kl_divergence as generalized_kl_divergence
 from gradtx.losses.divergence import kl_divergence as kl_divergence
 from gradtx.losses.divergence import kl_divergence_with_log_targets as kl_divergence_with_log_targets

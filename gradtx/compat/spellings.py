@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gradtx.core.counts import safe_increment
 from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.types import EmptyState, Numeric, OptState, Params, ScalarOrSchedule, ScheduleFn, Updates
+from gradtx.losses.divergence import generalized_kl_divergence
 from gradtx.optimizers import optimistic
 from gradtx.tree.params import map_params
 from gradtx.wrappers import accumulation
@@ -20,6 +21,7 @@ AdaptiveGradClipState = AddDecayedWeightsState = ClipByGlobalNormState = ClipSta
 ScaleByTrustRatioState = ScaleState = EmptyState
 MultiTransformState = PartitionState
 
+convex_kl_divergence = generalized_kl_divergence
 inject_stateful_hyperparams = inject_hyperparams
 multi_transform = partition
 safe_int32_increment = safe_increment

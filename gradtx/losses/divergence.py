@@ -49,7 +49,7 @@ def kl_divergence_with_log_targets(
 
 
 def generalized_kl_divergence(log_predictions: Any, targets: Any, axis: Axis = -1, where: Any = None) -> jax.Array:
-    """Σ t (log t - log p) - t + p along an axis: at least 0 also if p and t do not sum to 1.
+    """Σ t (log t - log p) - t + p along an axis: at least 0 also if p and t do not sum to 1, and convex in both.
 
     Args:
       log_predictions: log p, which may be -inf.
@@ -59,21 +59,6 @@ def generalized_kl_divergence(log_predictions: Any, targets: Any, axis: Axis = -
     Raises: ValueError if the shapes differ.
     """
     return _divergence("generalized_kl_divergence", _generalized, axis, where, log_predictions, targets=targets)
-
-
-def convex_kl_divergence(log_predictions: Any, targets: Any, axis: Axis = -1, where: Any = None) -> jax.Array:
-    """Σ t (log t - log p) - t + p along an axis, which is convex in p and t together.
-
-    Args:
-      log_predictions: log p, which may be -inf.
-      targets: t, not negative, of the same shape.
-      where: True for what counts.
-
-    Raises: ValueError if the shapes differ.
-
-    See also: `generalized_kl_divergence`, another name of it.
-    """
-    return _divergence("convex_kl_divergence", _generalized, axis, where, log_predictions, targets=targets)
 
 
 def _relative_entropy(log_p: jax.Array, t: jax.Array) -> jax.Array:

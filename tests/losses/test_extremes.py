@@ -48,7 +48,6 @@ def value_and_gradient(loss, x, *rest, dtype=jnp.float32, **kwargs):
         (losses.kl_divergence, [0.0, -INF], [[1.0, 0.0]], 0, [-1, 0]),
         (losses.kl_divergence, [0.0, -INF], [[0.5, 0.5]], INF, [-0.5, -0.5]),
         (losses.generalized_kl_divergence, [0.0, -INF], [[1.0, 0.0]], 0, [0, 0]),
-        (losses.convex_kl_divergence, [0.0, -INF], [[1.0, 0.0]], 0, [0, 0]),
         (losses.kl_divergence_with_log_targets, [0.0, -INF], [[0.0, -INF]], 0, [-1, 0]),
         (losses.cosine_similarity, [0.0, 0.0], [[1.0, 0.0]], 0, [0, 0]),
         (losses.cosine_distance, [1e30, 0.0], [[1e-30, 0.0]], 0, [0, 0]),

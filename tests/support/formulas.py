@@ -29,7 +29,7 @@ class Case:
     make: Callable[[], Any]
     step: Callable
     tree: bool = False
-    tolerance: float = 1e-12
+    tolerance: float = 1e-10
     gradient: Callable[[dict, int], dict] = of_problem
 
 
@@ -42,7 +42,7 @@ def case(
     make: Callable[[], Any],
     step: Callable,
     name: str | None = None,
-    tolerance: float = 1e-12,
+    tolerance: float = 1e-10,
     gradient: Callable[[dict, int], dict] = of_problem,
 ) -> Case:
     return Case(name or repr(make()), make, step, getattr(step, "tree", False), tolerance, gradient)

@@ -27,6 +27,7 @@ from gradtx.compat.spellings import ShouldSkipUpdateFunction as ShouldSkipUpdate
 from gradtx.compat.spellings import TransformInitFn as TransformInitFn
 from gradtx.compat.spellings import TransformUpdateExtraArgsFn as TransformUpdateExtraArgsFn
 from gradtx.compat.spellings import TransformUpdateFn as TransformUpdateFn
+from gradtx.compat.spellings import convex_kl_divergence as convex_kl_divergence
 from gradtx.compat.spellings import init_empty_state as init_empty_state
 from gradtx.compat.spellings import inject_stateful_hyperparams as inject_stateful_hyperparams
 from gradtx.compat.spellings import multi_transform as multi_transform
@@ -58,7 +59,6 @@ from gradtx.losses.cross_entropy import (
 )
 from gradtx.losses.ctc import ctc_loss as ctc_loss
 from gradtx.losses.ctc import ctc_loss_with_forward_probs as ctc_loss_with_forward_probs
-from gradtx.losses.divergence import convex_kl_divergence as convex_kl_divergence
 from gradtx.losses.divergence import generalized_kl_divergence as generalized_kl_divergence
 from gradtx.losses.divergence import kl_divergence as kl_divergence
 from gradtx.losses.focal import sigmoid_focal_loss as sigmoid_focal_loss

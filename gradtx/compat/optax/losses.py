@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses: the names of `optax.losses`."""
 
+from gradtx.compat.spellings import convex_kl_divergence as convex_kl_divergence
 from gradtx.losses.contrastive import ntxent as ntxent
 from gradtx.losses.contrastive import triplet_margin_loss as triplet_margin_loss
 from gradtx.losses.cross_entropy import poly_loss_cross_entropy as poly_loss_cross_entropy
@@ -12,7 +13,6 @@ from gradtx.losses.cross_entropy import (
 )
 from gradtx.losses.ctc import ctc_loss as ctc_loss
 from gradtx.losses.ctc import ctc_loss_with_forward_probs as ctc_loss_with_forward_probs
-from gradtx.losses.divergence import convex_kl_divergence as convex_kl_divergence
 from gradtx.losses.divergence import generalized_kl_divergence as generalized_kl_divergence
 from gradtx.losses.divergence import kl_divergence as kl_divergence
 from gradtx.losses.divergence import kl_divergence_with_log_targets as kl_divergence_with_log_targets
