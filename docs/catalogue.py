@@ -201,8 +201,8 @@ def needs(tx: Any, extra: dict[str, Any]) -> list[str]:
 
 def needs_by_trial(tx: Any, extra: dict[str, Any]) -> list[str]:
     arguments = {"params": test_laws.PARAMS, **extra}
-    one_example = jax.tree.map(lambda g: g[None], test_laws.GRADIENTS)
-    gradients = test_laws.GRADIENTS if works(tx, test_laws.GRADIENTS, arguments) else one_example
+    examples = jax.tree.map(lambda g: jnp.stack([g, g]), test_laws.GRADIENTS)
+    gradients = test_laws.GRADIENTS if works(tx, test_laws.GRADIENTS, arguments) else examples
     attempt(tx, gradients, arguments)  # its error is worth seeing
     return [n for n in arguments if not works(tx, gradients, {k: v for k, v in arguments.items() if k != n})]
 

@@ -25,6 +25,7 @@ from gradtx.core.ranges import NonNegative as NonNegative
 from gradtx.core.ranges import Positive as Positive
 from gradtx.core.ranges import Range as Range
 from gradtx.core.ranges import Real as Real
+from gradtx.core.roles import Role as Role
 from gradtx.core.schedule import Lasting as Lasting
 from gradtx.core.schedule import Schedule as Schedule
 from gradtx.core.schedule import schedule as schedule
@@ -45,6 +46,11 @@ from gradtx.curvature import hessian_vector_product as hessian_vector_product
 from gradtx.curvature import hutchinson_diagonal as hutchinson_diagonal
 from gradtx.curvature import hvp as hvp
 from gradtx.curvature import top_eigenvalue as top_eigenvalue
+from gradtx.inspect.migration import migrate as migrate
+from gradtx.inspect.state import find_slots as find_slots
+from gradtx.inspect.state import get_slot as get_slot
+from gradtx.inspect.state import reset as reset
+from gradtx.inspect.state import set_slot as set_slot
 from gradtx.losses.contrastive import info_nce_loss as info_nce_loss
 from gradtx.losses.contrastive import ntxent as ntxent
 from gradtx.losses.contrastive import siglip_loss as siglip_loss
@@ -278,6 +284,17 @@ from gradtx.optimizers.stable_adamw import scale_by_stable_adam as scale_by_stab
 from gradtx.optimizers.stable_adamw import stable_adamw as stable_adamw
 from gradtx.optimizers.yogi import scale_by_yogi as scale_by_yogi
 from gradtx.optimizers.yogi import yogi as yogi
+from gradtx.parameters.boxing import with_roles as with_roles
+from gradtx.parameters.factors import layerwise_decay as layerwise_decay
+from gradtx.parameters.factors import mup as mup
+from gradtx.parameters.factors import times as times
+from gradtx.parameters.grouping import groups as groups
+from gradtx.parameters.inference import infer_roles as infer_roles
+from gradtx.parameters.matching import of_kind as of_kind
+from gradtx.parameters.matching import where as where
+from gradtx.parameters.metadata import roles_from_names as roles_from_names
+from gradtx.parameters.rules import roles as roles
+from gradtx.parameters.table import as_rules as as_rules
 from gradtx.perturbations import make_perturbed_fun as make_perturbed_fun
 from gradtx.projections import projection_box as projection_box
 from gradtx.projections import projection_halfspace as projection_halfspace
@@ -429,10 +446,28 @@ from gradtx.wrappers.accumulation import MultiSteps as MultiSteps
 from gradtx.wrappers.accumulation import MultiStepsState as MultiStepsState
 from gradtx.wrappers.accumulation import skip_large_updates as skip_large_updates
 from gradtx.wrappers.accumulation import skip_not_finite as skip_not_finite
+from gradtx.wrappers.aggregating import AccumulateAvgUpdatesState as AccumulateAvgUpdatesState
+from gradtx.wrappers.aggregating import accumulate_avg_updates as accumulate_avg_updates
+from gradtx.wrappers.aggregating import aggregate as aggregate
+from gradtx.wrappers.aggregating import average_incrementally_updates as average_incrementally_updates
+from gradtx.wrappers.aggregating import average_per_element_updates as average_per_element_updates
+from gradtx.wrappers.aggregating import get_batch_size_from_per_elt_updates as get_batch_size_from_per_elt_updates
 from gradtx.wrappers.conditional import ConditionallyMaskState as ConditionallyMaskState
 from gradtx.wrappers.conditional import ConditionallyTransformState as ConditionallyTransformState
 from gradtx.wrappers.conditional import conditionally_mask as conditionally_mask
 from gradtx.wrappers.conditional import conditionally_transform as conditionally_transform
+from gradtx.wrappers.element_variance import (
+    PerElementMeanAndSumSqDiffGradsState as PerElementMeanAndSumSqDiffGradsState,
+)
+from gradtx.wrappers.element_variance import PerElementMeanAndVarianceEMAState as PerElementMeanAndVarianceEMAState
+from gradtx.wrappers.element_variance import add_mean_variance_to_opt as add_mean_variance_to_opt
+from gradtx.wrappers.element_variance import (
+    get_per_element_mean_and_sum_sq_diff_grads as get_per_element_mean_and_sum_sq_diff_grads,
+)
+from gradtx.wrappers.element_variance import get_unbiased_mean_and_variance_ema as get_unbiased_mean_and_variance_ema
+from gradtx.wrappers.element_variance import (
+    track_per_element_mean_and_variance_with_ema as track_per_element_mean_and_variance_with_ema,
+)
 from gradtx.wrappers.finite import ApplyIfFiniteState as ApplyIfFiniteState
 from gradtx.wrappers.finite import apply_if_finite as apply_if_finite
 from gradtx.wrappers.flattening import FlattenState as FlattenState
@@ -492,3 +527,4 @@ from gradtx.wrappers.split_complex import SplitRealAndImaginaryState as SplitRea
 from gradtx.wrappers.split_complex import split_real_and_imaginary as split_real_and_imaginary
 from gradtx.wrappers.trac import TracState as TracState
 from gradtx.wrappers.trac import trac as trac
+from gradtx.wrappers.unstacking import unstacked as unstacked

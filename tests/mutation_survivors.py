@@ -30,15 +30,11 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("numerics/companding.py", "return math.log(x) if isinstance(x, int | float) else jnp.log(x)"): (
         "the same numbers where all are float64"
     ),
-    ("numerics/factored.py", "return u, safe_divide(dg, root) - safe_divide(droot, root) * u"): (
-        "a derivative"
-    ),
+    ("numerics/factored.py", "return u, safe_divide(dg, root) - safe_divide(droot, root) * u"): ("a derivative"),
     ("numerics/keys.py", "return jax.random.key(source) if typed else jax.random.PRNGKey(source)"): (
         "two forms of the same key"
     ),
-    ("numerics/keys.py", "return key if typed else jax.random.key_data(key)"): (
-        "two forms of the same key"
-    ),
+    ("numerics/keys.py", "return key if typed else jax.random.key_data(key)"): ("two forms of the same key"),
     ("numerics/newton_schulz.py", "tall = x.shape[-2] > x.shape[-1]"): (
         "the polynomial of X Xᴴ times X is X times that of Xᴴ X"
     ),

@@ -37,7 +37,8 @@ def check(tx: Any, extra: dict[str, Any]) -> None:
         """The last state and the updates of all steps; the parameters stay."""
 
         def step(state: Any, _: None) -> tuple[Any, Any]:
-            updates, state = tx.update(g, state, params, **{**extra, "grad": g})
+            of_its_shapes = {n: g for n in ("grad", "sum_sq_diff_grads") if n in extra}
+            updates, state = tx.update(g, state, params, **{**extra, **of_its_shapes})
             return state, updates
 
         return jax.lax.scan(step, tx.init(params), length=STEPS)

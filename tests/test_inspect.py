@@ -103,11 +103,11 @@ named_chain(...)
 
 stage     slot   parameter  shape  dtype     bytes  per element
 then.0.0  count             ()     int32         4
-then.0.0  mu     layers[0]  (2,)   float32       8            4
-then.0.0  mu     layers[1]  ()     float32       4            4
+then.0.0  mu     layers/0   (2,)   float32       8            4
+then.0.0  mu     layers/1   ()     float32       4            4
 then.1    count             ()     int32         4
-then.1    mu     layers[0]  (2,)   bfloat16      4            2
-then.1    mu     layers[1]  ()     bfloat16      2            2
+then.1    mu     layers/0   (2,)   bfloat16      4            2
+then.1    mu     layers/1   ()     bfloat16      2            2
 
 26 bytes of state for 3 parameter elements: 8.667 each"""
     )
@@ -182,7 +182,7 @@ def test_shapes_and_arrays_are_described_alike():
 
 def test_none_among_the_parameters():
     description = describe(plain_average(), {"w": jnp.ones(2), "none": None, "deep": {"none": None, "b": jnp.ones(3)}})
-    assert rows(description) == [("count", "", (), 4), ("mu", "deep.b", (3,), 12), ("mu", "w", (2,), 8)]
+    assert rows(description) == [("count", "", (), 4), ("mu", "deep/b", (3,), 12), ("mu", "w", (2,), 8)]
 
 
 def test_masked_leaves_and_branches_have_no_state():
@@ -217,8 +217,8 @@ def test_sequences_are_not_taken_for_states_by_chance():
     params = (jnp.ones(2), jnp.ones(3))
     assert rows(describe(by_hand(init), params)) == [
         ("[0]", "", (), 4),
-        ("[1]", "[0]", (2,), 8),
-        ("[1]", "[1]", (3,), 12),
+        ("[1]", "0", (2,), 8),
+        ("[1]", "1", (3,), 12),
     ]
 
 

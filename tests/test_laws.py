@@ -87,6 +87,9 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
     "stateless": lambda: _make("stateless")(halve_tree),
     "stateless_with_tree_map": lambda: _make("stateless_with_tree_map")(halve),
     "MultiSteps": lambda: _make("MultiSteps")(_make("adam")(0.1), 2),
+    "aggregate": lambda: _make("aggregate")(_make("identity")(), _make("accumulate_avg_updates")(2), example("adam")),
+    "average_incrementally_updates": lambda: _make("average_incrementally_updates")(None, 2),
+    "add_mean_variance_to_opt": lambda: _make("add_mean_variance_to_opt")(example("adam")),
     "freeze": lambda: _make("freeze")(only_matrices),
     "selective_transform": lambda: _make("selective_transform")(_make("adam")(0.1), freeze_mask=only_matrices),
     "partition": lambda: _make("partition")({"matrix": _make("adam")(0.1), "rest": _make("sgd")(0.1)}, by_rank),
@@ -107,12 +110,15 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
     "conditionally_mask": lambda: _make("conditionally_mask")(_make("scale_by_adam")(), every_second),
     "conditionally_transform": lambda: _make("conditionally_transform")(_make("scale_by_adam")(), every_second),
     "dynamic_loss_scale": lambda: _make("dynamic_loss_scale")(_make("scale_by_adam")(), 1024.0, 2),
+    "groups": lambda: _make("groups")([(("b", "b/*"), {"learning_rate": gradtx.times(0.5)})], _make("adam")(0.1)),
     "graft": lambda: _make("graft")(_make("sign_sgd")(1.0), _make("adam")(0.1)),
     "guard": lambda: _make("guard")(_make("scale_by_adam")(), gradtx.norm_spike(4, warmup=2)),
     "sam": lambda: _make("sam")(_make("adam")(0.1), _make("chain")(_make("normalize")(), _make("sgd")(0.05))),
     "schedule_free": lambda: _make("schedule_free")(_make("sgd")(0.1), 0.1),
     "split_real_and_imaginary": lambda: _make("split_real_and_imaginary")(_make("scale_by_adam")()),
+    "with_roles": lambda: _make("with_roles")((("**", gradtx.Role()),), _make("adam")(0.1)),
     "reset_every": lambda: _make("reset_every")(_make("scale_by_adam")(), 2),
+    "unstacked": lambda: _make("unstacked")(_make("scale_by_adam")()),
     "scale_by_muon": lambda: _make("scale_by_muon")(weight_dimension_numbers=as_columns),
     "scale_by_matrix_shape": lambda: _make("scale_by_matrix_shape")(weight_dimension_numbers=as_columns),
     "low_rank": lambda: _make("low_rank")(_make("scale_by_adam")(), 1, method="completed"),
@@ -129,11 +135,25 @@ EXTRA: dict[str, dict[str, Any]] = {
     "scale_by_sophia": {"obj_fn": half_square},
     "sophia": {"obj_fn": half_square},
     "sophia_g": {"sampled_grad": lambda params: params},
+    "track_per_element_mean_and_variance_with_ema": {
+        "sum_sq_diff_grads": jax.tree.map(jnp.square, GRADIENTS),
+        "sample_size": jnp.asarray(3, jnp.int32),
+    },
 }
 """Keyword arguments that the `update` of some factories needs, besides those that every factory takes or ignores."""
 
-PER_EXAMPLE = {"differentially_private_aggregate", "dpsgd"}
-"""Their gradients have an axis more than their updates: see tests/transforms/test_privacy.py."""
+PER_EXAMPLE = {
+    "add_mean_variance_to_opt",
+    "average_per_element_updates",
+    "differentially_private_aggregate",
+    "dpsgd",
+    "get_per_element_mean_and_sum_sq_diff_grads",
+}
+"""Their gradients have an axis more than their updates: see tests/transforms/test_privacy.py and
+tests/wrappers/test_aggregating.py."""
+
+FIXED = {("aggregate", "aggregator_has_aux")}
+"""Flags that the other arguments of the example decide."""
 
 MEASURES = {"measure_with_ema"}
 """What their update returns is a measurement: see tests/transforms/test_monitoring.py."""
@@ -195,7 +215,7 @@ WITHOUT_EXAMPLE = _without_example()
 COVERED = [n for n in FACTORIES if n not in {*WITHOUT_EXAMPLE, *PER_EXAMPLE, *MEASURES}]
 RANGES = [(n, h) for n in COVERED for h, spec in FACTORIES[n].specs.items() if isinstance(spec, Range)]
 NUMBERS = [(n, h) for n in COVERED for h in FACTORIES[n].hyperparameters if _legal(with_number, n, h)]
-SWITCHES = [(n, s) for n in COVERED for s in _switches(FACTORIES[n]) if _legal(changed, n, s)]
+SWITCHES = [(n, s) for n in COVERED for s in _switches(FACTORIES[n]) if (n, s) not in FIXED and _legal(changed, n, s)]
 
 each_factory = pytest.mark.parametrize("name", COVERED)
 

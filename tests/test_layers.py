@@ -29,7 +29,7 @@ LAYERS = [
     ["optimizers"],
     [
         "precision",
-        "roles",
+        "parameters",
         "sharding",
         "losses",
         "projections",
@@ -129,7 +129,7 @@ def test_imports_go_down(path: Path):
         ("core", "def f():\n    from gradtx import tree", "core imports gradtx.tree, which is not below it"),
         ("core", "from ..tree import add", "core imports gradtx.tree.add, which is not below it"),
         ("core", "from . import lift", None),
-        ("roles", "import gradtx.sharding", "roles imports gradtx.sharding, which is not below it"),
+        ("parameters", "import gradtx.sharding", "parameters imports gradtx.sharding, which is not below it"),
         ("optimizers", "from gradtx import adam", "imports gradtx.adam; import from the module that defines it"),
         ("optimizers", "import gradtx", "imports gradtx; import from the module that defines it"),
         ("core", "import optax", "imports optax, which users need not have installed"),

@@ -51,6 +51,7 @@ def adamw_with_rate(learning_rate):
 
 WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "MultiSteps": lambda tx: gradtx.MultiSteps(tx, 2),
+    "aggregate": lambda tx: gradtx.aggregate(gradtx.clip(0.5), gradtx.accumulate_avg_updates(2), tx),
     "apply_if_finite": lambda tx: gradtx.apply_if_finite(tx, 2),
     "cautious": lambda tx: gradtx.cautious(tx, descent=True),
     "chain": lambda tx: gradtx.chain(gradtx.clip(0.5), tx),
@@ -84,7 +85,7 @@ OPTIMIZERS = {
     "adafactor": gradtx.adafactor(0.1, min_dim_size_to_factor=2),
 }
 
-PASSES_STEP = set(WRAPPERS) - {"MultiSteps", "conditionally_mask", "conditionally_transform", "sam"}
+PASSES_STEP = set(WRAPPERS) - {"MultiSteps", "aggregate", "conditionally_mask", "conditionally_transform", "sam"}
 """Those that call the inner update at every step that is given to them."""
 
 NAMES = sorted(WRAPPERS)
@@ -99,13 +100,14 @@ def nested(i: int) -> Any:
 
 def test_every_wrapper_is_here():
     inner = {"inner", "base_optimizer", "fast_optimizer", "optimizer", "opt"}
-    inner |= {"transforms", "transformations", "direction"}
+    inner |= {"transforms", "transformations", "direction", "postprocessor"}
 
     def takes_a_transformation(factory: Any) -> bool:
         return any(p.name in inner and p.default is p.empty for p in factory.signature.parameters.values())
 
     wrappers = {f.name for f in REGISTRY.values() if f.module.startswith("gradtx.") and takes_a_transformation(f)}
     recipes = {"selective_transform", "mars"}
+    recipes |= {"add_mean_variance_to_opt"}  # of per-element gradients: tests/wrappers/test_aggregating.py
     assert wrappers - recipes == set(WRAPPERS)
 
 

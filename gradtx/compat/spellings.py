@@ -1,35 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optax's spellings of what gradtx calls otherwise, and its defaults where gradtx's differ on purpose."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Union
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.counts import safe_increment
-from gradtx.core.transformation import GradientTransformationExtraArgs
+from gradtx.core.transformation import GradientTransformation, GradientTransformationExtraArgs
 from gradtx.core.types import EmptyState, Numeric, OptState, Params, ScalarOrSchedule, ScheduleFn, Updates
 from gradtx.losses.divergence import generalized_kl_divergence
 from gradtx.optimizers import optimistic
 from gradtx.tree.params import map_params
 from gradtx.wrappers import accumulation
+from gradtx.wrappers.aggregating import aggregate
 from gradtx.wrappers.hyperparameters import inject_hyperparams
 from gradtx.wrappers.partition import PartitionState, partition
 
 AdaptiveGradClipState = AddDecayedWeightsState = ClipByGlobalNormState = ClipState = EmptyState
 ScaleByTrustRatioState = ScaleState = EmptyState
 MultiTransformState = PartitionState
+Aggregator = GradientTransformation
+AggregatedUpdates = PerElementUpdates = Updates
 
 convex_kl_divergence = generalized_kl_divergence
 inject_stateful_hyperparams = inject_hyperparams
 multi_transform = partition
+process = aggregate
 safe_int32_increment = safe_increment
 tree_map_params = map_params
 Schedule = ScheduleFn
 
 # typing.Union and not `|`, as for ScalarOrSchedule.
 MaskOrFn = Union[Any, Callable[[Params], Any], None]  # noqa: UP007  # see above
+MaybeAxis = Union[int, Sequence[int], None]  # noqa: UP007  # see above
 
 
 class TransformInitFn(Protocol):
@@ -56,6 +61,14 @@ class ShouldSkipUpdateFunction(Protocol):
     """The type of the function that tells `MultiSteps` which gradients to drop."""
 
     def __call__(self, updates: Updates, gradient_step: Numeric, params: Params) -> tuple[jax.Array, Any]: ...
+
+
+class AggregatorUpdateFn(Protocol):
+    """The type of the `update` of an aggregator."""
+
+    def __call__(
+        self, per_elt_updates: Updates, state: OptState, params: Params = None, **extra_args: Any
+    ) -> tuple[Updates, OptState]: ...
 
 
 class ConditionFn(Protocol):

@@ -66,6 +66,7 @@ def per_parameter(
     needs_params: bool = False,
     needs: tuple[str, ...] = (),
     counter: str = "count",
+    uses_role: bool = False,
 ) -> GradientTransformationExtraArgs:
     """Lifts a rule on one array to trees. This is where new optimizers are written.
 
@@ -80,6 +81,7 @@ def per_parameter(
     scalars of the whole tree, such as an estimated distance, has a `memory() -> {field: initial value}`; then `measure`
     gets them as a fifth argument, and `shared(t, total, memory)` returns what it returned before and the new memory.
     `needs` names extra arguments of the transformation's `update`, such as "value", that `shared` takes by keyword.
+    With `uses_role`, `init`, `measure` and `update` get the parameter's `Role` by the keyword `role`, None without one.
 
     `state` is a named tuple class; its fields, the count and the memory aside, are the slots in order, each a tree like
     the parameters. One slot is passed bare, several as a tuple; no slots: `init` and `state` may be None and slots are
@@ -91,7 +93,9 @@ def per_parameter(
     leaf without a gradient (None) gets no update and keeps its slots. Each distinct shape and dtype is traced once.
     """
     name = getattr(update, "__qualname__", "rule")
-    rule = Rule(init, update, state or EmptyState, measure, shared, memory, needs_params, needs, counter, name)
+    rule = Rule(
+        init, update, state or EmptyState, measure, shared, memory, needs_params, needs, counter, name, uses_role
+    )
     return GradientTransformationExtraArgs(*_lifted(RuleSource(lambda values: rule), rule, {}), rule=rule)
 
 

@@ -3,7 +3,8 @@
 
 Map, sum, map: each leaf is measured (where the rule asks for it), the measures are summed over the tree, what all
 leaves share is computed once, each leaf is updated. A leaf's work is one call of an inner `jax.jit`, so that a rule is
-traced once for each distinct shape and dtype, and an update outside `jit` is one dispatch a leaf.
+traced once for each distinct shape and dtype, and an update outside `jit` is one dispatch a leaf. A leaf in a box (see
+`core.roles`) may be a stack of parameters, each of which the rule then runs on by itself.
 """
 
 import functools
@@ -15,7 +16,10 @@ import jax.numpy as jnp
 
 from gradtx.core.counts import safe_increment
 from gradtx.core.dtypes import compute_dtype, promotion, widen
-from gradtx.core.trees import align, check_shapes, check_state, is_hole, is_none, paths
+from gradtx.core.grouped import ByGroup, by_group
+from gradtx.core.roles import Boxed, Role, is_box, is_full_box
+from gradtx.core.stacks import Stacked, over_stack, slots_of, stack_axes
+from gradtx.core.trees import align, check_shapes, check_state, is_hole, is_leaf, paths
 from gradtx.core.types import OptState, Params, Updates
 
 
@@ -32,6 +36,7 @@ class Rule(NamedTuple):
     needs: tuple[str, ...]
     counter: str
     name: str
+    uses_role: bool = False
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -43,6 +48,10 @@ class Rule(NamedTuple):
     def counts(self) -> bool:
         """Whether the state counts the steps."""
         return self.counter in self.state._fields
+
+    def role(self, role: Role | None, ndim: int) -> dict[str, Any]:
+        """What the rule is told of the role of one parameter of an array of this rank."""
+        return {"role": None if role is None else role.logical(ndim)} if self.uses_role else {}
 
 
 class RuleSource:
@@ -74,17 +83,30 @@ class Kernels(NamedTuple):
 def _kernels(source: RuleSource) -> Kernels:
     """The compiled functions of a rule. The hyperparameters that move are arguments of them."""
 
-    def prepared(values: dict, g: jax.Array, slots: Any, p: Any, count: Any) -> tuple:
+    def on_leaf(values: dict, g: Any, slots: Any, p: Any, count: Any, common: tuple, run: Callable) -> tuple:
+        """What `run(rule, arguments, told)` returns for a leaf, in the dtype of the work, and the leaf's stack."""
+        role, g = (g.role, g.value) if is_box(g) else (None, g)
+        stack = stack_axes(role, g.ndim)
         dtype = compute_dtype(g, slots, p)
         g, slots, p, t, values = widen((g, slots, p, count, values), dtype)
-        return dtype, source.at(values), (g, slots, p, t)
 
-    def measure(values: dict, g: jax.Array, slots: Any, p: Any, count: Any, memory: Any) -> Any:
-        dtype, rule, arguments = prepared(values, g, slots, p, count)
-        known = () if memory is None else (_widen_floats(memory, dtype),)
-        with promotion(g, slots, p):
-            scalars = rule.measure(*arguments, *known)  # type: ignore[misc]  # only called for rules that measure
-        return _widen_floats(jax.tree.map(jnp.asarray, scalars), jnp.result_type(float))  # to be summed over leaves
+        def on_one(values: dict, g: jax.Array, slots: Any, p: Any, common: tuple) -> Any:
+            rule = source.at(values)
+            with jax.named_scope(rule.name), promotion(g, slots, p):
+                return run(rule, (g, slots, p, t, *common), rule.role(role, g.ndim + len(stack)))
+
+        slots = slots_of(slots, stack, g.shape)
+        common = _widen_floats(common, dtype)
+        return over_stack(on_one, stack, g.shape, values, _cut(g, stack), slots, _cut(p, stack), common), stack
+
+    def measure(values: dict, g: Any, slots: Any, p: Any, count: Any, memory: Any) -> Any:
+        def run(rule: Rule, arguments: tuple, told: dict) -> Any:
+            return jax.tree.map(jnp.asarray, rule.measure(*arguments, **told))  # type: ignore[misc]  # rules that measure
+
+        known = () if memory is None else (memory,)
+        scalars, stack = on_leaf(values, g, slots, p, count, known, run)
+        scalars = jax.tree.map(lambda x: jnp.sum(x, axis=tuple(range(len(stack)))), scalars) if stack else scalars
+        return _widen_floats(scalars, jnp.result_type(float))  # to be summed over leaves
 
     def shared(values: dict, count: Any, total: Any, memory: Any, extra: dict) -> Any:
         default = jnp.result_type(float)
@@ -97,13 +119,14 @@ def _kernels(source: RuleSource) -> Kernels:
         common, new = rule.shared(t, total, known, **extra)  # type: ignore[misc]
         return jax.tree.map(jnp.asarray, common), jax.tree.map(_stored, new, memory)
 
-    def update(values: dict, g: jax.Array, slots: Any, p: Any, count: Any, common: Any) -> tuple:
-        dtype, rule, arguments = prepared(values, g, slots, p, count)
-        common = () if common is None else (_widen_floats(common, dtype),)
-        with jax.named_scope(rule.name), promotion(g, slots, p):
-            u, new_slots = rule.update(*arguments, *common)
-        if jnp.shape(u) != g.shape:
-            raise ValueError(f"the gradient has shape {g.shape}, but the update has shape {jnp.shape(u)}")
+    def update(values: dict, g: Any, slots: Any, p: Any, count: Any, common: tuple) -> tuple:
+        def run(rule: Rule, arguments: tuple, told: dict) -> tuple:
+            (u, new_slots), shape = rule.update(*arguments, **told), arguments[0].shape
+            if jnp.shape(u) != shape:
+                raise ValueError(f"the gradient has shape {shape}, but the update has shape {jnp.shape(u)}")
+            return u, new_slots
+
+        (u, new_slots), _ = on_leaf(values, g, slots, p, count, common, run)
         return u, jax.tree.map(_stored, new_slots, slots)
 
     return Kernels(jax.jit(measure), jax.jit(shared), jax.jit(update))
@@ -125,10 +148,32 @@ def _widen_floats(tree: Any, dtype: Any) -> Any:
 
 def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Params) -> OptState:
     """The state for these parameters: a tree like them for each slot, the memory and the count."""
-    _check_values(rule, values)
-    leaves, treedef = jax.tree.flatten(params)
-    at = functools.cache(lambda dtype: source.at(widen(values, dtype)))
-    rows = [_init_leaf(rule, at, p) for p in leaves] if rule.slots else []
+    leaves, treedef = jax.tree.flatten(params, is_leaf=is_full_box)
+    same, varying = by_group(values, leaves)
+    _check_values(rule, same)
+    at = functools.cache(lambda dtype: source.at(widen(same, dtype)))
+
+    def init_leaf(leaf: Any) -> tuple:
+        original = leaf.value if is_box(leaf) else leaf
+        p = original if isinstance(original, jax.Array) else jnp.asarray(original)
+        dtype, role = compute_dtype(p), leaf.role if is_box(leaf) else None
+        stack = stack_axes(role, p.ndim)
+
+        def init_one(entries: dict, one: jax.Array) -> tuple:
+            here = source.at(widen(same, dtype) | entries) if entries else at(dtype)
+            slots = here.init(one, **here.role(role, p.ndim))  # type: ignore[misc]  # has one, as it has slots
+            slots = (slots,) if len(rule.slots) == 1 else slots
+            wanted = len(rule.slots)
+            if len(slots) != wanted:
+                raise TypeError(f"{rule.name}: init must return {wanted} slots, {rule.slots}, got {len(slots)}")
+            return tuple(slots)
+
+        # Not compiled: outside jit, zeros_like gives slots the parameter's sharding, compiled zeros would lose it.
+        entries = widen(varying.of(leaf), dtype)
+        slots = over_stack(init_one, stack, p.shape, entries, _cut(widen(p, dtype), stack))
+        return jax.tree.map(lambda x: _owned(x, original, p), slots)
+
+    rows = list(map(init_leaf, leaves)) if rule.slots else []
     columns = zip(*rows, strict=True) if rows else [()] * len(rule.slots)
     fields = {n: jax.tree.unflatten(treedef, column) for n, column in zip(rule.slots, columns, strict=False)}
     if rule.memory is not None:
@@ -143,17 +188,6 @@ def _scalar(x: Any) -> jax.Array:
     """A strongly typed array of its own for a scalar of the memory: floats in at least float32."""
     x = _owned(jnp.array(x))
     return widen(x, compute_dtype(x)) if jnp.issubdtype(x.dtype, jnp.floating) else x
-
-
-def _init_leaf(rule: Rule, at: Callable, original: Any) -> tuple:
-    # Not compiled: outside jit, zeros_like gives slots the parameter's sharding, compiled zeros would lose it.
-    p = original if isinstance(original, jax.Array) else jnp.asarray(original)
-    dtype = compute_dtype(p)
-    slots = at(dtype).init(widen(p, dtype))
-    slots = (slots,) if len(rule.slots) == 1 else slots
-    if len(slots) != len(rule.slots):
-        raise TypeError(f"{rule.name}: init must return {len(rule.slots)} slots, {rule.slots}, got {len(slots)}")
-    return jax.tree.map(lambda x: _owned(x, original, p), tuple(slots))
 
 
 def _owned(x: Any, *held: Any) -> jax.Array:
@@ -173,41 +207,90 @@ def update_tree(
     extra: dict[str, Any],
 ) -> tuple[Updates, OptState]:
     """One step of a rule over a tree, with the given values of the hyperparameters that move."""
-    _check_values(rule, values)
     _check_arguments(rule, state, params, extra)
-    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_leaf)
     ps: list = [None] * len(leaves)
     if params is not None:
-        ps = align(treedef, params, rule.name, "the parameters", updates, "the gradients")
-        check_shapes(rule.name, "gradient", updates, leaves, ps)
+        ps = _opened(align(treedef, params, rule.name, "the parameters", updates, "the gradients"))
+        check_shapes(rule.name, "gradient", updates, _opened(leaves), ps)
     names = rule.slots
     fields = [getattr(state, n) for n in names]
-    columns = [align(treedef, f, rule.name, "the state's trees", updates, "the gradients") for f in fields]
+    held = [align(treedef, f, rule.name, "the state's trees", updates, "the gradients") for f in fields]
+    columns = [_opened(column) for column in held]
     slots: list = columns[0] if len(names) == 1 else list(zip(*columns, strict=True)) if names else [()] * len(leaves)
 
     count = safe_increment(getattr(state, rule.counter)) if rule.counts else None
     memory = None if rule.memory is None else {n: getattr(state, n) for n in rule.memory()}
-    live = [i for i, g in enumerate(leaves) if not is_hole(g)]
+    live = [i for i, g in enumerate(_opened(leaves)) if not is_hole(g)]
+    same, varying = by_group(values, [leaves[i] for i in live])
+    _check_values(rule, same)
+    values_of = {i: same | varying.of(leaves[i]) for i in live}
+    told = {i: _told(rule, leaves[i]) for i in live}
     common = None
     if rule.measure is not None and live:
-        common = _sum([source.kernels.measure(values, leaves[i], slots[i], ps[i], count, memory) for i in live])
+        common = _sum([source.kernels.measure(values_of[i], told[i], slots[i], ps[i], count, memory) for i in live])
     if rule.shared is not None and live:
         needed = {n: jnp.asarray(extra[n]) for n in rule.needs}
-        common, memory = source.kernels.shared(values, count, common, memory, needed)
+        common, memory = _shared(source, rule, same, varying, (count, common, memory, needed))
+    common_of = _each(common, varying if rule.shared is not None else ByGroup({}))
     new_leaves: list = list(leaves)
     new_slots: list = list(slots)
     for i in live:
         try:
-            new_leaves[i], new_slots[i] = source.kernels.update(values, leaves[i], slots[i], ps[i], count, common)
+            u, new_slots[i] = source.kernels.update(values_of[i], told[i], slots[i], ps[i], count, common_of(leaves[i]))
         except (ValueError, TypeError) as error:
             raise _located(error, rule, updates, i, leaves[i], slots[i]) from error
+        new_leaves[i] = _put(leaves[i], u)
 
-    columns = [new_slots] if len(names) == 1 else zip(*new_slots, strict=True)
-    new_state = {n: jax.tree.unflatten(treedef, column) for n, column in zip(names, columns, strict=False)}
+    columns = [new_slots] if len(names) == 1 else list(zip(*new_slots, strict=True)) or [()] * len(names)
+    # A wrapper may have made the slots from the parameters, boxes included.
+    trees = [treedef.unflatten(map(_put, old, new)) for old, new in zip(held, columns, strict=False)]
+    new_state = dict(zip(names, trees, strict=True))
     new_state |= memory or {}
     if rule.counts:
         new_state[rule.counter] = count
     return jax.tree.unflatten(treedef, new_leaves), state._replace(**new_state)
+
+
+def _cut(x: Any, stack: tuple[int, ...]) -> Any:
+    return Stacked(x, stack) if stack and x is not None else x
+
+
+def _opened(leaves: list) -> list:
+    return [x.value if is_box(x) else x for x in leaves]
+
+
+def _put(held: Any, new: Any) -> Any:
+    return held.holding(new) if is_box(held) and not is_box(new) else new
+
+
+def _told(rule: Rule, leaf: Any) -> Any:
+    """The gradient of a leaf as the compiled functions get it: with the role only if it makes a difference."""
+    if not is_box(leaf):
+        return leaf
+    return Boxed(leaf.value, leaf.role) if leaf.role.stack or rule.uses_role else leaf.value
+
+
+def _shared(source: RuleSource, rule: Rule, same: dict, varying: ByGroup, arguments: tuple) -> tuple:
+    """What all leaves share and the new memory; where hyperparameters differ between groups, for each group."""
+    if not varying.tree:
+        return source.kernels.shared(same, *arguments)
+    if rule.memory is not None:
+        raise ValueError(
+            f"{rule.name}: {', '.join(varying.tree)} cannot differ between groups of parameters: it goes into numbers "
+            f"that the rule keeps for all of them, {', '.join(rule.memory())}"
+        )
+    return jax.vmap(lambda entries: source.kernels.shared(same | entries, *arguments))(varying.tree)
+
+
+def _each(common: Any, varying: ByGroup) -> Callable[[Any], tuple]:
+    """What a leaf gets of what is shared: all of it, or that of its group."""
+    if common is None:
+        return lambda leaf: ()
+    if not varying.tree:
+        return lambda leaf: (common,)
+    entries = ByGroup(common)
+    return lambda leaf: (entries.of(leaf),)
 
 
 def _sum(measures: list) -> Any:
@@ -234,6 +317,7 @@ def _check_arguments(rule: Rule, state: OptState, params: Params, extra: dict[st
 
 def _located(error: Exception, rule: Rule, updates: Updates, i: int, g: Any, slots: Any) -> Exception:
     shapes = ", ".join(str(jnp.shape(x)) for x in jax.tree.leaves(slots)) or "none"
+    g = g.value if is_box(g) else g
     return ValueError(
         f"{rule.name}: at {paths(updates)[i]}: {error} (gradient of shape {jnp.shape(g)}, state of shapes {shapes})"
     )

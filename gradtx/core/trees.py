@@ -6,11 +6,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.roles import is_full_box
+
 Path = tuple
 
 
 def is_none(x: Any) -> bool:
     return x is None
+
+
+def is_leaf(x: Any) -> bool:
+    """What rules take for one parameter besides arrays: None, and an array in its box."""
+    return x is None or is_full_box(x)
 
 
 def is_hole(x: Any) -> bool:
@@ -24,7 +31,7 @@ def show_path(path: Path) -> str:
 
 def paths(tree: Any) -> list[str]:
     """The paths of a tree's leaves as text, None included."""
-    return [show_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_none)[0]]
+    return [show_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]]
 
 
 def align(treedef: Any, tree: Any, where: str, name: str, reference: Any, reference_name: str) -> list:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.roles import logical_view
 from gradtx.core.trees import align, is_hole, is_none, paths
 from gradtx.numerics.norms import l2_norm
 from gradtx.numerics.safe import abs_sq, safe_sqrt
@@ -51,7 +52,7 @@ def matrix_views(where: str, numbers: Any, tree: Any, rank: int, larger: bool) -
     if numbers is None:
         specs: list = [None if x is None or jnp.ndim(x) != 2 else GaLoreDimensionNumbers() for x in leaves]
     else:
-        specs = _numbers_of_leaves(where, numbers(tree) if callable(numbers) else numbers, tree)
+        specs = _numbers_of_leaves(where, numbers(logical_view(tree)) if callable(numbers) else numbers, tree)
     views = {}
     for i, (spec, x, path) in enumerate(zip(specs, leaves, paths(tree), strict=True)):
         if spec is not None and not is_hole(x) and jnp.size(x) > 0:

@@ -13,8 +13,9 @@ from gradtx.core.counts import safe_increment
 from gradtx.core.dtypes import compute_dtype, promotion, widen
 from gradtx.core.factory import transformation
 from gradtx.core.ranges import Decay, DType, NonNegative, PositiveInt
+from gradtx.core.roles import Role, is_box, is_full_box, unboxed
 from gradtx.core.transformation import GradientTransformationExtraArgs
-from gradtx.core.trees import align, check_state, is_hole, is_none, paths
+from gradtx.core.trees import align, check_state, is_hole, is_leaf, is_none, paths
 from gradtx.core.types import OptState, Params, ScalarOrSchedule, Updates
 from gradtx.numerics.moments import ema, unbiased, weighted, zeros_like
 from gradtx.numerics.newton_schulz import QUINTIC, Preconditioning, coefficients_of, orthogonalized
@@ -22,7 +23,7 @@ from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.scaling import scale_by_lr
 from gradtx.transforms.weight_decay import add_decayed_weights
 from gradtx.wrappers.partition import partition
-from gradtx.wrappers.prefixes import is_function, spread
+from gradtx.wrappers.prefixes import of_boxes, said_of, spread
 
 
 class MuonDimensionNumbers(NamedTuple):
@@ -86,8 +87,8 @@ def scale_by_muon(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state(where, state, MuonState)
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         specs = _dimension_numbers(where, weight_dimension_numbers, updates)
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         mus = align(treedef, state.mu, where, "the state's mu", updates, "the gradients")
         count = safe_increment(state.count)
         for i, (g, mu) in enumerate(zip(leaves, mus, strict=True)):
@@ -135,8 +136,8 @@ def scale_by_matrix_shape(
     """
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         specs = _dimension_numbers("scale_by_matrix_shape", weight_dimension_numbers, updates)
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         for i, g in enumerate(leaves):
             if not is_hole(g):
                 inputs, outputs = (math.prod(g.shape[a] for a in axes) for axes in specs[i])
@@ -175,9 +176,11 @@ def muon(
 ) -> GradientTransformationExtraArgs:
     """Muon on matrices, Adam on the rest, both with Nesterov momentum and decoupled weight decay.
 
-    By default a parameter with exactly two axes goes to Muon and every other to Adam, as in Optax: embeddings and
-    output layers, which are better left to Adam, go to Muon, stacked matrices and convolutions to Adam.
-    `muon_weight_dimension_numbers` says otherwise. See `scale_by_muon` and `scale_by_matrix_shape` for the formula.
+    With roles (`with_roles`), what is "hidden" goes to Muon, if its role names the axes of inputs and outputs or it
+    has two axes besides the stack; each head is a matrix. Without, a parameter with exactly two axes goes to Muon and
+    every other to Adam, as in Optax: embeddings and output layers, which are better left to Adam, go to Muon, stacked
+    matrices and convolutions to Adam. `muon_weight_dimension_numbers` says otherwise. See `scale_by_muon` and
+    `scale_by_matrix_shape` for the formula.
 
     Args:
       eps: of both.
@@ -191,10 +194,11 @@ def muon(
     """
     numbers = muon_weight_dimension_numbers
 
+    @of_boxes
     def labels(params: Params) -> Any:
         if numbers is None:
-            return jax.tree.map(lambda p: "muon" if jnp.ndim(p) == 2 else "adam", params)
-        said = numbers(params) if is_function(numbers) else numbers
+            return jax.tree.map(lambda p: "muon" if _is_matrix(p) else "adam", params, is_leaf=is_full_box)
+        said = said_of(numbers, params)
         return jax.tree.map(lambda s: "adam" if s is None else "muon", said, is_leaf=lambda x: x is None or _is_spec(x))
 
     of_muon = chain(
@@ -243,16 +247,43 @@ def from_matrices(matrices: jax.Array, axes: Axes, shape: tuple[int, ...]) -> ja
 
 def _dimension_numbers(where: str, numbers: Any, tree: Any) -> list[Axes]:
     """The axes of inputs and outputs for each leaf, None included, from the left."""
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
-    said = numbers(tree) if is_function(numbers) else numbers
-    if said is None:
-        said = MuonDimensionNumbers()
-    entries = treedef.flatten_up_to(spread(where, "weight_dimension_numbers", said, tree, _is_spec))
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_leaf)
+    said = said_of(numbers, tree)
+    entries = [None] * len(leaves)
+    if said is not None:
+        plain = jax.tree.structure(unboxed(tree), is_leaf=is_none)
+        entries = plain.flatten_up_to(unboxed(spread(where, "weight_dimension_numbers", said, tree, _is_spec)))
     pairs = enumerate(zip(leaves, entries, strict=True))
-    return [((), ()) if x is None else _axes(where, tree, i, jnp.shape(x), spec) for i, (x, spec) in pairs]
+    return [_axes(where, tree, i, x, spec, said is None) for i, (x, spec) in pairs]
 
 
-def _axes(where: str, tree: Any, i: int, shape: tuple[int, ...], spec: Any) -> Axes:
+def _axes(where: str, tree: Any, i: int, leaf: Any, spec: Any, by_role: bool) -> Axes:
+    """The axes of one leaf; entries are of one logical parameter, whose axes are then found in the stack."""
+    if leaf is None:
+        return (), ()
+    role, x = (leaf.role, leaf.value) if is_box(leaf) else (Role(), leaf)
+    whole = role.fitted(jnp.ndim(x))
+    if by_role:
+        if whole.in_axes and whole.out_axes:
+            rows, columns = (tuple(a for a in axes if a != whole.heads) for axes in (whole.in_axes, whole.out_axes))
+            return rows, columns
+        spec = MuonDimensionNumbers()
+    kept = [a for a in range(jnp.ndim(x)) if a not in whole.stack]
+    rows, columns = _fitted(where, tree, i, tuple(jnp.shape(x)[a] for a in kept), spec)
+    return tuple(kept[a] for a in rows), tuple(kept[a] for a in columns)
+
+
+def _is_matrix(p: Any) -> bool:
+    """Whether a parameter goes to Muon when nobody says so: by its role, or if it has two axes."""
+    if not is_box(p):
+        return jnp.ndim(p) == 2
+    role, ndim = p.role.logical(jnp.ndim(p.value)), jnp.ndim(p.value) - len(p.role.stack)
+    if role.kind not in ("hidden", "other"):
+        return False
+    return bool(role.in_axes and role.out_axes) if role.kind == "hidden" and ndim != 2 else ndim == 2
+
+
+def _fitted(where: str, tree: Any, i: int, shape: tuple[int, ...], spec: Any) -> Axes:
     if not _is_spec(spec):
         raise ValueError(f"{where}: at {paths(tree)[i]}: there are no MuonDimensionNumbers, got {spec!r}")
     ndim = len(shape)

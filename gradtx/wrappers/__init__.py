@@ -7,10 +7,28 @@ from gradtx.wrappers.accumulation import MultiSteps as MultiSteps
 from gradtx.wrappers.accumulation import MultiStepsState as MultiStepsState
 from gradtx.wrappers.accumulation import skip_large_updates as skip_large_updates
 from gradtx.wrappers.accumulation import skip_not_finite as skip_not_finite
+from gradtx.wrappers.aggregating import AccumulateAvgUpdatesState as AccumulateAvgUpdatesState
+from gradtx.wrappers.aggregating import accumulate_avg_updates as accumulate_avg_updates
+from gradtx.wrappers.aggregating import aggregate as aggregate
+from gradtx.wrappers.aggregating import average_incrementally_updates as average_incrementally_updates
+from gradtx.wrappers.aggregating import average_per_element_updates as average_per_element_updates
+from gradtx.wrappers.aggregating import get_batch_size_from_per_elt_updates as get_batch_size_from_per_elt_updates
 from gradtx.wrappers.conditional import ConditionallyMaskState as ConditionallyMaskState
 from gradtx.wrappers.conditional import ConditionallyTransformState as ConditionallyTransformState
 from gradtx.wrappers.conditional import conditionally_mask as conditionally_mask
 from gradtx.wrappers.conditional import conditionally_transform as conditionally_transform
+from gradtx.wrappers.element_variance import (
+    PerElementMeanAndSumSqDiffGradsState as PerElementMeanAndSumSqDiffGradsState,
+)
+from gradtx.wrappers.element_variance import PerElementMeanAndVarianceEMAState as PerElementMeanAndVarianceEMAState
+from gradtx.wrappers.element_variance import add_mean_variance_to_opt as add_mean_variance_to_opt
+from gradtx.wrappers.element_variance import (
+    get_per_element_mean_and_sum_sq_diff_grads as get_per_element_mean_and_sum_sq_diff_grads,
+)
+from gradtx.wrappers.element_variance import get_unbiased_mean_and_variance_ema as get_unbiased_mean_and_variance_ema
+from gradtx.wrappers.element_variance import (
+    track_per_element_mean_and_variance_with_ema as track_per_element_mean_and_variance_with_ema,
+)
 from gradtx.wrappers.finite import ApplyIfFiniteState as ApplyIfFiniteState
 from gradtx.wrappers.finite import apply_if_finite as apply_if_finite
 from gradtx.wrappers.flattening import FlattenState as FlattenState
@@ -70,3 +88,4 @@ from gradtx.wrappers.split_complex import SplitRealAndImaginaryState as SplitRea
 from gradtx.wrappers.split_complex import split_real_and_imaginary as split_real_and_imaginary
 from gradtx.wrappers.trac import TracState as TracState
 from gradtx.wrappers.trac import trac as trac
+from gradtx.wrappers.unstacking import unstacked as unstacked

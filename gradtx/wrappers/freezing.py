@@ -14,7 +14,7 @@ from gradtx.core.trees import align, is_hole, is_none
 from gradtx.core.types import Params, Updates
 from gradtx.wrappers.masked import is_flag, mask_of, masked
 from gradtx.wrappers.partition import partition
-from gradtx.wrappers.prefixes import is_function, spread
+from gradtx.wrappers.prefixes import of_boxes, said_of, spread
 
 
 def _zeros(updates: Updates, params: Params) -> Updates:
@@ -48,8 +48,9 @@ def selective_transform(
     check_transformation("selective_transform: optimizer", optimizer)
     mask = mask_of("selective_transform", "freeze_mask", freeze_mask)
 
+    @of_boxes
     def labels(params: Params) -> Any:
-        flags = mask(params) if is_function(mask) else mask
+        flags = said_of(mask, params)
         return jax.tree.map(lambda flag: "freeze" if flag else "train", flags)
 
     return partition({"train": optimizer, "freeze": stateless(_zeros)}, labels)
@@ -65,7 +66,7 @@ def split_frozen(params: Params, freeze_mask: Any | Callable[[Params], Any]) -> 
       freeze_mask: True for what is frozen; a tree of booleans or a function that makes one, as in `masked`.
     """
     mask = mask_of("split_frozen", "freeze_mask", freeze_mask)
-    flags = spread("split_frozen", "freeze_mask", mask(params) if is_function(mask) else mask, params, is_flag)
+    flags = spread("split_frozen", "freeze_mask", said_of(mask, params), params, is_flag)
     trained = jax.tree.map(lambda flag, p: None if flag else p, flags, params, is_leaf=is_none)
     frozen = jax.tree.map(lambda flag, p: p if flag else None, flags, params, is_leaf=is_none)
     return trained, frozen

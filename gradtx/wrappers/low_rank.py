@@ -31,6 +31,7 @@ from gradtx.numerics.low_rank import (
     to_matrix,
 )
 from gradtx.numerics.safe import safe_divide
+from gradtx.wrappers.unstacking import on_parts
 
 
 class GaLoreState(NamedTuple):
@@ -168,8 +169,9 @@ def low_rank(
         u = rest if method == "scaled" else project_back(new, basis, view) + rest
         return factor * u, size.astype(norm.dtype)
 
+    pair = on_parts(init, update, keep_axes=False)  # R has other axes
     return GradientTransformationExtraArgs(
-        init, update, parts=lambda state: {"base_optimizer_state": (inner, state.base_optimizer_state)}
+        *pair, parts=lambda state: {"base_optimizer_state": (inner, state.base_optimizer_state)}
     )
 
 

@@ -15,7 +15,7 @@ from gradtx.core.transformation import (
 )
 from gradtx.core.trees import check_state, show_path
 from gradtx.core.types import OptState, Params, Updates
-from gradtx.wrappers.prefixes import Rows, is_function, rows
+from gradtx.wrappers.prefixes import Rows, is_function, of_boxes, rows, said_of
 
 
 class MaskedState(NamedTuple):
@@ -80,7 +80,7 @@ def mask_of(where: str, name: str, mask: Any) -> Any:
                 raise TypeError(f"{where}: {name} must hold True or False at {show_path(path)}, got {flag!r}")
         return tree
 
-    return (lambda params: checked(mask(params))) if is_function(mask) else checked(mask)
+    return of_boxes(lambda params: checked(said_of(mask, params))) if is_function(mask) else checked(mask)
 
 
 def hide_extra(found: Rows, seen: list[bool], extra: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from gradtx.core.transformation import (
 from gradtx.core.trees import check_state, show_path
 from gradtx.core.types import OptState, Params, Updates
 from gradtx.wrappers.masked import MaskedState, hide_extra
-from gradtx.wrappers.prefixes import Rows, is_function, rows
+from gradtx.wrappers.prefixes import Rows, is_function, of_boxes, rows, said_of
 
 
 class PartitionState(NamedTuple):
@@ -55,8 +55,9 @@ def partition(
     if not is_function(param_labels):
         _check_all_used(_checked(param_labels, stages), stages)
 
+    @of_boxes
     def labels(tree: Any) -> Any:
-        return _checked(param_labels(tree) if is_function(param_labels) else param_labels, stages)
+        return _checked(said_of(param_labels, tree), stages)
 
     def groups_of(updates: Updates, params: Params) -> tuple[Rows, dict[Hashable, list[bool]]]:
         found = rows("partition", "param_labels", labels, updates, params, lambda x: _is_label(x, stages))

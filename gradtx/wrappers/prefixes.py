@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gradtx.core.roles import logical_view, unboxed
 from gradtx.core.trees import align, is_none, show_path
 from gradtx.core.types import Params, Updates
 
@@ -45,6 +46,19 @@ class Rows(NamedTuple):
         return jax.tree.map(lambda g, u: None if g is None else u, self.given, tree, is_leaf=is_none)
 
 
+def of_boxes(function: Callable) -> Callable:
+    """Marks a function of the parameters that takes them in their boxes, with their roles."""
+    function.of_boxes = True  # type: ignore[attr-defined]  # a function attribute
+    return function
+
+
+def said_of(prefix: Any, tree: Any) -> Any:
+    """A prefix, or what a function of the parameters says of them: of the logical ones, unless it asks for boxes."""
+    if not is_function(prefix):
+        return prefix
+    return prefix(tree if getattr(prefix, "of_boxes", False) else logical_view(tree))
+
+
 def rows(where: str, name: str, prefix: Any, updates: Updates, params: Params, is_entry: Callable) -> Rows:
     """What a prefix, or a function of the parameters that makes one, says of each leaf; see `spread`."""
     reference = updates if params is None else params
@@ -56,7 +70,7 @@ def rows(where: str, name: str, prefix: Any, updates: Updates, params: Params, i
         branches = [jax.tree.map(lambda _: None, p) if g is None else g for g, p in zip(leaves, ps, strict=True)]
         leaves, treedef = jax.tree.flatten(jax.tree.unflatten(treedef, branches), is_leaf=is_none)
         ps = treedef.flatten_up_to(params)
-    said = prefix(reference) if is_function(prefix) else prefix
+    said = said_of(prefix, reference)
     entries = treedef.flatten_up_to(spread(where, name, said, reference, is_entry))
     return Rows(updates, treedef, leaves, ps, entries)
 
@@ -74,6 +88,7 @@ def spread(where: str, name: str, prefix: Any, tree: Any, is_entry: Callable) ->
         return x is None or is_entry(x)
 
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
+    tree = unboxed(tree)
     entries, prefix_def = jax.tree.flatten(prefix, is_leaf=leaf_of_prefix)
     try:
         branches = prefix_def.flatten_up_to(tree)

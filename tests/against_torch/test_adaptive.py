@@ -9,6 +9,7 @@ from support.torch_runs import run_gradtx, run_torch
 
 torch = pytest.importorskip("torch")
 
+
 @pytest.fixture
 def doubles():
     """torch keeps NAdam's product of momentum weights in the default dtype, also for float64 parameters."""

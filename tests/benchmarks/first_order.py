@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """gradtx against optax: tracing, updates outside jit, the compiled step, and clipping one large leaf.
 
-    python tests/benchmarks/first_order.py [--leaves 1000] [--elements 32000000] [--rounds 15]
+python tests/benchmarks/first_order.py [--leaves 1000] [--elements 32000000] [--rounds 15]
 """
 
 import argparse

@@ -3,6 +3,7 @@
 
 import inspect
 import operator
+import typing
 from types import ModuleType
 from typing import Any
 
@@ -98,6 +99,35 @@ def same(ours: Any, theirs: Any) -> bool:
 def test_name(name: str):
     want = operator.attrgetter(name)(optax)
     assert faults(operator.attrgetter(name)(ours), want) == []
+
+
+AGGREGATING = [
+    n
+    for n, x in vars(optax.experimental.aggregating).items()
+    if not n.startswith("_") and not isinstance(x, ModuleType) and n not in vars(typing)
+]
+"""The one module inside another; it has no list of its names, and imports some."""
+
+
+@pytest.mark.parametrize("name", AGGREGATING)
+def test_name_of_aggregating(name: str):
+    want = getattr(optax.experimental.aggregating, name)
+    assert faults(getattr(ours.experimental.aggregating, name), want) == []
+
+
+def test_no_other_module_is_inside_another():
+    inside = [
+        f"{m}.{n}"
+        for m in MODULES[1:]
+        for n, x in vars(getattr(optax, m)).items()
+        if isinstance(x, ModuleType) and x.__name__.startswith("optax.") and not n.startswith("_")
+    ]
+    assert inside == ["experimental.aggregating"], "NAMES does not see its names"
+
+
+def test_aggregating_has_no_more_names():
+    had = {n for n in vars(ours.experimental.aggregating) if not n.startswith("_")}
+    assert len(AGGREGATING) == 17 and had == set(AGGREGATING)
 
 
 def test_the_check_itself():

@@ -220,4 +220,3 @@ def test_extra_arguments_reach_the_stages_that_take_them():
     tx = chain(adam(0.1), hand, every)
     tx.update(PARAMS, tx.init(PARAMS), PARAMS, value=3.0, grad=PARAMS)
     assert seen == {"value": 3.0, "all": ["grad", "value"]}
-

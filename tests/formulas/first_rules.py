@@ -131,9 +131,7 @@ CASES = [
         lambda: gt.chain(gt.scale_by_momentum(0.8, 0.3, dampen_first=False), gt.scale_by_lr(0.1)),
         heavy_ball(0.1, 0.8, dampening=0.3, dampen_first=False),
     ),
-    case(
-        lambda: gt.chain(gt.scale_by_momentum(0.8, 0.3), gt.scale_by_lr(0.1)), heavy_ball(0.1, 0.8, dampening=0.3)
-    ),
+    case(lambda: gt.chain(gt.scale_by_momentum(0.8, 0.3), gt.scale_by_lr(0.1)), heavy_ball(0.1, 0.8, dampening=0.3)),
     case(
         lambda: gt.chain(gt.scale_by_momentum(0.8, nesterov=True), gt.scale_by_lr(0.1)),
         heavy_ball(0.1, 0.8, nesterov=True),

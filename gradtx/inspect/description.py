@@ -12,6 +12,7 @@ import jax
 
 from gradtx.core.call import Value
 from gradtx.core.transformation import GradientTransformation, check_transformation, is_transformation
+from gradtx.inspect.slots import parameter_names, split
 
 Keys = tuple[int | str, ...]
 
@@ -155,60 +156,27 @@ def _call(tx: Any) -> str:
 
 def _slots(stage: Keys, state: Any, params: Any) -> list[Slot]:
     """A row for each array of a state, by field and then by parameter."""
-    rows = []
-
-    def add(field: str, x: Any, parameter: str = "", elements: int = 0) -> None:
-        size = math.prod(x.shape) * x.dtype.itemsize
-        each = size / elements if elements else None
-        rows.append(Slot(stage, field or "state", parameter, tuple(x.shape), str(x.dtype), size, each))
-
-    def is_slot(node: Any) -> bool:
-        return _slot_parts(params, node) is not None
-
-    for path, node in jax.tree_util.tree_flatten_with_path(state, is_leaf=is_slot)[0]:
-        field, parts = _name(path), _slot_parts(params, node)
-        if parts is None or _name(path[-1:]) == "count":  # the step count is not a slot of a scalar parameter
-            add(field, node)
-            continue
+    called, rows = parameter_names(params), []
+    shapes = dict(jax.tree_util.tree_flatten_with_path(params)[0])
+    for path, group in itertools.groupby(split(state, params), key=lambda part: (*part.stage, *part.field)):
         begin = len(rows)
-        for where, p, part in parts:
-            for rest, x in jax.tree_util.tree_flatten_with_path(part)[0]:
-                add(field + jax.tree_util.keystr(rest), x, _name(where) or "(root)", math.prod(p.shape))
+        for part in group:
+            owner = part.parameter
+            elements = 0 if owner is None else math.prod(shapes[owner].shape)
+            for rest, x in jax.tree_util.tree_flatten_with_path(part.value)[0]:
+                field = _name(path) + jax.tree_util.keystr(rest)
+                size = math.prod(x.shape) * x.dtype.itemsize
+                each = size / elements if elements else None
+                parameter = "" if owner is None else called[owner] or "(root)"
+                rows.append(Slot(stage, field or "state", parameter, tuple(x.shape), str(x.dtype), size, each))
         # Several arrays for one parameter (a codec's, factors) are fields of their own.
         order = list(dict.fromkeys(r.field for r in rows[begin:]))
         rows[begin:] = sorted(rows[begin:], key=lambda r: order.index(r.field))
     return rows
 
 
-def _slot_parts(params: Any, node: Any) -> list[tuple[tuple, Any, Any]] | None:
-    """Path, parameter and what a node of a state holds for it, or None if the node is not built like the parameters.
-
-    What is held for one parameter may be an array of any shape, several, or nothing. But where the parameters are one
-    array, or tuples or lists, another part of a state could be built like them by chance: then it must hold arrays of
-    their shapes.
-    """
-    parts = _matched(params, node)
-    keys = [key for path, _ in jax.tree_util.tree_flatten_with_path(params)[0] for key in path]
-    if parts and all(isinstance(key, jax.tree_util.SequenceKey) for key in keys):
-        return parts if all(getattr(part, "shape", None) == p.shape for _, p, part in parts) else None
-    return parts
-
-
-def _matched(params: Any, node: Any, path: tuple = ()) -> list[tuple[tuple, Any, Any]] | None:
-    if not jax.tree.leaves(node):  # None or a masked node, for one parameter or for a whole branch of them
-        return []
-    if jax.tree_util.all_leaves([params]):
-        return [(path, params, node)]
-    children, treedef = jax.tree_util.tree_flatten_with_path(params, is_leaf=lambda x: x is not params)
-    parts, node_treedef = jax.tree.flatten(node, is_leaf=lambda x: x is not node)
-    if not children or treedef != node_treedef:
-        return None
-    found = [_matched(child, part, path + key) for (key, child), part in zip(children, parts, strict=True)]
-    return None if None in found else [row for rows in found for row in rows or []]
-
-
 def _name(path: Any) -> str:
-    """A path as text: `mu`, `inner_state.mu`, `layers[0].w`."""
+    """A path in a state as text: `mu`, `inner_state.mu`, `[0].mu`."""
     text = ""
     for key in path:
         if isinstance(key, jax.tree_util.GetAttrKey):

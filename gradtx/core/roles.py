@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a parameter is: its role, and the box in which the role travels with the parameter through transformations."""
+
+import dataclasses
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+Kind = Literal["hidden", "embedding", "head", "norm", "bias", "other"]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class Role:
+    """What a parameter is for, and what its axes mean. Axes are numbered as in the array; negative ones from its end.
+
+    Attributes:
+      kind: "hidden" for the weights between units of a model, "embedding" for rows that are looked up, "head" for the
+        weights of the output, "norm" for the scales of normalizations, "bias" for what is added, "other" for the rest.
+      stack: the axes along which several parameters of equal shape are stacked, such as the layers of a scan. What is
+        left of the shape is one logical parameter; rules run on it as if each were a leaf of its own.
+      in_axes, out_axes: the axes of the inputs and outputs of a matrix, () where nobody said.
+      heads: the axis of attention heads, of which each is a matrix of its own; None for none.
+    """
+
+    kind: Kind = "other"
+    stack: tuple[int, ...] = ()
+    in_axes: tuple[int, ...] = ()
+    out_axes: tuple[int, ...] = ()
+    heads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"Role: kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        for name in ("stack", "in_axes", "out_axes"):
+            given = getattr(self, name)
+            axes = (given,) if _is_axis(given) else tuple(given) if isinstance(given, tuple | list) else given
+            if not isinstance(axes, tuple) or not all(map(_is_axis, axes)):
+                raise TypeError(f"Role: {name} must be an axis or a tuple of axes, got {given!r}")
+            object.__setattr__(self, name, axes)
+        if self.heads is not None and not _is_axis(self.heads):
+            raise TypeError(f"Role: heads must be an axis or None, got {self.heads!r}")
+
+    def fitted(self, ndim: int) -> "Role":
+        """The same role with all axes from the left, for an array of this rank.
+
+        Raises:
+          ValueError: for an axis that the array has not, or one that is named for two purposes.
+        """
+        fields = {n: getattr(self, n) for n in ("stack", "in_axes", "out_axes")}
+        fields["heads"] = () if self.heads is None else (self.heads,)
+        for name, axes in fields.items():
+            for axis in axes:
+                if not -ndim <= axis < ndim:
+                    raise ValueError(f"{name} names axis {axis}, but there are {ndim} axes")
+        fields = {name: tuple(a % ndim for a in axes) for name, axes in fields.items()}
+        named = [a for name in ("stack", "in_axes", "out_axes") for a in fields[name]]
+        if repeated := sorted({a for a in named if named.count(a) > 1}):
+            raise ValueError(f"axis {repeated[0]} is named more than once in {self}")
+        heads = fields.pop("heads")
+        if heads and heads[0] in fields["stack"]:
+            raise ValueError(f"axis {heads[0]} cannot be a stack and the heads in {self}")
+        return dataclasses.replace(self, **fields, heads=heads[0] if heads else None)
+
+    def logical(self, ndim: int) -> "Role":
+        """The role of one logical parameter of an array of this rank: no stack, its axes numbered in what is left."""
+        role = self.fitted(ndim)
+        new = {axis: i for i, axis in enumerate(a for a in range(ndim) if a not in role.stack)}
+        return Role(
+            role.kind,
+            (),
+            tuple(new[a] for a in role.in_axes),
+            tuple(new[a] for a in role.out_axes),
+            None if role.heads is None else new[role.heads],
+        )
+
+
+def _is_axis(x: Any) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool)
+
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclasses.dataclass(frozen=True, eq=False)
+class Boxed:
+    """A value of a tree with what is known of its parameter, which is static.
+
+    Attributes:
+      role: its role.
+      group: the number of its group, or of a stack, a number for each parameter in it, in the order of the stack's
+        axes; None outside of `groups`. Hyperparameters that differ between groups are arrays with an entry a group.
+    """
+
+    value: Any
+    role: Role = Role()
+    group: int | tuple[int, ...] | None = None
+
+    def tree_flatten_with_keys(self) -> tuple:
+        return ((jax.tree_util.GetAttrKey("value"), self.value),), (self.role, self.group)
+
+    @classmethod
+    def tree_unflatten(cls, aux: tuple, children: tuple) -> "Boxed":
+        return cls(children[0], *aux)
+
+    def holding(self, value: Any) -> "Boxed":
+        return Boxed(value, self.role, self.group)
+
+
+def is_box(x: Any) -> bool:
+    return isinstance(x, Boxed)
+
+
+def is_full_box(x: Any) -> bool:
+    """Whether this is a box with an array in it: a masked parameter leaves an empty one."""
+    return isinstance(x, Boxed) and (hasattr(x.value, "dtype") or jax.tree_util.all_leaves([x.value]))
+
+
+def unboxed(tree: Any) -> Any:
+    """The tree with each box replaced by what is in it."""
+    return jax.tree.map(lambda x: x.value if is_box(x) else x, tree, is_leaf=is_box)
+
+
+def logical_view(tree: Any) -> Any:
+    """What functions of the parameters are shown: no boxes, and of a stack the shape and dtype of one parameter."""
+
+    def shown(x: Any) -> Any:
+        if not is_box(x):
+            return x
+        if not is_full_box(x) or not x.role.stack:
+            return x.value
+        shape = jnp.shape(x.value)
+        stack = x.role.fitted(len(shape)).stack
+        left = tuple(n for axis, n in enumerate(shape) if axis not in stack)
+        return jax.ShapeDtypeStruct(left, jnp.result_type(x.value))
+
+    return jax.tree.map(shown, tree, is_leaf=is_box)

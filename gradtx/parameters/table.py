@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Roles as rules that can be printed, edited and given back."""
+
+import dataclasses
+import re
+from typing import Any
+
+from gradtx.core.roles import Role
+from gradtx.core.trees import show_path
+from gradtx.parameters.matching import named_leaves
+
+
+class RoleRules(tuple):
+    """Pairs of a glob and a Role, printed a line each, as Python."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        lines = (f"    ({glob!r}, {short(role)}),\n" for glob, role in self)
+        return f"(\n{''.join(lines)})" if self else "()"
+
+
+def as_rules(roles: Any) -> RoleRules:
+    """A tree of roles as rules for `roles`, one for each parameter; printed, they can be pasted into a program.
+
+    Raises:
+      TypeError: for what is no tree of roles.
+    """
+    names, leaves, _ = named_leaves(roles)
+    for name, role in zip(names, leaves, strict=True):
+        if role is not None and not isinstance(role, Role):
+            raise TypeError(f"as_rules: roles must hold a Role at {name or show_path(())}, got {role!r}")
+    pairs = zip(names, leaves, strict=True)
+    return RoleRules((_literal(name), role) for name, role in pairs if role is not None)
+
+
+def _literal(name: str) -> str:
+    """The glob for exactly this path."""
+    return "/" + re.sub(r"([*?[])", r"[\1]", name) if name else "**"
+
+
+def short(role: Role) -> str:
+    """The role as Python, without what is as by default."""
+    fields = [f for f in dataclasses.fields(role) if f.name != "kind" and getattr(role, f.name) != f.default]
+    return f"Role({', '.join([repr(role.kind), *(f'{f.name}={getattr(role, f.name)!r}' for f in fields)])})"
