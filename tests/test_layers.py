@@ -28,9 +28,7 @@ LAYERS = [
     ["transforms"],
     ["optimizers"],
     [
-        "precision",
         "parameters",
-        "sharding",
         "losses",
         "projections",
         "perturbations",
@@ -39,6 +37,7 @@ LAYERS = [
         "curvature",
         "minimization",
     ],
+    ["precision", "sharding"],
     ["inspect"],
     ["testing"],
     ["plot"],

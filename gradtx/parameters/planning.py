@@ -91,7 +91,7 @@ def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool) 
             new = {argument: column[row] for argument, column in columns.items()}
             said[i] = _joined(rules, said[i], number, new, names[i])
     rows: dict[Any, tuple[int, dict]] = {(): (0, {})}  # the first group has the base's values
-    group = [None if s is None else _group_of(s, p, rows) for s, p in zip(said, parameters, strict=True)]
+    group = [_group_of(s, p, rows) if s and p else None for s, p in zip(said, parameters, strict=True)]
     tx = _transformation(rules, base, [entries for _, entries in rows.values()], names, said)
     return Plan(tx, names, said, group)
 

@@ -72,7 +72,7 @@ def select(take: Any, new: Any, old: Any) -> Any:
 def _as_before(new: Any, old: Any) -> Any:
     dtype = jnp.result_type(old)
     new = new if isinstance(new, jax.Array) else jnp.asarray(new)
-    return new if new.dtype == dtype and not new.weak_type else new.astype(dtype)
+    return new if new.dtype == dtype and not getattr(new, "weak_type", False) else new.astype(dtype)  # keys have none
 
 
 def _wider(u: jax.Array, g: Any) -> jax.Array:

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a storage codec is: how an array of float32 is kept in fewer bytes."""
+
+from typing import Any
+
+import jax
+
+
+class Codec:
+    """Base of storage codecs: small immutable values, equal and hashable by their options.
+
+    The payload of an array is a tree of plain arrays whose leading axes are the array's, so that it is checkpointed,
+    donated, scanned and sharded like one. Blocks lie along the last axis.
+
+    Attributes:
+      name: the codec in tables, such as "int8".
+    """
+
+    name: str = ""
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """A ValueError that says why arrays of this shape cannot be stored so, such as a block size that does not fit."""
+
+    def encode(self, x: jax.Array, key: Any = None) -> Any:
+        """The payload of a float32 array. `key` is for codecs that round stochastically, `needs_key`."""
+        raise NotImplementedError
+
+    def decode(self, payload: Any, shape: tuple[int, ...]) -> jax.Array:
+        """The float32 array of this shape that a payload stands for."""
+        raise NotImplementedError
+
+    def bytes(self, shape: tuple[int, ...]) -> int:
+        """The bytes of the payload of an array of this shape, scales included."""
+        raise NotImplementedError
+
+    def error_bound(self, block_max: float) -> float:
+        """The largest |decode(encode(x)) - x| for an element of a block whose largest magnitude is `block_max`."""
+        raise NotImplementedError
+
+    @property
+    def signed(self) -> bool:
+        """False for codecs that hold numbers >= 0 only, such as second moments."""
+        return True
+
+    @property
+    def needs_key(self) -> bool:
+        return False
