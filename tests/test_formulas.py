@@ -7,6 +7,7 @@ import formulas
 from support.formulas import deviation, run_formula, run_rule
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("c", formulas.CASES, ids=lambda c: c.name)
 def test_rule_equals_formula(c, x64, record_property):
     found = deviation(run_rule(c.make(), gradient=c.gradient), run_formula(c))

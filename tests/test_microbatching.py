@@ -29,6 +29,7 @@ def close(a, b, **tolerance):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **{"rtol": 1e-5, "atol": 1e-5, **tolerance}), a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
 def test_equal_to_the_whole_batch(size):
     for jit in (jax.jit, lambda f: f):
@@ -41,6 +42,7 @@ def test_equal_to_the_whole_batch(size):
     assert mb.microbatch(product, (0, 1), None)(X, Y) == product(X, Y)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("real", [None, 1, 3, 4])
 def test_numbers_of_optax(real):

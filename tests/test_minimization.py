@@ -63,6 +63,7 @@ def test_evaluations_and_value_are_those_of_scipy(problem, record_property):
 BOUNDED = [p for p in PROBLEMS if p.name in ("rosenbrock", "beale", "brown_dennis", "variably_dimensioned", "penalty")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", BOUNDED, ids=lambda p: p.name)
 @pytest.mark.usefixtures("x64")
 def test_with_bounds_the_value_is_that_of_scipy(problem):
@@ -116,6 +117,7 @@ TXS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tx", TXS.values(), ids=TXS)
 @pytest.mark.parametrize("has_aux", [False, True])
 def test_every_evaluation_is_counted(tx, has_aux):

@@ -14,6 +14,7 @@ def run(*arguments):
     return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_every_mutant_of_one_rule_is_noticed():
     result = run("--only", "optimizers/sgd.py")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -23,5 +24,5 @@ def test_every_mutant_of_one_rule_is_noticed():
 @pytest.mark.slow
 def test_every_mutant_of_a_sample_of_all_rules_is_noticed():
     """The whole set takes ten minutes: run the script without arguments. Any change of a rule shifts the sample."""
-    result = run("--every", "11")
+    result = run("--every", "17")
     assert result.returncode == 0, result.stdout + result.stderr

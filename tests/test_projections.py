@@ -112,6 +112,7 @@ def test_lines_planes_and_half_spaces():
         np.testing.assert_allclose(flat(pj.projection_halfspace(half, a, b)), flat(half), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", [n for n in SCALED if n != "hypercube"])

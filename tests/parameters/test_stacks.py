@@ -56,6 +56,7 @@ def run(tx: Any, name: str, start: Any, gradients: Any) -> Any:
     return params, gradtx.eval_params(state, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(test_laws.COVERED) - RANDOM))
 def test_stacked_equals_unstacked(name: str):
     tx, start, steps = test_laws.example(name), values(0), [values(step, 0.3) for step in range(1, STEPS + 1)]
