@@ -11,6 +11,8 @@ from gradtx.core.combine import chain
 from gradtx.core.dtypes import compute_dtype, widen
 from gradtx.core.factory import per_parameter, transformation
 from gradtx.core.ranges import Decay, DType, NonNegative
+from gradtx.core.roles import Role, is_box, is_full_box, logical_view, unboxed
+from gradtx.core.stacks import Stacked, over_stack, stack_axes
 from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.trees import align, show_path
 from gradtx.core.types import Params, ScalarOrSchedule
@@ -41,7 +43,8 @@ def scale_by_adam_mini(
       blocks: into how many equal blocks to cut each axis, -1 for as many as it is long: (1, -1) is a block a column,
         (-1, 1) a block a row (a token of an embedding), (1, 8) eight heads side by side, (-1, -1) plain Adam. A tree of
         such tuples like the parameters or a prefix of it, or a function of a parameter's path ("layers/0/kernel") and
-        itself. None among them or for them all: a block an output neuron, the last axis; one block for a vector.
+        itself. None among them or for them all: by the role, a block a head where the outputs have heads, a token for
+        embeddings and heads of the model, else an output neuron; without roles, the last axis. One block for a vector.
       mu_dtype, nu_dtype: the dtypes in which the moments are stored; None for at least float32.
 
     Raises:
@@ -54,25 +57,40 @@ def scale_by_adam_mini(
         usual = scale_by_adam_mini(b1, b2, eps, eps_root, mu_dtype=mu_dtype, nu_dtype=nu_dtype)
 
         def init_blocks(params: Params) -> ScaleByAdamState:
-            counts = _counts_of_all(blocks, params)
-            nu = jax.tree.map(lambda p, n: block_mean(_zeros(p, nu_dtype), n), params, counts)
-            return usual.init(params)._replace(nu=nu)
+            leaves, treedef = jax.tree.flatten(params, is_leaf=is_full_box)
+            counts = jax.tree.leaves(_counts_of_all(blocks, logical_view(params)), is_leaf=_is_entry)
+            return usual.init(params)._replace(nu=treedef.unflatten(map(nu_of, leaves, counts)))
+
+        def nu_of(leaf: Any, counts: tuple[int, ...]) -> jax.Array:
+            zeros = _zeros(unboxed(leaf), nu_dtype)
+            stack = stack_axes(leaf.role, zeros.ndim) if is_box(leaf) else ()
+            cut = Stacked(zeros, stack) if stack else zeros
+            return over_stack(lambda x: block_mean(x, counts), stack, zeros.shape, cut)
 
         return GradientTransformationExtraArgs(init_blocks, usual.update)
 
-    def init(p):
-        counts = _counts(None, "the parameter", p)
+    def init(p, role):
+        counts = _counts(_blocks_of(role, p.ndim), "the parameter", p)
         return zeros_like(p, mu_dtype), block_mean(_zeros(p, nu_dtype), counts)
 
     def shared(t, total):
         return 1 / one_minus_power(b1, t), 1 / one_minus_power(b2, t)
 
-    def update(g, slots, p, t, corrections):
+    def update(g, slots, p, t, corrections, role):
         (mu, nu), (of_mu, of_nu) = slots, corrections
         mu, nu = ema(mu, g, b1), ema(nu, block_mean(abs_sq(g), nu.shape), b2)
         return of_mu * mu / spread_blocks(safe_sqrt(of_nu * nu + eps_root) + eps, g.shape), (mu, nu)
 
-    return per_parameter(init, update, ScaleByAdamState, shared=shared)
+    return per_parameter(init, update, ScaleByAdamState, shared=shared, uses_role=True)
+
+
+def _blocks_of(role: Role | None, ndim: int) -> tuple[int, ...] | None:
+    """The blocks that a role asks for; None for the usual ones."""
+    if role is None or ndim < 2:
+        return None
+    lines = role.in_axes if role.kind == "embedding" else role.out_axes
+    lines = (role.heads,) if role.heads is not None and role.heads in role.out_axes else lines
+    return tuple(-1 if axis in lines else 1 for axis in range(ndim)) if lines else None
 
 
 def _zeros(p: Any, dtype: Any) -> jax.Array:

@@ -19,7 +19,7 @@ class Codec:
     name: str = ""
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """A ValueError that says why arrays of this shape cannot be stored so, such as a block size that does not fit."""
+        """A ValueError that says why arrays of this shape cannot be stored so, such as a block that does not fit."""
 
     def encode(self, x: jax.Array, key: Any = None) -> Any:
         """The payload of a float32 array. `key` is for codecs that round stochastically, `needs_key`."""

@@ -15,15 +15,17 @@ def centralize(*, units: Literal["first", "last"] = "first") -> GradientTransfor
 
     Args:
       units: the axis that numbers the units of a layer; the mean is over all others. "first" is Optax's and the layout
-        (outputs, inputs) of the paper's code; the kernels of flax, (inputs, outputs), have it "last".
+        (outputs, inputs) of the paper's code; the kernels of flax, (inputs, outputs), have it "last". Where a role
+        names the axes of the outputs, it is those.
 
     Reference: Yong et al. 2020, arXiv:2004.01461.
     """
 
-    def update(g, slots, p, t):
+    def update(g, slots, p, t, role):
         if g.ndim < 2 or g.size == 0:
             return g, slots
-        axes = tuple(range(1, g.ndim)) if units == "first" else tuple(range(g.ndim - 1))
+        numbers = role.out_axes if role is not None and role.out_axes else (0 if units == "first" else g.ndim - 1,)
+        axes = tuple(axis for axis in range(g.ndim) if axis not in numbers)
         return g - jnp.mean(g, axis=axes, keepdims=True), slots
 
-    return per_parameter(None, update)
+    return per_parameter(None, update, uses_role=True)

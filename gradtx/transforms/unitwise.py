@@ -20,7 +20,8 @@ def adaptive_grad_clip(
     Args:
       clipping: the largest ratio of the norms of the gradient and of the parameter.
       eps: the norm of a unit counts as at least this, so that units that start at zero can move.
-      axis: the axes that the norms are over; None for those of `unitwise_norm`.
+      axis: the axes that the norms are over; None for those of the inputs where a role names them, and else those of
+        `unitwise_norm`.
 
     Raises:
       ValueError: for an axis that a parameter has not.
@@ -30,11 +31,12 @@ def adaptive_grad_clip(
     if axis is not None and not all(_is_axis(a) for a in (axis if isinstance(axis, tuple) else (axis,))):
         raise TypeError(f"adaptive_grad_clip: axis must be a whole number, a tuple of them or None, got {axis!r}")
 
-    def update(g, slots, p, t):
-        limit = clipping * jnp.maximum(unitwise_norm(p, axis), eps)
-        return unitwise_clip(unitwise_norm(g, axis), limit, g), slots
+    def update(g, slots, p, t, role):
+        over = role.in_axes if axis is None and role is not None and role.in_axes else axis
+        limit = clipping * jnp.maximum(unitwise_norm(p, over), eps)
+        return unitwise_clip(unitwise_norm(g, over), limit, g), slots
 
-    return per_parameter(None, update, needs_params=True)
+    return per_parameter(None, update, needs_params=True, uses_role=True)
 
 
 def _is_axis(x: Any) -> bool:
