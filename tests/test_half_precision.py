@@ -55,8 +55,12 @@ def check(tx: Any, extra: dict[str, Any]) -> None:
             np.testing.assert_allclose(u, exact, rtol=0.01, atol=atol, err_msg=f"at gradients of {size}")
 
 
+ROUNDING = {"compensate", "error_bits", "keep_master", "round_stochastically"}
+"""Their updates lead to what float16 holds: see tests/precision/test_rounding.py."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COVERED)
+@pytest.mark.parametrize("name", [n for n in COVERED if n not in ROUNDING])
 def test_float16_does_what_float32_does(name: str):
     check(example(name), extra_arguments(name))
 

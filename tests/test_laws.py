@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import gradtx
+from gradtx import precision
 from gradtx.core.call import Factory
 from gradtx.core.factory import REGISTRY
 from gradtx.core.ranges import Floating, Range, is_number
@@ -79,7 +80,7 @@ def unboxed(box):
 
 
 FUNCTIONS = (halve_tree, halve, only_matrices, as_columns, by_rank, every_second, boxed, unboxed)
-NAMES = {**vars(gradtx), **{f.__name__: f for f in FUNCTIONS}}
+NAMES = {**vars(precision), **vars(gradtx), **{f.__name__: f for f in FUNCTIONS}}
 
 EXPLICIT: dict[str, Callable[[], Any]] = {
     "chain": lambda: _make("chain")(_make("scale")(0.5), _make("scale_by_adam")()),
@@ -116,9 +117,12 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
     "sam": lambda: _make("sam")(_make("adam")(0.1), _make("chain")(_make("normalize")(), _make("sgd")(0.05))),
     "schedule_free": lambda: _make("schedule_free")(_make("sgd")(0.1), 0.1),
     "split_real_and_imaginary": lambda: _make("split_real_and_imaginary")(_make("scale_by_adam")()),
+    "with_master_params": lambda: _make("with_master_params")(_make("adamw")(0.1), _make("error_bits")(8)),
     "with_roles": lambda: _make("with_roles")((("**", gradtx.Role()),), _make("adam")(0.1)),
     "reset_every": lambda: _make("reset_every")(_make("scale_by_adam")(), 2),
+    "stored": lambda: _make("stored")(_make("adam")(0.1), precision.int8(2), min_size=0),
     "unstacked": lambda: _make("unstacked")(_make("scale_by_adam")()),
+    "round_stochastically": lambda: _make("round_stochastically")(0),
     "scale_by_muon": lambda: _make("scale_by_muon")(weight_dimension_numbers=as_columns),
     "scale_by_matrix_shape": lambda: _make("scale_by_matrix_shape")(weight_dimension_numbers=as_columns),
     "low_rank": lambda: _make("low_rank")(_make("scale_by_adam")(), 1, method="completed"),

@@ -76,6 +76,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "split_real_and_imaginary": lambda tx: gradtx.split_real_and_imaginary(tx),
     "trac": lambda tx: gradtx.trac(tx, eps=0.1),
     "with_gradient_signs": lambda tx: gradtx.with_gradient_signs(tx, descent=True),
+    "with_master_params": lambda tx: gradtx.with_master_params(tx, gradtx.keep_master()),
 }
 """A call of each factory that takes a transformation and does not stand for other factories' calls."""
 

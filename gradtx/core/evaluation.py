@@ -30,10 +30,22 @@ def eval_from(f: Callable, params: Params, *slots: Any) -> Params:
     For the `eval_params` method of a state class: `return eval_from(lambda p, ema: ema, params, self.ema)`. The result
     has the parameter's dtype.
     """
-    leaves, treedef = jax.tree.flatten(slots[0], is_leaf=_is_empty)
+    leaves, treedef = jax.tree.flatten(slots[0], is_leaf=lambda x: _is_empty(x) or _is_stored(x))
     rows = zip(leaves, treedef.flatten_up_to(params), *(treedef.flatten_up_to(s) for s in slots[1:]), strict=True)
-    new = [p if _is_empty(first) else f(p, first, *rest).astype(p.dtype) for first, p, *rest in rows]
+    new = [
+        p if _is_empty(first) else f(p, *(_read(x, p) for x in (first, *rest))).astype(p.dtype)
+        for first, p, *rest in rows
+    ]
     return jax.tree.unflatten(treedef, new)
+
+
+def _is_stored(x: Any) -> bool:
+    """Whether a slot is kept by a storage codec, whose payloads can be decoded."""
+    return hasattr(x, "decoded")
+
+
+def _read(x: Any, p: Any) -> Any:
+    return x.decoded(p.shape) if _is_stored(x) else x
 
 
 def _is_empty(x: Any) -> bool:

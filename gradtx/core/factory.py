@@ -126,10 +126,14 @@ def _rule_source(factory: Factory, arguments: dict[str, Any], moving: dict[str, 
     def rule_at(values: dict[str, Any]) -> Rule:
         return factory.run({**fixed, **values}).rule._replace(name=factory.name)
 
+    # 1 - 0.999 is off by 5e-5 in float32, as a constant it is folded in double precision.
+    constant = frozenset(n for n in moving if getattr(factory.specs[n], "high", None) == 1)
+
     # What a function closes over is not ours to keep: it may be an array, or a tracer of somebody's jit.
     if any(callable(x) and not isinstance(x, type | Value) for x in jax.tree.leaves(fixed)):
-        return RuleSource(rule_at)
-    return RuleSource(rule_at, (factory, tuple(moving), tuple((n, freeze(v)) for n, v in fixed.items())))
+        return RuleSource(rule_at, constant=constant)
+    key = (factory, tuple(moving), tuple((n, freeze(v)) for n, v in fixed.items()))
+    return RuleSource(rule_at, key, constant)
 
 
 def _lifted(source: RuleSource, rule: Rule, moving: dict[str, Any]) -> tuple[Callable, Callable]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from gradtx.core.counts import safe_increment
 from gradtx.core.dtypes import compute_dtype, promotion, widen
-from gradtx.core.grouped import ByGroup, by_group
+from gradtx.core.grouped import ByGroup, Entries, by_group
 from gradtx.core.roles import Boxed, Role, is_box, is_full_box
 from gradtx.core.stacks import Stacked, over_stack, slots_of, stack_axes
 from gradtx.core.trees import align, check_shapes, check_state, is_hole, is_leaf, paths
@@ -57,17 +57,28 @@ class Rule(NamedTuple):
 class RuleSource:
     """A rule as a function of the hyperparameters that move (arrays and schedules).
 
-    Sources with equal keys share one compiled function; without a key, a source has its own.
+    Sources with equal keys share one compiled function; without a key, a source has its own. `constant` are the names
+    of hyperparameters that are better constants of it than arguments where groups of parameters differ in them.
     """
 
-    def __init__(self, at: Callable[[dict[str, Any]], Rule], key: Any = None):
-        self.at, self.key = at, key
+    def __init__(self, at: Callable[[dict[str, Any]], Rule], key: Any = None, constant: frozenset[str] = frozenset()):
+        self.at, self.key, self.constant = at, key, constant
+        self._fixed: dict[tuple, RuleSource] = {}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RuleSource) and self.key == other.key
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+    def fixed(self, constants: tuple) -> "RuleSource":
+        """The source with these hyperparameters, pairs of name and number, as constants."""
+        if not constants:
+            return self
+        if constants not in self._fixed:
+            key = None if self.key is None else (self.key, constants)
+            self._fixed[constants] = RuleSource(lambda values: self.at({**values, **dict(constants)}), key)
+        return self._fixed[constants]
 
     @functools.cached_property
     def kernels(self) -> "Kernels":
@@ -151,6 +162,7 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
     leaves, treedef = jax.tree.flatten(params, is_leaf=is_full_box)
     same, varying = by_group(values, leaves)
     _check_values(rule, same)
+    _check_by_group(rule, varying)
     at = functools.cache(lambda dtype: source.at(widen(same, dtype)))
 
     def init_leaf(leaf: Any) -> tuple:
@@ -177,7 +189,7 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
     columns = zip(*rows, strict=True) if rows else [()] * len(rule.slots)
     fields = {n: jax.tree.unflatten(treedef, column) for n, column in zip(rule.slots, columns, strict=False)}
     if rule.memory is not None:
-        start = source.at(widen(values, jnp.result_type(float))).memory()  # type: ignore[misc]  # has one, see above
+        start = source.at(widen(same, jnp.result_type(float))).memory()  # type: ignore[misc]  # has one, see above
         fields |= {n: _scalar(x) for n, x in start.items()}
     if rule.counts:
         fields[rule.counter] = jnp.zeros([], jnp.int32)
@@ -224,20 +236,24 @@ def update_tree(
     live = [i for i, g in enumerate(_opened(leaves)) if not is_hole(g)]
     same, varying = by_group(values, [leaves[i] for i in live])
     _check_values(rule, same)
-    values_of = {i: same | varying.of(leaves[i]) for i in live}
+    entries = Entries(varying, source.constant, [leaves[i] for i in live])
+    kernels_of, values_of = {}, {}
+    for i in live:
+        constants, own = entries.of(leaves[i])
+        kernels_of[i], values_of[i] = source.fixed(constants).kernels, same | own
     told = {i: _told(rule, leaves[i]) for i in live}
     common = None
     if rule.measure is not None and live:
-        common = _sum([source.kernels.measure(values_of[i], told[i], slots[i], ps[i], count, memory) for i in live])
+        common = _sum([kernels_of[i].measure(values_of[i], told[i], slots[i], ps[i], count, memory) for i in live])
     if rule.shared is not None and live:
         needed = {n: jnp.asarray(extra[n]) for n in rule.needs}
-        common, memory = _shared(source, rule, same, varying, (count, common, memory, needed))
+        common, memory = _shared(source, rule, same, varying, entries, (count, common, memory, needed))
     common_of = _each(common, varying if rule.shared is not None else ByGroup({}))
     new_leaves: list = list(leaves)
     new_slots: list = list(slots)
     for i in live:
         try:
-            u, new_slots[i] = source.kernels.update(values_of[i], told[i], slots[i], ps[i], count, common_of(leaves[i]))
+            u, new_slots[i] = kernels_of[i].update(values_of[i], told[i], slots[i], ps[i], count, common_of(leaves[i]))
         except (ValueError, TypeError) as error:
             raise _located(error, rule, updates, i, leaves[i], slots[i]) from error
         new_leaves[i] = _put(leaves[i], u)
@@ -268,26 +284,26 @@ def _told(rule: Rule, leaf: Any) -> Any:
     """The gradient of a leaf as the compiled functions get it: with the role only if it makes a difference."""
     if not is_box(leaf):
         return leaf
+    if leaf.role is None:
+        return leaf.value
     return Boxed(leaf.value, leaf.role) if leaf.role.stack or rule.uses_role else leaf.value
 
 
-def _shared(source: RuleSource, rule: Rule, same: dict, varying: ByGroup, arguments: tuple) -> tuple:
+def _shared(source: RuleSource, rule: Rule, same: dict, varying: ByGroup, entries: Entries, arguments: tuple) -> tuple:
     """What all leaves share and the new memory; where hyperparameters differ between groups, for each group."""
-    if not varying.tree:
+    if not varying:
         return source.kernels.shared(same, *arguments)
-    if rule.memory is not None:
-        raise ValueError(
-            f"{rule.name}: {', '.join(varying.tree)} cannot differ between groups of parameters: it goes into numbers "
-            f"that the rule keeps for all of them, {', '.join(rule.memory())}"
-        )
-    return jax.vmap(lambda entries: source.kernels.shared(same | entries, *arguments))(varying.tree)
+    _check_by_group(rule, varying)
+    rows = entries.of_each_group(varying.size)
+    found = [source.fixed(constants).kernels.shared(same | own, *arguments)[0] for constants, own in rows]
+    return jax.tree.map(lambda *xs: jnp.stack(xs), *found), None
 
 
 def _each(common: Any, varying: ByGroup) -> Callable[[Any], tuple]:
     """What a leaf gets of what is shared: all of it, or that of its group."""
     if common is None:
         return lambda leaf: ()
-    if not varying.tree:
+    if not varying:
         return lambda leaf: (common,)
     entries = ByGroup(common)
     return lambda leaf: (entries.of(leaf),)
@@ -302,8 +318,17 @@ def _check_values(rule: Rule, values: dict[str, Any]) -> None:
         if jnp.ndim(value) != 0:
             raise ValueError(
                 f"{rule.name}: {name} must be a scalar at each step, got shape {jnp.shape(value)}; "
-                f"to train a population, jax.vmap over the transformation"
+                f"to train a population, jax.vmap over the transformation; groups of parameters can only differ where "
+                f"stages see the parameters one by one"
             )
+
+
+def _check_by_group(rule: Rule, varying: ByGroup) -> None:
+    if varying and rule.memory is not None:
+        raise ValueError(
+            f"{rule.name}: {', '.join(varying.tree)} cannot differ between groups of parameters: it goes into numbers "
+            f"that the rule keeps for all of them, {', '.join(rule.memory())}"
+        )
 
 
 def _check_arguments(rule: Rule, state: OptState, params: Params, extra: dict[str, Any]) -> None:

@@ -86,13 +86,13 @@ class Boxed:
     """A value of a tree with what is known of its parameter, which is static.
 
     Attributes:
-      role: its role.
+      role: its role, None where nobody said.
       group: the number of its group, or of a stack, a number for each parameter in it, in the order of the stack's
         axes; None outside of `groups`. Hyperparameters that differ between groups are arrays with an entry a group.
     """
 
     value: Any
-    role: Role = Role()
+    role: Role | None = None
     group: int | tuple[int, ...] | None = None
 
     def tree_flatten_with_keys(self) -> tuple:
@@ -126,7 +126,7 @@ def logical_view(tree: Any) -> Any:
     def shown(x: Any) -> Any:
         if not is_box(x):
             return x
-        if not is_full_box(x) or not x.role.stack:
+        if not is_full_box(x) or x.role is None or not x.role.stack:
             return x.value
         shape = jnp.shape(x.value)
         stack = x.role.fitted(len(shape)).stack

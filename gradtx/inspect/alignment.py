@@ -8,7 +8,7 @@ import jax
 
 from gradtx.core.roles import unboxed
 from gradtx.core.transformation import GradientTransformation
-from gradtx.inspect.slots import Part, children, is_named_tuple, names, split
+from gradtx.parameters.slots import Part, children, is_named_tuple, names, split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

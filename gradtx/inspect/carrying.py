@@ -11,8 +11,8 @@ from gradtx.inspect.alignment import Node, Outline, aligned, joined, same
 from gradtx.inspect.fitting import Fit, check_grow, fitted
 from gradtx.inspect.quantities import is_harmless, quantity
 from gradtx.inspect.report import MigrationReport, MigrationRow
-from gradtx.inspect.slots import Part, dotted, names, parameter_names
 from gradtx.inspect.state import has_name
+from gradtx.parameters.slots import Part, dotted, names, parameter_names
 
 SHOWN = 4
 

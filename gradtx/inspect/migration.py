@@ -14,6 +14,7 @@ from gradtx.inspect.alignment import Outline
 from gradtx.inspect.carrying import Carrying
 from gradtx.inspect.fitting import Grow
 from gradtx.inspect.report import MigrationReport
+from gradtx.precision.payload import decoded, encoded_like
 
 Rename = Mapping[str, str | tuple[str, Callable]]
 
@@ -33,7 +34,8 @@ def migrate(
 
     Stages are found again by their classes and order, also if others come between; those of another rule take over
     averages that are the same quantity, if that is all they need (Lion and Muon from Adam). Counts go with the averages
-    whose age they are; step counts of new stages are set to the old step.
+    whose age they are; step counts of new stages are set to the old step. What storage codecs keep is decoded, and
+    encoded as the new state keeps it.
 
     Args:
       old_state: a state of gradtx or Optax, or one restored as dictionaries and lists.
@@ -48,7 +50,8 @@ def migrate(
       ValueError: for slots that have grown, if `grow` is None, and names in `rename` that are not there.
     """
     _check_step(step)
-    new_state = check_transformation("migrate: new_tx", new_tx).init(params)
+    kept = check_transformation("migrate: new_tx", new_tx).init(params)
+    old_state, new_state = decoded(old_state), decoded(kept)
     shapes = jax.eval_shape(lambda p: p, params)
     plan = Carrying(Outline(old_state, shapes, old_tx), Outline(new_state, shapes, new_tx), shapes, moved, grow)
     plan.renamed(rename or {})
@@ -60,7 +63,7 @@ def migrate(
     leaves = jax.tree.leaves(new_state)
     for part, values in plan.values():
         leaves[part.start : part.stop] = values
-    return jax.tree.unflatten(jax.tree.structure(new_state), leaves), plan.report()
+    return encoded_like(kept, jax.tree.unflatten(jax.tree.structure(new_state), leaves)), plan.report()
 
 
 def _check_step(step: Any) -> None:

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from gradtx.core.transformation import check_transformation
 from gradtx.core.types import OptState, Params
-from gradtx.inspect.slots import Part, dotted, parameter_names, split
 from gradtx.parameters.matching import Where, check_where, described, matches
+from gradtx.parameters.slots import Part, dotted, parameter_names, split
 
 SHOWN = 8
 """How many names an error lists."""
@@ -128,7 +128,9 @@ def _found(context: str, state: Any, params: Any, where: Any, slot: str | Sequen
         where, leaves = check_where(f"{context}: where", where), dict(jax.tree_util.tree_leaves_with_path(shapes))
         chosen = {name for path, name in called.items() if path in leaves and matches(where, name, leaves[path], None)}
         if not chosen:
-            raise ValueError(f"{context}: {described(where)} chooses no parameter; {_known(where, called.values())}")
+            raise ValueError(
+                f"{context}: {described(where)} chooses no parameter; {known_paths(where, called.values())}"
+            )
     everything = [
         StateSlot(called[part.parameter], dotted((*part.stage, *part.field)), part.value, part)
         for part in split(state, shapes)
@@ -149,7 +151,7 @@ def _found(context: str, state: Any, params: Any, where: Any, slot: str | Sequen
 def _one(context: str, state: Any, params: Any, path: str, slot: str) -> StateSlot:
     named = parameter_names(params).values()
     if path not in named:
-        raise ValueError(f"{context}: there is no parameter at {path!r}; {_known(path, named)}")
+        raise ValueError(f"{context}: there is no parameter at {path!r}; {known_paths(path, named)}")
     found = [s for s in _found(context, state, params, None, slot) if s.parameter == path]
     if not found:
         others = sorted(s.name for s in _found(context, state, params, None, None) if s.parameter == path)
@@ -161,7 +163,7 @@ def _one(context: str, state: Any, params: Any, path: str, slot: str) -> StateSl
     return found[0]
 
 
-def _known(given: Any, paths: Any) -> str:
+def known_paths(given: Any, paths: Any) -> str:
     """The paths that are closest to what was given, or the first ones."""
     paths = sorted(paths)
     close = difflib.get_close_matches(given.strip("/*"), paths, n=3, cutoff=0.5) if isinstance(given, str) else []

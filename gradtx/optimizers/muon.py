@@ -261,7 +261,7 @@ def _axes(where: str, tree: Any, i: int, leaf: Any, spec: Any, by_role: bool) ->
     """The axes of one leaf; entries are of one logical parameter, whose axes are then found in the stack."""
     if leaf is None:
         return (), ()
-    role, x = (leaf.role, leaf.value) if is_box(leaf) else (Role(), leaf)
+    role, x = (leaf.role or Role(), leaf.value) if is_box(leaf) else (Role(), leaf)
     whole = role.fitted(jnp.ndim(x))
     if by_role:
         if whole.in_axes and whole.out_axes:
@@ -275,8 +275,8 @@ def _axes(where: str, tree: Any, i: int, leaf: Any, spec: Any, by_role: bool) ->
 
 def _is_matrix(p: Any) -> bool:
     """Whether a parameter goes to Muon when nobody says so: by its role, or if it has two axes."""
-    if not is_box(p):
-        return jnp.ndim(p) == 2
+    if not is_box(p) or p.role is None:
+        return jnp.ndim(unboxed(p)) == 2
     role, ndim = p.role.logical(jnp.ndim(p.value)), jnp.ndim(p.value) - len(p.role.stack)
     if role.kind not in ("hidden", "other"):
         return False

@@ -17,6 +17,7 @@ from gradtx.core.transformation import (
 from gradtx.core.trees import align, is_none
 from gradtx.core.types import OptState, Params, Updates
 from gradtx.parameters.rules import check_rules, roles
+from gradtx.wrappers.prefixes import is_empty
 
 Box = Callable[[Any, bool], Any]
 
@@ -41,11 +42,27 @@ def with_roles(rules: Any, inner: Any) -> GradientTransformationExtraArgs:
 
     def box(tree: Any, partial: bool) -> Any:
         found = roles(tree, rules, partial=partial)
-        leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is None or is_box(x))
+        leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_entry)
         pairs = zip(leaves, treedef.flatten_up_to(found), strict=True)
         return treedef.unflatten([_with_role(x, role) for x, role in pairs])
 
     return run_in_boxes("with_roles", inner, box)
+
+
+def _is_entry(x: Any) -> bool:
+    return x is None or is_box(x)
+
+
+def is_partial(params: Params) -> bool:
+    """Whether parameters may be hidden from this tree, so that rules for them are not without use."""
+    nodes = jax.tree.leaves(params, is_leaf=is_empty)
+    return not jax.tree.leaves(params) or any(x is not None and is_empty(x) for x in nodes)
+
+
+def looks(tree: Any) -> tuple:
+    """What of a tree of arrays decides what is made for it: the structure, shapes and dtypes."""
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
 
 
 def _with_role(x: Any, role: Any) -> Any:
@@ -63,31 +80,38 @@ def run_in_boxes(name: str, inner: Any, box: Box) -> GradientTransformationExtra
     structures: dict[Any, tuple] = {}  # of boxed states, which would else be traced again at each update
 
     def structure_of(boxed: Params, state: OptState | None = None) -> tuple:
-        leaves, treedef = jax.tree.flatten(boxed)
-        key = (treedef, tuple(map(jnp.shape, leaves)))
+        key = looks(boxed)
         if key not in structures:
             state = jax.eval_shape(tx.init, boxed) if state is None else state
             structures[key] = jax.tree.structure(state), jax.tree.structure(unboxed(state))
         return structures[key]
 
     def init(params: Params) -> OptState:
-        boxed = box(params, not jax.tree.leaves(params))
+        boxed = box(params, is_partial(params))
         state = tx.init(boxed)
         structure_of(boxed, state)
         return unboxed(state)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        if params is not None:
+            leaves_of(name, updates, params)  # so that swapped arguments are an error of that, and not of rules
         known = box(updates if params is None else params, True)
         boxed_structure, structure = structure_of(known)
         if boxed_structure != structure:
             if jax.tree.structure(state) != structure:
+                if params is None and any(map(is_none, jax.tree.leaves(updates, is_leaf=is_none))):
+                    raise ValueError(
+                        f"{name}: where gradients are None, the roles of their parameters are not known from them: "
+                        f"call update(updates, state, params)"
+                    )
                 raise TypeError(
                     f"{name}: state must be what init or the last update returned for these parameters, got "
                     f"{type(state).__name__}; the order is update(updates, state, params)"
                 )
             state = jax.tree.unflatten(boxed_structure, jax.tree.leaves(state))
         boxed = _boxed_like(name, known, updates)
-        given = {n: _boxed_argument(name, known, x) for n, x in extra.items()}
+        # Where the parameters are one array, a number is built like them.
+        given = {n: x if n == "value" else _boxed_argument(name, known, x) for n, x in extra.items()}
         new, state = tx.update(boxed, state, None if params is None else known, **given)
         return _unboxed_like(updates, new), unboxed(state)
 
@@ -96,10 +120,14 @@ def run_in_boxes(name: str, inner: Any, box: Box) -> GradientTransformationExtra
 
 def _boxed_like(name: str, known: Params, tree: Any) -> Any:
     """The tree with its leaves in the boxes of their parameters; None stays."""
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: is_none(x) or is_box(x))
-    boxes = align(treedef, known, name, "the parameters", tree, "the gradients")
-    pairs = zip(leaves, boxes, strict=True)
-    return treedef.unflatten([_in_box(x, b) for x, b in pairs])
+    leaves, boxes, treedef = leaves_of(name, tree, known)
+    return treedef.unflatten([_in_box(x, b) for x, b in zip(leaves, boxes, strict=True)])
+
+
+def leaves_of(name: str, tree: Any, params: Params) -> tuple[list, list, Any]:
+    """The leaves of a tree, None included, what stands there among the parameters, and the structure."""
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_entry)
+    return leaves, align(treedef, params, name, "the parameters", tree, "the gradients"), treedef
 
 
 def _in_box(x: Any, box: Any) -> Any:
@@ -114,18 +142,27 @@ def _unboxed_like(updates: Updates, new: Updates) -> Updates:
     """The updates out of the boxes that they were put in, in those that they came in; None for what was hidden."""
 
     def restored(g: Any, u: Any) -> Any:
+        if is_box(g) and not is_full_box(g):
+            return g
         if g is None or not jax.tree.leaves(u):
             return None
         return g.holding(unboxed(u)) if is_box(g) else unboxed(u)
 
-    return jax.tree.map(restored, updates, new, is_leaf=lambda x: x is None or is_box(x))
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_entry)
+    try:
+        found = treedef.flatten_up_to(new)
+    except (ValueError, TypeError):  # an aggregator's statistics are no updates
+        return unboxed(new)
+    return treedef.unflatten(map(restored, leaves, found))
 
 
 def _boxed_argument(name: str, known: Params, x: Any) -> Any:
     """Trees like the parameters in boxes; functions of parameters take and return what they did without."""
     if callable(x):
         return lambda *args, **kwargs: _boxed_argument(name, known, x(*unboxed(args), **unboxed(kwargs)))
-    if jax.tree.structure(unboxed(x)) == jax.tree.structure(unboxed(known)):
+    structure = jax.tree.structure(unboxed(known))
+    is_array = jax.tree_util.treedef_is_leaf(structure)
+    if jax.tree.structure(unboxed(x)) == structure and not (is_array and jnp.ndim(unboxed(x)) == 0):
         return _boxed_like(name, known, x)
     plain_tuple = isinstance(x, tuple) and not hasattr(x, "_fields")
     return tuple(_boxed_argument(name, known, part) for part in x) if plain_tuple else x

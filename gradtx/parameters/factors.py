@@ -5,28 +5,29 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.ranges import is_number
 from gradtx.core.roles import Role, unboxed
+from gradtx.core.stacks import stack_axes
 from gradtx.core.types import Params
 from gradtx.parameters.matching import named_leaves
 
 
 class Parameter(NamedTuple):
-    """What multiples are computed from: the path as text, the shape as stored, and the role."""
+    """What multiples are computed from: the path as text, the shape as stored, and the role, None if nobody said."""
 
     path: str
     shape: tuple[int, ...]
-    role: Role
+    role: Role | None
 
     @property
     def stack(self) -> tuple[int, ...]:
         """The axes of the stack, from the left."""
-        return tuple(sorted(self.role.fitted(len(self.shape)).stack)) if self.role.stack else ()
+        return () if self.role is None else stack_axes(self.role, len(self.shape))
 
 
 Factors = list[Any]
@@ -35,6 +36,9 @@ Factors = list[Any]
 
 class Factor:
     """Base of what stands in the place of a hyperparameter's value for a multiple of the value that the others have."""
+
+    of_all: ClassVar[bool] = False
+    """Whether the factor of a parameter depends on which others there are."""
 
     def of(self, parameters: Sequence[Parameter]) -> Factors:
         """The factors of these parameters, which are all that the rule matched."""
@@ -66,7 +70,9 @@ def times(factor: float) -> Factor:
 @dataclasses.dataclass(frozen=True)
 class _LayerwiseDecay(Factor):
     decay: float
-    depth: Callable[[str], int | None] | None = None
+    depth: Callable[[str], Any] | None = None
+
+    of_all: ClassVar[bool] = True
 
     def of(self, parameters: Sequence[Parameter]) -> Factors:
         depths = [self._depths(p) for p in parameters]
@@ -77,40 +83,46 @@ class _LayerwiseDecay(Factor):
                 f"'layers/3/kernel'; there is {parameters[0].path or 'the root'}"
             )
         last = max(int(np.max(d)) for d in known)
-        depths = [_outside(p) * (last + 2) - 1 if d is None else d for p, d in zip(parameters, depths, strict=True)]
+        depths = [self._outside(p, last) if d is None else d for p, d in zip(parameters, depths, strict=True)]
         return [float(x) if np.ndim(x) == 0 else x for x in (self.decay ** (last + 1.0 - d) for d in depths)]
 
     def _depths(self, parameter: Parameter) -> Any:
+        sizes = [parameter.shape[axis] for axis in parameter.stack]
         if self.depth is not None:
             found = self.depth(parameter.path)
-        else:
-            numbers = re.findall(r"(?:^|[/_])(\d+)(?=/|$)", parameter.path)
-            found = int(numbers[0]) if numbers else None
-        if found is not None or not parameter.stack:
-            return found
-        sizes = [parameter.shape[axis] for axis in parameter.stack]
-        return np.arange(math.prod(sizes)).reshape(sizes)
+            return found if found is None or not sizes else np.broadcast_to(found, sizes)
+        if parameter.role is not None and parameter.role.kind in ("embedding", "head"):
+            return None
+        if sizes:
+            return np.arange(math.prod(sizes)).reshape(sizes)
+        numbers = re.findall(r"(?:^|[/_])(\d+)(?=/|$)", parameter.path)
+        return int(numbers[0]) if numbers else None
+
+    def _outside(self, parameter: Parameter, last: int) -> int:
+        """The depth of what is in no layer: before the first for embeddings, after the last for all else."""
+        if parameter.role is None:
+            raise ValueError(
+                f"{self!r}: {parameter.path or 'the root'} has no layer's number, and nobody said whether it comes "
+                f"before the layers, as embeddings do, or after them: wrap the whole transformation in "
+                f"with_roles(rules, ...), or choose fewer parameters"
+            )
+        return -1 if parameter.role.kind == "embedding" else last + 1
 
     def __repr__(self) -> str:
         of = "" if self.depth is None else f", {getattr(self.depth, '__qualname__', self.depth)}"
         return f"layerwise_decay({self.decay!r}{of})"
 
 
-def _outside(parameter: Parameter) -> int:
-    """0 for what comes before the layers of a model, 1 for what comes after them."""
-    return int(parameter.role.kind != "embedding")
-
-
-def layerwise_decay(decay: float, depth: Callable[[str], int | None] | None = None) -> Factor:
+def layerwise_decay(decay: float, depth: Callable[[str], Any] | None = None) -> Factor:
     """In rules of `groups`: decay^(n - i) times the value, i = 0 ... n - 1 the number of the layer; 1 after the layers.
 
-    Layers are counted by the first number that is a part of the path or ends one ("layers/3/kernel", "h_3/w"), or along
-    the stack for stacked parameters, of which each layer gets its own factor. What has no number comes before the
-    layers, decay^(n + 1), if its kind is "embedding", and else after them.
+    Layers are counted along the stack for stacked parameters, of which each layer gets its own factor, and for others
+    by the first number that is a part of the path or ends one ("layers/3/kernel", "h_3/w"). What has no number comes
+    before the layers, decay^(n + 1), if its kind is "embedding", and else after them; so do heads with a number.
 
     Args:
       decay: in (0, 1]; 0.65 to 0.9 are usual.
-      depth: the number of the layer from a path, None for what is in no layer.
+      depth: the number of the layer from a path, for a stack an array of them; None for what is in no layer.
 
     Reference: Clark et al. 2020, arXiv:2003.10555; Bao et al. 2021, arXiv:2106.08254.
     """
@@ -132,7 +144,18 @@ class _Mup(Factor):
         if base is None or len(base) != len(p.shape):
             there = "has no such parameter" if base is None else f"has it in shape {base}"
             raise ValueError(f"mup: base_params {there}: {p.path or 'the root'} has shape {p.shape}")
+        if p.role is None:
+            raise ValueError(
+                f"mup: nobody said what {p.path or 'the root'} is: "
+                f"wrap the whole transformation in with_roles(rules, ...)"
+            )
         role = p.role.fitted(len(p.shape))
+        wider = sum(n != m for n, m in zip(p.shape, base, strict=True))
+        if role.kind == "other" and wider > 1:
+            raise ValueError(
+                f"mup: the role of {p.path or 'the root'} must say its kind, as {wider} of its axes differ from the "
+                f"base's, {base}; got {p.role}"
+            )
         if role.kind in ("hidden", "head") and not (role.in_axes and role.out_axes):
             raise ValueError(f"mup: the role of {p.path or 'the root'} must name in_axes and out_axes, got {p.role}")
         inputs = math.prod(p.shape[a] / base[a] for a in role.in_axes)

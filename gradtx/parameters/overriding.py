@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core.call import Value
-from gradtx.core.ranges import is_array, is_number
+from gradtx.core.ranges import is_array
 from gradtx.core.transformation import is_transformation
 
 Path = tuple[str, ...]
@@ -39,12 +40,18 @@ def find_argument(tx: Any, name: str) -> tuple[Path, str]:
     if outer:
         several = ", ".join(repr(".".join((*path, n))) for path, n in outer)
         raise ValueError(f"groups: the base has more than one {name}: say which, {several}")
+    if not isinstance(tx, Value) or tx.factory is None:
+        raise ValueError(
+            f"groups: the base was not made by a factory of gradtx, so that its {name} cannot be told apart, got {tx!r}"
+        )
     there = dict.fromkeys(n for _, n in _arguments(tx, ()))
     raise ValueError(f"groups: the base has no argument {name}; there are {', '.join(there) or 'none'}")
 
 
 def _arguments(tx: Any, path: Path) -> Iterator[tuple[Path, str]]:
     if not isinstance(tx, Value) or tx.factory is None:
+        return
+    if tx.factory.name == "groups":  # a parameter has one group, in what is inside that of the inner rules
         return
     for name, value in tx.arguments.items():
         inside = list(_inside(tx, name, value))
@@ -107,15 +114,13 @@ def with_entries(tx: Any, path: Path, name: str, entries: Sequence[Any]) -> Any:
     An entry is a number, a schedule, `Times`, or None for the value that is there.
     """
     base = value_at(tx, path, name)
-    if base is None and any(x is None or isinstance(x, Times) for x in entries):
-        raise ValueError(f"groups: {name} is None in the base: give it a value there")
     if callable(base) or any(map(callable, entries)):
         return replaced(tx, path, name, GroupSchedule(base, tuple(entries)))
-    if is_number(base) and all(x is None or is_number(x) or isinstance(x, Times) for x in entries):
-        values: Any = np.array([_entry(base, x) for x in entries], np.float64)
-    else:
-        values = jnp.stack([jnp.asarray(_entry(base, x), jnp.result_type(float)) for x in entries])
-    return replaced(tx, path, name, values)
+    found = [_entry(base, x) for x in entries]
+    if any(isinstance(x, Tracer) for x in found):
+        return replaced(tx, path, name, jnp.stack([jnp.asarray(x, jnp.result_type(float)) for x in found]))
+    # Not of JAX: inside a trace that would be a part of it.
+    return replaced(tx, path, name, np.array([float(x) for x in found], np.float64))
 
 
 def _entry(base: Any, x: Any) -> Any:
@@ -131,13 +136,24 @@ class GroupSchedule:
     def __call__(self, step: jax.Array) -> jax.Array:
         dtype = jnp.result_type(float)
         factors = [1.0 if x is None else x.factor if isinstance(x, Times) else 0.0 for x in self.entries]
-        base = self.base(step) if callable(self.base) else 0.0 if self.base is None else self.base
+        base = self.base(step) if callable(self.base) else self.base
         values = jnp.asarray(base, dtype) * jnp.asarray(factors, dtype)
         own = {i: x for i, x in enumerate(self.entries) if x is not None and not isinstance(x, Times)}
         if own:
             given = jnp.stack([jnp.asarray(x(step) if callable(x) else x, dtype) for x in own.values()])
             values = values.at[jnp.asarray(list(own), jnp.int32)].set(given)
         return values
+
+
+def check_scalars(tx: Any) -> None:
+    """Refuses hyperparameters that are arrays of numbers: those are what differs between groups."""
+    for path, name in _arguments(tx, ()):
+        value = value_at(tx, path, name)
+        if is_hyperparameter(tx, path, name) and is_array(value) and jnp.ndim(value):
+            raise ValueError(
+                f"groups: {'.'.join((*path, name))} of the base must be a scalar at each step, got shape "
+                f"{jnp.shape(value)}; to train a population, jax.vmap over the transformation"
+            )
 
 
 def check_reach(tx: Any) -> None:

@@ -1,18 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """What rules of groups mean for a tree of parameters: which group each is in, and what runs."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.call import freeze
-from gradtx.core.roles import Boxed, Role, is_box, is_full_box
+from gradtx.core.ranges import is_number
+from gradtx.core.roles import Boxed, is_box, is_full_box
 from gradtx.parameters.factors import Factor, Parameter
 from gradtx.parameters.matching import described, matches, named_leaves
-from gradtx.parameters.overriding import Path, Times, check_reach, with_entries
+from gradtx.parameters.overriding import (
+    Path,
+    Times,
+    check_reach,
+    check_scalars,
+    replaced,
+    value_at,
+    with_entries,
+)
 from gradtx.wrappers.partition import partition
 from gradtx.wrappers.prefixes import MaskedNode, of_boxes
 
@@ -80,13 +90,18 @@ def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool) 
     """Which group each parameter is in. `partial` says that parameters may be missing, so that rules may be unused."""
     names, leaves, _ = named_leaves(tree)
     parameters = [_parameter(name, x) for name, x in zip(names, leaves, strict=True)]
+    check_scalars(base)
     said: list[Said | None] = [None if p is None else Said(BASE, (), {}) for p in parameters]
     for number, (where, what) in enumerate(rules):
         found = [i for i, p in enumerate(parameters) if p is not None and _chooses(where, p, leaves[i])]
         if not found and not partial:
             raise ValueError(f"groups: {described(where)} chooses no parameter; there are {_listed(names)}")
-        entries = what.entries if isinstance(what, Override) else ()
-        columns = {argument: _column(value, [parameters[i] for i in found]) for argument, value in entries if found}
+        entries = what.entries if isinstance(what, Override) and found else ()
+        columns = {}
+        for argument, value in entries:
+            with of_rule(number, where):
+                columns[argument] = _column(value, [parameters[i] for i in found])
+                _check_range(base, argument, columns[argument])
         for row, i in enumerate(found):
             new = {argument: column[row] for argument, column in columns.items()}
             said[i] = _joined(rules, said[i], number, new, names[i])
@@ -96,16 +111,40 @@ def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool) 
     return Plan(tx, names, said, group)
 
 
+@contextlib.contextmanager
+def of_rule(number: int, where: Any) -> Iterator[None]:
+    """Errors inside say which rule they are of."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"groups: rule {number} ({described(where)}): {error}") from None
+
+
+def _check_range(base: Any, argument: Argument, column: list) -> None:
+    """An error for a multiple that the argument cannot be."""
+    path, name = argument
+    known = value_at(base, path, name)
+    multiples = [x.factor if isinstance(x, Times) else x for x in column if isinstance(x, Times | np.ndarray)]
+    factors = {float(f) for x in multiples for f in np.ravel(x)}
+    for factor in sorted(factors) if is_number(known) else ():
+        replaced(base, path, name, known * factor)
+
+
+def other_transformations(rules: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
+    """What runs beside the base, by its label."""
+    others = {what.label: what for _, what in rules if what != FROZEN and what.label is not None}
+    return {label: what.tx if isinstance(what, OtherRule) else what.variant for label, what in others.items()}
+
+
 def _parameter(name: str, leaf: Any) -> Parameter | None:
     if leaf is None or is_box(leaf) and not is_full_box(leaf):
         return None
-    value, role = (leaf.value, leaf.role) if is_box(leaf) else (leaf, Role())
+    value, role = (leaf.value, leaf.role) if is_box(leaf) else (leaf, None)
     return Parameter(name, tuple(jnp.shape(value)), role)
 
 
 def _chooses(where: Any, parameter: Parameter, leaf: Any) -> bool:
-    role = parameter.role if is_box(leaf) else None
-    return matches(where, parameter.path, leaf.value if is_box(leaf) else leaf, role)
+    return matches(where, parameter.path, leaf.value if is_box(leaf) else leaf, parameter.role)
 
 
 def _listed(names: list[str]) -> str:
@@ -164,14 +203,16 @@ def _transformation(rules: Sequence, base: Any, entries: list[dict], names: list
 
     def merged(tx: Any) -> Any:
         for path, name in arguments:
-            tx = with_entries(tx, path, name, [row.get((path, name)) for row in entries])
+            if value_at(tx, path, name) is not None:  # a variant without it, and so without those groups
+                tx = with_entries(tx, path, name, [row.get((path, name)) for row in entries])
         check_reach(tx)
         return tx
 
-    others = [what for _, what in rules if what != FROZEN and what.label is not None]
+    others = other_transformations(rules)
     if not others:
         return merged(base)
-    txs = {what.label: what.tx if isinstance(what, OtherRule) else merged(what.variant) for what in others}
+    variants = {what.label for _, what in rules if isinstance(what, Override)}
+    txs = {label: merged(tx) if label in variants else tx for label, tx in others.items()}
     label_of = {name: s.label for name, s in zip(names, said, strict=True) if s is not None}
 
     @of_boxes

@@ -10,7 +10,8 @@ class Codec:
     """Base of storage codecs: small immutable values, equal and hashable by their options.
 
     The payload of an array is a tree of plain arrays whose leading axes are the array's, so that it is checkpointed,
-    donated, scanned and sharded like one. Blocks lie along the last axis.
+    donated, scanned and sharded like one. Blocks lie along the last axis. A payload that was decoded is encoded to the
+    same payload again.
 
     Attributes:
       name: the codec in tables, such as "int8".
@@ -19,7 +20,7 @@ class Codec:
     name: str = ""
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """A ValueError that says why arrays of this shape cannot be stored so, such as a block that does not fit."""
+        """Raises a ValueError that says why arrays of this shape cannot be kept so, such as blocks that do not fit."""
 
     def encode(self, x: jax.Array, key: Any = None) -> Any:
         """The payload of a float32 array. `key` is for codecs that round stochastically, `needs_key`."""
@@ -28,6 +29,10 @@ class Codec:
     def decode(self, payload: Any, shape: tuple[int, ...]) -> jax.Array:
         """The float32 array of this shape that a payload stands for."""
         raise NotImplementedError
+
+    def shape_of(self, payload: Any) -> tuple[int, ...]:
+        """The shape of the array that a payload stands for."""
+        return payload.codes.shape
 
     def bytes(self, shape: tuple[int, ...]) -> int:
         """The bytes of the payload of an array of this shape, scales included."""

@@ -107,15 +107,15 @@ def _by_names(where: str, name: str, known: list, tree: Any) -> list:
     """The entry for each leaf, found by the names on its path, whatever the containers are."""
     by_names = {tuple(map(_name, path)): (path, entry) for path, entry in known}
     found, used, holes, lacking = [], set(), set(), []
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_empty)[0]:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_empty)[0]:
         names = tuple(map(_name, path))
         at = next((p for p in _beginnings(names) if p in by_names), None)
         used.add(at)
-        if _is_empty(leaf):
+        if is_empty(leaf):
             holes.add(names)
         elif at is None:
             lacking.append(show_path(path))
-        if leaf is None or not _is_empty(leaf):
+        if leaf is None or not is_empty(leaf):
             found.append(None if at is None else by_names[at][1])
     unused = [
         show_path(path)
@@ -129,7 +129,7 @@ def _by_names(where: str, name: str, known: list, tree: Any) -> list:
     return found
 
 
-def _is_empty(x: Any) -> bool:
+def is_empty(x: Any) -> bool:
     """None, or a masked node: Optax has a class of its own."""
     return x is None or isinstance(x, tuple) and not x and hasattr(x, "_fields")
 

@@ -6,19 +6,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.apply import apply_updates
 from gradtx.core.counts import safe_increment
 from gradtx.core.factory import transformation
+from gradtx.core.roles import unboxed
 from gradtx.core.transformation import (
     GradientTransformationExtraArgs,
     check_transformation,
     with_extra_args_support,
 )
-from gradtx.core.trees import check_state
+from gradtx.core.trees import align, check_state, is_hole, is_none
 from gradtx.core.types import OptState, Params, Updates
 from gradtx.numerics.safe import safe_divide
 from gradtx.tree import global_norm
 
-MEASURES = ("gradient_norm", "update_norm", "parameter_norm", "relative_update", "clip_fraction")
+MEASURES = ("gradient_norm", "update_norm", "parameter_norm", "relative_update", "clip_fraction", "lost_updates")
+OF_PARAMETERS = {"parameter_norm", "relative_update", "lost_updates"}
 
 
 class RecordMetricsState(NamedTuple):
@@ -44,6 +47,7 @@ def record_metrics(
     parameter_norm    ‖p‖ before the update
     relative_update   ‖u‖ / ‖p‖
     clip_fraction     the part of the updates so far where ‖u‖ < ‖g‖: for a clipping stage
+    lost_updates      the part of the elements with u ≠ 0 where p + u, rounded to the dtype of p, is p
     ```
 
     Only what is named is computed. Before the first update all are 0.
@@ -62,7 +66,7 @@ def record_metrics(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state("record_metrics", state, RecordMetricsState)
-        if params is None and {"parameter_norm", "relative_update"} & set(names):
+        if params is None and OF_PARAMETERS & set(names):
             raise ValueError("record_metrics: update needs the parameters: call update(updates, state, params)")
         new, inner_state = tx.update(updates, state.inner_state, params, **extra)
         count = safe_increment(state.count)
@@ -79,6 +83,7 @@ def record_metrics(
             "parameter_norm": lambda: global_norm(params),
             "relative_update": lambda: safe_divide(*_alike(global_norm(new), global_norm(params))),
             "clip_fraction": clipped,
+            "lost_updates": lambda: _lost(params, new),
         }
         recorded = {name: measures[name]().astype(jnp.result_type(float)) for name in names}
         return new, RecordMetricsState(count, inner_state, recorded)
@@ -86,6 +91,24 @@ def record_metrics(
     return GradientTransformationExtraArgs(
         init, update, parts=lambda state: {"inner_state": (inner, state.inner_state)}
     )
+
+
+def _lost(params: Params, updates: Updates) -> jax.Array:
+    """The part of the elements with an update whose parameter is too coarse for it."""
+    leaves, treedef = jax.tree.flatten(unboxed(updates), is_leaf=is_none)
+    ps = align(treedef, unboxed(params), "record_metrics", "the parameters", updates, "the updates")
+    counts = [_lost_of(p, u) for p, u in zip(ps, leaves, strict=True) if not is_hole(u)]
+    if not counts:
+        return jnp.zeros([])
+    lost, moved = (jnp.sum(jnp.stack(column)) for column in zip(*counts, strict=True))
+    return safe_divide(lost, moved)
+
+
+@jax.jit
+def _lost_of(p: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    moved, dtype = u != 0, jnp.result_type(float)
+    lost = moved & (apply_updates(p, u) == p)
+    return jnp.sum(lost, dtype=dtype), jnp.sum(moved, dtype=dtype)
 
 
 def _alike(*norms: jax.Array) -> tuple[jax.Array, ...]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core.evaluation import eval_params
 from gradtx.core.factory import transformation
+from gradtx.core.roles import is_box, is_full_box
 from gradtx.core.transformation import (
     GradientTransformationExtraArgs,
     check_transformation,
@@ -60,13 +61,25 @@ def split_real_and_imaginary(inner: Any) -> GradientTransformationExtraArgs:
 
 def _split(tree: Any) -> Any:
     def split(x: Any) -> Any:
+        if is_box(x):
+            pair = split(x.value) if is_full_box(x) else x.value
+            return SplitRealAndImaginaryArrays(*map(x.holding, pair)) if _is_pair(pair) else x
         return SplitRealAndImaginaryArrays(jnp.real(x), jnp.imag(x)) if jnp.iscomplexobj(x) else x
 
-    return jax.tree.map(split, tree)
+    return jax.tree.map(split, tree, is_leaf=is_box)
 
 
 def _join(tree: Any) -> Any:
-    def is_pair(x: Any) -> bool:
-        return isinstance(x, SplitRealAndImaginaryArrays)
+    def joined(x: Any) -> Any:
+        if not _is_pair(x):
+            return x
+        parts = jax.tree.leaves(x)
+        if not parts:  # of what is frozen there are no updates
+            return None
+        return x.real.holding(jax.lax.complex(*parts)) if is_box(x.real) else jax.lax.complex(*parts)
 
-    return jax.tree.map(lambda x: jax.lax.complex(*x) if is_pair(x) else x, tree, is_leaf=is_pair)
+    return jax.tree.map(joined, tree, is_leaf=_is_pair)
+
+
+def _is_pair(x: Any) -> bool:
+    return isinstance(x, SplitRealAndImaginaryArrays)

@@ -42,8 +42,10 @@ def on_parts(init: Callable, update: Callable, *, keep_axes: bool = True) -> tup
         if not is_full_box(x):
             return x
         ndim = jnp.ndim(x.value)
-        role = x.role.logical(ndim) if keep_axes else Role(x.role.kind)
         stack = stack_axes(x.role, ndim)
+        role = x.role
+        if role is not None:
+            role = role.logical(ndim) if keep_axes else Role(role.kind)
         if not stack:
             return dataclasses.replace(x, role=role)
         rows = jnp.moveaxis(x.value, stack, range(len(stack)))
@@ -55,12 +57,13 @@ def on_parts(init: Callable, update: Callable, *, keep_axes: bool = True) -> tup
         return jax.tree.map(parts_of, tree, is_leaf=is_box)
 
     def together(box: Any, parts: Any) -> Any:
-        if not is_full_box(box):
-            return parts
+        if not is_full_box(box) or not jax.tree.leaves(parts):  # there are no updates of what is frozen
+            return parts if not is_full_box(box) else None
         stack = stack_axes(box.role, jnp.ndim(box.value))
         if not stack:
             return box.holding(parts.value)
-        rows = jnp.stack([part.value for part in parts])
+        known = next(part.value for part in parts if jax.tree.leaves(part))
+        rows = jnp.stack([part.value if jax.tree.leaves(part) else jnp.zeros_like(known) for part in parts])
         sizes = [box.value.shape[axis] for axis in stack]
         return box.holding(jnp.moveaxis(rows.reshape(*sizes, *rows.shape[1:]), range(len(stack)), stack))
 

@@ -171,3 +171,16 @@ def test_errors_name_the_path(kind):
         gt.masked(gt.sgd(1.0), {"kernel": True, "bias": None}).init(params)
     with pytest.raises(TypeError, match=r"mask must hold True or False at \['bias'\], got 'no'"):
         gt.masked(gt.sgd(1.0), {"kernel": True, "bias": "no"})
+
+
+# Paths instead of trees.
+
+
+@pytest.mark.parametrize("kind", TREES)
+def test_paths_are_the_same_in_all_trees(kind):
+    params = TREES[kind]()
+    assert one_step(gt.masked(gt.sgd(0.5), gt.where("kernel")), params) == {"kernel": -0.5, "bias": 1.0}
+    assert one_step(gt.groups([("bias", {"learning_rate": 2.0})], gt.sgd(0.5)), params) == {
+        "kernel": -0.5,
+        "bias": -2.0,
+    }

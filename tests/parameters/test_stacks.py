@@ -11,6 +11,7 @@ import pytest
 import gradtx
 import test_laws
 from gradtx import Role
+from gradtx.core.transformation import is_transformation
 
 LAYERS = 3
 STEPS = 3
@@ -37,7 +38,18 @@ def unstacked(tree: dict) -> dict:
 
 
 RANDOM = {"add_noise", "noisy_sgd", "hutchinson_estimator_diag_hessian", "sophia", "scale_by_sophia"}
-"""Their draws are by leaf."""
+"""Their draws are by leaf: a stack has one for all its layers, which as leaves have others."""
+PER_EXAMPLE = sorted(
+    test_laws.PER_EXAMPLE
+    - {"differentially_private_aggregate", "dpsgd"}  # random
+    - {"get_per_element_mean_and_sum_sq_diff_grads"}  # returns statistics, element by element
+)
+# Inside of `with_roles` the roles are those that it says.
+WRAPPED = {
+    name: [n for n, value in test_laws.example(name).arguments.items() if is_transformation(value)][:1]
+    for name in test_laws.COVERED
+    if name not in RANDOM | {"with_roles"}
+}
 
 
 def extra(name: str, gradients: Any) -> dict[str, Any]:
@@ -60,7 +72,35 @@ def run(tx: Any, name: str, start: Any, gradients: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(test_laws.COVERED) - RANDOM))
 def test_stacked_equals_unstacked(name: str):
-    tx, start, steps = test_laws.example(name), values(0), [values(step, 0.3) for step in range(1, STEPS + 1)]
+    assert_stacked_equals_unstacked(test_laws.example(name), name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, wrapped in WRAPPED.items() if wrapped])
+def test_wrappers_hand_roles_on(name: str):
+    """What is inside tells a stack from one parameter."""
+    tx = test_laws.example(name)
+    inner = {n: gradtx.chain(gradtx.scale_by_trust_ratio(), tx.arguments[n]) for n in WRAPPED[name]}
+    assert_stacked_equals_unstacked(tx.replace(**inner), name)
+
+
+@pytest.mark.parametrize("name", PER_EXAMPLE)
+def test_gradients_with_an_axis_of_examples(name: str):
+    tx, start, examples = test_laws.example(name), values(0), [values(i) for i in (1, 2, 3)]
+
+    def together(trees: list) -> Any:
+        return jax.tree.map(lambda *xs: jnp.stack(xs), *trees)
+
+    def once(tx: Any, params: Any, gradients: Any) -> Any:
+        return tx.update(gradients, tx.init(params), params)[0]
+
+    found = once(gradtx.with_roles(RULES, tx), start, together(examples))
+    expected = once(tx, unstacked(start), together(list(map(unstacked, examples))))
+    jax.tree.map(np.testing.assert_array_equal, unstacked(found), expected)
+
+
+def assert_stacked_equals_unstacked(tx: Any, name: str) -> None:
+    start, steps = values(0), [values(step, 0.3) for step in range(1, STEPS + 1)]
 
     def together(trees: list) -> Any:
         return jax.tree.map(lambda *xs: jnp.stack(xs), *trees)

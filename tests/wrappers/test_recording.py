@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Norms around a transformation, published."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -39,6 +40,23 @@ def test_a_step_without_finite_gradients_does_not_spoil_the_next():
     seen = recorded(tx, [float("nan"), 2.0])
     assert np.isnan(seen[0]["gradient_norm"])
     np.testing.assert_allclose([seen[1][n] for n in ("gradient_norm", "clip_fraction")], [2.0, 0.5], rtol=1e-6)
+
+
+def test_the_part_of_the_updates_that_round_to_nothing():
+    """Numbers of bfloat16 are 2^-8 apart below 1, 2^-12 below 1/16 and 2^-11 above it."""
+    params = {"w": jnp.array([1.0, 1.0, 0.0625, 0.0625], jnp.bfloat16), "b": jnp.ones(1, jnp.float32), "n": None}
+    gradients = {"w": jnp.array([1.0, 0.0, 1.0, -1.0], jnp.float32), "b": jnp.ones(1, jnp.float32), "n": None}
+
+    def lost(inner):
+        tx = gradtx.record_metrics(inner, ("lost_updates",))
+        _, state = jax.jit(tx.update)(gradients, tx.init(params), params)
+        return float(gradtx.metrics(state)["lost_updates"])
+
+    assert lost(gradtx.sgd(1e-3)) == 1 / 4
+    assert lost(gradtx.sgd(2e-4)) == 2 / 4  # up from 1/16; the way down is half as long
+    assert lost(gradtx.sgd(1e-9)) == 4 / 4
+    assert lost(gradtx.sgd(0.0)) == 0.0
+    assert lost(gradtx.chain(gradtx.sgd(2e-4), gradtx.keep_master())) == 0.0
 
 
 def test_updates_and_inner_state_are_the_inner_ones():

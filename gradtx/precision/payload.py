@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Payloads that know their codec: what reads a state needs no transformation to know what its arrays stand for."""
+
+import functools
+from typing import Any
+
+import jax
+
+from gradtx.precision.codec import Codec
+
+
+class Payload:
+    """What a codec's payload has besides its fields. Its class is a named tuple class of its own for each codec."""
+
+    __slots__ = ()
+    codec: Codec
+
+    def decoded(self, shape: tuple[int, ...]) -> jax.Array:
+        """The float32 array of this shape that it stands for."""
+        return self.codec.decode(self, shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the array; of 4-bit codes, whose last axis was odd, with one element more."""
+        return self.codec.shape_of(self)
+
+    def encoded(self, x: jax.Array) -> Any:
+        """The payload of another array, kept in the same way, rounded to the nearest."""
+        return of_codec(self.codec, self.codec.encode(x))
+
+    def __reduce__(self) -> tuple:
+        plain = type(self).__mro__[2]
+        return _made, (self.codec, plain, tuple(self))  # type: ignore[call-overload]  # a tuple, by its other base
+
+
+def of_codec(codec: Codec, payload: Any) -> Any:
+    """The payload of the class that knows the codec; an array is one already."""
+    return payload if isinstance(payload, jax.Array) else _class(codec, type(payload))(*payload)
+
+
+@functools.cache
+def _class(codec: Codec, plain: type) -> type:
+    return type(plain.__name__, (Payload, plain), {"codec": codec, "__slots__": ()})
+
+
+def _made(codec: Codec, plain: type, fields: tuple) -> Any:
+    return _class(codec, plain)(*fields)
+
+
+def is_payload(x: Any) -> bool:
+    return isinstance(x, Payload)
+
+
+def decoded(state: Any) -> Any:
+    """The state with the arrays that payloads stand for in their places."""
+    return jax.tree.map(lambda x: x.decoded(x.shape) if is_payload(x) else x, state, is_leaf=is_payload)
+
+
+def encoded_like(kept: Any, state: Any) -> Any:
+    """The decoded state with payloads where `kept` has them."""
+    return jax.tree.map(lambda k, x: k.encoded(x) if is_payload(k) else x, kept, state, is_leaf=is_payload)

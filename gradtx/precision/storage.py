@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any transformation with the trees of its state kept in fewer bytes."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.counts import safe_increment
+from gradtx.core.factory import transformation
+from gradtx.core.ranges import NonNegativeInt
+from gradtx.core.roles import is_box, unboxed
+from gradtx.core.transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core.trees import is_none
+from gradtx.core.types import OptState, Params, Updates
+from gradtx.parameters.matching import Where, check_where, described, matches, named_leaves
+from gradtx.parameters.slots import dotted, split
+from gradtx.precision.codec import Codec
+from gradtx.precision.payload import of_codec
+
+Rules = tuple[tuple[Where, Codec], ...]
+
+
+class StoredState(NamedTuple):
+    """The number of updates made, from which random bits are drawn, and the state of the inner transformation."""
+
+    count: jax.Array
+    inner_state: OptState
+
+
+class Slot(NamedTuple):
+    """One array of a state: its place among the leaves, how it is kept, and its shape and dtype before."""
+
+    position: int
+    codec: Codec
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+class Plan(NamedTuple):
+    """How the state for some parameters is kept: its structure before, and the arrays that codecs keep."""
+
+    structure: Any
+    slots: tuple[Slot, ...]
+
+
+@transformation
+def stored(
+    inner: Any, policy: Any, *, min_size: NonNegativeInt = 4096, seed: NonNegativeInt = 0
+) -> GradientTransformationExtraArgs:
+    """`inner` with its slots, such as moments, kept by storage codecs: decoded before each update, encoded after it.
+
+    All arithmetic stays as it was, in float32; under `jit` decoding, update and encoding become one program. In the
+    place of an array the state holds the codec's payload, which is plain arrays. Slots with an array for each parameter
+    can be stored; counts, and what is of whole numbers or complex, stay.
+
+    Args:
+      inner: the transformation.
+      policy: a codec by the name of the slot, `{"mu": bfloat16(), "nu": int8(signed=False)}`, or by its path in the
+        state ("0.mu") where several have the name; slots without a name stay. Or one codec for all slots. In the place
+        of a codec may stand a list of pairs of a choice of parameters, as for `where`, and a codec, of which the first
+        that matches counts; what none matches stays.
+      min_size: parameters with fewer elements keep float32.
+      seed: of codecs that round stochastically; bits are drawn by step, slot and element.
+
+    Raises:
+      ValueError: at `init`, for a name that no slot has, and for a codec that does not fit, with the slot and its path.
+
+    Reference: Dettmers et al. 2021, arXiv:2110.02861.
+    """
+    tx = with_extra_args_support(check_transformation("stored: inner", inner))
+    rules = _checked_policy(policy)
+    draws = any(codec.needs_key for pairs in rules.values() for _, codec in pairs)
+    plans: dict[Any, Plan] = {}  # by how the parameters look; they would else be made at each update
+
+    def plan(params: Params) -> Plan:
+        leaves, treedef = jax.tree.flatten(params)
+        key = treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+        if key not in plans:
+            plans[key] = _plan(rules, jax.eval_shape(tx.init, params), params, min_size, bool(leaves))
+        return plans[key]
+
+    def encoded(plan: Plan, state: OptState, step: Any) -> OptState:
+        leaves = plan.structure.flatten_up_to(state)
+        for number, slot in enumerate(plan.slots):
+            key = None
+            if slot.codec.needs_key:
+                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), number)
+            payload = slot.codec.encode(leaves[slot.position].astype(jnp.float32), key)
+            leaves[slot.position] = of_codec(slot.codec, payload)
+        return plan.structure.unflatten(leaves)
+
+    def init(params: Params) -> OptState:
+        count = jnp.zeros([], jnp.int32)
+        # Without the barrier, compilers encode slots of zeros themselves, number by number: minutes for large ones.
+        state = encoded(plan(params), jax.lax.optimization_barrier(tx.init(params)), count)
+        return StoredState(count, state) if draws else state
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        now = plan(updates if params is None else params)
+        count = safe_increment(state.count) if draws else None
+        try:
+            leaves = now.structure.flatten_up_to(state.inner_state if draws else state)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise TypeError(
+                f"stored: state must be what init or the last update returned for these parameters, "
+                f"got {type(state).__name__}; the order is update(updates, state, params): {error}"
+            ) from None
+        for slot in now.slots:
+            leaves[slot.position] = slot.codec.decode(leaves[slot.position], slot.shape).astype(slot.dtype)
+        new, inner_state = tx.update(updates, now.structure.unflatten(leaves), params, **extra)
+        inner_state = encoded(now, inner_state, count)
+        return new, StoredState(count, inner_state) if draws else inner_state
+
+    prefix = "inner_state" if draws else ""
+    return GradientTransformationExtraArgs(
+        init, update, parts=lambda state: {prefix: (inner, state.inner_state if draws else state)}
+    )
+
+
+ALL = ""
+"""The name under which the rules for all slots are kept."""
+
+
+def _checked_policy(policy: Any) -> dict[str, Rules]:
+    """The rules by the name of the slot."""
+    if not isinstance(policy, Mapping):
+        return {ALL: _checked_rules("policy", policy)}
+    if not policy:
+        raise ValueError("stored: policy names no slot; give a codec by the name of a slot, or one for all")
+    return {name: _checked_rules(f"policy[{name!r}]", entry) for name, entry in policy.items()}
+
+
+def _checked_rules(where: str, entry: Any) -> Rules:
+    if isinstance(entry, Codec):
+        return (("**", entry),)
+    if not isinstance(entry, tuple | list) or not all(isinstance(x, tuple | list) and len(x) == 2 for x in entry):
+        raise TypeError(
+            f"stored: {where} must be a codec, such as int8(), or pairs of a choice of parameters and a codec, "
+            f"got {entry!r}"
+        )
+    for chosen, codec in entry:
+        if not isinstance(codec, Codec):
+            raise TypeError(f"stored: {where} must hold a codec for {described(chosen)}, got {codec!r}")
+    return tuple((check_where(f"stored: {where}", chosen), codec) for chosen, codec in entry)
+
+
+def _plan(rules: Mapping[str, Rules], state: Any, params: Params, min_size: int, strict: bool) -> Plan:
+    """Which arrays of an (abstract) state are kept by which codec."""
+    names, leaves, _ = named_leaves(params)
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(unboxed(params), is_leaf=is_none)[0]]
+    known = {path: (name, x) for path, name, x in zip(paths, names, leaves, strict=True)}
+    slots, used, there = [], set(), dict[str, None]()
+    for part in split(state, unboxed(params)):
+        if part.parameter is None:
+            continue
+        full, name = dotted((*part.stage, *part.field)), dotted(part.field)
+        there[name] = None
+        key = next((k for k in (full, name, ALL) if k in rules), None)
+        if key is None:
+            continue
+        used.add(key)
+        parameter, leaf = known[part.parameter]
+        codec = _codec_for(rules[key], parameter, leaf)
+        for i, x in enumerate(jax.tree.leaves(part.value)):
+            if codec is not None and _is_kept(x, key, f"{full} of {parameter or 'the root'}", min_size):
+                slots.append(_checked_slot(part.start + i, codec, x, f"{full} of {parameter or 'the root'}"))
+    unknown = [k for k in rules if k != ALL and k not in used]
+    if unknown and strict:
+        raise ValueError(f"stored: no slot {', '.join(unknown)}; there are {', '.join(there) or 'none'}")
+    return Plan(jax.tree.structure(state), tuple(slots))
+
+
+def _codec_for(rules: Rules, parameter: str, leaf: Any) -> Codec | None:
+    value, role = (leaf.value, leaf.role) if is_box(leaf) else (leaf, None)
+    return next((codec for chosen, codec in rules if matches(chosen, parameter, value, role)), None)
+
+
+def _is_kept(x: Any, key: str, where: str, min_size: int) -> bool:
+    """Whether a codec keeps this array; an error if it was asked for by name and cannot."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        if key != ALL:
+            raise ValueError(f"stored: the slot {where} holds {x.dtype}, and codecs are for real floating numbers")
+        return False
+    return x.size >= max(min_size, 1)
+
+
+def _checked_slot(position: int, codec: Codec, x: Any, where: str) -> Slot:
+    try:
+        codec.check(x.shape)
+    except ValueError as error:
+        raise ValueError(f"stored: {codec!r} cannot keep the slot {where}, of shape {x.shape}: {error}") from None
+    return Slot(position, codec, x.shape, x.dtype)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Storing the slots of any transformation: which are stored how, and that nothing else changes."""
+
+import pickle
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+import test_laws
+from gradtx import precision, stored
+from gradtx.precision import bfloat16, companded8, float8, float32, int4, int8
+from gradtx.testing import check_contract
+
+PARAMS = {"w": jnp.linspace(-1.0, 1.0, 48).reshape(6, 8), "b": jnp.full(3, 0.5, jnp.float32)}
+EIGHT = {"mu": int8(4), "nu": int8(4, signed=False)}
+CODECS = [
+    float32(),
+    bfloat16(),
+    bfloat16(stochastic=True),
+    int8(4),
+    companded8(4),
+    float8("e4m3", 4),
+    float8("e5m2", 4),
+    int4(4),
+]
+UNTESTED = {"snapshot", "monitor"}
+
+
+def gradients(step: int) -> dict:
+    return jax.tree.map(lambda p: jnp.sin(p * (step + 1)), PARAMS)
+
+
+def run(tx: Any, steps: int, state: Any = None, params: Any = PARAMS, start: int = 0) -> tuple:
+    update = jax.jit(tx.update)
+    state = tx.init(params) if state is None else state
+    for step in range(start, start + steps):
+        updates, state = update(gradients(step), state, params)
+        params = gradtx.apply_updates(params, updates)
+    return params, state
+
+
+def test_a_slot_is_what_its_codec_makes_of_it():
+    tx = stored(gradtx.scale_by_adam(), EIGHT, min_size=16)
+    plain, state = gradtx.scale_by_adam(), tx.init(PARAMS)
+    updates, state = tx.update(gradients(0), state, PARAMS)
+    expected, moments = plain.update(gradients(0), plain.init(PARAMS), PARAMS)
+    jax.tree.map(np.testing.assert_array_equal, updates, expected)  # the arithmetic is that of float32
+    assert type(state) is type(moments) and state.mu["b"].dtype == jnp.float32  # too small to be stored
+    for name in ("mu", "nu"):
+        payload, slot = getattr(state, name)["w"], getattr(moments, name)["w"]
+        jax.tree.map(np.testing.assert_array_equal, tuple(payload), tuple(EIGHT[name].encode(slot)))
+        np.testing.assert_array_equal(payload.decoded((6, 8)), EIGHT[name].decode(payload, (6, 8)))
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=repr)
+def test_every_codec_under_scan_and_as_a_value(codec: precision.Codec):
+    tx = stored(gradtx.adam(0.05), {"mu": codec}, min_size=4)
+    assert eval(repr(tx), {**vars(precision), **vars(gradtx)}) == tx
+    check_contract(tx, PARAMS)
+    params, state = run(tx, 3)
+    again, treedef = jax.tree.flatten(pickle.loads(pickle.dumps(state)))
+    assert treedef == jax.tree.structure(state)
+    halfway = run(tx, 2, jax.tree.unflatten(treedef, again), params, 3)
+    jax.tree.map(np.testing.assert_array_equal, run(tx, 5), halfway)
+
+
+def test_by_path_by_role_and_the_first_that_matches():
+    rules = [("b", float32()), (gradtx.of_kind("hidden"), int8(4)), ("**", bfloat16())]
+    tx = stored(
+        gradtx.chain(gradtx.scale_by_adam(), gradtx.trace(0.9)), {"0.mu": rules, "trace": bfloat16()}, min_size=0
+    )
+    roles = [("w", gradtx.Role("hidden")), ("**", gradtx.Role("bias"))]
+    adam, trace = gradtx.with_roles(roles, tx).init({**PARAMS, "c": jnp.ones(5)})
+    assert adam.mu["w"].codes.dtype == jnp.uint8 and adam.nu["w"].dtype == jnp.float32
+    assert adam.mu["b"].dtype == jnp.float32 and adam.mu["c"].dtype == trace.trace["w"].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: stored(gradtx.adam(0.1), {"ema": int8()}), ValueError, "stored: no slot ema; there are mu, nu"),
+        (lambda: stored(gradtx.adam(0.1), {}), ValueError, "names no slot"),
+        (lambda: stored(gradtx.adam(0.1), {"mu": "int8"}), TypeError, r"policy\['mu'\] must be a codec.*got 'int8'"),
+        (lambda: stored(gradtx.adam(0.1), [("w", 8)]), TypeError, "must hold a codec for 'w', got 8"),
+        (lambda: stored(gradtx.error_bits(8), {"error": int8(4)}, min_size=0), ValueError, "error of b holds int8"),
+        (lambda: stored(gradtx.adam(0.1), int8(4), min_size=-1), ValueError, "min_size"),
+    ],
+)
+def test_what_is_refused(make: Any, error: type, words: str):
+    with pytest.raises(error, match=words):
+        make().init(jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS))
+
+
+def test_a_block_that_does_not_fit_names_the_slot():
+    with pytest.raises(ValueError, match=r"stored: int8\(.*\) cannot keep the slot 0.mu of w, of shape \(64, 1\)"):
+        stored(gradtx.chain(gradtx.scale_by_adam()), {"mu": int8(4)}, min_size=4).init({"w": jnp.ones((64, 1))})
+
+
+def test_swapped_arguments():
+    tx = stored(gradtx.adam(0.1), EIGHT, min_size=0)
+    with pytest.raises(TypeError, match="stored: state must be"):
+        tx.update(gradients(0), PARAMS, tx.init(PARAMS))
+
+
+def test_evaluation_parameters_are_decoded():
+    tx = stored(gradtx.params_ema(0.5), {"ema": bfloat16()}, min_size=0)
+    params, state = run(tx, 3)
+    expected = gradtx.eval_params(run(gradtx.params_ema(0.5), 3)[1], params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-2), gradtx.eval_params(state, params), expected)
+
+
+def test_wild_gradients_make_no_wild_step():
+    """From 1e-12 to 1e4 in one tensor: what second moments lose must not become a division by nothing."""
+    scales = jnp.asarray(10.0 ** np.linspace(-12, 4, 256), jnp.float32).reshape(8, 32)
+    for codec in (int8(256, signed=False), companded8(256, signed=False), int4(256, signed=False)):
+        tx = stored(gradtx.adam(1.0), {"nu": codec}, min_size=0)
+        params, state, update = jnp.zeros((8, 32)), tx.init(jnp.zeros((8, 32))), jax.jit(tx.update)
+        for step in range(50):
+            updates, state = update(scales * (-1.0) ** (step // 7), state, params)
+            assert np.all(np.abs(updates) < 8), codec  # Adam itself makes steps of up to 1 / sqrt(1 - b2) in theory
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(test_laws.COVERED) - UNTESTED))
+def test_contract_of_every_factory_in_8_bits(name: str):
+    tx = stored(test_laws.example(name), int8(2), min_size=0)
+    check_contract(tx, test_laws.PARAMS, **test_laws.extra_arguments(name))
