@@ -50,6 +50,14 @@ STEERING = (
     "wrappers/partition.py",
     "wrappers/prefixes.py",
     "wrappers/skipping.py",
+    "wrappers/unstacking.py",
+    # Gradients of single elements, which no case of the formulas has: tests/wrappers/test_aggregating.py.
+    "wrappers/aggregating.py",
+    "wrappers/element_variance.py",
+    # What codecs and rounding stages do with each number: tests/precision.
+    "numerics/dynamic_map.py",
+    "numerics/nibbles.py",
+    "numerics/rounding.py",
     # Searches are held by the conditions that their steps meet: tests/transforms/test_linesearch.py.
     "transforms/backtracking.py",
     "transforms/lines.py",

@@ -55,8 +55,8 @@ def check(tx: Any, extra: dict[str, Any]) -> None:
             np.testing.assert_allclose(u, exact, rtol=0.01, atol=atol, err_msg=f"at gradients of {size}")
 
 
-ROUNDING = {"compensate", "error_bits", "keep_master", "round_stochastically"}
-"""Their updates lead to what float16 holds: see tests/precision/test_rounding.py."""
+ROUNDING = {"compensate", "error_bits", "keep_master", "round_stochastically", "with_master_params", "adamw_bf16"}
+"""Their updates lead to what float16 holds: see tests/precision/test_rounding_stages.py."""
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec
 
 import gradtx
 from gradtx.core.factory import REGISTRY
+from gradtx.precision import bfloat16
 from gradtx.testing import check_contract
 from gradtx.testing.case import example_gradients
 
@@ -74,9 +75,12 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "sam": lambda tx: gradtx.sam(tx, gradtx.chain(gradtx.normalize(), gradtx.sgd(0.05))),
     "schedule_free": lambda tx: gradtx.schedule_free(tx, 0.1),
     "split_real_and_imaginary": lambda tx: gradtx.split_real_and_imaginary(tx),
+    "stored": lambda tx: gradtx.stored(tx, bfloat16(), min_size=0),
     "trac": lambda tx: gradtx.trac(tx, eps=0.1),
+    "unstacked": lambda tx: gradtx.unstacked(tx),
     "with_gradient_signs": lambda tx: gradtx.with_gradient_signs(tx, descent=True),
     "with_master_params": lambda tx: gradtx.with_master_params(tx, gradtx.keep_master()),
+    "with_roles": lambda tx: gradtx.with_roles((("**", gradtx.Role()),), tx),
 }
 """A call of each factory that takes a transformation and does not stand for other factories' calls."""
 

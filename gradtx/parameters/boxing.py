@@ -161,7 +161,7 @@ def _boxed_argument(name: str, known: Params, x: Any) -> Any:
     if callable(x):
         return lambda *args, **kwargs: _boxed_argument(name, known, x(*unboxed(args), **unboxed(kwargs)))
     structure = jax.tree.structure(unboxed(known))
-    is_array = jax.tree_util.treedef_is_leaf(structure)
+    is_array = structure == jax.tree.structure(0)
     if jax.tree.structure(unboxed(x)) == structure and not (is_array and jnp.ndim(unboxed(x)) == 0):
         return _boxed_like(name, known, x)
     plain_tuple = isinstance(x, tuple) and not hasattr(x, "_fields")

@@ -31,8 +31,8 @@ def groups(rules: Sequence[tuple[Any, Any]], base: Any) -> GradientTransformatio
     ```
 
     Numbers and schedules are handed to the one base, whose stages run once for all groups, so that the cost does not
-    grow with their number. Other rules, and options that are not numbers, are transformations of their own, and so are
-    norms of all parameters among their stages, as in `partition`: a clip of the global norm belongs in front of `groups`.
+    grow with their number. Other rules, and options that are not numbers, are transformations of their own, whose
+    global norms are of their own parameters, as in `partition`: a clip of the whole norm belongs before `groups`.
 
     Args:
       rules: pairs of a choice of parameters, as for `where`, and what is different for them: a dictionary of
@@ -121,7 +121,7 @@ def _checked_rule(i: int, rule: Any, base: Any) -> tuple[Any, Any]:
             )
         if not isinstance(value, Factor):
             with of_rule(i, chosen):
-                if is_array(value) and jnp.ndim(value):
+                if value is not None and is_array(value) and jnp.ndim(value):
                     raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}")
                 changed = replaced(variant, path, argument, value)  # an error for a value out of range
             variant = variant if numeric else changed

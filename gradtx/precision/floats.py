@@ -52,7 +52,7 @@ class bfloat16(Codec):
             return round_to_nearest(x, jnp.bfloat16).astype(jnp.bfloat16)
         if key is None:
             raise ValueError("bfloat16: encode needs a key to round stochastically, got None")
-        return round_at_random(x, jnp.bfloat16, jax.random.bits(key, x.shape)).astype(jnp.bfloat16)
+        return round_at_random(x, jnp.bfloat16, jax.random.bits(key, x.shape, jnp.uint32)).astype(jnp.bfloat16)
 
     def decode(self, payload: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return payload.reshape(shape).astype(jnp.float32)

@@ -149,7 +149,7 @@ def error_bits(bits: Bits = 8) -> GradientTransformationExtraArgs:
     With 16 bits, a bfloat16 and its bits are the float32 w, bit for bit; a float16 and its bits are it from 2^-16 on,
     and below to 2^-40. Parameters in float32 pass unchanged.
 
-    Reference: Gonzalez et al. 2026, arXiv:2602.23349 (8 bits).
+    Reference: Gonzalez Ortiz et al. 2026, arXiv:2602.23349 (8 bits).
     """
     if bits not in LEVELS:
         raise ValueError(f"error_bits: bits must be 8 or 16, got {bits!r}")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any transformation with the trees of its state kept in fewer bytes."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -91,8 +92,7 @@ def stored(
             key = None
             if slot.codec.needs_key:
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), number)
-            payload = slot.codec.encode(leaves[slot.position].astype(jnp.float32), key)
-            leaves[slot.position] = of_codec(slot.codec, payload)
+            leaves[slot.position] = of_codec(slot.codec, _encode(slot.codec, leaves[slot.position], key))
         return plan.structure.unflatten(leaves)
 
     def init(params: Params) -> OptState:
@@ -103,7 +103,7 @@ def stored(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         now = plan(updates if params is None else params)
-        count = safe_increment(state.count) if draws else None
+        count = safe_increment(state.count) if draws else jnp.zeros([], jnp.int32)
         try:
             leaves = now.structure.flatten_up_to(state.inner_state if draws else state)
         except (ValueError, TypeError, AttributeError) as error:
@@ -112,7 +112,7 @@ def stored(
                 f"got {type(state).__name__}; the order is update(updates, state, params): {error}"
             ) from None
         for slot in now.slots:
-            leaves[slot.position] = slot.codec.decode(leaves[slot.position], slot.shape).astype(slot.dtype)
+            leaves[slot.position] = _decode(slot.codec, leaves[slot.position], slot.shape, slot.dtype)
         new, inner_state = tx.update(updates, now.structure.unflatten(leaves), params, **extra)
         inner_state = encoded(now, inner_state, count)
         return new, StoredState(count, inner_state) if draws else inner_state
@@ -121,6 +121,19 @@ def stored(
     return GradientTransformationExtraArgs(
         init, update, parts=lambda state: {prefix: (inner, state.inner_state if draws else state)}
     )
+
+
+# Compiled by themselves, so that a codec is traced once for each shape, as rules are, and quick outside of jit.
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(codec: Codec, x: jax.Array, key: Any) -> Any:
+    return codec.encode(x.astype(jnp.float32), key)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+def _decode(codec: Codec, payload: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    return codec.decode(payload, shape).astype(dtype)
 
 
 ALL = ""

@@ -203,6 +203,24 @@ def test_bytes_per_element():
     assert {codec: codec.bytes(shape) / math.prod(shape) for codec in expected} == expected
 
 
+def test_bytes_of_adam_for_a_transformer():
+    """The 148 arrays of GPT-2's smallest; those below 4096 elements in float32."""
+    layer = [(768,), (768,), (768, 2304), (2304,), (768, 768), (768,)]
+    layer += [(768,), (768,), (768, 3072), (3072,), (3072, 768), (768,)]
+    shapes = [(50257, 768), (1024, 768), *(12 * layer), (768,), (768,)]
+    assert len(shapes) == 148
+
+    def per_parameter(*codecs) -> float:
+        total = sum((codec if math.prod(s) >= 4096 else float32()).bytes(s) for codec in codecs for s in shapes)
+        return total / sum(map(math.prod, shapes))
+
+    assert per_parameter(float32(), float32()) == 8
+    assert per_parameter(int8(), int8(signed=False)) < 2.05
+    assert per_parameter(companded8(), companded8(signed=False)) < 2.14
+    assert per_parameter(float8(), float8("e5m2", signed=False)) < 2.05
+    assert per_parameter(int4(), int4(signed=False)) < 1.06
+
+
 @pytest.mark.parametrize("codec", CODECS, ids=repr)
 @pytest.mark.parametrize("value", [0.0, 1e-45, 1.1e-38, 2e-38, 1e-30, 1.0, 3.4e38], ids=str)
 def test_blocks_of_one_value(codec, value):

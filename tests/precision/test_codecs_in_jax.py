@@ -97,6 +97,16 @@ def test_stochastic_bits_depend_on_the_key_alone():
     assert 0.3 < np.mean(np.asarray(other) != np.asarray(codec.encode(x, KEY))) < 0.36
 
 
+@pytest.mark.parametrize("codec", CODECS, ids=repr)
+def test_with_64_bit_numbers_on(codec):
+    """The same dtypes."""
+    x = numbers(codec, (2, 300))
+    expected = jax.eval_shape(lambda a: (codec.encode(a, KEY), codec.decode(codec.encode(a, KEY), a.shape)), x)
+    with jax.enable_x64(True):
+        found = jax.eval_shape(lambda a: (codec.encode(a, KEY), codec.decode(codec.encode(a, KEY), a.shape)), x)
+    assert found == expected
+
+
 def adam_steps(mu, nu, gradients):
     """The updates of Adam without its learning rate, with moments kept by codecs between the steps."""
     tx = gt.scale_by_adam()

@@ -30,6 +30,12 @@ CODECS = [
 UNTESTED = {"snapshot", "monitor"}
 
 
+def is_stage(name: str) -> bool:
+    """Whether a factory's value is no recipe, which consists of those that are tested."""
+    tx = test_laws.example(name)
+    return tx.expanded is tx
+
+
 def gradients(step: int) -> dict:
     return jax.tree.map(lambda p: jnp.sin(p * (step + 1)), PARAMS)
 
@@ -125,7 +131,7 @@ def test_wild_gradients_make_no_wild_step():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(test_laws.COVERED) - UNTESTED))
+@pytest.mark.parametrize("name", sorted(filter(is_stage, set(test_laws.COVERED) - UNTESTED)))
 def test_contract_of_every_factory_in_8_bits(name: str):
     tx = stored(test_laws.example(name), int8(2), min_size=0)
     check_contract(tx, test_laws.PARAMS, **test_laws.extra_arguments(name))

@@ -139,3 +139,15 @@ def test_a_run_of_optax_goes_on():
     new, report = migrate(state, ours, params)
     assert not (report.initialized or report.dropped)
     np.testing.assert_allclose(run(ours, params, new, SWAP, STEPS)[2], want, rtol=1e-3)
+
+
+def test_8_bit_moments_go_on_from_those_in_float32_and_back():
+    eight = gradtx.adamw8bit(RATE, min_size=0, block=32)
+    np.testing.assert_allclose(swapped(eight), whole()[SWAP:], rtol=0.02)
+    params, state, _ = first_half()
+    stored, _ = migrate(state, eight, params)
+    again, report = migrate(stored, ADAMW, params)
+    assert not report.initialized and not report.dropped
+    largest = jnp.max(jnp.abs(state[0].mu[1]["w"]))
+    np.testing.assert_allclose(again[0].mu[1]["w"], state[0].mu[1]["w"], atol=0.01 * largest)
+    jax.tree.map(np.testing.assert_array_equal, migrate(stored, eight, params)[0], stored)

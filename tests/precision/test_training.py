@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training with few bits ends where float32 does: the script of the docs' table, at a smaller size."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "precision_training.py"
+SEEDS = 5
+SIZES = {
+    "digits": {"steps": 500},
+    "transformer": {"steps": 100, "length": 32, "width": 32},
+    "lstm": {"steps": 100, "length": 16, "width": 32},
+}
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("precision_training", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module", autouse=True)
+def digits_forgotten():
+    """The script imports examples/digits.py under its own name, which other tests may load anew."""
+    yield
+    sys.modules.pop("digits", None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", SIZES)
+def test_the_final_loss_is_within_one_percent_of_float32(script: ModuleType, title: str):
+    assert list(SIZES) == list(script.PROBLEMS)
+    problem, candidates = script.PROBLEMS[title](**SIZES[title]), script.candidates()
+    reference = script.train(problem, candidates[script.REFERENCE], SEEDS)
+    untrained = script.train(problem._replace(learning_rate=0.0), candidates[script.REFERENCE], SEEDS)
+    assert (reference.trained < 0.8 * untrained.trained).all()
+    found = {}
+    for name in script.LOW:
+        losses = script.train(problem, candidates[name], SEEDS)
+        found[name] = [script.deviations(*pair)[0] for pair in zip(losses, reference, strict=True)]
+    assert all(abs(trained) < 1 for trained, _ in found.values()), found
+    # Plain rounding, in a test of what the one percent can see.
+    plain = script.train(problem, candidates[script.PLAIN], SEEDS)
+    assert script.deviations(plain.trained, reference.trained)[0] > 1
+    assert np.isfinite(plain.held_out).all()
+
+
+def test_the_script_prints_a_table(script: ModuleType, capsys: pytest.CaptureFixture):
+    script.main(["--problem", "digits", "--steps", "20", "--seeds", "2"])
+    lines = capsys.readouterr().out.split("\n")
+    rows = [line for line in lines if line.startswith("| ")]
+    assert [row.split(" | ")[0][2:] for row in rows[1:]] == list(script.candidates())
+    assert all(row.count("|") == 8 for row in rows)
+    assert "+0.00 %" in rows[1]
