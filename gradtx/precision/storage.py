@@ -63,9 +63,10 @@ def stored(
     Args:
       inner: the transformation.
       policy: a codec by the name of the slot, `{"mu": bfloat16(), "nu": int8(signed=False)}`, or by its path in the
-        state ("0.mu") where several have the name; slots without a name stay. Or one codec for all slots. In the place
-        of a codec may stand a list of pairs of a choice of parameters, as for `where`, and a codec, of which the first
-        that matches counts; what none matches stays.
+        state ("0.mu") where several have the name; slots without a name stay. Or one codec for all slots that it fits.
+        In the place of a codec may stand a list of pairs of a choice of parameters, as for `where`, and a codec, of
+        which the first that matches counts; what none matches stays. Blocks lie along the last axis of the array, also
+        where that is the axis of a stack.
       min_size: parameters with fewer elements keep float32.
       seed: of codecs that round stochastically; bits are drawn by step, slot and element.
 
@@ -181,8 +182,8 @@ def _plan(rules: Mapping[str, Rules], state: Any, params: Params, min_size: int,
         parameter, leaf = known[part.parameter]
         codec = _codec_for(rules[key], parameter, leaf)
         for i, x in enumerate(jax.tree.leaves(part.value)):
-            if codec is not None and _is_kept(x, key, f"{full} of {parameter or 'the root'}", min_size):
-                slots.append(_checked_slot(part.start + i, codec, x, f"{full} of {parameter or 'the root'}"))
+            if codec is not None and _is_kept(x, codec, key, f"{full} of {parameter or 'the root'}", min_size):
+                slots.append(Slot(part.start + i, codec, x.shape, x.dtype))
     unknown = [k for k in rules if k != ALL and k not in used]
     if unknown and strict:
         raise ValueError(f"stored: no slot {', '.join(unknown)}; there are {', '.join(there) or 'none'}")
@@ -194,18 +195,18 @@ def _codec_for(rules: Rules, parameter: str, leaf: Any) -> Codec | None:
     return next((codec for chosen, codec in rules if matches(chosen, parameter, value, role)), None)
 
 
-def _is_kept(x: Any, key: str, where: str, min_size: int) -> bool:
+def _is_kept(x: Any, codec: Codec, key: str, where: str, min_size: int) -> bool:
     """Whether a codec keeps this array; an error if it was asked for by name and cannot."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         if key != ALL:
             raise ValueError(f"stored: the slot {where} holds {x.dtype}, and codecs are for real floating numbers")
         return False
-    return x.size >= max(min_size, 1)
-
-
-def _checked_slot(position: int, codec: Codec, x: Any, where: str) -> Slot:
+    if x.size < max(min_size, 1):
+        return False
     try:
         codec.check(x.shape)
     except ValueError as error:
-        raise ValueError(f"stored: {codec!r} cannot keep the slot {where}, of shape {x.shape}: {error}") from None
-    return Slot(position, codec, x.shape, x.dtype)
+        if key != ALL:
+            raise ValueError(f"stored: {codec!r} cannot keep the slot {where}, of shape {x.shape}: {error}") from None
+        return False
+    return True

@@ -4,7 +4,7 @@
 Three networks: the four hidden layers of examples/digits.py, a transformer and an LSTM of characters. The text is the
 language reference that comes with Python (`help("topics")`), so nothing is downloaded. Each optimizer gets the same
 starts and the same batches, and a learning rate that decays to zero; what is compared is the loss after the last step,
-of data that were not trained on and of as much that were.
+of a fixed part of what was trained on, and of data that were held out.
 
 A run of float32 whose starts differ by one part in a million shows how far apart two runs end that differ by nothing
 but rounding: a smaller difference says nothing.
@@ -310,11 +310,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--problem", choices=("all", *PROBLEMS), default="all")
     parser.add_argument("--seeds", type=int, default=5, help="how many runs of each optimizer (default: 5)")
     parser.add_argument("--steps", type=int, help="updates of each run (default: as the problem says)")
+    parser.add_argument("--learning-rate", type=float, help="the largest one (default: as the problem says)")
     parser.add_argument("--b2", type=float, default=0.999, help="of the second moment (default: 0.999)")
     args = parser.parse_args(argv)
     for title in PROBLEMS if args.problem == "all" else (args.problem,):
         problem = PROBLEMS[title](**({"steps": args.steps} if args.steps else {}))
-        print(f"\n{title}: {problem.steps} updates, {args.seeds} seeds, b2 {args.b2}\n")
+        problem = problem._replace(learning_rate=args.learning_rate or problem.learning_rate)
+        rates = f"learning rate {problem.learning_rate:g}, b2 {args.b2:g}"
+        print(f"\n{title}: {problem.steps:,} updates, {rates}, {args.seeds} seeds\n")
         print("| | loss | to float32 | farthest seed | held-out loss | to float32 | farthest seed |")
         print("|---|---|---|---|---|---|---|")
         reference = None

@@ -27,7 +27,8 @@ CODECS = [
     float8("e5m2", 4),
     int4(4),
 ]
-UNTESTED = {"snapshot", "monitor"}
+UNTESTED = {"ftrl"}
+"""Its first steps lie on ties between two codes, which a compiler's rounding may break either way."""
 
 
 def is_stage(name: str) -> bool:

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
+import jax
 import pytest
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "precision_training.py"
 SEEDS = 5
 SIZES = {
-    "digits": {"steps": 500},
-    "transformer": {"steps": 100, "length": 32, "width": 32},
+    "digits": {"steps": 400},
+    "transformer": {"steps": 100, "length": 32, "width": 32, "layers": 1},
     "lstm": {"steps": 100, "length": 16, "width": 32},
 }
 
@@ -40,19 +40,19 @@ def test_the_final_loss_is_within_one_percent_of_float32(script: ModuleType, tit
     assert list(SIZES) == list(script.PROBLEMS)
     problem, candidates = script.PROBLEMS[title](**SIZES[title]), script.candidates()
     reference = script.train(problem, candidates[script.REFERENCE], SEEDS)
-    untrained = script.train(problem._replace(learning_rate=0.0), candidates[script.REFERENCE], SEEDS)
-    assert (reference.trained < 0.8 * untrained.trained).all()
-    found = {}
-    for name in script.LOW:
-        losses = script.train(problem, candidates[name], SEEDS)
-        found[name] = [script.deviations(*pair)[0] for pair in zip(losses, reference, strict=True)]
-    assert all(abs(trained) < 1 for trained, _ in found.values()), found
-    # Plain rounding, in a test of what the one percent can see.
-    plain = script.train(problem, candidates[script.PLAIN], SEEDS)
-    assert script.deviations(plain.trained, reference.trained)[0] > 1
-    assert np.isfinite(plain.held_out).all()
+    start = problem.loss(problem.init(jax.random.key(0)), problem.trained)
+    assert (reference.trained < 0.8 * start).all()
+
+    def off(name: str) -> float:
+        return script.deviations(script.train(problem, candidates[name], SEEDS).trained, reference.trained)[0]
+
+    found = {name: off(name) for name in script.LOW}
+    assert all(abs(x) < 1 for x in found.values()), found
+    if title == "digits":  # that one percent sees a difference: weights that small steps do not move
+        assert off(script.PLAIN) > 2
 
 
+@pytest.mark.slow
 def test_the_script_prints_a_table(script: ModuleType, capsys: pytest.CaptureFixture):
     script.main(["--problem", "digits", "--steps", "20", "--seeds", "2"])
     lines = capsys.readouterr().out.split("\n")
