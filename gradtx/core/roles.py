@@ -11,7 +11,7 @@ Kind = Literal["hidden", "embedding", "head", "norm", "bias", "other"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Role:
     """What a parameter is for, and what its axes mean. Axes are numbered as in the array; negative ones from its end.
 
@@ -41,6 +41,11 @@ class Role:
             object.__setattr__(self, name, axes)
         if self.heads is not None and not _is_axis(self.heads):
             raise TypeError(f"Role: heads must be an axis or None, got {self.heads!r}")
+
+    def __repr__(self) -> str:
+        """The call, without what is as by default."""
+        fields = [f for f in dataclasses.fields(self) if f.name != "kind" and getattr(self, f.name) != f.default]
+        return f"Role({', '.join([repr(self.kind), *(f'{f.name}={getattr(self, f.name)!r}' for f in fields)])})"
 
     def fitted(self, ndim: int) -> "Role":
         """The same role with all axes from the left, for an array of this rank.

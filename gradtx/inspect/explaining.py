@@ -19,7 +19,6 @@ from gradtx.inspect.state import known_paths
 from gradtx.inspect.table import WIDTH
 from gradtx.parameters.matching import described
 from gradtx.parameters.planning import FROZEN
-from gradtx.parameters.table import short
 from gradtx.wrappers.masked import masked
 from gradtx.wrappers.partition import partition
 from gradtx.wrappers.prefixes import is_function
@@ -70,7 +69,7 @@ class Explanation:
         p = self.parameter
         lines = [f"{p.path}: {p.shape} {p.dtype}" + (f", {p.sharding}" if p.sharding else "")]
         if p.role is not None:
-            lines.append(f"role: {short(p.role)}, {self.role_source}")
+            lines.append(f"role: {p.role!r}, {self.role_source}")
         if self.logical_shape != p.shape:
             lines.append(f"stack: rules run on parameters of shape {self.logical_shape}")
         lines.append(f"rule: {_rule(p)}")

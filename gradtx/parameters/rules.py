@@ -11,7 +11,6 @@ from gradtx.core.roles import Role, is_box, is_full_box
 from gradtx.core.trees import show_path
 from gradtx.core.types import Params
 from gradtx.parameters.matching import OfKind, Selector, check_where, described, matches, named_leaves
-from gradtx.parameters.table import short
 from gradtx.wrappers.prefixes import is_function, spread
 
 # How many paths or rules an error shows.
@@ -150,7 +149,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _shown(rule: tuple) -> str:
-    return f"({described(rule[0])}, {short(rule[1]) if _is_role(rule[1]) else described(rule[1])})"
+    return f"({described(rule[0])}, {repr(rule[1]) if _is_role(rule[1]) else described(rule[1])})"
 
 
 def _check_fit(name: str, value: Any, role: Role, source: str) -> None:
@@ -158,7 +157,7 @@ def _check_fit(name: str, value: Any, role: Role, source: str) -> None:
         _fitted(role, jnp.ndim(value))
     except ValueError as error:
         raise ValueError(
-            f"roles: the role of {name or 'the root'}, {short(role)}{source}, does not fit its shape "
+            f"roles: the role of {name or 'the root'}, {role!r}{source}, does not fit its shape "
             f"{jnp.shape(value)}: {error}"
         ) from None
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Roles as rules that can be printed, edited and given back."""
 
-import dataclasses
 import re
 from typing import Any
 
@@ -16,7 +15,7 @@ class RoleRules(tuple):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        lines = (f"    ({glob!r}, {short(role)}),\n" for glob, role in self)
+        lines = (f"    ({glob!r}, {role!r}),\n" for glob, role in self)
         return f"(\n{''.join(lines)})" if self else "()"
 
 
@@ -37,9 +36,3 @@ def as_rules(roles: Any) -> RoleRules:
 def _literal(name: str) -> str:
     """The glob for exactly this path."""
     return "/" + re.sub(r"([*?[])", r"[\1]", name) if name else "**"
-
-
-def short(role: Role) -> str:
-    """The role as Python, without what is as by default."""
-    fields = [f for f in dataclasses.fields(role) if f.name != "kind" and getattr(role, f.name) != f.default]
-    return f"Role({', '.join([repr(role.kind), *(f'{f.name}={getattr(role, f.name)!r}' for f in fields)])})"
