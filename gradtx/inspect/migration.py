@@ -14,7 +14,7 @@ from gradtx.inspect.alignment import Outline
 from gradtx.inspect.carrying import Carrying
 from gradtx.inspect.fitting import Grow
 from gradtx.inspect.report import MigrationReport
-from gradtx.precision.payload import decoded, encoded_like
+from gradtx.precision.payload import decoded, encoded_like, kept_alike
 
 Rename = Mapping[str, str | tuple[str, Callable]]
 
@@ -51,7 +51,9 @@ def migrate(
     """
     _check_step(step)
     kept = check_transformation("migrate: new_tx", new_tx).init(params)
-    old_state, new_state = decoded(old_state), decoded(kept)
+    new_state = kept
+    if not kept_alike(old_state, kept):
+        old_state, new_state = decoded(old_state), decoded(kept)
     shapes = jax.eval_shape(lambda p: p, params)
     plan = Carrying(Outline(old_state, shapes, old_tx), Outline(new_state, shapes, new_tx), shapes, moved, grow)
     plan.renamed(rename or {})

@@ -51,11 +51,26 @@ def is_payload(x: Any) -> bool:
     return isinstance(x, Payload)
 
 
+def kept_alike(state: Any, other: Any) -> bool:
+    """Whether payloads of one state can stand in the other: by the same codecs, or restored as dictionaries."""
+    here, there = (jax.tree.leaves(x, is_leaf=_is_kept) for x in (state, other))
+    restored = any(_is_kept(x) and not is_payload(x) for x in here)
+    return restored or {x.codec for x in here if is_payload(x)} == {x.codec for x in there if is_payload(x)}
+
+
+def _is_kept(x: Any) -> bool:
+    return is_payload(x) or isinstance(x, dict) and "codes" in x
+
+
 def decoded(state: Any) -> Any:
     """The state with the arrays that payloads stand for in their places."""
     return jax.tree.map(lambda x: x.decoded(x.shape) if is_payload(x) else x, state, is_leaf=is_payload)
 
 
 def encoded_like(kept: Any, state: Any) -> Any:
-    """The decoded state with payloads where `kept` has them."""
-    return jax.tree.map(lambda k, x: k.encoded(x) if is_payload(k) else x, kept, state, is_leaf=is_payload)
+    """The state with payloads where `kept` has them and it has arrays."""
+
+    def like(k: Any, x: Any) -> Any:
+        return k.encoded(x) if is_payload(k) and not is_payload(x) else x
+
+    return jax.tree.map(like, kept, state, is_leaf=is_payload)
