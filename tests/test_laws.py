@@ -242,6 +242,7 @@ def test_every_number_has_a_range(name: str):
     assert numbers <= set(record.specs), "annotate them with a range of gradtx.core.ranges"
 
 
+@pytest.mark.slow
 @each_factory
 def test_contract(name: str):
     check_contract(example(name), PARAMS, **extra_arguments(name))

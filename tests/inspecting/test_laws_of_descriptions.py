@@ -11,6 +11,8 @@ import test_laws
 from gradtx.inspect import describe, explain_path
 from gradtx.inspect.stages import nested
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", sorted(test_laws.COVERED))
 def test_every_byte_and_every_parameter_once(name: str):

@@ -14,6 +14,8 @@ from hypothesis import given
 
 from gradtx.precision import Blocks, Factored, bfloat16, companded8, float8, float32, int4, int8
 
+pytestmark = pytest.mark.slow
+
 BLOCKWISE = [
     int8(),
     int8(signed=False),

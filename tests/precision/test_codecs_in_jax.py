@@ -13,6 +13,8 @@ from jax.sharding import PartitionSpec as P
 import gradtx as gt
 from gradtx.precision import bfloat16, companded8, float8, float32, int4, int8
 
+pytestmark = pytest.mark.slow
+
 SIGNED = [float32(), bfloat16(), bfloat16(stochastic=True), int8(), companded8(), float8(), float8("e5m2"), int4()]
 UNSIGNED = [int8(signed=False), companded8(signed=False), float8("e5m2", signed=False), int4(signed=False)]
 CODECS = [*SIGNED, *UNSIGNED]

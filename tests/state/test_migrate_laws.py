@@ -12,6 +12,8 @@ from gradtx import migrate
 from gradtx.testing.compare import numbers
 from test_laws import FACTORIES, MEASURES, PARAMS, example
 
+pytestmark = pytest.mark.slow
+
 COVERED = [n for n in FACTORIES if n not in MEASURES]
 each_factory = pytest.mark.parametrize("name", COVERED)
 

@@ -13,6 +13,8 @@ import pytest
 import gradtx
 from gradtx import migrate
 
+pytestmark = pytest.mark.slow
+
 STEPS, SWAP, SIDE = 100, 50, 16
 
 

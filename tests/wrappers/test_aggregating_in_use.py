@@ -9,6 +9,8 @@ import pytest
 import gradtx as gt
 from support.elements import SHAPES, as_jax, close, gradients, mean_of, params_of, run
 
+pytestmark = pytest.mark.slow
+
 K = pytest.mark.parametrize("k", [1, 2, 3])
 
 
