@@ -3,6 +3,10 @@
 
 EXPLAINED: dict[tuple[str, str], str] = {
     (
+        "optimizers/adopt.py",
+        "c = c * shrink_factor(safe_sqrt(abs_sq(c)), limit) if jnp.iscomplexobj(c) else jnp.clip(c, -limit, limit)",
+    ): ("what complex numbers become, which the formulas have not: tests/test_laws.py"),
+    (
         "numerics/newton_schulz.py",
         "precision = jax.lax.Precision.HIGHEST if a.dtype.itemsize >= 4 else jax.lax.Precision.DEFAULT",
     ): ("the same on a CPU"),
