@@ -121,7 +121,7 @@ def main() -> None:
         made = {name: stages(*case) for name, case in cases.items()}
         for what, count in (
             ("trace", rounds),
-            ("trace again", rounds),
+            ("trace of a restored state", rounds),
             ("trace and compile", 5),
             ("step", 20 * rounds),
         ):
