@@ -14,7 +14,6 @@ from gradtx.core.ranges import is_array
 from gradtx.core.transformation import is_transformation
 
 Path = tuple[str, ...]
-CHAINS = ("chain", "named_chain")
 
 
 class Times:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import strategies as st
 
 from gradtx.compat import optax as compat
-from support.differential import Case, assert_agree, find, functions, losses, transformations
+from support.differential import Case, aggregating, assert_agree, find, functions, losses, transformations
 
 MODULES = ["", *(n for n, x in vars(optax).items() if isinstance(x, ModuleType) and not n.startswith("_"))]
 DOCS = Path(__file__).parents[2] / "docs" / "differences.md"
@@ -51,17 +51,6 @@ TOLERANCES: dict[str, tuple[float, str]] = {}
 OTHER_STATES = {"MultiSteps": "`MultiSteps`, the state", "flatten": "`FlattenState`"}
 """Where the layout of the state is another one: the row of docs/differences.md."""
 
-PENDING = {
-    "contrib.muon",
-    "contrib.scale_by_muon",
-    "matrix_inverse_pth_root",
-    "nnls",
-    "power_iteration",
-    "second_order.fisher_diag",
-    "second_order.hessian_diag",
-    "second_order.hvp",
-}
-
 CANNOT: dict[str, str] = {
     "OptState": "a type",
     "Params": "a type",
@@ -91,7 +80,7 @@ CANNOT: dict[str, str] = {
 
 
 def cases() -> dict[str, Case]:
-    found = {**losses.CASES, **functions.CASES, **transformations.COMPOSED}
+    found = {**losses.CASES, **functions.CASES, **aggregating.CASES, **transformations.COMPOSED}
     taken = {id(find(optax, n)) for n in [*found, *EXCEPTIONS]}
     for name in NAMES:
         if id(find(optax, name)) in taken or not exists(compat, name):
@@ -113,7 +102,7 @@ def exists(library: Any, name: str) -> bool:
 
 
 CASES = cases()
-COMPILED = {*losses.CASES, *functions.CASES}
+COMPILED = {*losses.CASES, *functions.CASES, *aggregating.CASES}
 
 
 @pytest.mark.slow
@@ -121,9 +110,6 @@ COMPILED = {*losses.CASES, *functions.CASES}
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.usefixtures("standard_promotion")
 def test_the_same(name: str) -> None:
-    if name in PENDING and not exists(compat, name):
-        pytest.skip(f"gradtx.compat.optax has no {name} yet")
-
     @hypothesis.settings(
         max_examples=6,
         derandomize=True,
@@ -147,9 +133,7 @@ def test_the_same(name: str) -> None:
     check()
 
 
-LAYOUTS = {n for n in CASES if n not in losses.CASES and n not in functions.CASES} - {
-    "contrib.schedule_free_eval_params"
-}
+LAYOUTS = {n for n in CASES if n not in COMPILED} - {"contrib.schedule_free_eval_params"}
 
 
 def test_every_name_is_compared_or_has_a_reason() -> None:
@@ -161,7 +145,7 @@ def test_every_name_is_compared_or_has_a_reason() -> None:
 def test_two_names_of_one_function_are_two_names_in_both() -> None:
     first: dict[int, str] = {}
     for name in NAMES:
-        if name in PENDING or not callable(find(optax, name)) or hasattr(find(optax, name), "_fields"):
+        if not callable(find(optax, name)) or hasattr(find(optax, name), "_fields"):
             continue
         known = first.setdefault(id(find(optax, name)), name)
         if known != name and name not in CANNOT:
