@@ -3,8 +3,7 @@
 
 With D decades of which the first has f values, decade i = 0 ... D - 1 is cut into L = f 2^i equal parts from 10^(i-D)
 to 10^(i-D+1), and their centers are the values; 1 is one more. A rank is the place of a value in that order, counted
-from f: L, ..., 2 L - 1 in decade i and f 2^D for 1. Both ways are arithmetic, because in rank, decades are straight
-pieces of a bent line: value to rank is the lowest of their lines, rank to value the highest.
+from f: L, ..., 2 L - 1 in decade i and f 2^D for 1. Both ways are arithmetic: no table, no search.
 """
 
 from functools import reduce
@@ -14,36 +13,32 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def nearest_rank(x: jax.Array, decades: int, first: int) -> jax.Array:
-    """The rank, as float32, of the value nearest to x >= 0; in the middle of two, the higher.
+def rank_of(x: jax.Array, decades: int, first: int) -> jax.Array:
+    """The rank of x in [0, 1], a float32 that is no whole number between two values: there it is linear in x.
 
-    Up to rounding errors: where x is within a millionth of a middle, it can be either. If `first` is 1, what is nearer
-    to 0 than to the smallest value has rank 0; else it has the rank of that value or less.
+    If `first` is 1, 0 has rank 0; else what is below the smallest value has a lower rank than that.
     """
-    lines = []  # of nine times the rank, since a part of a decade is 9 / (10 L) of its upper end
-    for i in range(decades):
-        parts = first * 2.0**i
-        at = x * np.float32(parts * 10.0 ** (decades - i))
-        line = at + np.float32(8 * parts)
-        if i > 0:
-            # The middle between the decade's first value and the last one below is not at 10^(i-D) but 1/5 part above,
-            # since parts below are 5 times smaller: another line passes there, and above the middles beside.
-            line = jnp.minimum(line, 2 * at + np.float32(7 * parts - 3.6))
-        elif first == 1:
-            # The middle between 0 and 0.55 is 0.275, of 10^(1-D).
-            line = x * np.float32(6 * 10.0 ** (decades - 1)) + np.float32(9 - 6 * 0.275)
-        lines.append(line)
     top = first * 2.0**decades
-    rank = jnp.minimum(jnp.floor(reduce(jnp.minimum, lines) * np.float32(1 / 9)), top - 1)
-    # From half a part, cut in half again, below 1.
-    return rank + (x >= np.float32(1 - 0.45 / top)).astype(jnp.float32)
+    # Slopes fall towards 1, between decades too, so that the lowest of all lines is the right one, except after the
+    # last decade, where 1 is only half a part away.
+    lines = [x * np.float32(10.0**decades / 5.5)] if first == 1 else []
+    for i in range(decades):
+        parts, steep = first * 2.0**i, first * 2.0**i * 10.0 ** (decades - i)
+        lines.append(x * np.float32(steep / 9) + np.float32(8 * parts / 9 - 0.5))
+        if i < decades - 1:
+            lines.append(x * np.float32(steep / 27) + np.float32(44 * parts / 27 - 5 / 6))
+    return jnp.maximum(reduce(jnp.minimum, lines), x * np.float32(top / 0.9) + np.float32(top - top / 0.9))
 
 
 def value_of_rank(rank: jax.Array, decades: int, first: int) -> jax.Array:
     """The value of a rank, a float32 whole number; 0 for ranks below `first`."""
-    lines = []
-    for i in range(decades):
-        parts = first * 2.0**i
-        # (1 + 9 (rank - L + 1/2) / L) 10^(i-D) in whole numbers, so that only the factor is rounded.
-        lines.append((18 * rank + (9 - 16 * parts)) * np.float32(10.0 ** (i - decades + 1) / (20 * parts)))
-    return jnp.where(rank < first, 0, jnp.minimum(reduce(jnp.maximum, lines), 1))
+    # rank / first = 2^i (1 + fraction), and the value is (1 + 9 fraction + 4.5 / L) 10^(i-D).
+    bits = jax.lax.bitcast_convert_type(rank * np.float32(1 / first), jnp.int32)
+    i = (bits >> 23) - 127
+    one_and_fraction = jax.lax.bitcast_convert_type(bits & 0x7FFFFF | 0x3F800000, jnp.float32)
+    half_part = np.float32(4.5 / first) * jax.lax.bitcast_convert_type((127 - i) << 23, jnp.float32)
+    power = np.float32(10.0**-decades)
+    for bit in range(decades.bit_length()):
+        power = power * jnp.where(i >> bit & 1, np.float32(10.0 ** 2**bit), np.float32(1))
+    value = power * (9 * one_and_fraction - 8 + half_part)
+    return jnp.where(rank < first, 0, jnp.minimum(value, 1))

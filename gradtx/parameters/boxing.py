@@ -62,7 +62,7 @@ def is_partial(params: Params) -> bool:
 def looks(tree: Any) -> tuple:
     """What of a tree of arrays decides what is made for it: the structure, shapes and dtypes."""
     leaves, treedef = jax.tree.flatten(tree)
-    return treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+    return treedef, tuple((x.shape, x.dtype) if hasattr(x, "dtype") else (jnp.shape(x), jnp.result_type(x)) for x in leaves)
 
 
 def _with_role(x: Any, role: Any) -> Any:
@@ -109,11 +109,14 @@ def run_in_boxes(name: str, inner: Any, box: Box) -> GradientTransformationExtra
                     f"{type(state).__name__}; the order is update(updates, state, params)"
                 )
             state = jax.tree.unflatten(boxed_structure, jax.tree.leaves(state))
-        boxed = _boxed_like(name, known, updates)
+        boxed = known if params is None else _boxed_like(name, known, updates)
         # Where the parameters are one array, a number is built like them.
         given = {n: x if n == "value" else _boxed_argument(name, known, x) for n, x in extra.items()}
         new, state = tx.update(boxed, state, None if params is None else known, **given)
-        return _unboxed_like(updates, new), unboxed(state)
+        leaves, treedef = jax.tree.flatten(state)
+        # To look for boxes at each node takes longer.
+        state = jax.tree.unflatten(structure, leaves) if treedef == boxed_structure else unboxed(state)
+        return _unboxed_like(updates, new), state
 
     return GradientTransformationExtraArgs(init, update, parts=lambda state: {"": (inner, state)})
 

@@ -47,7 +47,7 @@ class float8(Blockwise):
             raise ValueError(f'float8: kind must be "e4m3" or "e5m2", got {self.kind!r}')
         check_block(self)
 
-    def codes(self, x: jax.Array) -> jax.Array:
+    def codes(self, x: jax.Array, chance: Any) -> jax.Array:
         dtype, mantissa, smallest, top = FORMATS[self.kind]
         scaled = jnp.clip(x, -1, 1) * 2.0**top
         # Rounded first, since compilers may convert by way of another format, or not at all.

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.numerics.random_bits import random_bits
 from gradtx.precision.codec import Codec
 
 TINY = float(np.finfo(np.float32).tiny)
@@ -31,6 +32,7 @@ class Blockwise(Codec):
     """
 
     block: int
+    stochastic = False
     turned = False
 
     def check(self, shape: tuple[int, ...]) -> None:
@@ -42,9 +44,10 @@ class Blockwise(Codec):
             )
 
     def encode(self, x: jax.Array, key: Any = None) -> Any:
-        blocks = in_blocks(x, self.block)
+        blocks, chance = in_blocks(x, self.block), self.chance(key, x)
         scales = block_scales(blocks, self.signed, self.turned)
-        codes = self.codes(ratio(blocks, scales[..., None], self.signed))
+        chance = in_blocks(chance, self.block) if self.stochastic else chance
+        codes = self.codes(ratio(blocks, scales[..., None], self.signed), chance)
         return Blocks(self.packed(from_blocks(codes, x.shape)), scales.reshape(scales_shape(x.shape, self.block)))
 
     def decode(self, payload: Blocks, shape: tuple[int, ...]) -> jax.Array:
@@ -52,15 +55,33 @@ class Blockwise(Codec):
         scales = payload.scales.reshape(codes.shape[:-1])
         return from_blocks(self.ratios(codes) * scales[..., None], shape)
 
+    def saturated(self, payload: Any) -> jax.Array:
+        """How many elements have the largest code of either sign."""
+        ratios = self.ratios(self.unpacked(payload.codes, self.shape_of(payload)))
+        return jnp.sum(jnp.abs(ratios) >= 1, dtype=jnp.result_type(float))
+
     def bytes(self, shape: tuple[int, ...]) -> int:
         return math.prod(shape) + 4 * math.prod(scales_shape(shape, self.block))
 
-    def codes(self, x: jax.Array) -> jax.Array:
+    def chance(self, key: Any, x: jax.Array) -> Any:
+        """What is added to places between two codes before they are cut: 1/2, or random numbers in (0, 1)."""
+        if not self.stochastic:
+            return np.float32(0.5)
+        if key is None:
+            raise ValueError(f"{self.name}: encode needs a key to round stochastically, got None")
+        # A little away from 0 and 1, so that what is a value stays it in spite of rounding errors.
+        return (random_bits(key, x) >> 8).astype(jnp.float32) * np.float32(2.0**-24 - 2.0**-35) + np.float32(2.0**-12)
+
+    def codes(self, x: jax.Array, chance: Any) -> jax.Array:
         """The codes of ratios in [-1, 1] or beyond, by rounding errors or because they are infinite."""
         raise NotImplementedError
 
     def ratios(self, codes: jax.Array) -> jax.Array:
         raise NotImplementedError
+
+    @property
+    def needs_key(self) -> bool:
+        return self.stochastic
 
     def packed(self, codes: jax.Array) -> jax.Array:
         return codes
@@ -103,8 +124,11 @@ def block_scales(blocks: jax.Array, signed: bool, turned: bool) -> jax.Array:
     finite = finite_or_zero(blocks)
     if not turned:
         return zero_if_tiny(jnp.max(jnp.abs(finite) if signed else finite, axis=-1, initial=0))
-    high, low = jnp.max(finite, axis=-1), jnp.min(finite, axis=-1)
-    return zero_if_tiny(jnp.where(high >= -low, high, low))
+    # By one search, and not one for the largest and one for the smallest: the bits of magnitudes are in their order.
+    bits = jax.lax.bitcast_convert_type(jnp.abs(finite), jnp.uint32) << 1 | (finite >= 0).astype(jnp.uint32)
+    found = jnp.max(bits, axis=-1)
+    magnitude = jax.lax.bitcast_convert_type(found >> 1, jnp.float32)
+    return zero_if_tiny(jnp.where(found & 1, magnitude, -magnitude))
 
 
 def ratio(x: jax.Array, scale: jax.Array, signed: bool) -> jax.Array:

@@ -2,12 +2,12 @@
 """8 bits with the dynamic map: many codes near the block's maximum, some down to a millionth of it."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.numerics.dynamic_map import nearest_rank, value_of_rank
+from gradtx.numerics.dynamic_map import rank_of, value_of_rank
 from gradtx.precision.blocks import TINY, Blockwise, check_block
 
 DECADES = 7
@@ -26,12 +26,16 @@ class int8(Blockwise):
     Args:
       block: the length of blocks along the last axis.
       signed: False for numbers >= 0, such as second moments.
+      stochastic: to take one of the two values around by chance, so that the mean is right. An average that moves by
+        less than half the distance of two values in a step, as second moments do, else stands still. `encode` then
+        needs a key. The bits of an element depend on the key and its place in the whole array.
 
     Reference: Dettmers et al. 2021, arXiv:2110.02861, where s is positive.
     """
 
     block: int = 256
     signed: bool = True
+    stochastic: bool = False
     name: ClassVar[str] = "int8"
 
     def __post_init__(self) -> None:
@@ -41,10 +45,10 @@ class int8(Blockwise):
     def turned(self) -> bool:
         return self.signed
 
-    def codes(self, x: jax.Array) -> jax.Array:
+    def codes(self, x: jax.Array, chance: Any) -> jax.Array:
         if self.signed:
-            return signed_codes(x, DECADES)
-        rank = jnp.maximum(nearest_rank(x, DECADES, 2), 2)
+            return signed_codes(x, DECADES, chance)
+        rank = jnp.clip(jnp.floor(rank_of(x, DECADES, 2) + chance), 2, 2 ** (DECADES + 1))
         return jnp.where(x > 0, rank - 1, 0).astype(jnp.int32).astype(jnp.uint8)
 
     def ratios(self, codes: jax.Array) -> jax.Array:
@@ -54,14 +58,14 @@ class int8(Blockwise):
 
     def error_bound(self, block_max: float) -> float:
         parts = 2 ** (DECADES - 1) if self.signed else 2**DECADES
-        return 0.45 / parts * (1 + 2e-6) * block_max + TINY
+        return ((0.9 if self.stochastic else 0.45) / parts + 2e-7) * block_max + TINY
 
 
-def signed_codes(x: jax.Array, decades: int) -> jax.Array:
+def signed_codes(x: jax.Array, decades: int, chance: Any) -> jax.Array:
     """The place in the sorted map, whose middle is 0: 2^decades - 1 below it, 2^decades above."""
-    rank = nearest_rank(jnp.abs(x), decades, 1)
     middle = 2**decades - 1
-    place = jnp.where(x < 0, -jnp.minimum(rank, middle), rank) + middle
+    rank = jnp.minimum(jnp.floor(rank_of(jnp.abs(x), decades, 1) + chance), jnp.where(x < 0, middle, middle + 1))
+    place = jnp.where(x < 0, -rank, rank) + middle
     return place.astype(jnp.int32).astype(jnp.uint8)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a storage codec is: how an array of float32 is kept in fewer bytes."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -15,9 +16,11 @@ class Codec:
 
     Attributes:
       name: the codec in tables, such as "int8".
+      plain: whether the payload is one array.
     """
 
     name: str = ""
+    plain = False
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raises a ValueError that says why arrays of this shape cannot be kept so, such as blocks that do not fit."""
@@ -50,3 +53,8 @@ class Codec:
     @property
     def needs_key(self) -> bool:
         return False
+
+    @property
+    def nearest(self) -> "Codec":
+        """The codec with the same payloads that rounds to the nearest."""
+        return dataclasses.replace(self, stochastic=False) if self.needs_key else self  # type: ignore[type-var]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from gradtx.numerics.random_bits import random_bits
 from gradtx.numerics.rounding import round_at_random, round_to_nearest
 from gradtx.precision.blocks import TINY
 from gradtx.precision.codec import Codec
@@ -18,6 +19,7 @@ class float32(Codec):
     """4 bytes an element: the array itself, NaN and infinity too. For exceptions from a policy."""
 
     name: ClassVar[str] = "float32"
+    plain: ClassVar[bool] = True
 
     def encode(self, x: jax.Array, key: Any = None) -> jax.Array:
         return x
@@ -46,13 +48,14 @@ class bfloat16(Codec):
 
     stochastic: bool = False
     name: ClassVar[str] = "bfloat16"
+    plain: ClassVar[bool] = True
 
     def encode(self, x: jax.Array, key: Any = None) -> jax.Array:
         if not self.stochastic:
             return round_to_nearest(x, jnp.bfloat16).astype(jnp.bfloat16)
         if key is None:
             raise ValueError("bfloat16: encode needs a key to round stochastically, got None")
-        return round_at_random(x, jnp.bfloat16, jax.random.bits(key, x.shape, jnp.uint32)).astype(jnp.bfloat16)
+        return round_at_random(x, jnp.bfloat16, random_bits(key, x)).astype(jnp.bfloat16)
 
     def decode(self, payload: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return payload.reshape(shape).astype(jnp.float32)

@@ -46,12 +46,14 @@ class int4(Blockwise):
     Args:
       block: the length of blocks along the last axis, an even number.
       signed: False for numbers >= 0, such as second moments.
+      stochastic: to take one of the two values around by chance, so that the mean is right, see `int8`.
 
     Reference: Li et al. 2023, arXiv:2309.01507, where the first s is positive.
     """
 
     block: int = 128
     signed: bool = True
+    stochastic: bool = False
     name: ClassVar[str] = "int4"
 
     def __post_init__(self) -> None:
@@ -63,11 +65,11 @@ class int4(Blockwise):
 
     def encode(self, x: jax.Array, key: Any = None) -> Blocks | Factored:
         if not self._factors(x.shape):
-            return super().encode(x)
+            return super().encode(x, key)
         finite = finite_or_zero(x)
         rows = zero_if_tiny(jnp.max(finite, axis=-1, initial=0))
         columns = zero_if_tiny(jnp.max(finite, axis=-2, initial=0))
-        codes = self.codes(ratio(x, smaller(rows, columns), signed=False))
+        codes = self.codes(ratio(x, smaller(rows, columns), signed=False), self.chance(key, x))
         return Factored(self.packed(codes), rows, columns)
 
     def decode(self, payload: Any, shape: tuple[int, ...]) -> jax.Array:
@@ -87,10 +89,10 @@ class int4(Blockwise):
             return codes + 4 * math.prod(shape[:-2]) * (shape[-2] + shape[-1])
         return codes + 4 * math.prod(scales_shape(shape, self.block))
 
-    def codes(self, x: jax.Array) -> jax.Array:
+    def codes(self, x: jax.Array, chance: Any) -> jax.Array:
         if self.signed:
-            return signed_codes(x, DECADES)
-        return (jnp.clip(jnp.round(16 * x), 1, 16) - 1).astype(jnp.int32).astype(jnp.uint8)
+            return signed_codes(x, DECADES, chance)
+        return (jnp.clip(jnp.floor(16 * x + chance), 1, 16) - 1).astype(jnp.int32).astype(jnp.uint8)
 
     def ratios(self, codes: jax.Array) -> jax.Array:
         if self.signed:
@@ -105,7 +107,8 @@ class int4(Blockwise):
 
     def error_bound(self, block_max: float) -> float:
         """`block_max` of a second moment's element is the smaller of the maxima of its row and its column."""
-        return (0.1125 if self.signed else 1 / 16) * (1 + 2e-6) * block_max + TINY
+        bound = (0.225 if self.stochastic else 0.1125) if self.signed else 1 / 16
+        return (bound + 2e-7) * block_max + TINY
 
     def _factors(self, shape: tuple[int, ...]) -> bool:
         return not self.signed and len(shape) >= 2

@@ -5,6 +5,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from gradtx.precision.codec import Codec
 
@@ -24,9 +25,17 @@ class Payload:
         """That of the array; of 4-bit codes, whose last axis was odd, with one element more."""
         return self.codec.shape_of(self)
 
+    def saturated(self) -> jax.Array:
+        """How many elements have the largest code of either sign."""
+        return self.codec.saturated(self)  # type: ignore[attr-defined]  # codecs whose payloads are no arrays have it
+
+    def largest_scale(self) -> jax.Array:
+        """The largest magnitude that a code stands for."""
+        return jnp.max(jnp.abs(self[1]), initial=0)  # type: ignore[index]  # a named tuple, codes first
+
     def encoded(self, x: jax.Array) -> Any:
         """The payload of another array, kept in the same way, rounded to the nearest."""
-        return of_codec(self.codec, self.codec.encode(x))
+        return of_codec(self.codec, self.codec.nearest.encode(x))
 
     def __reduce__(self) -> tuple:
         plain = type(self).__mro__[2]
@@ -45,6 +54,16 @@ def _class(codec: Codec, plain: type) -> type:
 
 def _made(codec: Codec, plain: type, fields: tuple) -> Any:
     return _class(codec, plain)(*fields)
+
+
+def is_kept_by(codec: Codec, x: Any) -> bool:
+    """Whether this is a payload of the codec."""
+    return x.codec == codec if is_payload(x) else codec.plain and hasattr(x, "dtype")
+
+
+def payloads(state: Any) -> list[Payload]:
+    """All payloads in a state that are more than arrays."""
+    return [x for x in jax.tree.leaves(state, is_leaf=is_payload) if is_payload(x)]
 
 
 def is_payload(x: Any) -> bool:

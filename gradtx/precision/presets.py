@@ -19,6 +19,11 @@ from gradtx.transforms.scaling import scale_by_lr
 from gradtx.transforms.weight_decay import add_decayed_weights
 
 
+def _second_moment(block: int) -> int8:
+    """Rounded by chance: at b2 = 0.999, one that is rounded to the nearest stands still for most gradients."""
+    return int8(block, signed=False, stochastic=True)
+
+
 @transformation
 def adamw8bit(
     learning_rate: ScalarOrSchedule,
@@ -39,7 +44,7 @@ def adamw8bit(
 
     Reference: Dettmers et al. 2021, arXiv:2110.02861.
     """
-    policy = {"mu": int8(block), "nu": int8(block, signed=False)}
+    policy = {"mu": int8(block), "nu": _second_moment(block)}
     return chain(
         stored(scale_by_adam(b1, b2, eps), policy, min_size=min_size),
         add_decayed_weights(weight_decay, mask),
@@ -105,7 +110,7 @@ def muon8bit(
         adam_learning_rate=adam_learning_rate,
         consistent_rms=consistent_rms,
     )
-    return stored(inner, {"mu": int8(block), "nu": int8(block, signed=False)}, min_size=min_size)
+    return stored(inner, {"mu": int8(block), "nu": _second_moment(block)}, min_size=min_size)
 
 
 @transformation

@@ -19,6 +19,7 @@ from gradtx.core.transformation import GradientTransformationExtraArgs
 from gradtx.core.trees import check_state
 from gradtx.core.types import OptState, Params, Updates
 from gradtx.numerics.keys import key_maker
+from gradtx.numerics.random_bits import random_bits
 from gradtx.numerics.rounding import (
     difference_to,
     from_order,
@@ -198,7 +199,7 @@ def keep_master() -> GradientTransformationExtraArgs:
 @jax.jit
 def _to_neighbor(p: jax.Array, u: jax.Array, key: jax.Array, number: jax.Array) -> jax.Array:
     wide = p.astype(jnp.float32)
-    bits = jax.random.bits(jax.random.fold_in(key, number), p.shape, jnp.uint32, out_sharding=_sharding(p))
+    bits = random_bits(jax.random.fold_in(key, number), p)
     return difference_to(round_at_random(wide + u, p.dtype, bits), wide, p.dtype)[0]
 
 
@@ -208,13 +209,6 @@ def _words(key: jax.Array) -> jax.Array:
     The generator that is common on TPUs does not: its numbers depend on the devices.
     """
     return jax.random.key_data(key)[:2]
-
-
-def _sharding(p: jax.Array) -> Any:
-    """The sharding that must be said, where shardings are part of types."""
-    sharding = jax.typeof(p).sharding
-    is_explicit = jax.sharding.AxisType.Explicit in getattr(sharding.mesh, "axis_types", ())
-    return sharding if is_explicit else None
 
 
 @jax.jit

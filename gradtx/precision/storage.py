@@ -2,6 +2,7 @@
 """Any transformation with the trees of its state kept in fewer bytes."""
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,12 +18,13 @@ from gradtx.core.transformation import (
     check_transformation,
     with_extra_args_support,
 )
-from gradtx.core.trees import is_none
+from gradtx.core.trees import check_state, is_none
 from gradtx.core.types import OptState, Params, Updates
+from gradtx.parameters.boxing import looks
 from gradtx.parameters.matching import Where, check_where, described, matches, named_leaves
 from gradtx.parameters.slots import dotted, split
 from gradtx.precision.codec import Codec
-from gradtx.precision.payload import of_codec
+from gradtx.precision.payload import is_kept_by, of_codec, payloads
 
 Rules = tuple[tuple[Where, Codec], ...]
 
@@ -32,6 +34,18 @@ class StoredState(NamedTuple):
 
     count: jax.Array
     inner_state: OptState
+
+    def metrics(self) -> dict[str, jax.Array]:
+        """The part of the codes that are the largest there is, about one a block, and the largest scale of a block."""
+        kept = payloads(self.inner_state)
+        if not kept:
+            return {}
+        size = sum(math.prod(x.shape) for x in kept)
+        saturated = jnp.sum(jnp.stack([x.saturated() for x in kept]))
+        return {
+            "saturated_codes": saturated.astype(jnp.result_type(float)) / size,
+            "largest_scale": jnp.max(jnp.stack([x.largest_scale() for x in kept])),
+        }
 
 
 class Slot(NamedTuple):
@@ -77,14 +91,12 @@ def stored(
     """
     tx = with_extra_args_support(check_transformation("stored: inner", inner))
     rules = _checked_policy(policy)
-    draws = any(codec.needs_key for pairs in rules.values() for _, codec in pairs)
     plans: dict[Any, Plan] = {}  # by how the parameters look; they would else be made at each update
 
     def plan(params: Params) -> Plan:
-        leaves, treedef = jax.tree.flatten(params)
-        key = treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+        key = looks(params)
         if key not in plans:
-            plans[key] = _plan(rules, jax.eval_shape(tx.init, params), params, min_size, bool(leaves))
+            plans[key] = _plan(rules, jax.eval_shape(tx.init, params), params, min_size, bool(jax.tree.leaves(params)))
         return plans[key]
 
     def encoded(plan: Plan, state: OptState, step: Any) -> OptState:
@@ -96,31 +108,30 @@ def stored(
             leaves[slot.position] = of_codec(slot.codec, _encode(slot.codec, leaves[slot.position], key))
         return plan.structure.unflatten(leaves)
 
-    def init(params: Params) -> OptState:
+    def init(params: Params) -> StoredState:
         count = jnp.zeros([], jnp.int32)
         # Without the barrier, compilers encode slots of zeros themselves, number by number: minutes for large ones.
-        state = encoded(plan(params), jax.lax.optimization_barrier(tx.init(params)), count)
-        return StoredState(count, state) if draws else state
+        return StoredState(count, encoded(plan(params), jax.lax.optimization_barrier(tx.init(params)), count))
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        now = plan(updates if params is None else params)
-        count = safe_increment(state.count) if draws else jnp.zeros([], jnp.int32)
+        check_state("stored", state, StoredState)
+        now, count = plan(updates if params is None else params), safe_increment(state.count)
         try:
-            leaves = now.structure.flatten_up_to(state.inner_state if draws else state)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise TypeError(
-                f"stored: state must be what init or the last update returned for these parameters, "
-                f"got {type(state).__name__}; the order is update(updates, state, params): {error}"
-            ) from None
+            leaves = now.structure.flatten_up_to(state.inner_state)
+        except (ValueError, TypeError) as error:
+            raise TypeError(f"stored: the state was made for other parameters: {error}") from None
         for slot in now.slots:
+            if not is_kept_by(slot.codec, leaves[slot.position]):
+                raise TypeError(
+                    f"stored: the state was made by another policy: where {slot.codec!r} keeps an array of shape "
+                    f"{slot.shape}, it has {leaves[slot.position]!r}"
+                )
             leaves[slot.position] = _decode(slot.codec, leaves[slot.position], slot.shape, slot.dtype)
         new, inner_state = tx.update(updates, now.structure.unflatten(leaves), params, **extra)
-        inner_state = encoded(now, inner_state, count)
-        return new, StoredState(count, inner_state) if draws else inner_state
+        return new, StoredState(count, encoded(now, inner_state, count))
 
-    prefix = "inner_state" if draws else ""
     return GradientTransformationExtraArgs(
-        init, update, parts=lambda state: {prefix: (inner, state.inner_state if draws else state)}
+        init, update, parts=lambda state: {"inner_state": (inner, state.inner_state)}
     )
 
 

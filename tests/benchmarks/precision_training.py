@@ -71,7 +71,7 @@ def candidates(b2: float = 0.999, weight_decay: float = 1e-2) -> dict[str, Candi
     options: dict[str, Any] = {"b2": b2, "weight_decay": weight_decay}
 
     def moments_in(codec: Callable) -> Callable[[Any], Any]:
-        policy = {"mu": codec(), "nu": codec(signed=False)}
+        policy = {"mu": codec(), "nu": codec(signed=False, stochastic=True)}
         moments = stored(scale_by_adam(b2=b2), policy, min_size=0)
         return lambda rate: chain(moments, add_decayed_weights(weight_decay), scale_by_lr(rate))
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paired measurement: candidates run interleaved in one process, in a new random order each round.
 
-Machines are noisy and the first in a fixed order pays for cold caches, so only ratios of medians are reported.
+Machines are noisy and the first in a fixed order pays for cold caches, so only ratios of medians are reported. As with
+`timeit`, the garbage collector waits until a candidate is done: else one pays for what another left behind.
 """
 
+import gc
 import random
 import statistics
 import time
@@ -21,9 +23,14 @@ def interleaved(candidates: dict[str, Callable[[], object]], rounds: int) -> dic
     for _ in range(rounds):
         rng.shuffle(order)
         for name in order:
-            begin = time.perf_counter()
-            jax.block_until_ready(candidates[name]())
-            seconds[name].append(time.perf_counter() - begin)
+            gc.collect()
+            gc.disable()
+            try:
+                begin = time.perf_counter()
+                jax.block_until_ready(candidates[name]())
+                seconds[name].append(time.perf_counter() - begin)
+            finally:
+                gc.enable()
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 

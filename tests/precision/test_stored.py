@@ -22,7 +22,9 @@ CODECS = [
     bfloat16(),
     bfloat16(stochastic=True),
     int8(4),
+    int8(4, stochastic=True),
     companded8(4),
+    companded8(4, stochastic=True),
     float8("e4m3", 4),
     float8("e5m2", 4),
     int4(4),
@@ -56,9 +58,10 @@ def test_a_slot_is_what_its_codec_makes_of_it():
     updates, state = tx.update(gradients(0), state, PARAMS)
     expected, moments = plain.update(gradients(0), plain.init(PARAMS), PARAMS)
     jax.tree.map(np.testing.assert_array_equal, updates, expected)  # the arithmetic is that of float32
-    assert type(state) is type(moments) and state.mu["b"].dtype == jnp.float32  # too small to be stored
+    kept = state.inner_state
+    assert type(kept) is type(moments) and kept.mu["b"].dtype == jnp.float32  # too small to be stored
     for name in ("mu", "nu"):
-        payload, slot = getattr(state, name)["w"], getattr(moments, name)["w"]
+        payload, slot = getattr(kept, name)["w"], getattr(moments, name)["w"]
         jax.tree.map(np.testing.assert_array_equal, tuple(payload), tuple(EIGHT[name].encode(slot)))
         np.testing.assert_array_equal(payload.decoded((6, 8)), EIGHT[name].decode(payload, (6, 8)))
 
@@ -81,7 +84,7 @@ def test_by_path_by_role_and_the_first_that_matches():
         gradtx.chain(gradtx.scale_by_adam(), gradtx.trace(0.9)), {"0.mu": rules, "trace": bfloat16()}, min_size=0
     )
     roles = [("w", gradtx.Role("hidden")), ("**", gradtx.Role("bias"))]
-    adam, trace = gradtx.with_roles(roles, tx).init({**PARAMS, "c": jnp.ones(5)})
+    adam, trace = gradtx.with_roles(roles, tx).init({**PARAMS, "c": jnp.ones(5)}).inner_state
     assert adam.mu["w"].codes.dtype == jnp.uint8 and adam.nu["w"].dtype == jnp.float32
     assert adam.mu["b"].dtype == jnp.float32 and adam.mu["c"].dtype == trace.trace["w"].dtype == jnp.bfloat16
 
@@ -111,6 +114,36 @@ def test_swapped_arguments():
     tx = stored(gradtx.adam(0.1), EIGHT, min_size=0)
     with pytest.raises(TypeError, match="stored: state must be"):
         tx.update(gradients(0), PARAMS, tx.init(PARAMS))
+
+
+def test_a_state_of_another_policy():
+    policies = [{"mu": int8(4)}, {"mu": bfloat16()}, {"mu": int8(2)}, {"mu": companded8(4)}]
+    first, *others = [stored(gradtx.adam(0.1), policy, min_size=0) for policy in policies]
+    for one, other in [(first, x) for x in others] + [(x, first) for x in others]:
+        with pytest.raises(TypeError, match=r"stored: the state was made by another policy: where .* keeps an array"):
+            one.update(gradients(0), other.init(PARAMS), PARAMS)
+    with pytest.raises(TypeError, match="stored: the state was made for other parameters"):
+        first.update(gradients(0), first.init({"w": PARAMS["w"]}), PARAMS)
+
+
+@pytest.mark.parametrize("codec", [c for c in CODECS if isinstance(c, precision.blocks.Blockwise)], ids=repr)
+def test_metrics_of_what_is_kept(codec: precision.Codec):
+    """In a block of 4 rising numbers the last is the largest, and nothing else has its code."""
+    tx = stored(gradtx.scale_by_adam(), {"mu": codec}, min_size=0)
+    params = {"w": jnp.zeros((6, 2 * codec.block)), "b": jnp.zeros((3, codec.block))}
+    state = tx.init(params)
+    assert float(gradtx.metrics(state)["saturated_codes"]) == float(gradtx.metrics(state)["largest_scale"]) == 0
+    rising = jax.tree.map(lambda p: jnp.full(p.shape, 0.01).at[:, -1].set(jnp.arange(1.0, 1.0 + p.shape[0])), params)
+    _, state = tx.update(rising, state)
+    found = jax.jit(gradtx.metrics)(state)
+    assert set(found) == {"saturated_codes", "largest_scale"}
+    np.testing.assert_allclose(found["largest_scale"], 0.1 * 6, rtol=1e-6)
+    # The last block of each row has one largest element; in the first of two all are equal.
+    np.testing.assert_allclose(found["saturated_codes"], (6 * (codec.block + 1) + 3) / (15 * codec.block), rtol=1e-6)
+
+
+def test_metrics_where_nothing_is_kept():
+    assert gradtx.metrics(stored(gradtx.adam(0.1), bfloat16()).init(PARAMS)) == {}
 
 
 def test_evaluation_parameters_are_decoded():
