@@ -57,6 +57,7 @@ STEERING = (
     # What codecs and rounding stages do with each number: tests/precision.
     "numerics/dynamic_map.py",
     "numerics/nibbles.py",
+    "numerics/random_bits.py",
     "numerics/rounding.py",
     # Searches are held by the conditions that their steps meet: tests/transforms/test_linesearch.py.
     "transforms/backtracking.py",

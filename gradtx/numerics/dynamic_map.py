@@ -39,6 +39,6 @@ def value_of_rank(rank: jax.Array, decades: int, first: int) -> jax.Array:
     half_part = np.float32(4.5 / first) * jax.lax.bitcast_convert_type((127 - i) << 23, jnp.float32)
     power = np.float32(10.0**-decades)
     for bit in range(decades.bit_length()):
-        power = power * jnp.where(i >> bit & 1, np.float32(10.0 ** 2**bit), np.float32(1))
+        power = power * jnp.where(i >> bit & 1, np.float32(10.0**2**bit), np.float32(1))
     value = power * (9 * one_and_fraction - 8 + half_part)
     return jnp.where(rank < first, 0, jnp.minimum(value, 1))

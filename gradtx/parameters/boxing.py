@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core.factory import transformation
 from gradtx.core.roles import Boxed, is_box, is_full_box, unboxed
@@ -62,7 +63,8 @@ def is_partial(params: Params) -> bool:
 def looks(tree: Any) -> tuple:
     """What of a tree of arrays decides what is made for it: the structure, shapes and dtypes."""
     leaves, treedef = jax.tree.flatten(tree)
-    return treedef, tuple((x.shape, x.dtype) if hasattr(x, "dtype") else (jnp.shape(x), jnp.result_type(x)) for x in leaves)
+    arrays = [x if hasattr(x, "dtype") else np.asarray(x) for x in leaves]
+    return treedef, tuple((x.shape, x.dtype) for x in arrays)
 
 
 def _with_role(x: Any, role: Any) -> Any:

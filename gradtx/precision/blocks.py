@@ -2,6 +2,7 @@
 """Codecs with a scale for each block of the last axis."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -54,6 +55,9 @@ class Blockwise(Codec):
         codes = in_blocks(self.unpacked(payload.codes, shape), self.block)
         scales = payload.scales.reshape(codes.shape[:-1])
         return from_blocks(self.ratios(codes) * scales[..., None], shape)
+
+    def payload(self, fields: Mapping[str, jax.Array]) -> Any:
+        return Blocks(**fields)
 
     def saturated(self, payload: Any) -> jax.Array:
         """How many elements have the largest code of either sign."""

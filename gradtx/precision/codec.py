@@ -2,6 +2,7 @@
 """What a storage codec is: how an array of float32 is kept in fewer bytes."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -31,6 +32,10 @@ class Codec:
 
     def decode(self, payload: Any, shape: tuple[int, ...]) -> jax.Array:
         """The float32 array of this shape that a payload stands for."""
+        raise NotImplementedError
+
+    def payload(self, fields: Mapping[str, jax.Array]) -> Any:
+        """The payload of these fields."""
         raise NotImplementedError
 
     def shape_of(self, payload: Any) -> tuple[int, ...]:

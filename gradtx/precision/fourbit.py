@@ -2,6 +2,7 @@
 """4 bits, two elements a byte; second moments are scaled by the maxima of their rows and columns."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -76,6 +77,9 @@ class int4(Blockwise):
         if not self._factors(shape):
             return super().decode(payload, shape)
         return self.ratios(self.unpacked(payload.codes, shape)) * smaller(payload.rows, payload.columns)
+
+    def payload(self, fields: Mapping[str, jax.Array]) -> Any:
+        return Factored(**fields) if "rows" in fields else super().payload(fields)
 
     def shape_of(self, payload: Any) -> tuple[int, ...]:
         if isinstance(payload, Factored):

@@ -2,6 +2,7 @@
 """Payloads that know their codec: what reads a state needs no transformation to know what its arrays stand for."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -56,9 +57,16 @@ def _made(codec: Codec, plain: type, fields: tuple) -> Any:
     return _class(codec, plain)(*fields)
 
 
-def is_kept_by(codec: Codec, x: Any) -> bool:
-    """Whether this is a payload of the codec."""
-    return x.codec == codec if is_payload(x) else codec.plain and hasattr(x, "dtype")
+def payload_of(codec: Codec, x: Any) -> Any:
+    """The codec's payload that this is, None if it is something else.
+
+    Containers that know fields by names only, such as the states of Flax's nnx, hand payloads back as mappings.
+    """
+    if is_payload(x):
+        return x if x.codec == codec else None
+    if codec.plain:
+        return x if hasattr(x, "dtype") else None
+    return codec.payload(x) if isinstance(x, Mapping) and "codes" in x else None
 
 
 def payloads(state: Any) -> list[Payload]:

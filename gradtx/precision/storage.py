@@ -24,7 +24,7 @@ from gradtx.parameters.boxing import looks
 from gradtx.parameters.matching import Where, check_where, described, matches, named_leaves
 from gradtx.parameters.slots import dotted, split
 from gradtx.precision.codec import Codec
-from gradtx.precision.payload import is_kept_by, of_codec, payloads
+from gradtx.precision.payload import of_codec, payload_of, payloads
 
 Rules = tuple[tuple[Where, Codec], ...]
 
@@ -121,12 +121,13 @@ def stored(
         except (ValueError, TypeError) as error:
             raise TypeError(f"stored: the state was made for other parameters: {error}") from None
         for slot in now.slots:
-            if not is_kept_by(slot.codec, leaves[slot.position]):
+            payload = payload_of(slot.codec, leaves[slot.position])
+            if payload is None:
                 raise TypeError(
                     f"stored: the state was made by another policy: where {slot.codec!r} keeps an array of shape "
                     f"{slot.shape}, it has {leaves[slot.position]!r}"
                 )
-            leaves[slot.position] = _decode(slot.codec, leaves[slot.position], slot.shape, slot.dtype)
+            leaves[slot.position] = _decode(slot.codec, payload, slot.shape, slot.dtype)
         new, inner_state = tx.update(updates, now.structure.unflatten(leaves), params, **extra)
         return new, StoredState(count, encoded(now, inner_state, count))
 

@@ -116,6 +116,16 @@ def test_swapped_arguments():
         tx.update(gradients(0), PARAMS, tx.init(PARAMS))
 
 
+@pytest.mark.parametrize("codec", [int8(4), int4(4, signed=False)], ids=repr)
+def test_payloads_that_come_back_as_mappings(codec: precision.Codec):
+    """As containers hand them back that know fields by names, such as the states of Flax's nnx."""
+    tx = stored(gradtx.scale_by_rms(), {"nu": codec}, min_size=16)
+    state = tx.init(PARAMS)
+    nu = {n: x._asdict() if hasattr(x, "_asdict") else x for n, x in state.inner_state.nu.items()}
+    found = tx.update(gradients(0), state._replace(inner_state=state.inner_state._replace(nu=nu)), PARAMS)
+    jax.tree.map(np.testing.assert_array_equal, found, tx.update(gradients(0), state, PARAMS))
+
+
 def test_a_state_of_another_policy():
     policies = [{"mu": int8(4)}, {"mu": bfloat16()}, {"mu": int8(2)}, {"mu": companded8(4)}]
     first, *others = [stored(gradtx.adam(0.1), policy, min_size=0) for policy in policies]
