@@ -29,14 +29,6 @@ CODECS = [
     float8("e5m2", 4),
     int4(4),
 ]
-UNTESTED = {"ftrl"}
-"""Its first steps lie on ties between two codes, which a compiler's rounding may break either way."""
-
-
-def is_stage(name: str) -> bool:
-    """Whether a factory's value is no recipe, which consists of those that are tested."""
-    tx = test_laws.example(name)
-    return tx.expanded is tx
 
 
 def gradients(step: int) -> dict:
@@ -175,7 +167,8 @@ def test_wild_gradients_make_no_wild_step():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(filter(is_stage, set(test_laws.COVERED) - UNTESTED)))
+@pytest.mark.parametrize("name", sorted(test_laws.COVERED))
 def test_contract_of_every_factory_in_8_bits(name: str):
-    tx = stored(test_laws.example(name), int8(2), min_size=0)
-    check_contract(tx, test_laws.PARAMS, **test_laws.extra_arguments(name))
+    # An update of ftrl is the difference of two parameters, which a compiler rounds in its own way: larger ones.
+    inner = gradtx.ftrl(1.0) if name == "ftrl" else test_laws.example(name)
+    check_contract(stored(inner, int8(2), min_size=0), test_laws.PARAMS, **test_laws.extra_arguments(name))
