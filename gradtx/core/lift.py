@@ -221,10 +221,10 @@ def update_tree(
     """One step of a rule over a tree, with the given values of the hyperparameters that move."""
     _check_arguments(rule, state, params, extra)
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_leaf)
-    ps: list = [None] * len(leaves)
+    gs, ps = _opened(leaves), [None] * len(leaves)
     if params is not None:
         ps = _opened(align(treedef, params, rule.name, "the parameters", updates, "the gradients"))
-        check_shapes(rule.name, "gradient", updates, _opened(leaves), ps)
+        check_shapes(rule.name, "gradient", updates, gs, ps)
     names = rule.slots
     fields = [getattr(state, n) for n in names]
     held = [align(treedef, f, rule.name, "the state's trees", updates, "the gradients") for f in fields]
@@ -233,7 +233,7 @@ def update_tree(
 
     count = safe_increment(getattr(state, rule.counter)) if rule.counts else None
     memory = None if rule.memory is None else {n: getattr(state, n) for n in rule.memory()}
-    live = [i for i, g in enumerate(_opened(leaves)) if not is_hole(g)]
+    live = [i for i, g in enumerate(gs) if not is_hole(g)]
     same, varying = by_group(values, [leaves[i] for i in live])
     _check_values(rule, same)
     entries = Entries(varying, source.constant, [leaves[i] for i in live])
@@ -273,11 +273,11 @@ def _cut(x: Any, stack: tuple[int, ...]) -> Any:
 
 
 def _opened(leaves: list) -> list:
-    return [x.value if is_box(x) else x for x in leaves]
+    return [x.value if isinstance(x, Boxed) else x for x in leaves]
 
 
 def _put(held: Any, new: Any) -> Any:
-    return held.holding(new) if is_box(held) and not is_box(new) else new
+    return held.holding(new) if isinstance(held, Boxed) and not isinstance(new, Boxed) else new
 
 
 def _told(rule: Rule, leaf: Any) -> Any:

@@ -70,8 +70,8 @@ def candidates(b2: float = 0.999, weight_decay: float = 1e-2) -> dict[str, Candi
     """AdamW, stored in several ways. The networks are small: nothing would be stored without `min_size=0`."""
     options: dict[str, Any] = {"b2": b2, "weight_decay": weight_decay}
 
-    def moments_in(codec: Callable) -> Callable[[Any], Any]:
-        policy = {"mu": codec(), "nu": codec(signed=False, stochastic=True)}
+    def moments_in(codec: Callable, **options: Any) -> Callable[[Any], Any]:
+        policy = {"mu": codec(), "nu": codec(signed=False, **options)}
         moments = stored(scale_by_adam(b2=b2), policy, min_size=0)
         return lambda rate: chain(moments, add_decayed_weights(weight_decay), scale_by_lr(rate))
 
@@ -79,7 +79,7 @@ def candidates(b2: float = 0.999, weight_decay: float = 1e-2) -> dict[str, Candi
         REFERENCE: Candidate(lambda rate: adamw(rate, **options)),
         PERTURBED: Candidate(lambda rate: adamw(rate, **options), jitter=1e-6),
         LOW[0]: Candidate(lambda rate: adamw8bit(rate, **options, min_size=0)),
-        LOW[1]: Candidate(moments_in(companded8)),
+        LOW[1]: Candidate(moments_in(companded8, stochastic=True)),
         LOW[2]: Candidate(lambda rate: adamw_bf16(rate, **options, min_size=0), jnp.bfloat16),
         "4-bit moments": Candidate(moments_in(int4)),
         PLAIN: Candidate(lambda rate: adamw(rate, **options), jnp.bfloat16),
