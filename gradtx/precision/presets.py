@@ -20,7 +20,6 @@ from gradtx.transforms.weight_decay import add_decayed_weights
 
 
 def _second_moment(block: int) -> int8:
-    """Rounded by chance: at b2 = 0.999, one that is rounded to the nearest stands still for most gradients."""
     return int8(block, signed=False, stochastic=True)
 
 
@@ -37,6 +36,8 @@ def adamw8bit(
     min_size: NonNegativeInt = 4096,
 ) -> GradientTransformationExtraArgs:
     """`adamw` with both moments in 8 bits: about 2.03 bytes of state for each parameter instead of 8.
+
+    The first is rounded to the nearest, the second by chance: it moves by a thousandth a step, and would stand still.
 
     Args:
       mask: where to decay, see `add_decayed_weights`.
