@@ -196,10 +196,20 @@ def _plan(rules: Mapping[str, Rules], state: Any, params: Params, min_size: int,
         for i, x in enumerate(jax.tree.leaves(part.value)):
             if codec is not None and _is_kept(x, codec, key, f"{full} of {parameter or 'the root'}", min_size):
                 slots.append(Slot(part.start + i, codec, x.shape, x.dtype))
-    unknown = [k for k in rules if k != ALL and k not in used]
+    # A slot may hold nothing here, such as Adam's beside Muon where all parameters are matrices.
+    unknown = [k for k in rules if k != ALL and k not in used and k.rpartition(".")[2] not in _empty_fields(state)]
     if unknown and strict:
         raise ValueError(f"stored: no slot {', '.join(unknown)}; there are {', '.join(there) or 'none'}")
     return Plan(jax.tree.structure(state), tuple(slots))
+
+
+def _empty_fields(state: Any) -> set[str]:
+    """The names of fields without arrays, anywhere in a state."""
+    if not isinstance(state, tuple | dict):
+        return set()
+    names = state._fields if hasattr(state, "_fields") else ()
+    empty = {name for name, field in zip(names, state, strict=False) if not jax.tree.leaves(field)}
+    return empty.union(*map(_empty_fields, state.values() if isinstance(state, dict) else state))
 
 
 def _codec_for(rules: Rules, parameter: str, leaf: Any) -> Codec | None:

@@ -97,6 +97,14 @@ def test_what_is_refused(make: Any, error: type, words: str):
         make().init(jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS))
 
 
+def test_a_slot_may_be_empty():
+    """Muon's Adam has nothing to do where all parameters are matrices, but there is no slot of any other name."""
+    state = gradtx.muon8bit(1e-2, min_size=0).init({"w": PARAMS["w"]})
+    assert {x.codes.dtype for x in precision.payload.payloads(state)} == {np.dtype("uint8")}
+    with pytest.raises(ValueError, match="stored: no slot ema; there are mu"):
+        stored(gradtx.muon(1e-2), {"mu": int8(), "ema": int8()}).init({"w": PARAMS["w"]})
+
+
 def test_a_block_that_does_not_fit_names_the_slot():
     with pytest.raises(ValueError, match=r"stored: int8\(.*\) cannot keep the slot 0.mu of w, of shape \(64, 1\)"):
         stored(gradtx.chain(gradtx.scale_by_adam()), {"mu": int8(4)}, min_size=4).init({"w": jnp.ones((64, 1))})
@@ -171,4 +179,6 @@ def test_wild_gradients_make_no_wild_step():
 def test_contract_of_every_factory_in_8_bits(name: str):
     # An update of ftrl is the difference of two parameters, which a compiler rounds in its own way: larger ones.
     inner = gradtx.ftrl(1.0) if name == "ftrl" else test_laws.example(name)
-    check_contract(stored(inner, int8(2), min_size=0), test_laws.PARAMS, **test_laws.extra_arguments(name))
+    params, extra = {"w": test_laws.PARAMS["w"]}, test_laws.extra_arguments(name)
+    extra = {n: {"w": x["w"]} if isinstance(x, dict) else x for n, x in extra.items()}
+    check_contract(stored(inner, int8(2), min_size=0), params, steps=2, **extra)

@@ -149,7 +149,7 @@ def test_8_bit_moments_go_on_from_those_in_float32_and_back():
     params, state, _ = first_half()
     stored, _ = migrate(state, eight, params)
     again, report = migrate(stored, ADAMW, params)
-    assert not report.initialized and not report.dropped
+    assert not report.initialized and [row.slot for row in report.dropped] == ["0.count"]  # of the storage
     largest = jnp.max(jnp.abs(state[0].mu[1]["w"]))
     np.testing.assert_allclose(again[0].mu[1]["w"], state[0].mu[1]["w"], atol=0.01 * largest)
     jax.tree.map(np.testing.assert_array_equal, migrate(stored, eight, params)[0], stored)
