@@ -207,7 +207,7 @@ def _empty_fields(state: Any) -> set[str]:
     """The names of fields without arrays, anywhere in a state."""
     if not isinstance(state, tuple | dict):
         return set()
-    names = state._fields if hasattr(state, "_fields") else ()
+    names = getattr(state, "_fields", ())
     empty = {name for name, field in zip(names, state, strict=False) if not jax.tree.leaves(field)}
     return empty.union(*map(_empty_fields, state.values() if isinstance(state, dict) else state))
 
