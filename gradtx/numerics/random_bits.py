@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random bits for rounding: a number of its own for each place of an array, by a few products.
 
-`jax.random` takes five times as long, which is more than the rounding itself. These numbers decide between two
+`jax.random` takes longer than the rounding itself. These numbers decide between two
 neighbors and nothing else: they are no substitute where many numbers of one key are drawn for statistics.
 """
 

@@ -57,6 +57,20 @@ def test_numbers_do_not_repeat():
     assert 20 < np.intersect1d(drawn(0), drawn(1)).size < 110
 
 
+def test_they_are_two_rounds_of_the_hash():
+    """By Python's whole numbers. A restarted run needs the same bits, from other versions too."""
+
+    def mixed(x: int) -> int:
+        x = (x ^ x >> 16) * 0x7FEB352D % 2**32
+        x = (x ^ x >> 15) * 0x846CA68B % 2**32
+        return x ^ x >> 16
+
+    key = jax.random.key(7)
+    first, second = map(int, np.asarray(jax.random.key_data(key)))
+    expected = [mixed((mixed(place ^ first) + second) % 2**32) for place in range(60)]
+    np.testing.assert_array_equal(np.asarray(random_bits(key, jnp.zeros((3, 4, 5)))).ravel(), expected)
+
+
 def test_they_depend_on_the_place_and_not_on_the_rank_of_the_array():
     np.testing.assert_array_equal(drawn(3, (6, 4)).ravel(), drawn(3, (24,)))
     np.testing.assert_array_equal(drawn(3, (2, 3, 4)).ravel(), drawn(3, (24,)))
