@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from test_laws import COVERED, example, extra_arguments
+from support.registry import COVERED, example, extra_arguments
 
 PARAMS = {
     "w": jnp.asarray(np.linspace(-1, 1, 1000).reshape(40, 25), jnp.float16),

@@ -12,9 +12,9 @@ import optax
 import pytest
 
 import gradtx as gt
-import test_laws
 from gradtx import Role
 from gradtx.core.ranges import is_number
+from support import registry
 
 SHAPES = {"w": (4, 3), "v": (4, 3), "b": (3,)}
 
@@ -58,9 +58,9 @@ COUPLED = {("dadapt_sgd", "weight_decay")}
 @functools.cache
 def other_numbers(name: str) -> dict[str, float]:
     """Other values, drawn at random, of the hyperparameters of a factory that may differ between groups."""
-    tx, draws, found = test_laws.example(name), np.random.default_rng(len(name)), {}
-    for h in test_laws.FACTORIES[name].hyperparameters:
-        value, spec = tx.arguments[h], test_laws.FACTORIES[name].specs[h]
+    tx, draws, found = registry.example(name), np.random.default_rng(len(name)), {}
+    for h in registry.FACTORIES[name].hyperparameters:
+        value, spec = tx.arguments[h], registry.FACTORIES[name].specs[h]
         if not is_number(value) or (name, h) in COUPLED:
             continue
         other = (value or spec.example) * draws.uniform(0.5, 0.95)
@@ -74,14 +74,14 @@ def other_numbers(name: str) -> dict[str, float]:
     return found
 
 
-REACHED = [name for name in test_laws.COVERED if other_numbers(name)]
+REACHED = [name for name in registry.COVERED if other_numbers(name)]
 
 
 def updates_of(tx, name, dtype):
     """Of some steps, at the same parameters, so that what is in a group moves nothing for the others."""
 
     def body(state, gradients):
-        extra = test_laws.extra_arguments(name) | {"grad": gradients}
+        extra = registry.extra_arguments(name) | {"grad": gradients}
         if "sum_sq_diff_grads" in extra:
             extra["sum_sq_diff_grads"] = jax.tree.map(jnp.square, gradients)
         updates, state = tx.update(gradients, state, params, **extra)
@@ -93,7 +93,7 @@ def updates_of(tx, name, dtype):
 
 
 def assert_groups_equal_separate_optimizers(name, dtype, tolerance):
-    tx, others = test_laws.example(name), other_numbers(name)
+    tx, others = registry.example(name), other_numbers(name)
     found = updates_of(gt.groups([("w", others)], tx), name, dtype)
     expected = {**updates_of(tx, name, dtype), "w": updates_of(tx.replace(**others), name, dtype)["w"]}
     for n, want in expected.items():

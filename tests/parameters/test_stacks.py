@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import gradtx
-import test_laws
 from gradtx import Role
 from gradtx.core.transformation import is_transformation
+from support import registry
 
 LAYERS = 3
 STEPS = 3
@@ -42,20 +42,20 @@ RANDOM = {"add_noise", "noisy_sgd", "hutchinson_estimator_diag_hessian", "sophia
 BLOCKS = {"stored"}
 """Codecs have blocks along the last axis of an array, which here is a stack's: layers share a scale."""
 PER_EXAMPLE = sorted(
-    test_laws.PER_EXAMPLE
+    registry.PER_EXAMPLE
     - {"differentially_private_aggregate", "dpsgd"}  # random
     - {"get_per_element_mean_and_sum_sq_diff_grads"}  # returns statistics, element by element
 )
 # Inside of `with_roles` the roles are those that it says.
 WRAPPED = {
-    name: [n for n, value in test_laws.example(name).arguments.items() if is_transformation(value)][:1]
-    for name in test_laws.COVERED
+    name: [n for n, value in registry.example(name).arguments.items() if is_transformation(value)][:1]
+    for name in registry.COVERED
     if name not in RANDOM | BLOCKS | {"with_roles"}
 }
 
 
 def extra(name: str, gradients: Any) -> dict[str, Any]:
-    given = test_laws.extra_arguments(name)
+    given = registry.extra_arguments(name)
     return given | {"grad": gradients} | ({"sum_sq_diff_grads": gradients} if "sum_sq_diff_grads" in given else {})
 
 
@@ -72,23 +72,23 @@ def run(tx: Any, name: str, start: Any, gradients: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(test_laws.COVERED) - RANDOM - BLOCKS))
+@pytest.mark.parametrize("name", sorted(set(registry.COVERED) - RANDOM - BLOCKS))
 def test_stacked_equals_unstacked(name: str):
-    assert_stacked_equals_unstacked(test_laws.example(name), name)
+    assert_stacked_equals_unstacked(registry.example(name), name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, wrapped in WRAPPED.items() if wrapped])
 def test_wrappers_hand_roles_on(name: str):
     """What is inside tells a stack from one parameter."""
-    tx = test_laws.example(name)
+    tx = registry.example(name)
     inner = {n: gradtx.chain(gradtx.scale_by_trust_ratio(), tx.arguments[n]) for n in WRAPPED[name]}
     assert_stacked_equals_unstacked(tx.replace(**inner), name)
 
 
 @pytest.mark.parametrize("name", PER_EXAMPLE)
 def test_gradients_with_an_axis_of_examples(name: str):
-    tx, start, examples = test_laws.example(name), values(0), [values(i) for i in (1, 2, 3)]
+    tx, start, examples = registry.example(name), values(0), [values(i) for i in (1, 2, 3)]
 
     def together(trees: list) -> Any:
         return jax.tree.map(lambda *xs: jnp.stack(xs), *trees)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import gradtx
-import test_laws
 from gradtx import precision, stored
 from gradtx.precision import bfloat16, companded8, float8, float32, int4, int8
 from gradtx.testing import check_contract
+from support import registry
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 48).reshape(6, 8), "b": jnp.full(3, 0.5, jnp.float32)}
 EIGHT = {"mu": int8(4), "nu": int8(4, signed=False)}
@@ -175,10 +175,10 @@ def test_wild_gradients_make_no_wild_step():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(test_laws.COVERED))
+@pytest.mark.parametrize("name", sorted(registry.COVERED))
 def test_contract_of_every_factory_in_8_bits(name: str):
     # An update of ftrl is the difference of two parameters, which a compiler rounds in its own way: larger ones.
-    inner = gradtx.ftrl(1.0) if name == "ftrl" else test_laws.example(name)
-    params, extra = {"w": test_laws.PARAMS["w"]}, test_laws.extra_arguments(name)
+    inner = gradtx.ftrl(1.0) if name == "ftrl" else registry.example(name)
+    params, extra = {"w": registry.PARAMS["w"]}, registry.extra_arguments(name)
     extra = {n: {"w": x["w"]} if isinstance(x, dict) else x for n, x in extra.items()}
     check_contract(stored(inner, int8(2), min_size=0), params, steps=2, **extra)
