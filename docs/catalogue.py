@@ -30,11 +30,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import gradtx  # noqa: E402
 import test_laws  # noqa: E402  # behind the path; it has an example of every factory
-from gradtx.core.call import Factory  # noqa: E402
-from gradtx.core.factory import REGISTRY  # noqa: E402
-from gradtx.core.ranges import is_number  # noqa: E402
-from gradtx.core.transformation import is_transformation  # noqa: E402
-from gradtx.inspect import describe  # noqa: E402
+from gradtx import describe  # noqa: E402
+from gradtx.core._calls import Factory  # noqa: E402
+from gradtx.core._factory import REGISTRY  # noqa: E402
+from gradtx.core._ranges import is_number  # noqa: E402
+from gradtx.core._transformation import is_transformation  # noqa: E402
 
 COMMAND = "python docs/catalogue.py"
 PAGE = ROOT / "docs" / "catalogue.md"

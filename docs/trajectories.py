@@ -24,7 +24,7 @@ from catalogue import FAMILIES, IMAGES, family, kind, pictures, slug, test_laws 
 from PIL import Image, ImageColor  # which comes with matplotlib
 
 import gradtx
-from gradtx.core.call import Factory
+from gradtx.core._calls import Factory
 from gradtx.plot import COLORS, STAR, Race, plot_races
 
 STEPS = 300

@@ -22,7 +22,6 @@ from rich.console import Console
 from rich.table import Table
 
 import gradtx
-from gradtx import schedules
 from gradtx.plot import plot_curves, plot_paths
 
 MINIMUM = np.array([2.0, 0.5])
@@ -41,12 +40,12 @@ OPTIMIZERS = {
 
 BOTTOM, BEGIN, DECAY_STEPS = 3.0, 0.0, 50
 DECAYS = {
-    "constant": schedules.constant_schedule(2.0),
-    "exponential": schedules.exponential_decay(2.0, transition_steps=10, decay_rate=0.9),
-    "natural exponential": schedules.natural_exponential_decay(2.0, transition_steps=10, decay_rate=0.4),
-    "inverse time": schedules.inverse_time_decay(2.0, transition_steps=10, decay_rate=0.8),
-    "step": schedules.step_decay_schedule(2.0, drop_steps=10),
-    "polynomial": schedules.polynomial_schedule(2.0, 0.1, power=2.0, transition_steps=100),
+    "constant": gradtx.constant_schedule(2.0),
+    "exponential": gradtx.exponential_decay(2.0, transition_steps=10, decay_rate=0.9),
+    "natural exponential": gradtx.natural_exponential_decay(2.0, transition_steps=10, decay_rate=0.4),
+    "inverse time": gradtx.inverse_time_decay(2.0, transition_steps=10, decay_rate=0.8),
+    "step": gradtx.step_decay_schedule(2.0, drop_steps=10),
+    "polynomial": gradtx.polynomial_schedule(2.0, 0.1, power=2.0, transition_steps=100),
 }
 
 

@@ -24,7 +24,7 @@ import hypothesis  # noqa: E402  # after the environment is set
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from gradtx.core import lift  # noqa: E402
+from gradtx.core import _lift as lift  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")

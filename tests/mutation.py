@@ -32,8 +32,8 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_enable_x64", True)
 
 import formulas  # noqa: E402
-from gradtx.core import lift  # noqa: E402
-from gradtx.core.call import Value  # noqa: E402
+from gradtx.core import _lift as lift  # noqa: E402
+from gradtx.core._calls import Value  # noqa: E402
 from mutation_survivors import EXPLAINED  # noqa: E402
 from support.formulas import deviation, run_formula, run_rule  # noqa: E402
 

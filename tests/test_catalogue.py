@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core import factory
-from gradtx.inspect import describe
+from gradtx import describe
+from gradtx.core import _factory as factory
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,9 +87,9 @@ TOY = '''
 import jax.numpy as jnp
 from typing import NamedTuple
 
-from gradtx.core.factory import per_parameter, transformation
-from gradtx.core.ranges import Decay
-from gradtx.core.types import Updates
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._ranges import Decay
+from gradtx.core._types import Updates
 
 
 class ScaleByToyState(NamedTuple):

@@ -13,8 +13,8 @@ import pytest
 
 import gradtx
 from gradtx.testing import check_contract, example_arguments
-from gradtx.testing.case import make_case
-from gradtx.testing.clauses import CLAUSES, keeps_state_types
+from gradtx.testing._case import make_case
+from gradtx.testing._clauses import CLAUSES, keeps_state_types
 
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}
 
@@ -55,7 +55,7 @@ def toy_rate(learning_rate: gradtx.ScalarOrSchedule):
 
 
 @gradtx.transformation
-def toy_sizes(size: gradtx.core.ranges.PositiveInt, flag: bool, dtype: gradtx.DType, f: Callable = abs):
+def toy_sizes(size: gradtx.core._ranges.PositiveInt, flag: bool, dtype: gradtx.DType, f: Callable = abs):
     """Parameters of other kinds."""
     return gradtx.identity()
 

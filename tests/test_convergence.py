@@ -21,8 +21,8 @@ from jax.flatten_util import ravel_pytree
 from sklearn.datasets import load_iris
 
 import gradtx
-from gradtx.core.call import Factory
-from gradtx.core.factory import REGISTRY
+from gradtx.core._calls import Factory
+from gradtx.core._factory import REGISTRY
 
 BAR = 1e-4
 """What may be left of the excess loss."""

@@ -11,7 +11,8 @@ import optax
 import pytest
 
 import gradtx
-from gradtx.inspect import Description, describe
+from gradtx import describe
+from gradtx.results import Description
 
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}
 

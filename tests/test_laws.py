@@ -16,15 +16,14 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx import precision
-from gradtx.core.call import Factory
-from gradtx.core.factory import REGISTRY
-from gradtx.core.ranges import Floating, Range, is_number
-from gradtx.inspect import describe
+from gradtx import describe, precision
+from gradtx.core._calls import Factory
+from gradtx.core._factory import REGISTRY
+from gradtx.core._ranges import Floating, Range, is_number
 from gradtx.testing import check_contract
-from gradtx.testing.case import make_case
-from gradtx.testing.clauses import keeps_state_types
-from gradtx.testing.compare import numbers
+from gradtx.testing._case import make_case
+from gradtx.testing._clauses import keeps_state_types
+from gradtx.testing._compare import numbers
 from support.registry import (
     COVERED,
     EXPLICIT,
@@ -96,7 +95,7 @@ def test_every_number_has_a_range(name: str):
     record = FACTORIES[name]
     assert [p for p in record.signature.parameters if p not in record.hints] == [], "without an annotation"
     numbers = {p.name for p in record.signature.parameters.values() if is_number(p.default)}
-    assert numbers <= set(record.specs), "annotate them with a range of gradtx.core.ranges"
+    assert numbers <= set(record.specs), "annotate them with a range of gradtx.core._ranges"
 
 
 @pytest.mark.slow

@@ -123,7 +123,7 @@ def test_imports_go_down(path: Path):
 @pytest.mark.parametrize(
     ("part", "source", "fault"),
     [
-        ("core", "from gradtx.core.lift import Rule\nimport jax.numpy as jnp, functools", None),
+        ("core", "from gradtx.core._lift import Rule\nimport jax.numpy as jnp, functools", None),
         ("core", "from gradtx.tree import add", "core imports gradtx.tree.add, which is not below it"),
         ("core", "def f():\n    from gradtx import tree", "core imports gradtx.tree, which is not below it"),
         ("core", "from ..tree import add", "core imports gradtx.tree.add, which is not below it"),

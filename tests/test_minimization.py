@@ -199,7 +199,7 @@ def test_callback():
     jax.effects_barrier()
     assert sorted(int(p.steps) for p in seen) == list(range(1, int(done.steps) + 1))
     last = max(seen, key=lambda p: int(p.steps))
-    assert last == gt.MinimizeProgress(done.steps, done.value, done.grad_norm, done.evaluations)
+    assert last == gt.results.MinimizeProgress(done.steps, done.value, done.grad_norm, done.evaluations)
 
 
 # How it ends.

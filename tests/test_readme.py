@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gradtx.core import factory
+from gradtx.core import _factory as factory
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)

@@ -16,10 +16,10 @@ import pytest
 from jax.sharding import PartitionSpec
 
 import gradtx
-from gradtx.core.factory import REGISTRY
+from gradtx.core._factory import REGISTRY
 from gradtx.precision import bfloat16
 from gradtx.testing import check_contract
-from gradtx.testing.case import example_gradients
+from gradtx.testing._case import example_gradients
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.full(3, 0.5, jnp.float32)}
 GRADIENTS = example_gradients(PARAMS)
@@ -52,7 +52,9 @@ def adamw_with_rate(learning_rate):
 
 WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "MultiSteps": lambda tx: gradtx.MultiSteps(tx, 2),
-    "aggregate": lambda tx: gradtx.aggregate(gradtx.clip(0.5), gradtx.accumulate_avg_updates(2), tx),
+    "aggregate": lambda tx: gradtx.aggregating.aggregate(
+        gradtx.clip(0.5), gradtx.aggregating.accumulate_avg_updates(2), tx
+    ),
     "apply_if_finite": lambda tx: gradtx.apply_if_finite(tx, 2),
     "cautious": lambda tx: gradtx.cautious(tx, descent=True),
     "chain": lambda tx: gradtx.chain(gradtx.clip(0.5), tx),

@@ -1,40 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions of the number of updates made, as values. Imports only gradtx.core."""
+"""Schedules: the pieces that they are made of, and what joins them. Whole schedules stand in `gradtx` itself."""
 
-from gradtx.schedules.ademamix import ademamix_alpha_schedule as ademamix_alpha_schedule
-from gradtx.schedules.ademamix import ademamix_b3_schedule as ademamix_b3_schedule
-from gradtx.schedules.chebyshev import chebyshev_schedule as chebyshev_schedule
-from gradtx.schedules.cosine_decay import cosine_decay_schedule as cosine_decay_schedule
-from gradtx.schedules.cyclic import cyclic_schedule as cyclic_schedule
-from gradtx.schedules.decay import exponential_decay as exponential_decay
-from gradtx.schedules.decay import inverse_time_decay as inverse_time_decay
-from gradtx.schedules.decay import natural_exponential_decay as natural_exponential_decay
-from gradtx.schedules.decay import step_decay_schedule as step_decay_schedule
-from gradtx.schedules.epochs import at as at
-from gradtx.schedules.joining import join_schedules as join_schedules
-from gradtx.schedules.onecycle import cosine_onecycle_schedule as cosine_onecycle_schedule
-from gradtx.schedules.onecycle import linear_onecycle_schedule as linear_onecycle_schedule
-from gradtx.schedules.onecycle import piecewise_interpolate_schedule as piecewise_interpolate_schedule
-from gradtx.schedules.pieces import constant as constant
-from gradtx.schedules.pieces import cosine as cosine
-from gradtx.schedules.pieces import inverse_sqrt as inverse_sqrt
-from gradtx.schedules.pieces import linear as linear
-from gradtx.schedules.pieces import one_minus_sqrt as one_minus_sqrt
-from gradtx.schedules.pieces import one_minus_square as one_minus_square
-from gradtx.schedules.pieces import rex as rex
-from gradtx.schedules.pieces import warmup as warmup
-from gradtx.schedules.piecewise import constant_schedule as constant_schedule
-from gradtx.schedules.piecewise import piecewise_constant_schedule as piecewise_constant_schedule
-from gradtx.schedules.piecewise import piecewise_values_schedule as piecewise_values_schedule
-from gradtx.schedules.polynomial import linear_schedule as linear_schedule
-from gradtx.schedules.polynomial import polynomial_schedule as polynomial_schedule
-from gradtx.schedules.power import power_schedule as power_schedule
-from gradtx.schedules.products import multiplicative_schedule as multiplicative_schedule
-from gradtx.schedules.stateful import StatefulSchedule as StatefulSchedule
-from gradtx.schedules.stateful import WrappedSchedule as WrappedSchedule
-from gradtx.schedules.stateful import WrappedScheduleState as WrappedScheduleState
-from gradtx.schedules.with_warmup import sgdr_schedule as sgdr_schedule
-from gradtx.schedules.with_warmup import warmup_constant_schedule as warmup_constant_schedule
-from gradtx.schedules.with_warmup import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
-from gradtx.schedules.with_warmup import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
-from gradtx.schedules.wsd import wsd_schedule as wsd_schedule
+from gradtx.schedules._ademamix_warmup import ademamix_alpha_schedule as ademamix_alpha_schedule
+from gradtx.schedules._ademamix_warmup import ademamix_b3_schedule as ademamix_b3_schedule
+from gradtx.schedules._epochs import at as at
+from gradtx.schedules._pieces import constant as constant
+from gradtx.schedules._pieces import cosine as cosine
+from gradtx.schedules._pieces import inverse_sqrt as inverse_sqrt
+from gradtx.schedules._pieces import linear as linear
+from gradtx.schedules._pieces import one_minus_sqrt as one_minus_sqrt
+from gradtx.schedules._pieces import one_minus_square as one_minus_square
+from gradtx.schedules._pieces import rex as rex
+from gradtx.schedules._pieces import warmup as warmup
+from gradtx.schedules._products import multiplicative_schedule as multiplicative_schedule
+from gradtx.schedules._schedule import Lasting as Lasting
+from gradtx.schedules._stateful import StatefulSchedule as StatefulSchedule
+from gradtx.schedules._stateful import WrappedSchedule as WrappedSchedule

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from timing import interleaved, report
 
 import gradtx
-from gradtx.inspect import describe
+from gradtx import describe
 from gradtx.precision import bfloat16, companded8, int4, int8
 
 RATE, COLUMNS = 1e-3, 4096

@@ -25,9 +25,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx import adamw, add_decayed_weights, apply_updates, chain, scale_by_adam, scale_by_lr
-from gradtx.precision import adamw8bit, adamw_bf16, companded8, int4, stored
-from gradtx.schedules import warmup_cosine_decay_schedule
+from gradtx import (
+    adamw,
+    adamw8bit,
+    adamw_bf16,
+    add_decayed_weights,
+    apply_updates,
+    chain,
+    scale_by_adam,
+    scale_by_lr,
+    stored,
+    warmup_cosine_decay_schedule,
+)
+from gradtx.precision import companded8, int4
 
 Params = Any
 Batch = tuple[jax.Array, jax.Array]

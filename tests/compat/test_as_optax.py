@@ -23,7 +23,7 @@ def test_it_is_one_of_optaxs():
     updates, state = jax.jit(update)(PARAMS, init(PARAMS), PARAMS, value=1.0)
     expected, _ = gt.adam(0.1).update(PARAMS, gt.adam(0.1).init(PARAMS), PARAMS)
     np.testing.assert_allclose(updates["w"], expected["w"], rtol=1e-6)
-    assert isinstance(state[0], gt.ScaleByAdamState)
+    assert isinstance(state[0], gt.states.ScaleByAdamState)
 
 
 @pytest.mark.usefixtures("standard_promotion")

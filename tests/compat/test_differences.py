@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import gradtx
-from gradtx.compat import optax, spellings
+from gradtx.compat import _spellings, optax
 
 ROOT = Path(__file__).parents[2]
 PAGES = [(ROOT / "docs" / page).read_text() for page in ("differences.md", "coming_from_optax.md")]
@@ -50,16 +50,16 @@ def test_what_the_tests_of_differences_run_is_on_a_page():
 
 def test_adapters_are_on_a_page():
     """Names that are not gradtx's objects: other spellings, and functions with optax's defaults."""
-    adapted = {n for n in vars(optax) if not n.startswith("_") and n in vars(spellings)}
+    adapted = {n for n in vars(optax) if not n.startswith("_") and n in vars(_spellings)}
     own = {n for n in adapted if getattr(gradtx, n, None) is not getattr(optax, n)}
     types = {n for n in own if n[0].isupper() and n != "MultiSteps"}
     assert own - types - MENTIONED == set()
-    assert {n for n in types if getattr(optax, n) is gradtx.EmptyState} >= {"ClipState", "ScaleState"}
+    assert {n for n in types if getattr(optax, n) is gradtx.states.EmptyState} >= {"ClipState", "ScaleState"}
 
 
 def test_defaults_that_differ_are_in_the_table():
     table = PAGES[1].partition("## Defaults")[2].partition("\n## ")[0]
-    functions = [n for n, x in vars(spellings).items() if getattr(x, "__module__", "") == spellings.__name__]
+    functions = [n for n, x in vars(_spellings).items() if getattr(x, "__module__", "") == _spellings.__name__]
     changed = [n for n in functions if hasattr(gradtx, n)]
     assert set(changed) == {"MultiSteps", "optimistic_adam", "optimistic_adam_v2"}
     assert [n for n in changed if n not in table] == []

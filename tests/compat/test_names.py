@@ -135,7 +135,7 @@ def test_the_check_itself():
     assert faults(lambda y, x: 0, lambda x, y: 0) == ["order ['y', 'x']"]
     assert faults(lambda x, extra: 0, lambda x: 0) == ["one more required: extra"]
     assert faults(lambda *, x: 0, lambda x: 0) == ["x is keyword-only"]
-    assert faults(gradtx.EmptyState, optax.TraceState) == ["fields ()"]
+    assert faults(gradtx.states.EmptyState, optax.TraceState) == ["fields ()"]
 
 
 def test_all_modules_but_one_have_names():
@@ -153,7 +153,7 @@ def test_no_more_names_than_optaxs(module: str):
 def test_states_are_gradtxs_own():
     """A state made with the names of either place is of one class."""
     state = ours.adam(0.1).init({"w": 1.0})
-    assert isinstance(state[0], gradtx.ScaleByAdamState) and isinstance(state[0], ours.ScaleByAdamState)
+    assert isinstance(state[0], gradtx.states.ScaleByAdamState) and isinstance(state[0], ours.ScaleByAdamState)
     assert isinstance(ours.adam(0.1), ours.GradientTransformation)
     assert ours.GradientTransformation._fields == ("init", "update")
     assert isinstance(ours.clip(1.0).init({}), ours.ClipState)

@@ -114,6 +114,6 @@ def test_masks_that_do_not_fit():
 
 
 def test_rules_that_change_the_shape_of_their_state():
-    tx = gradtx.per_parameter(lambda p: p, lambda g, s, p, t: (g, s[None]), gradtx.TraceState)
+    tx = gradtx.per_parameter(lambda p: p, lambda g, s, p, t: (g, s[None]), gradtx.states.TraceState)
     with pytest.raises(ValueError, match=r"at \['layer'\]\['b'\]: the state was made for another shape"):
         tx.update(PARAMS, tx.init(PARAMS))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradtx
-from gradtx.core.evaluation import eval_from, eval_params
+from gradtx.core._evaluation import eval_from, eval_params
 
 
 class LastState(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gradtx import Role, per_parameter, with_roles
-from gradtx.core.stacks import over_stack, slots_of
+from gradtx.core._stacks import over_stack, slots_of
 
 SHAPE = (2, 3, 4, 5)
 AXES = [(0,), (3,), (-1,), (1,), (0, 1), (0, 3), (2, 0), (-1, -2), (0, 1, 2), (3, 2, 1, 0)]

@@ -171,4 +171,4 @@ def test_the_average_of_ones_is_one(lib):
 
 def test_the_names_are_gradtxs():
     parts = compat.experimental.aggregating
-    assert parts.process is gt.aggregate and parts.Aggregator is gt.GradientTransformation
+    assert parts.process is gt.aggregating.aggregate and parts.Aggregator is gt.GradientTransformation

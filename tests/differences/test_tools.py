@@ -22,30 +22,30 @@ def test_boxes_of_trees():
         theirs.projection_hypercube(TREE)
     with pytest.raises(ValueError):
         theirs.projection_box(TREE, -1.0, 1.0)
-    np.testing.assert_array_equal(gt.projection_hypercube(TREE)["a"], [1.0, 0.0, 1.0])
-    np.testing.assert_array_equal(gt.projection_box(TREE, -1.0, 1.0)["a"], [1.0, -1.0, 1.0])
+    np.testing.assert_array_equal(gt.projections.projection_hypercube(TREE)["a"], [1.0, 0.0, 1.0])
+    np.testing.assert_array_equal(gt.projections.projection_box(TREE, -1.0, 1.0)["a"], [1.0, -1.0, 1.0])
 
 
 def test_spheres_and_degenerate_sets():
     x = jnp.asarray([0.0, 0.2])
     assert np.abs(theirs.projection_l1_sphere(x)).sum() < 0.7
-    np.testing.assert_allclose(np.abs(gt.projection_l1_sphere(x)).sum(), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(np.abs(gt.projections.projection_l1_sphere(x)).sum(), 1.0, rtol=1e-6)
     assert np.isnan(theirs.projection_l2_sphere(0 * x)).all()
-    np.testing.assert_allclose(np.linalg.norm(gt.projection_l2_sphere(0 * x)), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(gt.projections.projection_l2_sphere(0 * x)), 1.0, rtol=1e-6)
     assert np.isnan(theirs.projection_vector(x, 0 * x)).all() and np.isnan(theirs.projection_simplex(x, 0.0)).all()
-    np.testing.assert_array_equal(gt.projection_vector(x, 0 * x), 0)
-    np.testing.assert_array_equal(gt.projection_simplex(x, 0.0), 0)
+    np.testing.assert_array_equal(gt.projections.projection_vector(x, 0 * x), 0)
+    np.testing.assert_array_equal(gt.projections.projection_simplex(x, 0.0), 0)
     large = jnp.asarray([1e30, 0.0])
     np.testing.assert_array_equal(theirs.projection_l2_ball(large), 0)
-    np.testing.assert_array_equal(gt.projection_l2_ball(large), [1.0, 0.0])
+    np.testing.assert_array_equal(gt.projections.projection_l2_ball(large), [1.0, 0.0])
     assert np.any(theirs.projection_simplex(TREE["a"], -1.0) < 0)
     with pytest.raises(ValueError, match="scale must be"):
-        gt.projection_simplex(TREE["a"], -1.0)
+        gt.projections.projection_simplex(TREE["a"], -1.0)
     low = TREE["a"].astype(jnp.bfloat16)
     assert theirs.projection_simplex(low).dtype == jnp.float32
     with pytest.raises(TypeError):
         theirs.projection_l1_ball(low)
-    assert gt.projection_simplex(low).dtype == gt.projection_l1_ball(low).dtype == jnp.bfloat16
+    assert gt.projections.projection_simplex(low).dtype == gt.projections.projection_l1_ball(low).dtype == jnp.bfloat16
 
 
 def test_microbatches():
@@ -64,25 +64,25 @@ def test_microbatches():
         run(gt, "SUM", n=9)
     with pytest.raises(ValueError, match="in_axes"):
         micro.micro_vmap(jnp.multiply, microbatch_size=2)(X, X)
-    np.testing.assert_array_equal(gt.micro_vmap(jnp.multiply, microbatch_size=2)(X, X), X * X)
+    np.testing.assert_array_equal(gt.microbatching.micro_vmap(jnp.multiply, microbatch_size=2)(X, X), X * X)
 
 
 def test_assignments():
     c = jax.random.normal(jax.random.key(1), (3, 3))
     assert np.any(np.diff(optax.assignment.hungarian_algorithm(c)[0]) < 0)
-    assert np.all(np.diff(gt.hungarian_algorithm(c)[0]) > 0)
+    assert np.all(np.diff(gt.assignment.hungarian_algorithm(c)[0]) > 0)
     broken = c.at[0, 0].set(jnp.nan)
     optax.assignment.hungarian_algorithm(broken)
     with pytest.raises(ValueError, match="no NaN"):
-        gt.hungarian_algorithm(broken)
+        gt.assignment.hungarian_algorithm(broken)
 
 
 @pytest.mark.filterwarnings("ignore:The function:DeprecationWarning")
 def test_matrices_of_zeros_and_trees_of_vectors():
     zero = jnp.zeros((2, 2))
-    assert np.isnan(optax.power_iteration(zero)[0]) and gt.power_iteration(zero)[0] == 0
+    assert np.isnan(optax.power_iteration(zero)[0]) and gt.numerics.power_iteration(zero)[0] == 0
     assert np.isnan(optax.matrix_inverse_pth_root(zero, 2)[0]).all()
-    np.testing.assert_allclose(gt.matrix_inverse_pth_root(zero, 2)[0], 1000 * np.eye(2), rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(gt.numerics.matrix_inverse_pth_root(zero, 2)[0], 1000 * np.eye(2), rtol=1e-2, atol=1e-2)
 
     def loss(params, inputs, targets):
         return params["b"] * jnp.sum(params["a"] ** 3)

@@ -10,8 +10,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from gradtx import schedules
-from gradtx.core import factory
+import gradtx
+from gradtx.core import _factory as factory
 from gradtx.plot import plot_curves, plot_paths, plot_schedules
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -137,7 +137,7 @@ def test_write_your_own_sweeps_with_one_compilation(example):
 
 
 def test_pictures_of_schedules(tmp_path: Path):
-    decays = {"step": schedules.step_decay_schedule(0.1, 10), "any function": lambda count: 0.1 / (1 + count)}
+    decays = {"step": gradtx.step_decay_schedule(0.1, 10), "any function": lambda count: 0.1 / (1 + count)}
     figure = plot_schedules(decays, 30, log=True)
     figure.savefig(tmp_path / "schedules.png")
     assert (tmp_path / "schedules.png").read_bytes().startswith(PNG)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradtx as gt
-from gradtx.core.transformation import with_extra_args_support
+from gradtx.core._transformation import with_extra_args_support
 from support.formulas import case, whole_tree
 
 # The tools.

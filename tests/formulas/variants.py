@@ -282,8 +282,8 @@ RULES = [
     case(
         lambda: gt.ademamix(
             0.01,
-            b3=gt.ademamix_b3_schedule(0.999, 50, 0.8),
-            alpha=gt.ademamix_alpha_schedule(4.0, 30),
+            b3=gt.schedules.ademamix_b3_schedule(0.999, 50, 0.8),
+            alpha=gt.schedules.ademamix_alpha_schedule(4.0, 30),
         ),
         steps(
             ademamix(b3=lambda c: b3_of(c + 1, 0.999, 0.8, 50), alpha=lambda c: alpha_of(c + 1, 4.0, 30)),

@@ -21,7 +21,7 @@ def in_pairs(inner: Any) -> Any:
     """Keeps a pair of parameters for `lookahead`, and moves the parameters to the slow ones."""
 
     def init(params):
-        pair = gt.LookaheadParams.init_synced(params)
+        pair = gt.states.LookaheadParams.init_synced(params)
         return Hidden(inner.init(pair), pair)
 
     def update(g, state, params=None, **extra):

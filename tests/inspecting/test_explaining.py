@@ -11,8 +11,7 @@ import optax
 import pytest
 
 import gradtx
-from gradtx import Role, times
-from gradtx.inspect import explain_path
+from gradtx import Role, explain_path, times
 from support.transformers import nnx_stacked
 
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}
@@ -23,7 +22,9 @@ RULES = [
     ("lm_head/**", gradtx.sgd(0.1)),
     ("embed/**", "frozen"),
 ]
-BASE = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.muon(gradtx.cosine(100) * 0.02, weight_decay=0.01))
+BASE = gradtx.chain(
+    gradtx.clip_by_global_norm(1.0), gradtx.muon(gradtx.schedules.cosine(100) * 0.02, weight_decay=0.01)
+)
 
 
 def explained(path: str) -> str:
@@ -148,7 +149,7 @@ def test_where_a_role_is_from(rules: Any, source: str):
     [
         ({"learning_rate": times(0.1)}, "learning_rate 0.01 -> 0.001"),
         ({"learning_rate": 0.02, "weight_decay": 0.0}, "learning_rate 0.01 -> 0.02, weight_decay 0.0001 -> 0"),
-        ({"learning_rate": gradtx.linear(10)}, "learning_rate 0.01 -> 1 at step 0"),
+        ({"learning_rate": gradtx.schedules.linear(10)}, "learning_rate 0.01 -> 1 at step 0"),
         ({"nesterov": True}, "nesterov False -> True"),
         (gradtx.lion(0.1), "runs lion(0.1)"),
     ],

@@ -8,8 +8,8 @@ import pytest
 
 import gradtx
 import test_laws
-from gradtx.inspect import describe, explain_path
-from gradtx.inspect.stages import nested
+from gradtx import describe, explain_path
+from gradtx.describing._stages import nested
 
 pytestmark = pytest.mark.slow
 

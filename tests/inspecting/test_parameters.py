@@ -14,9 +14,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gradtx
-from gradtx import Role, times
-from gradtx.inspect import describe
-from gradtx.inspect.folding import slots_text, spanned
+from gradtx import Role, describe, times
+from gradtx.describing._folding import slots_text, spanned
 from support.transformers import linen_scanned
 
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}
@@ -167,14 +166,14 @@ def multiples(tx: Any, params: Any = PARAMS) -> dict[str, tuple]:
 
 
 def test_schedules_of_groups():
-    base = gradtx.adamw(gradtx.cosine(100) * 1e-3)
+    base = gradtx.adamw(gradtx.schedules.cosine(100) * 1e-3)
     rules = [
         ("w", {"learning_rate": times(0.1)}),
-        ("b", {"learning_rate": gradtx.linear(10) * 1e-3, "weight_decay": 0.0}),
+        ("b", {"learning_rate": gradtx.schedules.linear(10) * 1e-3, "weight_decay": 0.0}),
     ]
     assert multiples(gradtx.groups(rules, base)) == {"w": (0.1, 1.0), "b": ("own", None)}
     assert multiples(gradtx.groups([("b", {"learning_rate": 1e-3})], base)) == {"w": (1.0, 1.0), "b": ("own", 1.0)}
-    decay = gradtx.adamw(1e-3, weight_decay=gradtx.cosine(100))
+    decay = gradtx.adamw(1e-3, weight_decay=gradtx.schedules.cosine(100))
     assert multiples(gradtx.groups([("b", {"weight_decay": times(0)})], decay)) == {"w": (1.0, 1.0), "b": (1.0, None)}
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 import gradtx
-from gradtx.inspect.routes import Node, route
+from gradtx.describing._routes import Node, route
 
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3), "none": None}
 

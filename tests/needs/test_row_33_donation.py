@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import gradtx as gt
-from gradtx.testing.compare import buffers
+from gradtx.testing._compare import buffers
 
 PARAMS = {"w": jnp.asarray([[1.0, -2.0, 0.5], [0.3, 0.1, -1.0]]), "b": jnp.asarray([0.5, -0.5, 2.0])}
 
@@ -68,4 +68,4 @@ def test_optax_shares_memory_here_and_there():
     step = jax.jit(lambda pair: jax.tree.map(jnp.sin, pair), donate_argnums=0)
     with pytest.raises(Exception, match="donate"):
         jax.block_until_ready(step(pair))
-    assert shared(gt.LookaheadParams.init_synced(fresh())) == []
+    assert shared(gt.states.LookaheadParams.init_synced(fresh())) == []

@@ -27,12 +27,12 @@ def test_the_density():
     scale = np.exp(np.float64(LOG_SCALE))
     z = (np.float64(X) - np.float64(LOC)) / scale
     expected = np.sum(-0.5 * z**2 - np.log(scale) - 0.5 * np.log(2 * np.pi), axis=1)
-    np.testing.assert_allclose(gt.multi_normal(LOC, LOG_SCALE).log_prob(X), expected, rtol=1e-6)
+    np.testing.assert_allclose(gt.numerics.multi_normal(LOC, LOG_SCALE).log_prob(X), expected, rtol=1e-6)
 
 
 def test_samples_follow_the_parameters():
     def mean(loc, log_scale):
-        return jnp.mean(gt.multi_normal(loc, log_scale).sample((20_000,), jax.random.key(1)) ** 2)
+        return jnp.mean(gt.numerics.multi_normal(loc, log_scale).sample((20_000,), jax.random.key(1)) ** 2)
 
     slopes = jax.grad(mean, argnums=(0, 1))(LOC, LOG_SCALE)
     np.testing.assert_allclose(slopes[0], LOC, rtol=0.1)  # E[x²] = loc² + scale², and a mean over two
@@ -40,9 +40,9 @@ def test_samples_follow_the_parameters():
 
 
 def test_shapes_and_dtypes():
-    normal = gt.multi_normal(jnp.zeros((2, 3), jnp.bfloat16), jnp.zeros((2, 3), jnp.bfloat16))
+    normal = gt.numerics.multi_normal(jnp.zeros((2, 3), jnp.bfloat16), jnp.zeros((2, 3), jnp.bfloat16))
     assert normal.sample((4,), jax.random.key(0)).shape == (4, 2, 3)
     assert normal.log_prob(jnp.zeros((4, 2, 3))).shape == (4,)
     assert normal.log_prob(jnp.zeros((2, 3), jnp.bfloat16)).dtype == jnp.float32
     with pytest.raises(ValueError, match=r"multi_normal: log_scale must have loc's shape \(2,\), got \(1,\)"):
-        gt.multi_normal(LOC, jnp.zeros(1))
+        gt.numerics.multi_normal(LOC, jnp.zeros(1))

@@ -8,8 +8,8 @@ import optax
 import pytest
 import scipy.optimize
 
-from gradtx.numerics.lanczos import lanczos, tridiagonal_spectrum
-from gradtx.numerics.linear_algebra import (
+from gradtx.numerics._lanczos import lanczos, tridiagonal_spectrum
+from gradtx.numerics._linear_algebra import (
     matrix_inverse_pth_root,
     matrix_inverse_pth_root_eigh,
     nnls,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradtx.numerics.newton_schulz import POLAR_EXPRESS, PRECONDITIONINGS, QUINTIC, coefficients_of, orthogonalized
+from gradtx.numerics._newton_schulz import POLAR_EXPRESS, PRECONDITIONINGS, QUINTIC, coefficients_of, orthogonalized
 
 RNG = np.random.default_rng(0)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradtx.numerics.nibbles import pack, packed_length, unpack
+from gradtx.numerics._nibbles import pack, packed_length, unpack
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 7, 8, 9, 16, 21])

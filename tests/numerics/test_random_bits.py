@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gradtx.numerics.random_bits import random_bits
+from gradtx.numerics._random_bits import random_bits
 
 SHAPE = (512, 1024)
 N = SHAPE[0] * SHAPE[1]

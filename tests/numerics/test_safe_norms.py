@@ -36,7 +36,7 @@ def kinds_in_numpy(kind):
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_values(kind, least):
     x = jnp.asarray(X, jnp.float32)
-    found = gt.safe_norm(x, least, **kind)
+    found = gt.numerics.safe_norm(x, least, **kind)
     np.testing.assert_allclose(found, np.maximum(kinds_in_numpy(kind), least), rtol=1e-6)
     np.testing.assert_allclose(found, optax.safe_norm(x, least, **kind), rtol=1e-5)
     assert found.shape == optax.safe_norm(x, least, **kind).shape
@@ -44,9 +44,9 @@ def test_values(kind, least):
 
 def test_derivatives():
     x = jnp.asarray([3.0, 4.0])
-    np.testing.assert_allclose(jax.grad(gt.safe_norm)(x, 0.1), [0.6, 0.8], rtol=1e-6)
-    np.testing.assert_allclose(jax.grad(gt.safe_root_mean_squares)(x, 0.1), x / 2 / 12.5**0.5, rtol=1e-6)
-    for f in (gt.safe_norm, gt.safe_root_mean_squares):
+    np.testing.assert_allclose(jax.grad(gt.numerics.safe_norm)(x, 0.1), [0.6, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(gt.numerics.safe_root_mean_squares)(x, 0.1), x / 2 / 12.5**0.5, rtol=1e-6)
+    for f in (gt.numerics.safe_norm, gt.numerics.safe_root_mean_squares):
         for least in (0.0, 0.1):
             np.testing.assert_array_equal(jax.grad(f)(jnp.zeros(2), least), [0, 0])
         np.testing.assert_array_equal(jax.grad(f)(x, 100.0), [0, 0])
@@ -54,7 +54,7 @@ def test_derivatives():
 
 def test_vectors_of_a_matrix_have_derivatives_of_their_own():
     x = jnp.asarray([[3.0, 4.0], [0.0, 0.0]])
-    found = jax.grad(lambda y: jnp.sum(gt.safe_norm(y, 0.0, axis=1)))(x)
+    found = jax.grad(lambda y: jnp.sum(gt.numerics.safe_norm(y, 0.0, axis=1)))(x)
     np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0]], rtol=1e-6)
 
 
@@ -62,10 +62,10 @@ def test_vectors_of_a_matrix_have_derivatives_of_their_own():
 def test_extremes(dtype, size):
     x = jnp.full(4, size, dtype)
     exact = np.float64(x[0])
-    norm, slope = jax.value_and_grad(gt.safe_norm)(x, 0.0)
+    norm, slope = jax.value_and_grad(gt.numerics.safe_norm)(x, 0.0)
     np.testing.assert_allclose(np.float64(norm), 2 * exact, rtol=1e-6)
     np.testing.assert_allclose(slope, np.full(4, 0.5), rtol=1e-3)
-    rms, slope = jax.value_and_grad(gt.safe_root_mean_squares)(x, 0.0)
+    rms, slope = jax.value_and_grad(gt.numerics.safe_root_mean_squares)(x, 0.0)
     np.testing.assert_allclose(np.float64(rms), exact, rtol=1e-6)
     np.testing.assert_allclose(slope, np.full(4, 0.25), rtol=1e-3)
     assert norm.dtype == rms.dtype == jnp.float32
@@ -74,19 +74,25 @@ def test_extremes(dtype, size):
 
 
 def test_complex_and_empty():
-    assert gt.safe_norm(jnp.asarray([3j, 4.0]), 0.0) == 5
-    np.testing.assert_allclose(gt.safe_root_mean_squares(jnp.asarray([3j, 4.0]), 0.0), 12.5**0.5)
-    assert gt.safe_norm(jnp.zeros((0,)), 0.5) == gt.safe_root_mean_squares(jnp.zeros((0,)), 0.5) == 0.5
+    assert gt.numerics.safe_norm(jnp.asarray([3j, 4.0]), 0.0) == 5
+    np.testing.assert_allclose(gt.numerics.safe_root_mean_squares(jnp.asarray([3j, 4.0]), 0.0), 12.5**0.5)
+    assert (
+        gt.numerics.safe_norm(jnp.zeros((0,)), 0.5) == gt.numerics.safe_root_mean_squares(jnp.zeros((0,)), 0.5) == 0.5
+    )
 
 
 @pytest.mark.parametrize("least", [0.0, 10.0])
 def test_root_mean_squares_as_in_optax(least):
     x = jnp.asarray(X, jnp.float32)
-    np.testing.assert_allclose(gt.safe_root_mean_squares(x, least), max(np.sqrt(np.mean(X**2)), least), rtol=1e-6)
-    np.testing.assert_allclose(gt.safe_root_mean_squares(x, least), optax.safe_root_mean_squares(x, least), rtol=1e-6)
+    np.testing.assert_allclose(
+        gt.numerics.safe_root_mean_squares(x, least), max(np.sqrt(np.mean(X**2)), least), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        gt.numerics.safe_root_mean_squares(x, least), optax.safe_root_mean_squares(x, least), rtol=1e-6
+    )
 
 
 def test_what_is_not_finite_stays_so():
-    assert np.isinf(gt.safe_norm(jnp.asarray([jnp.inf, 1.0]), 0.0))
-    assert np.isnan(gt.safe_norm(jnp.asarray([jnp.nan, 1.0]), 0.0))
-    assert np.isnan(gt.safe_root_mean_squares(jnp.asarray([jnp.nan, 1.0]), 0.0))
+    assert np.isinf(gt.numerics.safe_norm(jnp.asarray([jnp.inf, 1.0]), 0.0))
+    assert np.isnan(gt.numerics.safe_norm(jnp.asarray([jnp.nan, 1.0]), 0.0))
+    assert np.isnan(gt.numerics.safe_root_mean_squares(jnp.asarray([jnp.nan, 1.0]), 0.0))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradtx.numerics import windows
+from gradtx.numerics import _windows as windows
 
 VALUES = np.random.default_rng(0).normal(size=40)
 

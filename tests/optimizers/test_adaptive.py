@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gradtx as gt
-from gradtx.numerics.safe import safe_divide
+from gradtx.numerics._safe import safe_divide
 
 BARE = {"eps": 0.0, "eps_root": 0.0}
 WITHOUT_EPS = [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gradtx as gt
-from gradtx.numerics.special import erfi
+from gradtx.numerics._special import erfi
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.asarray(0.5)}
 TRANSFORMATIONS = {

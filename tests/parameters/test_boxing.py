@@ -95,7 +95,7 @@ def test_in_wrappers(name, standard_promotion):
 def test_lookahead_around():
     tx = gt.lookahead(gt.with_roles(RULES, SENSITIVE), 2, 0.5)
     layers = gt.lookahead(SENSITIVE, 2, 0.5)
-    params, theirs = gt.LookaheadParams.init_synced(PARAMS), gt.LookaheadParams.init_synced(apart(PARAMS))
+    params, theirs = gt.states.LookaheadParams.init_synced(PARAMS), gt.states.LookaheadParams.init_synced(apart(PARAMS))
     found, _ = tx.update(GRADIENTS, tx.init(params), params)
     expected, _ = layers.update(apart(GRADIENTS), layers.init(theirs), theirs)
     assert_same(apart(found.fast), expected.fast)
@@ -186,7 +186,7 @@ def test_needs_are_those_inside():
 # States.
 
 BASES = {
-    "adam": lambda: gt.adam(gt.linear(10)),
+    "adam": lambda: gt.adam(gt.schedules.linear(10)),
     "adafactor": lambda: gt.adafactor(0.1),
     "muon": lambda: gt.muon(0.1),
     "schedule_free": lambda: gt.schedule_free_adamw(0.1),
@@ -251,7 +251,8 @@ def test_a_state_from_elsewhere(name, standard_promotion):
 
 def test_eval_params_metrics_and_restart():
     tx = gt.with_roles(
-        RULES, gt.chain(gt.record_metrics(gt.scale_by_adam(), ("update_norm",)), gt.scale_by_lr(gt.linear(10)))
+        RULES,
+        gt.chain(gt.record_metrics(gt.scale_by_adam(), ("update_norm",)), gt.scale_by_lr(gt.schedules.linear(10))),
     )
     _, state = step(tx)
     assert set(gt.metrics(state, tx)) == {"0.update_norm", "1.learning_rate"}

@@ -72,7 +72,7 @@ def test_layers_said_by_a_function():
 
 
 def test_a_schedule_decays_too():
-    tx = gt.with_roles([("w", Role(stack=0))], gt.groups(decay(0.5), gt.sgd(gt.linear(4))))
+    tx = gt.with_roles([("w", Role(stack=0))], gt.groups(decay(0.5), gt.sgd(gt.schedules.linear(4))))
     ones = {"w": jnp.ones((2, 3))}
     state = tx.init(ones)
     for rate in (1.0, 0.75):

@@ -13,7 +13,7 @@ import pytest
 
 import gradtx as gt
 from gradtx import Role
-from gradtx.core.ranges import is_number
+from gradtx.core._ranges import is_number
 from support import registry
 
 SHAPES = {"w": (4, 3), "v": (4, 3), "b": (3,)}
@@ -141,7 +141,7 @@ def test_numbers_multiples_and_schedules():
     rules = [
         ("w", {"learning_rate": gt.times(0.5)}),
         ("v", {"learning_rate": 0.25}),
-        ("b", {"learning_rate": 4.0 * gt.linear(4)}),
+        ("b", {"learning_rate": 4.0 * gt.schedules.linear(4)}),
     ]
     tx = gt.groups(rules, gt.sgd(8.0))
     assert rates(tx) == pytest.approx({"w": 4.0, "v": 0.25, "b": 4.0})
@@ -154,7 +154,7 @@ def test_numbers_multiples_and_schedules():
 
 
 def test_multiples_of_a_schedule_and_metrics():
-    tx = gt.groups([("w", {"learning_rate": gt.times(0.5)})], gt.sgd(gt.linear(4)))
+    tx = gt.groups([("w", {"learning_rate": gt.times(0.5)})], gt.sgd(gt.schedules.linear(4)))
     _, state = step(tx)
     updates, state = tx.update(GRADIENTS, state, PARAMS)
     np.testing.assert_allclose(updates["w"], -0.375 * GRADIENTS["w"], rtol=1e-6)
@@ -239,7 +239,7 @@ def test_a_base_without_parameters():
 
 
 def test_metrics_of_other_rules():
-    tx = gt.groups([("w", {"nesterov": True}), ("b", gt.sgd(gt.linear(2)))], gt.adam(gt.linear(4)))
+    tx = gt.groups([("w", {"nesterov": True}), ("b", gt.sgd(gt.schedules.linear(2)))], gt.adam(gt.schedules.linear(4)))
     _, state = step(tx)
     where = "inner_states.{}.inner_state.1.learning_rate".format
     assert set(gt.metrics(state, tx)) == {where("base"), where("rule 0"), where("rule 1")}
@@ -265,7 +265,7 @@ def test_where_the_number_is():
     [
         gt.adam(0.1),
         gt.muon(0.1),
-        gt.chain(gt.clip_by_global_norm(1.0), gt.adamw(gt.linear(10))),
+        gt.chain(gt.clip_by_global_norm(1.0), gt.adamw(gt.schedules.linear(10))),
         gt.MultiSteps(gt.lamb(0.1), 2),
         gt.lookahead(gt.adam(0.1), 2, 0.5),
         gt.masked(gt.adam(0.1), {"w": True, "v": False, "b": True}),
@@ -339,7 +339,7 @@ def test_nested_groups():
 def test_values():
     rules = [
         ("w", {"learning_rate": gt.times(0.5)}),
-        (re.compile("b|c"), {"weight_decay": gt.linear(3)}),
+        (re.compile("b|c"), {"weight_decay": gt.schedules.linear(3)}),
         (gt.where("v"), gt.sgd(0.1)),
     ]
     tx = gt.groups(rules, gt.adamw(0.1))

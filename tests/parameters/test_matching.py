@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gradtx
-from gradtx.core.roles import Boxed
-from gradtx.parameters.matching import check_where, described, matches, named_leaves
-from gradtx.wrappers.prefixes import MaskedNode
+from gradtx.core._prefixes import MaskedNode
+from gradtx.core._roles import Boxed
+from gradtx.core._selectors import check_where, described, matches, named_leaves
 
 LEAF = jax.ShapeDtypeStruct((3, 4, 5), jnp.float32)
 
@@ -181,7 +181,7 @@ def test_a_selector_knows_the_roles_in_boxes():
     norm, bias = gradtx.Role("norm", stack=0), gradtx.Role("bias")
     boxed = {"a": Boxed(jnp.ones((3, 4)), norm), "b": Boxed(jnp.ones(4), bias), "c": Boxed(MaskedNode(), bias)}
     boxed["d"] = Boxed(None, norm)
-    assert gradtx.where.__module__ == "gradtx.parameters.matching" and gradtx.where("a").of_boxes
+    assert gradtx.where.__module__ == "gradtx.core._selectors" and gradtx.where("a").of_boxes
     assert gradtx.where(gradtx.of_kind("norm"))(boxed) == {"a": True, "b": False, "c": False, "d": False}
     assert (~gradtx.where(gradtx.of_kind("norm")))(boxed) == {"a": False, "b": True, "c": False, "d": False}
     vectors = gradtx.where(lambda path, leaf: leaf.ndim == 1)

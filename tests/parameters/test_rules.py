@@ -11,9 +11,9 @@ import pytest
 
 import gradtx
 from gradtx import Role
-from gradtx.core.roles import Boxed
-from gradtx.parameters.rules import check_rules
-from gradtx.wrappers.prefixes import MaskedNode
+from gradtx._roles._rules import check_rules
+from gradtx.core._prefixes import MaskedNode
+from gradtx.core._roles import Boxed
 
 PARAMS = {
     "embed": jnp.ones((7, 4)),

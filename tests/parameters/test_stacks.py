@@ -10,7 +10,7 @@ import pytest
 
 import gradtx
 from gradtx import Role
-from gradtx.core.transformation import is_transformation
+from gradtx.core._transformation import is_transformation
 from support import registry
 
 LAYERS = 3

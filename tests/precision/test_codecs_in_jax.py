@@ -121,7 +121,7 @@ def adam_steps(mu, nu, gradients):
 
     def step(kept, g):
         count, m, v = kept
-        state = gt.ScaleByAdamState(count, mu.decode(m, shape), nu.decode(v, shape))
+        state = gt.states.ScaleByAdamState(count, mu.decode(m, shape), nu.decode(v, shape))
         u, state = tx.update(g, state)
         return kept_of(state), u
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import gradtx
-from gradtx.numerics.rounding import (
+from gradtx.numerics._rounding import (
     difference_to,
     from_order,
     order,

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gradtx
-from gradtx.inspect import describe
+from gradtx import describe
 from gradtx.testing import check_contract
 
 BF16 = ml_dtypes.bfloat16

@@ -12,6 +12,7 @@ import pytest
 import gradtx
 from gradtx import precision, stored
 from gradtx.precision import bfloat16, companded8, float8, float32, int4, int8
+from gradtx.precision._blockwise import Blockwise
 from gradtx.testing import check_contract
 from support import registry
 
@@ -136,7 +137,7 @@ def test_a_state_of_another_policy():
         first.update(gradients(0), first.init({"w": PARAMS["w"]}), PARAMS)
 
 
-@pytest.mark.parametrize("codec", [c for c in CODECS if isinstance(c, precision.blocks.Blockwise)], ids=repr)
+@pytest.mark.parametrize("codec", [c for c in CODECS if isinstance(c, Blockwise)], ids=repr)
 def test_metrics_of_what_is_kept(codec: precision.Codec):
     """In a block of 4 rising numbers the last is the largest, and nothing else has its code."""
     tx = stored(gradtx.scale_by_adam(), {"mu": codec}, min_size=0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx import ademamix_alpha_schedule, ademamix_b3_schedule
+from gradtx.schedules import ademamix_alpha_schedule, ademamix_b3_schedule
 
 COUNTS = np.arange(60)
 

@@ -9,23 +9,19 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx import schedules
-from gradtx.core.schedule import Schedule
+from gradtx import chebyshev_schedule, piecewise_values_schedule, power_schedule, schedules, wsd_schedule
 from gradtx.schedules import (
     at,
-    chebyshev_schedule,
     constant,
     cosine,
     inverse_sqrt,
     linear,
     multiplicative_schedule,
     one_minus_sqrt,
-    piecewise_values_schedule,
-    power_schedule,
     rex,
     warmup,
-    wsd_schedule,
 )
+from gradtx.schedules._schedule import Schedule
 
 COUNTS = jnp.arange(60)
 
@@ -146,7 +142,7 @@ def test_what_has_no_end_needs_one():
         (lambda: chebyshev_schedule(8, 1.0, 0.1), ValueError, "max_curvature .* min_curvature = 1.0, got 0.1"),
         (lambda: wsd_schedule(0.0, 1.0, 1, 1, 0), ValueError, "wsd_schedule: decay_steps must be a number > 0"),
         (lambda: wsd_schedule(0.0, 1.0, 1, 1, 1, shape="x"), ValueError, "wsd_schedule: shape must be one of .*1-sqrt"),
-        (lambda: schedules.cyclic_schedule(0.0, 1.0, 5, mode="up"), ValueError, "mode must be one of .*triangular2"),
+        (lambda: gradtx.cyclic_schedule(0.0, 1.0, 5, mode="up"), ValueError, "mode must be one of .*triangular2"),
         (lambda: multiplicative_schedule(1.0, 0.9, 5), TypeError, "factor must be a function of the step, got 0.9"),
         (lambda: cosine(9).then(0.1), TypeError, "then: following must be a function of the step.*got 0.1"),
         (lambda: cosine(9).scale("half"), TypeError, "scale: factor must be a number, an array or a schedule"),
@@ -181,7 +177,7 @@ def test_schedules_of_the_literature_are_expressions(x64: None):
     expected = np.minimum(t / 10, 1.0) * np.clip((50 - t) / 12, 0, 1)
     expected[10:] /= np.sqrt(1 + (t[10:] - 10 + 3) / 5)
     np.testing.assert_allclose(cooled(COUNTS), expected, rtol=1e-14)
-    triangular = schedules.cyclic_schedule(0.1, 1.0, 5, 8)
+    triangular = gradtx.cyclic_schedule(0.1, 1.0, 5, 8)
     equal(0.9 * warmup(5).then(linear(8)).repeat() + 0.1, triangular)
     per_step = warmup(20).shift(-1)
     np.testing.assert_allclose(per_step(COUNTS), np.minimum((t + 1) / 20, 1), rtol=1e-14)
@@ -291,7 +287,7 @@ def test_large_counts_are_exact(begin: int):
         linear(7).shift(begin),
         linear(7).until(begin + 7),
         constant(begin).then(linear(7)),
-        schedules.join_schedules([constant(), linear(7)], [begin]),
+        gradtx.join_schedules([constant(), linear(7)], [begin]),
         constant().then(linear(7), after=begin),
         wsd_schedule(0.0, 1.0, 1001, begin - 1001, 7),
     ):

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from gradtx import schedules
-from gradtx.core.schedule import Schedule
+from gradtx.schedules._schedule import Schedule
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -9,12 +9,13 @@ import numpy as np
 import optax.schedules
 import pytest
 
+import gradtx
 from gradtx import schedules
-from gradtx.core.schedule import Schedule, schedule
+from gradtx.schedules._schedule import Schedule, schedule
 
 
 def test_arguments_of_other_dtypes(x64: None):
-    value = schedules.linear_schedule(jnp.float32(1.0), np.float64(0.1), jnp.int32(10), np.int64(3))
+    value = gradtx.linear_schedule(jnp.float32(1.0), np.float64(0.1), jnp.int32(10), np.int64(3))
     assert value(jnp.int32(5)).dtype == jnp.float64
     assert value(jnp.float32(5)).dtype == jnp.float32
     np.testing.assert_allclose(value(5), 0.82, 1e-12)
@@ -23,10 +24,10 @@ def test_arguments_of_other_dtypes(x64: None):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda x: schedules.linear_schedule(x, 0.0, 10),
-        lambda x: schedules.warmup_cosine_decay_schedule(0.0, x, 5, 10),
-        lambda x: schedules.piecewise_constant_schedule(x, {3: 0.5}),
-        lambda x: schedules.join_schedules([schedules.constant_schedule(x), schedules.constant_schedule(1.0)], [3]),
+        lambda x: gradtx.linear_schedule(x, 0.0, 10),
+        lambda x: gradtx.warmup_cosine_decay_schedule(0.0, x, 5, 10),
+        lambda x: gradtx.piecewise_constant_schedule(x, {3: 0.5}),
+        lambda x: gradtx.join_schedules([gradtx.constant_schedule(x), gradtx.constant_schedule(1.0)], [3]),
     ],
 )
 def test_new_numbers_do_not_compile_again(make: Callable[[float], Schedule]):
@@ -48,17 +49,17 @@ def test_staircases_step_at_every_multiple(steps: int):
     k = jnp.arange(1, 2000)
     for t, height in ((k * steps, k), (k * steps - 1, k - 1)):
         np.testing.assert_allclose(
-            jax.jit(schedules.step_decay_schedule(1.0, steps).__call__)(t), 1 / (1 + np.asarray(height)), 1e-6
+            jax.jit(gradtx.step_decay_schedule(1.0, steps).__call__)(t), 1 / (1 + np.asarray(height)), 1e-6
         )
 
 
 @pytest.mark.parametrize("steps", [3, 41, 49, 1000])
 def test_both_ends_are_exact(steps: int):
     for value in (
-        schedules.linear_schedule(1e-9, 0.3, steps),
-        schedules.polynomial_schedule(1e-9, 0.3, 2.0, steps),
-        schedules.warmup_constant_schedule(1e-9, 0.3, steps),
-        schedules.warmup_cosine_decay_schedule(1e-9, 0.5, steps, 2 * steps, 0.3),
+        gradtx.linear_schedule(1e-9, 0.3, steps),
+        gradtx.polynomial_schedule(1e-9, 0.3, 2.0, steps),
+        gradtx.warmup_constant_schedule(1e-9, 0.3, steps),
+        gradtx.warmup_cosine_decay_schedule(1e-9, 0.5, steps, 2 * steps, 0.3),
     ):
         assert jax.jit(value.__call__)(0) == jnp.float32(1e-9)
         assert jax.jit(value.__call__)(2 * steps) == jnp.float32(0.3)
@@ -67,7 +68,7 @@ def test_both_ends_are_exact(steps: int):
 def test_numbers_are_folded_in_double_precision():
     """The logarithm of a rate near 1 is lost when the rate is rounded to float32 first."""
     rate = 1 - 1e-6
-    np.testing.assert_allclose(schedules.exponential_decay(1.0, 1, rate)(10**6), rate**10**6, 1e-6)
+    np.testing.assert_allclose(gradtx.exponential_decay(1.0, 1, rate)(10**6), rate**10**6, 1e-6)
 
 
 def test_a_curve_is_not_differentiated_outside_its_own_steps():
@@ -75,7 +76,7 @@ def test_a_curve_is_not_differentiated_outside_its_own_steps():
     def falling(steps: float):
         return lambda t: jnp.sqrt(1 - t / steps)
 
-    value = schedules.join_schedules([falling(4), falling(9), schedules.constant_schedule(0.5)], [4, 13])
+    value = gradtx.join_schedules([falling(4), falling(9), gradtx.constant_schedule(0.5)], [4, 13])
     assert all(np.isfinite(jax.grad(value)(float(t))) for t in range(20))
 
 

@@ -3,9 +3,10 @@
 
 import pytest
 
+import gradtx
 from gradtx import schedules
 
-HALF = schedules.constant_schedule(0.5)
+HALF = gradtx.constant_schedule(0.5)
 VALUES, JOIN, PIECES = "piecewise_values_schedule", "join_schedules", "piecewise_constant_schedule"
 SGDR = {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 9, "decay_steps": 9}
 

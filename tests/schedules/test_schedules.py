@@ -16,8 +16,9 @@ import numpy as np
 import optax.schedules
 import pytest
 
+import gradtx
 from gradtx import schedules
-from gradtx.core.schedule import Schedule
+from gradtx.schedules._schedule import Schedule
 from support.schedules import CASES, Case
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.call)
@@ -97,7 +98,7 @@ def test_value_semantics(case: Case):
     assert repr(value) == case.call
     assert again == value == pickle.loads(pickle.dumps(value)) == copy.deepcopy(value)
     assert hash(again) == hash(value)
-    assert value != schedules.linear_schedule(1.0, 0.25, 10)
+    assert value != gradtx.linear_schedule(1.0, 0.25, 10)
 
 
 @every_case

@@ -13,8 +13,8 @@ import pytest
 
 import gradtx
 from gradtx import get_slot, migrate
-from gradtx.core.roles import Boxed, Role
-from gradtx.inspect import MigrationReport
+from gradtx.core._roles import Boxed, Role
+from gradtx.results import MigrationReport
 
 PARAMS = {
     "embed": {"table": jnp.linspace(-1.0, 1.0, 10).reshape(5, 2)},
@@ -167,7 +167,7 @@ def test_the_age_of_averages_that_begin_anew_is_0():
     new, report = migrate(state, gradtx.adam(RATE), PARAMS)
     assert int(new[0].count) == 0 and int(new[1].count) == 3
     assert slots(report.initialized) == ["0.count", "0.mu", "0.nu"]
-    updates, _ = gradtx.adam(1.0).update(PARAMS, (new[0], gradtx.EmptyState()), PARAMS)
+    updates, _ = gradtx.adam(1.0).update(PARAMS, (new[0], gradtx.states.EmptyState()), PARAMS)
     np.testing.assert_allclose(jnp.abs(updates["layers"][1]["kernel"]), 1.0, rtol=1e-5)
 
 

@@ -9,8 +9,8 @@ import pytest
 
 import gradtx
 from gradtx import migrate
-from gradtx.testing.compare import numbers
-from test_laws import FACTORIES, MEASURES, PARAMS, example
+from gradtx.testing._compare import numbers
+from support.registry import FACTORIES, MEASURES, PARAMS, example
 
 pytestmark = pytest.mark.slow
 

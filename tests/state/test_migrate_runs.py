@@ -39,7 +39,7 @@ def loss(params, x, y):
     for layer in params[:-1]:
         x = jax.nn.relu(x @ layer["w"] + layer["b"][None])
     logits = x @ params[-1]["w"] + params[-1]["b"][None]
-    return jnp.mean(gradtx.softmax_cross_entropy_with_integer_labels(logits, y))
+    return jnp.mean(gradtx.losses.softmax_cross_entropy_with_integer_labels(logits, y))
 
 
 VALIDATION = [batch(i) for i in range(10_000, 10_008)]

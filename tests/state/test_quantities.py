@@ -6,9 +6,9 @@ import sys
 import pytest
 
 import gradtx
-from gradtx.core.factory import REGISTRY
-from gradtx.inspect import quantities
-from gradtx.inspect.quantities import MEAN, SQUARE, quantity
+from gradtx.core._factory import REGISTRY
+from gradtx.surgery import _quantities as quantities
+from gradtx.surgery._quantities import MEAN, SQUARE, quantity
 
 FIELDS = {
     name: x._fields

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 
 import gradtx
 from gradtx import precision
-from gradtx.core.call import Factory
-from gradtx.core.factory import REGISTRY
+from gradtx.core._calls import Factory
+from gradtx.core._factory import REGISTRY
 from gradtx.testing import example_arguments
-from gradtx.testing.case import example_gradients
+from gradtx.testing._case import example_gradients
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.full(3, 0.5, jnp.float32)}
 GRADIENTS = example_gradients(PARAMS)

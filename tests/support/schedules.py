@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradtx import schedules
-from gradtx.core.schedule import Schedule
+from gradtx.schedules._schedule import Schedule
 
 
 class Case(NamedTuple):

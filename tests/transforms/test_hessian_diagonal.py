@@ -59,7 +59,7 @@ def test_bartlett_is_the_gauss_newton_diagonal():
     def one(key):
         label = jax.random.categorical(key, logits[0])
         ghat = jax.grad(loss)(logits[0], label)
-        return tx.update(ghat, gt.EmptyState(), logits[0], sampled_grad=ghat)[0]
+        return tx.update(ghat, gt.states.EmptyState(), logits[0], sampled_grad=ghat)[0]
 
     found = jax.vmap(one)(jax.random.split(jax.random.key(0), 20_000)).mean(0)
     q = jax.nn.softmax(logits[0])
@@ -117,9 +117,9 @@ def test_bad_input():
     with pytest.raises(ValueError, match="update needs the parameters"):
         tx.update(PARAMS, state, obj_fn=coupled)
     with pytest.raises(ValueError, match="gauss_newton_bartlett: update needs sampled_grad"):
-        gt.gauss_newton_bartlett(8.0).update(PARAMS, gt.EmptyState(), PARAMS)
+        gt.gauss_newton_bartlett(8.0).update(PARAMS, gt.states.EmptyState(), PARAMS)
     with pytest.raises(ValueError, match=r"gauss_newton_bartlett: the trees do not match: .*\['w'\]"):
-        gt.gauss_newton_bartlett(8.0).update(PARAMS, gt.EmptyState(), PARAMS, sampled_grad={"b": PARAMS["b"]})
+        gt.gauss_newton_bartlett(8.0).update(PARAMS, gt.states.EmptyState(), PARAMS, sampled_grad={"b": PARAMS["b"]})
     with pytest.raises(TypeError, match="random_seed must be a key of jax.random or a whole number"):
         gt.hutchinson_estimator_diag_hessian("seed")
     with pytest.raises(ValueError, match="probes must be one of"):

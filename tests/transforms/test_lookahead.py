@@ -42,7 +42,7 @@ def test_a_pure_update_trains_the_look_ahead_point(form: str, x64: None):
     phi = jnp.asarray(START)
     state = tx.init(phi)
     for theta, v, point in zip(thetas, velocities, points, strict=True):
-        trace = next(s.trace for s in state if isinstance(s, gradtx.TraceState))
+        trace = next(s.trace for s in state if isinstance(s, gradtx.states.TraceState))
         # In the velocity form the stage accumulates -a g, the negative velocity; in the recipe it accumulates g.
         step = trace if form == "velocity" else -RATE * trace
         np.testing.assert_allclose(phi, point, rtol=0, atol=1e-12)

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import gradtx as gt
-from gradtx.testing.compare import same_types
+from gradtx.testing._compare import same_types
 
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
 GRADS = [jax.tree.map(lambda p, s=scale: s * p, PARAMS) for scale in (3.0, 1.0, 2.0)]

@@ -7,7 +7,7 @@ import optax.contrib
 import pytest
 
 import gradtx as gt
-from gradtx.core.transformation import with_extra_args_support
+from gradtx.core._transformation import with_extra_args_support
 from gradtx.testing import check_contract
 
 PARAMS = {"b": jnp.ones(3), "w": jnp.ones((2, 3))}

@@ -46,7 +46,7 @@ def array(*shape):
 )
 def test_the_axes_of_a_unit(shape, axes):
     x = array(*shape)
-    found = gt.unitwise_norm(x)
+    found = gt.numerics.unitwise_norm(x)
     expected = np.sqrt(np.sum(np.square(np.asarray(x, np.float64)), axis=axes, keepdims=True))
     assert found.shape == shape
     np.testing.assert_allclose(found, np.broadcast_to(expected, shape), rtol=1e-6)
@@ -56,14 +56,14 @@ def test_the_axes_of_a_unit(shape, axes):
 def test_more_axes_than_optax_knows_are_those_of_a_convolution():
     x = array(2, 2, 2, 2, 2, 3)
     expected = np.sqrt(np.sum(np.square(x), axis=tuple(range(5)), keepdims=True))
-    np.testing.assert_allclose(gt.unitwise_norm(x), np.broadcast_to(expected, x.shape), rtol=1e-6)
+    np.testing.assert_allclose(gt.numerics.unitwise_norm(x), np.broadcast_to(expected, x.shape), rtol=1e-6)
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1, (0, 2), ()])
 @pytest.mark.usefixtures("standard_promotion")
 def test_the_axes_that_the_caller_names(axis):
     x = array(2, 3, 4)
-    np.testing.assert_allclose(gt.unitwise_norm(x, axis), optax.transforms.unitwise_norm(x, axis), rtol=1e-6)
+    np.testing.assert_allclose(gt.numerics.unitwise_norm(x, axis), optax.transforms.unitwise_norm(x, axis), rtol=1e-6)
 
 
 @pytest.mark.usefixtures("standard_promotion")
@@ -72,10 +72,10 @@ def test_unitwise_clip():
     for scale in (1.0, 1e-6):
         arguments = scale * norm, scale * limit, g
         expected = optax.transforms.unitwise_clip(*arguments)
-        np.testing.assert_allclose(gt.unitwise_clip(*arguments), expected, rtol=1e-6)
-    np.testing.assert_array_equal(gt.unitwise_clip(norm, norm, g), g)
+        np.testing.assert_allclose(gt.numerics.unitwise_clip(*arguments), expected, rtol=1e-6)
+    np.testing.assert_array_equal(gt.numerics.unitwise_clip(norm, norm, g), g)
     with pytest.raises(ValueError, match=r"the same shape, got \(\), \(\) and \(3, 4\)"):
-        gt.unitwise_clip(jnp.ones([]), jnp.ones([]), g)
+        gt.numerics.unitwise_clip(jnp.ones([]), jnp.ones([]), g)
 
 
 def test_adaptive_clipping_of_half_precision_is_in_float32():

@@ -73,5 +73,5 @@ def test_opposite_step_and_zero_step_are_finite():
     for g in (-p, jnp.zeros(2)):
         u, _ = gt.keep_norm().update(g, gt.keep_norm().init(p), p)
         assert np.all(np.isfinite(u))
-    derivative = jax.grad(lambda g: jnp.sum(gt.keep_norm(1.0).update(g, gt.EmptyState(), p)[0]))(-p)
+    derivative = jax.grad(lambda g: jnp.sum(gt.keep_norm(1.0).update(g, gt.states.EmptyState(), p)[0]))(-p)
     assert np.all(np.isfinite(derivative))

@@ -130,7 +130,7 @@ def test_global_norm():
 
 def test_a_count_saturates():
     last = jnp.iinfo(jnp.int32).max
-    assert gradtx.safe_increment(jnp.int32(last)) == last
+    assert gradtx.numerics.safe_increment(jnp.int32(last)) == last
     state = gradtx.adam(0.1).init(jnp.ones(2))
     state = (state[0]._replace(count=jnp.int32(last)), *state[1:])
     u, state = gradtx.adam(0.1).update(jnp.ones(2), state)

@@ -128,7 +128,7 @@ def test_the_start_is_remembered_in_float32(dtype):
 
 def test_complex_parameters_decay_where_the_update_shrinks_them():
     p = jnp.array([1 + 1j, 1 + 1j])
-    u, _ = gt.decay_weights(0.1, cautious=True).update(jnp.array([-1 - 1j, 1 + 1j]), gt.EmptyState(), p)
+    u, _ = gt.decay_weights(0.1, cautious=True).update(jnp.array([-1 - 1j, 1 + 1j]), gt.states.EmptyState(), p)
     np.testing.assert_allclose(u, [-1.1 - 1.1j, 1 + 1j], rtol=1e-6)
 
 

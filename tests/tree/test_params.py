@@ -50,16 +50,16 @@ def test_wrappers(tx, trees):
 @pytest.mark.parametrize("mask", [NAMES, matrices, lambda p: {"w": True, "b": False}], ids=["tree", "shapes", "names"])
 def test_masks(mask):
     state = named(gt.masked(gt.adam(0.1), mask))
-    assert state.inner_state[0].mu == {"w": "of w", "b": gt.MaskedNode()}
-    of_leaves = named(gt.masked(gt.adam(0.1), mask), is_leaf=lambda x: isinstance(x, gt.MaskedNode))
+    assert state.inner_state[0].mu == {"w": "of w", "b": gt.states.MaskedNode()}
+    of_leaves = named(gt.masked(gt.adam(0.1), mask), is_leaf=lambda x: isinstance(x, gt.states.MaskedNode))
     assert of_leaves.inner_state[0].mu == SPECS
 
 
 @pytest.mark.parametrize("labels", [{"w": "x", "b": "y"}, lambda p: jax.tree.map(lambda x: "xy"[x.ndim == 1], p)])
 def test_groups(labels):
     state = named(gt.partition({"x": gt.adam(0.1), "y": gt.sgd(0.1, momentum=0.9)}, labels))
-    assert state.inner_states["x"].inner_state[0].mu == {"w": "of w", "b": gt.MaskedNode()}
-    assert state.inner_states["y"].inner_state[0].trace == {"w": gt.MaskedNode(), "b": "of b"}
+    assert state.inner_states["x"].inner_state[0].mu == {"w": "of w", "b": gt.states.MaskedNode()}
+    assert state.inner_states["y"].inner_state[0].trace == {"w": gt.states.MaskedNode(), "b": "of b"}
 
 
 def test_several_leaves_a_parameter():

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+import gradtx
 from gradtx import tree
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -128,4 +129,4 @@ def test_dtypes_that_differ():
 
 
 def test_global_norm_takes_updates_by_name():
-    np.testing.assert_array_equal(tree.global_norm(updates=X), tree.norm(X))
+    np.testing.assert_array_equal(gradtx.global_norm(updates=X), tree.norm(X))

@@ -267,7 +267,7 @@ def test_it_is_a_value_with_the_members_of_optax_s_class():
     assert tx.inner_opt == inner and tx.gradient_transformation() is tx
     assert pickle.loads(pickle.dumps(tx)) == tx
     assert jax.tree.leaves(tx)[-1] == 4 and jax.tree.map(lambda x: x, tx) == tx
-    assert gt.MultiStepsState._fields == optax.MultiStepsState._fields
+    assert gt.states.MultiStepsState._fields == optax.MultiStepsState._fields
     state = tx.init(PARAMS)
     assert tx.parts(state) == {"inner_opt_state": (inner, state.inner_opt_state)}
 

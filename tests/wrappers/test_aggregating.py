@@ -25,7 +25,7 @@ JIT = pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit
 @JIT
 def test_accumulate_avg_updates(k, wrap, x64):
     calls = gradients(None)
-    found, state = run(gt.accumulate_avg_updates(k), calls, jnp.float64, wrap)
+    found, state = run(gt.aggregating.accumulate_avg_updates(k), calls, jnp.float64, wrap)
     close(found, rounds(calls, k, lambda round: jax.tree.map(lambda *x: np.mean(x, 0), *round)), 1e-10)
     if k > 1:
         assert state.micro_step == 0 and state.ready
@@ -36,7 +36,7 @@ def test_accumulate_avg_updates(k, wrap, x64):
 @JIT
 def test_average_per_element_updates(axis, wrap, x64):
     calls = gradients(axis)
-    found, _ = run(gt.average_per_element_updates(axis), calls, jnp.float64, wrap)
+    found, _ = run(gt.aggregating.average_per_element_updates(axis), calls, jnp.float64, wrap)
     close(found, [mean_of([g], axis) for g in calls], 1e-10)
 
 
@@ -44,12 +44,12 @@ def test_average_per_element_updates(axis, wrap, x64):
 @K
 def test_average_incrementally_updates(axis, k, x64):
     calls = gradients(axis)
-    found, _ = run(gt.average_incrementally_updates(axis, k), calls, jnp.float64)
+    found, _ = run(gt.aggregating.average_incrementally_updates(axis, k), calls, jnp.float64)
     close(found, rounds(calls, k, lambda round: mean_of(round, axis)), 1e-10)
 
 
 def test_without_an_axis_of_elements_it_is_the_mean_over_calls():
-    assert gt.average_incrementally_updates(None, 3).expanded == gt.accumulate_avg_updates(3)
+    assert gt.aggregating.average_incrementally_updates(None, 3).expanded == gt.aggregating.accumulate_avg_updates(3)
 
 
 @AXIS
@@ -57,7 +57,7 @@ def test_without_an_axis_of_elements_it_is_the_mean_over_calls():
 @JIT
 def test_mean_and_sum_of_squares(axis, k, wrap, x64):
     calls = gradients(axis)
-    found, state = run(gt.get_per_element_mean_and_sum_sq_diff_grads(axis, k), calls, jnp.float64, wrap)
+    found, state = run(gt.aggregating.get_per_element_mean_and_sum_sq_diff_grads(axis, k), calls, jnp.float64, wrap)
     close([m for m, _ in found], rounds(calls, k, lambda round: mean_of(round, axis)), 1e-10)
     sums = [aux["sum_sq_diff_grads"] for _, aux in found]
     close(sums, rounds(calls, k, lambda round: squares_of(round, axis)), 1e-10)
@@ -67,7 +67,7 @@ def test_mean_and_sum_of_squares(axis, k, wrap, x64):
 
 def test_micro_batches_of_other_sizes_have_the_weight_of_their_elements(x64):
     calls = gradients(0, 2, 4) + gradients(0, 1, 7)
-    found, _ = run(gt.get_per_element_mean_and_sum_sq_diff_grads(0, 3), calls, jnp.float64)
+    found, _ = run(gt.aggregating.get_per_element_mean_and_sum_sq_diff_grads(0, 3), calls, jnp.float64)
     mean, aux = found[-1]
     close(mean, mean_of(calls, 0), 1e-12)
     close(aux["sum_sq_diff_grads"], squares_of(calls, 0), 1e-12)
@@ -91,9 +91,9 @@ def averages(calls, k, decay):
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.999])
 def test_averages_of_mean_and_variance(k, wrap, decay, x64):
     calls = gradients(0)
-    tx = gt.add_mean_variance_to_opt(gt.sgd(0.1), decay, 0, k)
+    tx = gt.aggregating.add_mean_variance_to_opt(gt.sgd(0.1), decay, 0, k)
     found, state = run(tx, calls, jnp.float64, wrap)
-    close(gt.get_unbiased_mean_and_variance_ema(state), averages(calls, k, decay), 1e-10)
+    close(gt.aggregating.get_unbiased_mean_and_variance_ema(state), averages(calls, k, decay), 1e-10)
     close(found, rounds(calls, k, lambda round: jax.tree.map(lambda m: -0.1 * m, mean_of(round, 0))), 1e-10)
     ema = gt.tree.get(state, "PerElementMeanAndVarianceEMAState")
     assert ema.count == STEPS // k and ema.ema_decay == decay
@@ -102,11 +102,11 @@ def test_averages_of_mean_and_variance(k, wrap, decay, x64):
 @pytest.mark.parametrize("decay", [0.5, 0.99, 0.9999, 0.999999])
 def test_averages_of_a_constant_are_exact_in_float32(decay):
     """Averages and their weight are of the same rounded decay, and the weight is without cancellation."""
-    tx = gt.track_per_element_mean_and_variance_with_ema(decay)
+    tx = gt.aggregating.track_per_element_mean_and_variance_with_ema(decay)
     state, ones = tx.init(jnp.ones(2)), jnp.ones(2)
     for _ in range(12):
         _, state = tx.update(ones, state, sum_sq_diff_grads=2 * ones, sample_size=3)
-        mean, variance = gt.get_unbiased_mean_and_variance_ema(state)
+        mean, variance = gt.aggregating.get_unbiased_mean_and_variance_ema(state)
         np.testing.assert_allclose(mean, 1, rtol=2e-6)
         np.testing.assert_allclose(variance, 1, rtol=2e-6)
 
@@ -193,9 +193,11 @@ def test_parts_of_optax_are_taken():
     """An aggregator and an optimizer of optax, and an aggregator made by hand that takes no extra arguments."""
     calls = gradients(0)
     expected, _ = run(
-        gt.aggregate(gt.identity(), gt.average_incrementally_updates(0, 2), gt.adam(0.1)), calls, "float32"
+        gt.aggregating.aggregate(gt.identity(), gt.aggregating.average_incrementally_updates(0, 2), gt.adam(0.1)),
+        calls,
+        "float32",
     )
-    mixed = gt.aggregate(optax.identity(), theirs.average_incrementally_updates(0, 2), optax.adam(0.1))
+    mixed = gt.aggregating.aggregate(optax.identity(), theirs.average_incrementally_updates(0, 2), optax.adam(0.1))
     close(run(mixed, calls, "float32")[0], expected, 1e-6)
 
     def update(per_elt_updates, state, params=None):

@@ -24,8 +24,8 @@ def spy(seen, name, needs=()):
 
 def test_who_gets_what():
     seen = []
-    measure = gt.get_per_element_mean_and_sum_sq_diff_grads(0, 2)
-    tx = gt.aggregate(spy(seen, "first"), measure, spy(seen, "last"), aggregator_has_aux=True)
+    measure = gt.aggregating.get_per_element_mean_and_sum_sq_diff_grads(0, 2)
+    tx = gt.aggregating.aggregate(spy(seen, "first"), measure, spy(seen, "last"), aggregator_has_aux=True)
     _, state = run(tx, gradients(0, 3), jnp.float32, value=1.0)
     last = ("last", True, ("sample_size", "sum_sq_diff_grads", "value"))
     assert [x for x in seen if x[0] == "first"] == [("first", False, ("value",))] * 3
@@ -33,13 +33,15 @@ def test_who_gets_what():
     assert [int(state[0]), int(state[2])] == [3, 1]
     seen.clear()
     run(
-        gt.aggregate(spy(seen, "first"), gt.accumulate_avg_updates(2), spy(seen, "last")), gradients(None, 2), "float32"
+        gt.aggregating.aggregate(spy(seen, "first"), gt.aggregating.accumulate_avg_updates(2), spy(seen, "last")),
+        gradients(None, 2),
+        "float32",
     )
     assert seen[0] == ("first", True, ())
 
 
 def test_a_parameter_of_the_name_ready_is_no_flag():
-    tx = gt.aggregate(gt.identity(), gt.accumulate_avg_updates(2), gt.sgd(1.0))
+    tx = gt.aggregating.aggregate(gt.identity(), gt.aggregating.accumulate_avg_updates(2), gt.sgd(1.0))
     params = {"ready": jnp.zeros(2)}
     state, found = tx.init(params), []
     for g in (1.0, 3.0):
@@ -49,10 +51,13 @@ def test_a_parameter_of_the_name_ready_is_no_flag():
 
 
 def test_what_an_update_needs():
-    plain = gt.accumulate_avg_updates(2)
-    assert gt.needs(gt.aggregate(gt.identity(), plain, gt.polyak_sgd())) == {"value"}
-    assert gt.needs(gt.track_per_element_mean_and_variance_with_ema()) == {"sum_sq_diff_grads", "sample_size"}
-    tx = gt.add_mean_variance_to_opt(gt.polyak_sgd())
+    plain = gt.aggregating.accumulate_avg_updates(2)
+    assert gt.needs(gt.aggregating.aggregate(gt.identity(), plain, gt.polyak_sgd())) == {"value"}
+    assert gt.needs(gt.aggregating.track_per_element_mean_and_variance_with_ema()) == {
+        "sum_sq_diff_grads",
+        "sample_size",
+    }
+    tx = gt.aggregating.add_mean_variance_to_opt(gt.polyak_sgd())
     assert gt.needs(tx) == set()
     with pytest.raises(ValueError, match="update needs value"):
         run(tx, gradients(0, 1), jnp.float32)
@@ -62,7 +67,7 @@ def test_what_an_update_needs():
 @K
 def test_in_a_scan(k):
     calls = gradients(0)
-    tx = gt.add_mean_variance_to_opt(gt.adam(0.1), 0.9, 0, k)
+    tx = gt.aggregating.add_mean_variance_to_opt(gt.adam(0.1), 0.9, 0, k)
     params = params_of(jnp.float32)
 
     def step(state, g):
@@ -79,29 +84,34 @@ def test_in_a_scan(k):
 def test_low_precision_is_added_up_in_float32(dtype):
     """300² overflows in float16; 1 + 1/256 is 1 in bfloat16."""
     params = jnp.ones(2, dtype)
-    for tx in (gt.accumulate_avg_updates(300), gt.get_per_element_mean_and_sum_sq_diff_grads(0, 2)):
+    for tx in (
+        gt.aggregating.accumulate_avg_updates(300),
+        gt.aggregating.get_per_element_mean_and_sum_sq_diff_grads(0, 2),
+    ):
         state = tx.init(params)
         floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
         assert {x.dtype for x in floats} == {np.dtype("float32")}
     g = jnp.asarray([[300.0, 1.0], [-300.0, 1.0078125], [300.0, 1.0]], dtype)
-    (mean, aux), _ = gt.get_per_element_mean_and_sum_sq_diff_grads().update(g, gt.EmptyState(), params)
+    (mean, aux), _ = gt.aggregating.get_per_element_mean_and_sum_sq_diff_grads().update(
+        g, gt.states.EmptyState(), params
+    )
     wide = np.asarray(g, np.float64)
     close(mean, wide.mean(0), 1e-6)
     close(aux["sum_sq_diff_grads"], ((wide - wide.mean(0)) ** 2).sum(0), 1e-5)
-    means, _ = gt.average_per_element_updates().update(g, gt.EmptyState(), params)
+    means, _ = gt.aggregating.average_per_element_updates().update(g, gt.states.EmptyState(), params)
     close(means, wide.mean(0), 1e-6)
     assert mean.dtype == means.dtype == aux["sum_sq_diff_grads"].dtype == np.float32
 
 
 def test_leaves_without_a_gradient():
     params = {"w": jnp.ones(2), "frozen": jnp.ones(3)}
-    tx = gt.add_mean_variance_to_opt(gt.sgd(1.0), 0.5, 0, 2)
+    tx = gt.aggregating.add_mean_variance_to_opt(gt.sgd(1.0), 0.5, 0, 2)
     state = tx.init(params)
     for _ in range(4):
         updates, state = tx.update({"w": jnp.asarray([[1.0, 2.0], [3.0, 4.0]]), "frozen": None}, state, params)
     assert updates["frozen"] is None
     np.testing.assert_allclose(updates["w"], [-2.0, -3.0])
-    mean, variance = gt.get_unbiased_mean_and_variance_ema(state)
+    mean, variance = gt.aggregating.get_unbiased_mean_and_variance_ema(state)
     np.testing.assert_array_equal(mean["frozen"], np.zeros(3))
     np.testing.assert_allclose(mean["w"], [2.0, 3.0], rtol=1e-6)
     np.testing.assert_allclose(variance["w"], np.full(2, 4 / 3), rtol=1e-6)
@@ -111,7 +121,7 @@ def test_complex_gradients():
     rng = np.random.default_rng(3)
     calls = [rng.normal(size=(4, 2)) + 1j * rng.normal(size=(4, 2)) for _ in range(2)]
     params = jnp.ones(2, jnp.complex64)
-    tx = gt.get_per_element_mean_and_sum_sq_diff_grads(0, 2)
+    tx = gt.aggregating.get_per_element_mean_and_sum_sq_diff_grads(0, 2)
     state = tx.init(params)
     for g in calls:
         (mean, aux), state = tx.update(jnp.asarray(g, jnp.complex64), state, params)
@@ -119,16 +129,19 @@ def test_complex_gradients():
     close(mean, every.mean(0), 1e-6)
     close(aux["sum_sq_diff_grads"], (np.abs(every - every.mean(0)) ** 2).sum(0), 1e-5)
     assert aux["sum_sq_diff_grads"].dtype == np.float32
-    tx = gt.add_mean_variance_to_opt(gt.sgd(1.0), 0.5)
+    tx = gt.aggregating.add_mean_variance_to_opt(gt.sgd(1.0), 0.5)
     _, state = tx.update(jnp.asarray(calls[0], jnp.complex64), tx.init(params), params)
-    mean, variance = gt.get_unbiased_mean_and_variance_ema(state)
+    mean, variance = gt.aggregating.get_unbiased_mean_and_variance_ema(state)
     close(mean, calls[0].mean(0), 1e-6)
     close(variance, (np.abs(calls[0] - calls[0].mean(0)) ** 2).sum(0) / 3, 1e-5)
 
 
 def test_a_bad_round_stays_in_itself():
     params = jnp.zeros(2)
-    for tx in (gt.accumulate_avg_updates(2), gt.get_per_element_mean_and_sum_sq_diff_grads(0, 2)):
+    for tx in (
+        gt.aggregating.accumulate_avg_updates(2),
+        gt.aggregating.get_per_element_mean_and_sum_sq_diff_grads(0, 2),
+    ):
         state, found = tx.init(params), []
         shape = (2,) if tx.factory.name == "accumulate_avg_updates" else (3, 2)
         for x in (jnp.inf, 1.0, 1.0, 1.0, 1e30, 1e30):
@@ -140,7 +153,7 @@ def test_a_bad_round_stays_in_itself():
 
 
 def test_a_scheduled_decay():
-    tx = gt.add_mean_variance_to_opt(gt.sgd(1.0), gt.piecewise_constant_schedule(0.5, {1: 0.5}))
+    tx = gt.aggregating.add_mean_variance_to_opt(gt.sgd(1.0), gt.piecewise_constant_schedule(0.5, {1: 0.5}))
     params, calls = params_of(jnp.float32), gradients(0, 2)
     state = tx.init(params)
     for g in calls:
@@ -157,24 +170,46 @@ def test_a_scheduled_decay():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: gt.accumulate_avg_updates(0), ValueError, "accumulation_steps must be a whole number >= 1, got 0"),
-        (lambda: gt.average_per_element_updates(None), TypeError, "per_elt_axis must be a whole number or several"),
-        (lambda: gt.average_per_element_updates(()), TypeError, "per_elt_axis must be a whole number or several"),
-        (lambda: gt.aggregate(gt.clip, gt.identity(), gt.identity()), TypeError, "aggregate: preprocessor must be"),
-        (lambda: gt.add_mean_variance_to_opt(3), TypeError, "add_mean_variance_to_opt: opt must be"),
-        (lambda: gt.get_unbiased_mean_and_variance_ema(()), ValueError, "track_per_element_mean_and_variance_with_ema"),
         (
-            lambda: run(gt.aggregate(*[gt.identity()] * 3, aggregator_has_aux=True), gradients(None, 1), "float32"),
+            lambda: gt.aggregating.accumulate_avg_updates(0),
+            ValueError,
+            "accumulation_steps must be a whole number >= 1, got 0",
+        ),
+        (
+            lambda: gt.aggregating.average_per_element_updates(None),
+            TypeError,
+            "per_elt_axis must be a whole number or several",
+        ),
+        (
+            lambda: gt.aggregating.average_per_element_updates(()),
+            TypeError,
+            "per_elt_axis must be a whole number or several",
+        ),
+        (
+            lambda: gt.aggregating.aggregate(gt.clip, gt.identity(), gt.identity()),
+            TypeError,
+            "aggregate: preprocessor must be",
+        ),
+        (lambda: gt.aggregating.add_mean_variance_to_opt(3), TypeError, "add_mean_variance_to_opt: opt must be"),
+        (
+            lambda: gt.aggregating.get_unbiased_mean_and_variance_ema(()),
+            ValueError,
+            "track_per_element_mean_and_variance_with_ema",
+        ),
+        (
+            lambda: run(
+                gt.aggregating.aggregate(*[gt.identity()] * 3, aggregator_has_aux=True), gradients(None, 1), "float32"
+            ),
             TypeError,
             "must return ..updates, aux., state.",
         ),
         (
-            lambda: gt.aggregate(*[gt.identity()] * 3).update({}, gt.EmptyState()),
+            lambda: gt.aggregating.aggregate(*[gt.identity()] * 3).update({}, gt.states.EmptyState()),
             TypeError,
             "the order is update.updates, state, params.",
         ),
         (
-            lambda: run(gt.add_mean_variance_to_opt(gt.sgd(0.1)), gradients(0, 1, 1), "float32"),
+            lambda: run(gt.aggregating.add_mean_variance_to_opt(gt.sgd(0.1)), gradients(0, 1, 1), "float32"),
             ValueError,
             "sample_size must be at least 2 for a variance, got 1",
         ),
@@ -186,9 +221,11 @@ def test_errors(call, error, message):
 
 
 AGGREGATORS = {
-    "average_per_element_updates": lambda axis: gt.average_per_element_updates(axis),
-    "get_per_element_mean_and_sum_sq_diff_grads": lambda axis: gt.get_per_element_mean_and_sum_sq_diff_grads(axis),
-    "accumulating": lambda axis: gt.get_per_element_mean_and_sum_sq_diff_grads(axis, 2),
+    "average_per_element_updates": lambda axis: gt.aggregating.average_per_element_updates(axis),
+    "get_per_element_mean_and_sum_sq_diff_grads": lambda axis: (
+        gt.aggregating.get_per_element_mean_and_sum_sq_diff_grads(axis)
+    ),
+    "accumulating": lambda axis: gt.aggregating.get_per_element_mean_and_sum_sq_diff_grads(axis, 2),
 }
 
 
@@ -211,7 +248,7 @@ def test_gradients_that_do_not_fit(name, axis, shapes, message):
 
 
 def test_batch_size():
-    size = gt.get_batch_size_from_per_elt_updates
+    size = gt.aggregating.get_batch_size_from_per_elt_updates
     tree = {"a": jnp.zeros((3, 2)), "none": None, "b": jnp.zeros((3, 4, 5))}
     assert size(tree, 0) == 3 and type(size(tree, 0)) is int
     assert size(jnp.zeros((2, 3, 5)), [0, -1]) == 10

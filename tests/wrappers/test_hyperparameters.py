@@ -150,7 +150,7 @@ def test_schedules_of_an_inner_wrapper_are_metrics_too():
     assert set(gradtx.metrics(state, tx)) == {"decay", "inner_state.0.1.learning_rate"}
 
 
-class FallsWithTheLoss(gradtx.StatefulSchedule):
+class FallsWithTheLoss(gradtx.schedules.StatefulSchedule):
     def init(self):
         return jnp.float32(8.0)
 
@@ -187,7 +187,7 @@ def test_modules_are_no_schedules_unless_wrapped():
     module = Module(jnp.float32(0.5))
     state = inject_hyperparams(with_module)(0.1, module).init(PARAMS)
     assert set(state.hyperparams) == {"rate"}
-    wrapped = inject_hyperparams(lambda rate: gradtx.sgd(rate))(gradtx.WrappedSchedule(module))
+    wrapped = inject_hyperparams(lambda rate: gradtx.sgd(rate))(gradtx.schedules.WrappedSchedule(module))
     close(run(wrapped)[0], jax.tree.map(lambda g: -0.5 * g, GRADS))
     # Where the factory declares a number, a module can only be a schedule.
     close(run(inject_hyperparams(gradtx.sgd)(module))[0], jax.tree.map(lambda g: -0.5 * g, GRADS))
@@ -258,9 +258,9 @@ def test_errors():
         tx.update(GRADS, state, PARAMS)
     for name in ("init", "update", "__call__"):
         with pytest.raises(NotImplementedError, match="StatefulSchedule: a stateful schedule needs"):
-            getattr(gradtx.StatefulSchedule(), name)(*([] if name == "init" else [None]))
+            getattr(gradtx.schedules.StatefulSchedule(), name)(*([] if name == "init" else [None]))
     with pytest.raises(TypeError, match="WrappedSchedule: schedule_fn must be a function of the step, got 0.1"):
-        gradtx.WrappedSchedule(0.1)  # type: ignore[arg-type]  # that is the mistake
+        gradtx.schedules.WrappedSchedule(0.1)  # type: ignore[arg-type]  # that is the mistake
     with pytest.raises(TypeError, match="the result must be a transformation"):
         inject_hyperparams(lambda rate: rate)(0.1).init(PARAMS)
 

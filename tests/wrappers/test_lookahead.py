@@ -31,7 +31,7 @@ def train(tx, params, steps, of=lambda params: params):
 def test_pairs_are_optax_s(period, reset):
     fast = optax.adamw(0.1, weight_decay=0.3)
     ours, theirs = (m.lookahead(fast, period, 0.6, reset) for m in (gt, optax))
-    pairs = gt.LookaheadParams.init_synced(PARAMS), optax.LookaheadParams.init_synced(PARAMS)
+    pairs = gt.states.LookaheadParams.init_synced(PARAMS), optax.LookaheadParams.init_synced(PARAMS)
     states = ours.init(pairs[0]), theirs.init(pairs[1])
     for _ in range(8):
         found = []
@@ -48,7 +48,7 @@ def test_pairs_are_optax_s(period, reset):
 def test_the_pair_and_the_state_are_two_places_of_the_same_slow_parameters(tx):
     for steps in (0, 1, 2, 3, 7):
         params, state = train(tx, PARAMS, steps)
-        pair, pair_state = train(tx, gt.LookaheadParams.init_synced(PARAMS), steps, lambda pair: pair.fast)
+        pair, pair_state = train(tx, gt.states.LookaheadParams.init_synced(PARAMS), steps, lambda pair: pair.fast)
         slow = gt.eval_params(state, params)
         for n in PARAMS:
             np.testing.assert_allclose(params[n], pair.fast[n], rtol=1e-6)
@@ -84,7 +84,7 @@ def test_slow_parameters_of_low_precision_move_by_less_than_a_rounding():
 
 
 def test_without_gradients():
-    for params in (PARAMS, gt.LookaheadParams.init_synced(PARAMS)):
+    for params in (PARAMS, gt.states.LookaheadParams.init_synced(PARAMS)):
         tx = gt.lookahead(gt.adam(0.1), 1, 0.5)
         updates, state = tx.update({"a": PARAMS["a"], "b": None}, tx.init(params), params)
         after = gt.apply_updates(params, updates)
@@ -99,7 +99,7 @@ def test_contract():
 
 
 def test_a_pair_shares_no_memory():
-    pair = gt.LookaheadParams.init_synced(PARAMS)
+    pair = gt.states.LookaheadParams.init_synced(PARAMS)
     assert pair.fast["a"].unsafe_buffer_pointer() != pair.slow["a"].unsafe_buffer_pointer()
 
 
@@ -110,9 +110,9 @@ def test_bad_input():
     with pytest.raises(TypeError, match="lookahead: state must be the LookaheadState"):
         tx.update(PARAMS, PARAMS, tx.init(PARAMS))
     with pytest.raises(ValueError, match="init had LookaheadParams, update has dict"):
-        tx.update(PARAMS, tx.init(gt.LookaheadParams.init_synced(PARAMS)), PARAMS)
+        tx.update(PARAMS, tx.init(gt.states.LookaheadParams.init_synced(PARAMS)), PARAMS)
     with pytest.raises(ValueError, match="init had plain ones, update has LookaheadParams"):
-        tx.update(PARAMS, tx.init(PARAMS), gt.LookaheadParams.init_synced(PARAMS))
+        tx.update(PARAMS, tx.init(PARAMS), gt.states.LookaheadParams.init_synced(PARAMS))
     with pytest.raises(TypeError, match="fast_optimizer must be a transformation, got the factory sgd"):
         gt.lookahead(gt.sgd, 2, 0.5)
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx import MaskedNode, masked
+from gradtx import masked
+from gradtx.states import MaskedNode
 
 PARAMS = {"w": jnp.ones((2, 2)), "b": {"x": jnp.ones(2), "y": jnp.zeros(2)}}
 

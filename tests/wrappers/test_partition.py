@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx import MaskedNode, partition
+from gradtx import partition
+from gradtx.states import MaskedNode
 
 PARAMS = {"w": jnp.full((2, 2), 0.5), "b": {"x": jnp.ones(2), "y": jnp.zeros(2)}}
 GRADS = jax.tree.map(lambda p: p + 0.25, PARAMS)
@@ -141,7 +142,7 @@ def test_errors_name_the_path():
     with pytest.raises(TypeError, match="partition: state must be the PartitionState"):
         tx.update(GRADS, PARAMS, tx.init(PARAMS))
     with pytest.raises(TypeError, match=r"the labels of transforms, \['matrix', 'rest'\], got \['other'\]"):
-        tx.update(GRADS, gradtx.PartitionState({"other": gradtx.MaskedState(())}), PARAMS)
+        tx.update(GRADS, gradtx.states.PartitionState({"other": gradtx.states.MaskedState(())}), PARAMS)
     with pytest.raises(ValueError, match=r"partition: the trees do not match: .*\['b'\]\['y'\]"):
         tx.update({"w": GRADS["w"], "b": {"x": GRADS["b"]["x"]}}, tx.init(PARAMS), PARAMS)
 

@@ -69,7 +69,7 @@ def test_the_layout_does_not_depend_on_schedules():
     """Where optax's state holds no schedule, ours holds none: the step count is the state's own."""
     for rate in (0.1, lambda count: 0.1 + 0.0 * count.astype(float)):
         state = gt.schedule_free_sgd(rate, warmup_steps=None).init(PARAMS)
-        assert type(state) is gt.ScheduleFreeState and state.step_count == 1
+        assert type(state) is gt.states.ScheduleFreeState and state.step_count == 1
 
 
 def test_small_steps_are_not_lost():

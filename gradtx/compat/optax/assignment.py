@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Assignment problems: the names of `optax.assignment`."""
 
-from gradtx.assignment import base_hungarian_algorithm as base_hungarian_algorithm
-from gradtx.assignment import hungarian_algorithm as hungarian_algorithm
+from gradtx.assignment._hungarian import base_hungarian_algorithm as base_hungarian_algorithm
+from gradtx.assignment._hungarian import hungarian_algorithm as hungarian_algorithm

@@ -1,37 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses: the names of `optax.losses`."""
 
-from gradtx.compat.spellings import convex_kl_divergence as convex_kl_divergence
-from gradtx.losses.contrastive import ntxent as ntxent
-from gradtx.losses.contrastive import triplet_margin_loss as triplet_margin_loss
-from gradtx.losses.cross_entropy import poly_loss_cross_entropy as poly_loss_cross_entropy
-from gradtx.losses.cross_entropy import safe_softmax_cross_entropy as safe_softmax_cross_entropy
-from gradtx.losses.cross_entropy import sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy
-from gradtx.losses.cross_entropy import softmax_cross_entropy as softmax_cross_entropy
-from gradtx.losses.cross_entropy import (
+from gradtx.compat._spellings import convex_kl_divergence as convex_kl_divergence
+from gradtx.losses._contrastive import ntxent as ntxent
+from gradtx.losses._contrastive import triplet_margin_loss as triplet_margin_loss
+from gradtx.losses._cross_entropy import poly_loss_cross_entropy as poly_loss_cross_entropy
+from gradtx.losses._cross_entropy import safe_softmax_cross_entropy as safe_softmax_cross_entropy
+from gradtx.losses._cross_entropy import sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy
+from gradtx.losses._cross_entropy import softmax_cross_entropy as softmax_cross_entropy
+from gradtx.losses._cross_entropy import (
     softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
 )
-from gradtx.losses.ctc import ctc_loss as ctc_loss
-from gradtx.losses.ctc import ctc_loss_with_forward_probs as ctc_loss_with_forward_probs
-from gradtx.losses.divergence import generalized_kl_divergence as generalized_kl_divergence
-from gradtx.losses.divergence import kl_divergence as kl_divergence
-from gradtx.losses.divergence import kl_divergence_with_log_targets as kl_divergence_with_log_targets
-from gradtx.losses.fenchel_young import make_fenchel_young_loss as make_fenchel_young_loss
-from gradtx.losses.focal import sigmoid_focal_loss as sigmoid_focal_loss
-from gradtx.losses.margin import hinge_loss as hinge_loss
-from gradtx.losses.margin import multiclass_hinge_loss as multiclass_hinge_loss
-from gradtx.losses.margin import multiclass_perceptron_loss as multiclass_perceptron_loss
-from gradtx.losses.margin import perceptron_loss as perceptron_loss
-from gradtx.losses.ranking import ranking_softmax_loss as ranking_softmax_loss
-from gradtx.losses.regression import huber_loss as huber_loss
-from gradtx.losses.regression import l2_loss as l2_loss
-from gradtx.losses.regression import log_cosh as log_cosh
-from gradtx.losses.regression import squared_error as squared_error
-from gradtx.losses.segmentation import binary_dice_loss as binary_dice_loss
-from gradtx.losses.segmentation import dice_loss as dice_loss
-from gradtx.losses.segmentation import multiclass_generalized_dice_loss as multiclass_generalized_dice_loss
-from gradtx.losses.similarity import cosine_distance as cosine_distance
-from gradtx.losses.similarity import cosine_similarity as cosine_similarity
-from gradtx.losses.smoothing import smooth_labels as smooth_labels
-from gradtx.losses.sparsemax import multiclass_sparsemax_loss as multiclass_sparsemax_loss
-from gradtx.losses.sparsemax import sparsemax_loss as sparsemax_loss
+from gradtx.losses._ctc import ctc_loss as ctc_loss
+from gradtx.losses._ctc import ctc_loss_with_forward_probs as ctc_loss_with_forward_probs
+from gradtx.losses._divergence import generalized_kl_divergence as generalized_kl_divergence
+from gradtx.losses._divergence import kl_divergence as kl_divergence
+from gradtx.losses._divergence import kl_divergence_with_log_targets as kl_divergence_with_log_targets
+from gradtx.losses._fenchel_young import make_fenchel_young_loss as make_fenchel_young_loss
+from gradtx.losses._focal import sigmoid_focal_loss as sigmoid_focal_loss
+from gradtx.losses._margin import hinge_loss as hinge_loss
+from gradtx.losses._margin import multiclass_hinge_loss as multiclass_hinge_loss
+from gradtx.losses._margin import multiclass_perceptron_loss as multiclass_perceptron_loss
+from gradtx.losses._margin import perceptron_loss as perceptron_loss
+from gradtx.losses._ranking import ranking_softmax_loss as ranking_softmax_loss
+from gradtx.losses._regression import huber_loss as huber_loss
+from gradtx.losses._regression import l2_loss as l2_loss
+from gradtx.losses._regression import log_cosh as log_cosh
+from gradtx.losses._regression import squared_error as squared_error
+from gradtx.losses._segmentation import binary_dice_loss as binary_dice_loss
+from gradtx.losses._segmentation import dice_loss as dice_loss
+from gradtx.losses._segmentation import multiclass_generalized_dice_loss as multiclass_generalized_dice_loss
+from gradtx.losses._similarity import cosine_distance as cosine_distance
+from gradtx.losses._similarity import cosine_similarity as cosine_similarity
+from gradtx.losses._smoothing import smooth_labels as smooth_labels
+from gradtx.losses._sparsemax import multiclass_sparsemax_loss as multiclass_sparsemax_loss
+from gradtx.losses._sparsemax import sparsemax_loss as sparsemax_loss

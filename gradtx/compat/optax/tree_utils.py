@@ -2,7 +2,7 @@
 """The names of `optax.tree` with a prefix, and the key of a path to a field of a named tuple."""
 
 import gradtx.tree as _tree
-from gradtx.tree.search import NamedTupleKey as NamedTupleKey
+from gradtx.tree._search import NamedTupleKey as NamedTupleKey
 
 tree_add = _tree.add
 tree_add_scale = _tree.add_scale

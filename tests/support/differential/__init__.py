@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import gradtx
 from gradtx.compat import optax as compat
-from gradtx.core.ranges import Floating, Range
+from gradtx.core._ranges import Floating, Range
 
 Draw = Callable[[st.SearchStrategy], Any]
 Case = Callable[[Draw], Callable[[Any], Any]]

@@ -9,7 +9,7 @@ import optax
 from hypothesis import strategies as st
 
 from gradtx.compat import optax as compat
-from gradtx.core.call import Factory
+from gradtx.core._calls import Factory
 from support.differential import (
     SHAPES,
     By,

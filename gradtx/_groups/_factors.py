@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multiples of a hyperparameter: the same for a group, by the depth of a layer, by the width of a model."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core._ranges import is_number
+from gradtx.core._roles import Role, unboxed
+from gradtx.core._selectors import named_leaves
+from gradtx.core._stacks import stack_axes
+from gradtx.core._types import Params
+
+
+class Parameter(NamedTuple):
+    """What multiples are computed from: the path as text, the shape as stored, and the role, None if nobody said."""
+
+    path: str
+    shape: tuple[int, ...]
+    role: Role | None
+
+    @property
+    def stack(self) -> tuple[int, ...]:
+        """The axes of the stack, from the left."""
+        return () if self.role is None else stack_axes(self.role, len(self.shape))
+
+
+Factors = list[Any]
+"""A factor for each parameter: a number, or for a stack an array of them, of the shape of its stack."""
+
+
+class Factor:
+    """Base of what stands in the place of a hyperparameter's value for a multiple of the value that the others have."""
+
+    of_all: ClassVar[bool] = False
+    """Whether the factor of a parameter depends on which others there are."""
+
+    def of(self, parameters: Sequence[Parameter]) -> Factors:
+        """The factors of these parameters, which are all that the rule matched."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class _Times(Factor):
+    factor: float
+
+    def of(self, parameters: Sequence[Parameter]) -> Factors:
+        return [self.factor] * len(parameters)
+
+    def __repr__(self) -> str:
+        return f"times({self.factor!r})"
+
+
+def times(factor: float) -> Factor:
+    """In rules of `groups`: `factor` times the value that the base has, a schedule too.
+
+    Raises:
+      ValueError: for a factor that is negative or not finite.
+    """
+    if not is_number(factor) or not 0 <= factor < math.inf:
+        raise ValueError(f"times: factor must be a number >= 0, got {factor!r}")
+    return _Times(float(factor))
+
+
+@dataclasses.dataclass(frozen=True)
+class _LayerwiseDecay(Factor):
+    decay: float
+    depth: Callable[[str], Any] | None = None
+
+    of_all: ClassVar[bool] = True
+
+    def of(self, parameters: Sequence[Parameter]) -> Factors:
+        depths = [self._depths(p) for p in parameters]
+        known = [d for d in depths if d is not None]
+        if not known:
+            raise ValueError(
+                f"{self!r}: no parameter of its group is stacked or has a layer's number in its path, such as "
+                f"'layers/3/kernel'; there is {parameters[0].path or 'the root'}"
+            )
+        last = max(int(np.max(d)) for d in known)
+        depths = [self._outside(p, last) if d is None else d for p, d in zip(parameters, depths, strict=True)]
+        return [float(x) if np.ndim(x) == 0 else x for x in (self.decay ** (last + 1.0 - d) for d in depths)]
+
+    def _depths(self, parameter: Parameter) -> Any:
+        sizes = [parameter.shape[axis] for axis in parameter.stack]
+        if self.depth is not None:
+            found = self.depth(parameter.path)
+            return found if found is None or not sizes else np.broadcast_to(found, sizes)
+        if parameter.role is not None and parameter.role.kind in ("embedding", "head"):
+            return None
+        if sizes:
+            return np.arange(math.prod(sizes)).reshape(sizes)
+        numbers = re.findall(r"(?:^|[/_])(\d+)(?=/|$)", parameter.path)
+        return int(numbers[0]) if numbers else None
+
+    def _outside(self, parameter: Parameter, last: int) -> int:
+        """The depth of what is in no layer: before the first for embeddings, after the last for all else."""
+        if parameter.role is None:
+            raise ValueError(
+                f"{self!r}: {parameter.path or 'the root'} has no layer's number, and nobody said whether it comes "
+                f"before the layers, as embeddings do, or after them: wrap the whole transformation in "
+                f"with_roles(rules, ...), or choose fewer parameters"
+            )
+        return -1 if parameter.role.kind == "embedding" else last + 1
+
+    def __repr__(self) -> str:
+        of = "" if self.depth is None else f", {getattr(self.depth, '__qualname__', self.depth)}"
+        return f"layerwise_decay({self.decay!r}{of})"
+
+
+def layerwise_decay(decay: float, depth: Callable[[str], Any] | None = None) -> Factor:
+    """In rules of `groups`: decay^(n - i) times the value, i = 0 ... n - 1 the number of the layer; 1 after the layers.
+
+    Layers are counted along the stack for stacked parameters, of which each layer gets its own factor, and for others
+    by the first number that is a part of the path or ends one ("layers/3/kernel", "h_3/w"). What has no number comes
+    before the layers, decay^(n + 1), if its kind is "embedding", and else after them; so do heads with a number.
+
+    Args:
+      decay: in (0, 1]; 0.65 to 0.9 are usual.
+      depth: the number of the layer from a path, for a stack an array of them; None for what is in no layer.
+
+    Reference: Clark et al. 2020, arXiv:2003.10555; Bao et al. 2021, arXiv:2106.08254.
+    """
+    if not is_number(decay) or not 0 < decay <= 1:
+        raise ValueError(f"layerwise_decay: decay must be in (0, 1], got {decay!r}")
+    return _LayerwiseDecay(float(decay), depth)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Mup(Factor):
+    base: tuple[tuple[str, tuple[int, ...]], ...]
+    rule: str
+
+    def of(self, parameters: Sequence[Parameter]) -> Factors:
+        return [self._factor(p) for p in parameters]
+
+    def _factor(self, p: Parameter) -> float:
+        base = dict(self.base).get(p.path)
+        if base is None or len(base) != len(p.shape):
+            there = "has no such parameter" if base is None else f"has it in shape {base}"
+            raise ValueError(f"mup: base_params {there}: {p.path or 'the root'} has shape {p.shape}")
+        if p.role is None:
+            raise ValueError(
+                f"mup: nobody said what {p.path or 'the root'} is: "
+                f"wrap the whole transformation in with_roles(rules, ...)"
+            )
+        role = p.role.fitted(len(p.shape))
+        wider = sum(n != m for n, m in zip(p.shape, base, strict=True))
+        if role.kind == "other" and wider > 1:
+            raise ValueError(
+                f"mup: the role of {p.path or 'the root'} must say its kind, as {wider} of its axes differ from the "
+                f"base's, {base}; got {p.role}"
+            )
+        if role.kind in ("hidden", "head") and not (role.in_axes and role.out_axes):
+            raise ValueError(f"mup: the role of {p.path or 'the root'} must name in_axes and out_axes, got {p.role}")
+        inputs = math.prod(p.shape[a] / base[a] for a in role.in_axes)
+        if role.kind == "head" or role.kind == "hidden" and self.rule == "adam":
+            return 1 / inputs
+        if role.kind == "hidden" or self.rule == "adam":
+            return 1.0
+        outputs = role.out_axes or tuple(a for a in range(len(p.shape)) if a not in (*role.stack, *role.in_axes))
+        return math.prod(p.shape[a] / base[a] for a in outputs)
+
+    def __repr__(self) -> str:
+        return f"mup(<{len(self.base)} shapes>, {self.rule!r})"
+
+
+def mup(base_params: Params, rule: Literal["adam", "sgd"] = "adam") -> Factor:
+    """In rules of `groups`: the learning rate's multiple in the maximal update parametrization, from a base model's.
+
+    A rate that is right for the base model is then right for wider ones. With r the ratio of the widths, by kind:
+
+    | kind | adam | sgd |
+    |---|---|---|
+    | "hidden" | 1 / r of the inputs | 1 |
+    | "head" | 1 / r of the inputs | 1 / r of the inputs |
+    | "embedding", "norm", "bias", "other" | 1 | r of the outputs |
+
+    Initial values are the model's part: variances go by 1 / fan_in, and by 1 / fan_in² in the head.
+
+    Args:
+      base_params: the parameters of the base model, or their shapes, at the same paths.
+      rule: "adam" for rules whose update does not grow with the gradient.
+
+    Reference: Yang et al. 2022, arXiv:2203.03466, table 3.
+    """
+    if rule not in ("adam", "sgd"):
+        raise ValueError(f"mup: rule must be 'adam' or 'sgd', got {rule!r}")
+    names, leaves, _ = named_leaves(base_params)
+    found = [(n, tuple(jnp.shape(unboxed(x)))) for n, x in zip(names, leaves, strict=True) if x is not None]
+    return _Mup(tuple(found), rule)

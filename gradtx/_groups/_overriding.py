@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Other hyperparameters for a transformation that somebody has already made, and one transformation for many values."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from gradtx.core._calls import Value
+from gradtx.core._ranges import is_array
+from gradtx.core._transformation import is_transformation
+
+Path = tuple[str, ...]
+
+
+class Times:
+    """A multiple of the base's value, the entry of one group."""
+
+    def __init__(self, factor: float):
+        self.factor = float(factor)
+
+
+def find_argument(tx: Any, name: str) -> tuple[Path, str]:
+    """Where in a transformation the argument with this name is: the steps to the stage that has it, and its name.
+
+    The name may be preceded by steps, joined by dots: the number or name of a chain's stage, the argument of a wrapper.
+
+    Raises:
+      ValueError: if there is none, or more than one.
+    """
+    found = [(path, n) for path, n in _arguments(tx, ()) if n == name or ".".join((*path, n)) == name]
+    # What a recipe or wrapper calls so is meant, and not what is further inside.
+    outer = [x for x in found if not any(y[0] != x[0] and x[0][: len(y[0])] == y[0] for y in found)]
+    if len(outer) == 1:
+        return outer[0]
+    if outer:
+        several = ", ".join(repr(".".join((*path, n))) for path, n in outer)
+        raise ValueError(f"groups: the base has more than one {name}: say which, {several}")
+    if not isinstance(tx, Value) or tx.factory is None:
+        raise ValueError(
+            f"groups: the base was not made by a factory of gradtx, so that its {name} cannot be told apart, got {tx!r}"
+        )
+    there = dict.fromkeys(n for _, n in _arguments(tx, ()))
+    raise ValueError(f"groups: the base has no argument {name}; there are {', '.join(there) or 'none'}")
+
+
+def _arguments(tx: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    if not isinstance(tx, Value) or tx.factory is None:
+        return
+    if tx.factory.name == "groups":  # a parameter has one group, in what is inside that of the inner rules
+        return
+    for name, value in tx.arguments.items():
+        inside = list(_inside(tx, name, value))
+        if not inside:
+            yield path, name
+        for step, child in inside:
+            yield from _arguments(child, (*path, step))
+
+
+def _inside(tx: Any, name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The transformations in an argument, with what they are called."""
+    if is_transformation(value):
+        yield name, value
+    elif tx.factory.name == "chain":
+        yield from ((str(i), x) for i, x in enumerate(value))
+    elif tx.factory.name == "named_chain":
+        yield from ((n, x) for n, x in value)
+    elif isinstance(value, Mapping):
+        yield from ((f"{name}[{n!r}]", x) for n, x in value.items() if is_transformation(x))
+
+
+def value_at(tx: Any, path: Path, name: str) -> Any:
+    """The argument's value."""
+    return _at(tx, path).arguments[name]
+
+
+def is_hyperparameter(tx: Any, path: Path, name: str) -> bool:
+    """Whether the argument is a number of the maths, which may differ between parameters that one rule runs on."""
+    return name in _at(tx, path).factory.hyperparameters
+
+
+def _at(tx: Any, path: Path) -> Any:
+    for step in path:
+        tx = dict(pair for n, value in tx.arguments.items() for pair in _inside(tx, n, value))[step]
+    return tx
+
+
+def replaced(tx: Any, path: Path, name: str, value: Any) -> Any:
+    """The transformation with another value of that argument."""
+    if not path:
+        return tx.replace(**{name: value})
+    for argument, held in tx.arguments.items():
+        inside = dict(_inside(tx, argument, held))
+        if path[0] not in inside:
+            continue
+        new = replaced(inside[path[0]], path[1:], name, value)
+        if is_transformation(held):
+            return tx.replace(**{argument: new})
+        if tx.factory.name == "chain":
+            return tx.replace(**{argument: [new if str(i) == path[0] else x for i, x in enumerate(held)]})
+        if tx.factory.name == "named_chain":
+            return tx.replace(**{argument: [(n, new if n == path[0] else x) for n, x in held]})
+        return tx.replace(**{argument: {n: new if f"{argument}[{n!r}]" == path[0] else x for n, x in held.items()}})
+    raise AssertionError(path)
+
+
+def with_entries(tx: Any, path: Path, name: str, entries: Sequence[Any]) -> Any:
+    """The transformation with, for a hyperparameter, an array of a value for each group, or a schedule of arrays.
+
+    An entry is a number, a schedule, `Times`, or None for the value that is there.
+    """
+    base = value_at(tx, path, name)
+    if callable(base) or any(map(callable, entries)):
+        return replaced(tx, path, name, GroupSchedule(base, tuple(entries)))
+    found = [_entry(base, x) for x in entries]
+    if any(isinstance(x, Tracer) for x in found):
+        return replaced(tx, path, name, jnp.stack([jnp.asarray(x, jnp.result_type(float)) for x in found]))
+    # Not of JAX: inside a trace that would be a part of it.
+    return replaced(tx, path, name, np.array([float(x) for x in found], np.float64))
+
+
+def _entry(base: Any, x: Any) -> Any:
+    return base if x is None else base * x.factor if isinstance(x, Times) else x
+
+
+class GroupSchedule:
+    """A function of the step whose values are arrays with an entry for each group."""
+
+    def __init__(self, base: Any, entries: tuple):
+        self.base, self.entries = base, entries
+
+    def __call__(self, step: jax.Array) -> jax.Array:
+        dtype = jnp.result_type(float)
+        factors = [1.0 if x is None else x.factor if isinstance(x, Times) else 0.0 for x in self.entries]
+        base = self.base(step) if callable(self.base) else self.base
+        values = jnp.asarray(base, dtype) * jnp.asarray(factors, dtype)
+        own = {i: x for i, x in enumerate(self.entries) if x is not None and not isinstance(x, Times)}
+        if own:
+            given = jnp.stack([jnp.asarray(x(step) if callable(x) else x, dtype) for x in own.values()])
+            values = values.at[jnp.asarray(list(own), jnp.int32)].set(given)
+        return values
+
+
+def check_scalars(tx: Any) -> None:
+    """Refuses hyperparameters that are arrays of numbers: those are what differs between groups."""
+    for path, name in _arguments(tx, ()):
+        value = value_at(tx, path, name)
+        if is_hyperparameter(tx, path, name) and is_array(value) and jnp.ndim(value):
+            raise ValueError(
+                f"groups: {'.'.join((*path, name))} of the base must be a scalar at each step, got shape "
+                f"{jnp.shape(value)}; to train a population, jax.vmap over the transformation"
+            )
+
+
+def check_reach(tx: Any) -> None:
+    """Refuses values for each group where a stage does not work on single parameters."""
+    if not isinstance(tx, Value) or tx.factory is None:
+        return
+    stage = tx.expanded  # type: ignore[attr-defined]  # values that are transformations have it
+    if stage.rule is not None:
+        return
+    for name in stage.factory.hyperparameters if stage.factory else ():
+        value = stage.arguments[name]
+        if isinstance(value, GroupSchedule) or is_array(value) and jnp.ndim(value):
+            raise ValueError(
+                f"groups: {name} cannot differ between groups, as {stage.factory.name} works on the tree as a whole; "
+                f"give those parameters a transformation of their own"
+            )
+    for name, value in stage.arguments.items():
+        for _, child in _inside(stage, name, value):
+            check_reach(child)

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What rules of groups mean for a tree of parameters: which group each is in, and what runs."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx._groups._factors import Factor, Parameter
+from gradtx._groups._overriding import (
+    Path,
+    Times,
+    check_reach,
+    check_scalars,
+    replaced,
+    value_at,
+    with_entries,
+)
+from gradtx.core._calls import freeze
+from gradtx.core._prefixes import MaskedNode, of_boxes
+from gradtx.core._ranges import is_number
+from gradtx.core._roles import Boxed, is_box, is_full_box
+from gradtx.core._selectors import described, matches, named_leaves
+from gradtx.wrappers._partition import partition
+
+FROZEN = "frozen"
+BASE = "base"
+SHOWN = 3
+
+Argument = tuple[Path, str]
+
+
+class OtherRule(NamedTuple):
+    """Another transformation for the parameters of a rule."""
+
+    label: str
+    tx: Any
+
+
+class Override(NamedTuple):
+    """Other hyperparameters for the parameters of a rule; with a label, of a variant of the base."""
+
+    label: str | None
+    variant: Any
+    entries: tuple[tuple[Argument, Any], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """What the rules say of one parameter.
+
+    Attributes:
+      label: which transformation runs, `BASE`, `FROZEN` or that of a rule.
+      rules: the numbers of the rules that choose it.
+      entries: the values of hyperparameters that differ from the base's; an array for a stack whose parameters differ.
+    """
+
+    label: str
+    rules: tuple[int, ...]
+    entries: dict[Argument, Any]
+
+
+class Plan(NamedTuple):
+    """The transformation that runs, and for each leaf of the parameters what is said of it and its group."""
+
+    tx: Any
+    names: list[str]
+    said: list[Said | None]
+    group: list[int | tuple[int, ...] | None]
+
+    def box(self, tree: Any, partial: bool) -> Any:
+        """The tree with its leaves in boxes that carry their groups; what is frozen is hidden."""
+        _, leaves, treedef = named_leaves(tree)
+        rows = zip(leaves, self.said, self.group, strict=True)
+        return treedef.unflatten([_boxed(*row) for row in rows])
+
+
+def _boxed(x: Any, said: Said | None, group: Any) -> Any:
+    if said is None:
+        return x
+    if said.label == FROZEN:
+        return MaskedNode()
+    return Boxed(x.value, x.role, group) if is_box(x) else Boxed(x, group=group)
+
+
+def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool) -> Plan:
+    """Which group each parameter is in. `partial` says that parameters may be missing, so that rules may be unused."""
+    names, leaves, _ = named_leaves(tree)
+    parameters = [_parameter(name, x) for name, x in zip(names, leaves, strict=True)]
+    check_scalars(base)
+    said: list[Said | None] = [None if p is None else Said(BASE, (), {}) for p in parameters]
+    for number, (where, what) in enumerate(rules):
+        found = [i for i, p in enumerate(parameters) if p is not None and _chooses(where, p, leaves[i])]
+        if not found and not partial:
+            raise ValueError(f"groups: {described(where)} chooses no parameter; there are {_listed(names)}")
+        entries = what.entries if isinstance(what, Override) and found else ()
+        columns = {}
+        for argument, value in entries:
+            with of_rule(number, where):
+                columns[argument] = _column(value, [parameters[i] for i in found])
+                _check_range(base, argument, columns[argument])
+        for row, i in enumerate(found):
+            new = {argument: column[row] for argument, column in columns.items()}
+            said[i] = _joined(rules, said[i], number, new, names[i])
+    rows: dict[Any, tuple[int, dict]] = {(): (0, {})}  # the first group has the base's values
+    group = [_group_of(s, p, rows) if s and p else None for s, p in zip(said, parameters, strict=True)]
+    tx = _transformation(rules, base, [entries for _, entries in rows.values()], names, said)
+    return Plan(tx, names, said, group)
+
+
+@contextlib.contextmanager
+def of_rule(number: int, where: Any) -> Iterator[None]:
+    """Errors inside say which rule they are of."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"groups: rule {number} ({described(where)}): {error}") from None
+
+
+def _check_range(base: Any, argument: Argument, column: list) -> None:
+    """An error for a multiple that the argument cannot be."""
+    path, name = argument
+    known = value_at(base, path, name)
+    multiples = [x.factor if isinstance(x, Times) else x for x in column if isinstance(x, Times | np.ndarray)]
+    factors = {float(f) for x in multiples for f in np.ravel(x)}
+    for factor in sorted(factors) if is_number(known) else ():
+        replaced(base, path, name, known * factor)
+
+
+def other_transformations(rules: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
+    """What runs beside the base, by its label."""
+    others = {what.label: what for _, what in rules if what != FROZEN and what.label is not None}
+    return {label: what.tx if isinstance(what, OtherRule) else what.variant for label, what in others.items()}
+
+
+def _parameter(name: str, leaf: Any) -> Parameter | None:
+    if leaf is None or is_box(leaf) and not is_full_box(leaf):
+        return None
+    value, role = (leaf.value, leaf.role) if is_box(leaf) else (leaf, None)
+    return Parameter(name, tuple(jnp.shape(value)), role)
+
+
+def _chooses(where: Any, parameter: Parameter, leaf: Any) -> bool:
+    return matches(where, parameter.path, leaf.value if is_box(leaf) else leaf, parameter.role)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _column(value: Any, parameters: list) -> list:
+    """What a rule says of one hyperparameter, for each of its parameters."""
+    if not isinstance(value, Factor):
+        return [value] * len(parameters)
+    return [x if isinstance(x, np.ndarray) else Times(x) for x in value.of(parameters)]
+
+
+def _joined(rules: Sequence, before: Any, number: int, new: dict, name: str) -> Said:
+    """What is said of a parameter that a further rule chooses; two rules must not contradict each other."""
+    what = rules[number][1]
+    label = what if what == FROZEN else what.label or BASE
+    one, other = _shown(rules, before.rules[-1] if before.rules else number), _shown(rules, number)
+    if before.rules and (label != BASE or before.label != BASE):
+        raise ValueError(f"groups: two rules choose {name}, {one} and {other}; only hyperparameters can be combined")
+    for argument in new:
+        if argument in before.entries:
+            first = next(i for i in before.rules if argument in dict(rules[i][1].entries))
+            raise ValueError(
+                f"groups: two rules give {name} a {argument[1]}, {_shown(rules, first)} and {other}; "
+                f"choose it in one of them"
+            )
+    return Said(label, (*before.rules, number), {**before.entries, **new})
+
+
+def _shown(rules: Sequence, number: int) -> str:
+    return f"rule {number} ({described(rules[number][0])})"
+
+
+def _group_of(said: Said, parameter: Parameter, rows: dict) -> int | tuple[int, ...]:
+    """The number of the group with these entries, a new one if need be; of a stack that differs, one for each."""
+    if not any(isinstance(x, np.ndarray) for x in said.entries.values()):
+        return _row(said.entries, rows)
+    sizes = [parameter.shape[axis] for axis in parameter.stack]
+
+    def of_layer(x: Any, i: int) -> Any:
+        return Times(np.broadcast_to(x, sizes).reshape(-1)[i]) if isinstance(x, np.ndarray) else x
+
+    layers = range(int(np.prod(sizes)))
+    return tuple(_row({a: of_layer(x, i) for a, x in said.entries.items()}, rows) for i in layers)
+
+
+def _row(entries: dict, rows: dict) -> int:
+    keys = [(a, ("times", x.factor) if isinstance(x, Times) else freeze(x)) for a, x in entries.items()]
+    return rows.setdefault(tuple(sorted(keys, key=repr)), (len(rows), entries))[0]
+
+
+def _transformation(rules: Sequence, base: Any, entries: list[dict], names: list[str], said: list) -> Any:
+    """The base with an entry for each group where they differ, beside the other rules."""
+    arguments = dict.fromkeys(argument for row in entries for argument in row)
+
+    def merged(tx: Any) -> Any:
+        for path, name in arguments:
+            if value_at(tx, path, name) is not None:  # a variant without it, and so without those groups
+                tx = with_entries(tx, path, name, [row.get((path, name)) for row in entries])
+        check_reach(tx)
+        return tx
+
+    others = other_transformations(rules)
+    if not others:
+        return merged(base)
+    variants = {what.label for _, what in rules if isinstance(what, Override)}
+    txs = {label: merged(tx) if label in variants else tx for label, tx in others.items()}
+    label_of = {name: s.label for name, s in zip(names, said, strict=True) if s is not None}
+
+    @of_boxes
+    def labels(tree: Any) -> Any:
+        found, _, treedef = named_leaves(tree)
+        return treedef.unflatten([label_of.get(name) for name in found])
+
+    return partition({BASE: merged(base), **txs}, labels)

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Minimization of a function: one compiled loop around any transformation."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from gradtx.core._apply import apply_updates
+from gradtx.core._calls import Value
+from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._factory import ScheduledState
+from gradtx.core._ranges import is_array, is_number
+from gradtx.core._transformation import check_transformation, with_extra_args_support
+from gradtx.core._trees import align, is_none, show_path
+from gradtx.core._types import OptState, Params, Updates
+from gradtx.numerics._box import clip_to
+from gradtx.optimizers._lbfgs import lbfgs
+from gradtx.transforms._backtracking import ScaleByBacktrackingLinesearchState
+from gradtx.transforms._lines import value_and_gradient
+from gradtx.transforms._linesearch import ScaleByZoomLinesearchState
+
+
+class MinimizeResult(NamedTuple):
+    """What `minimize` returns.
+
+    `grad_norm` is the largest element of the gradient, with bounds that of clip(p - g) - p. `evaluations` counts every
+    call of the function, those of line searches too, each with its gradient or without. `converged` is whether one of
+    the tolerances was met. `aux` is that of the final parameters, None without `has_aux`.
+    """
+
+    params: Params
+    value: jax.Array
+    grad_norm: jax.Array
+    steps: jax.Array
+    evaluations: jax.Array
+    converged: jax.Array
+    aux: Any
+    state: OptState
+
+
+class MinimizeProgress(NamedTuple):
+    """What the callback of `minimize` gets after each step."""
+
+    steps: jax.Array
+    value: jax.Array
+    grad_norm: jax.Array
+    evaluations: jax.Array
+
+
+class _Loop(NamedTuple):
+    params: Params
+    state: OptState
+    value: jax.Array
+    gradient: Updates
+    norm: jax.Array
+    steps: jax.Array
+    evaluations: jax.Array
+    settled: jax.Array  # the value has stopped changing
+    stuck: jax.Array  # how many searches in a row found no step
+    over: jax.Array
+
+
+def minimize(
+    fn: Callable,
+    params: Params,
+    tx: Any = None,
+    *,
+    args: tuple = (),
+    max_steps: int = 1_000,
+    tol: Any = 1e-5,
+    value_tol: Any = 0.0,
+    has_aux: bool = False,
+    bounds: tuple | None = None,
+    projection: Callable | None = None,
+    callback: Callable | None = None,
+) -> MinimizeResult:
+    """The minimum of `fn(params, *args)` that a transformation finds from `params`, in one compiled loop.
+
+    The loop ends when no element of the gradient exceeds `tol`, the value changes by no more than
+    `value_tol max(1, |value|)`, nothing finite can be reached any more, or after `max_steps`. A second call with
+    the same function, and arguments of the same types, compiles nothing. It may run under `jax.jit` and `jax.vmap`.
+
+    Args:
+      fn: a scalar function; with `has_aux`, (value, aux). One more evaluation, at the end, is for `aux`.
+      tx: the method, `lbfgs()` if None. Value and gradient of a line search as its last stage are used again.
+      args: further arguments of `fn`, such as data: new arrays there do not compile anew, as a new function does.
+      bounds: (lower, upper), each None, a number, or a tree like `params` of numbers, arrays and Nones. Steps end at
+        the nearest point within. L-BFGS and the line searches leave out elements held by a bound (Bertsekas 1982).
+      projection: the nearest point of a convex set, in which steps then end. Not for line searches.
+      callback: gets a `MinimizeProgress` after each step, by `jax.debug.callback`.
+
+    Raises:
+      ValueError: for bounds that do not fit the parameters, and for what excludes each other.
+    """
+    tx = lbfgs() if tx is None else check_transformation("minimize: tx", tx)
+    if max_steps < 0:
+        raise ValueError(f"minimize: max_steps must be at least 0, got {max_steps}")
+    if bounds is not None and projection is not None:
+        raise ValueError("minimize: give bounds or a projection, not both")
+    box = None if bounds is None else _full_bounds(bounds, params)
+    # Of a gradtx value the hyperparameters are arguments of what is compiled: a new learning rate compiles nothing.
+    leaves, treedef = jax.tree.flatten(tx) if isinstance(tx, Value) else ([], None)
+    method = _Method(fn, tx if treedef is None else None, treedef, has_aux, projection, callback)
+    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.result_type(p)), params)
+    return _minimize(method, leaves, params, args, box, max_steps, tol, value_tol)
+
+
+class _Method(NamedTuple):
+    """The static part of a call."""
+
+    fn: Callable
+    tx: Any
+    treedef: Any
+    has_aux: bool
+    projection: Callable | None
+    callback: Callable | None
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _minimize(
+    method: _Method,
+    hyperparameters: list,
+    params: Params,
+    args: tuple,
+    box: tuple | None,
+    max_steps: Any,
+    tol: Any,
+    value_tol: Any,
+) -> MinimizeResult:
+    tx = method.tx if method.treedef is None else jax.tree.unflatten(method.treedef, hyperparameters)
+    tx = with_extra_args_support(tx)
+    dtype = compute_dtype(params)
+
+    def value_fn(p: Params) -> jax.Array:
+        value = method.fn(p, *args)
+        pair = isinstance(value, tuple | list) and len(value) == 2
+        value = value[0] if method.has_aux and pair else value
+        if pair != method.has_aux or isinstance(value, tuple | list) or jnp.ndim(value) != 0:
+            raise ValueError("minimize: fn must return a scalar, or with has_aux=True a pair (scalar, aux)")
+        return jnp.asarray(value).astype(dtype)
+
+    def nearest(p: Params) -> Params:
+        return method.projection(p) if method.projection is not None else _clipped(p, box)
+
+    def largest(p: Params, g: Updates) -> jax.Array:
+        if method.projection is not None:
+            return _largest(_difference(nearest(apply_updates(p, _negative(g))), p), dtype)
+        return _largest(g if box is None else _projected(p, g, box), dtype)
+
+    def more(loop: _Loop) -> jax.Array:
+        return ~loop.over & ~(loop.norm <= tol) & ~loop.settled & (loop.steps < max_steps)
+
+    def step(loop: _Loop) -> _Loop:
+        g = jax.tree.map(jnp.conj, loop.gradient)
+        extra = {} if box is None else {"bounds": box}
+        updates, state = tx.update(g, loop.state, loop.params, value=loop.value, grad=g, value_fn=value_fn, **extra)
+        p = nearest(apply_updates(loop.params, updates))
+        search, searches = _last_search(state), list(_search_steps(state))
+        if searches and method.projection is not None:
+            raise ValueError(
+                "minimize: a line search knows bounds, but no other projection; give a tx without a search"
+            )
+        evaluations = sum(searches, start=loop.evaluations)
+        if search is None or search.grad is None:
+            value, gradient = value_and_gradient(value_fn, p)
+            evaluations = evaluations + 1
+        else:
+            value, gradient = search.value.astype(dtype), search.grad
+        norm = largest(p, jax.tree.map(jnp.conj, gradient))
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        moved = _any_differs(p, loop.params)
+        change = jnp.abs(value - loop.value)
+        size = jnp.maximum(jnp.maximum(jnp.abs(value), jnp.abs(loop.value)), 1)
+        stuck = jnp.where(moved, 0, loop.stuck + 1)
+        steps = loop.steps + 1
+        settled = finite & moved & (value_tol > 0) & (change <= value_tol * size)
+        # A search that found nothing is repeated once, as L-BFGS then starts anew; another would be the same.
+        over = (~finite | (stuck > 1)) if searches else ~finite
+        new = loop._replace(params=p, state=state, value=value, gradient=gradient, norm=norm)
+        kept = jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, loop)
+        if method.callback is not None:
+            jax.debug.callback(method.callback, MinimizeProgress(steps, kept.value, kept.norm, evaluations))
+        return kept._replace(steps=steps, evaluations=evaluations, settled=settled, stuck=stuck, over=over)
+
+    tol, value_tol = (jnp.asarray(x, dtype) for x in (tol, value_tol))
+    params = nearest(params)
+    value, gradient = value_and_gradient(value_fn, params)
+    norm = largest(params, jax.tree.map(jnp.conj, gradient))
+    zero, false = jnp.zeros([], jnp.int32), jnp.zeros([], bool)
+    over = ~(jnp.isfinite(value) & jnp.isfinite(norm))
+    loop = _Loop(params, tx.init(params), value, gradient, norm, zero, zero + 1, false, zero, over)
+    end = jax.lax.while_loop(more, step, loop)
+    aux = method.fn(end.params, *args)[1] if method.has_aux else None
+    evaluations = end.evaluations + (1 if method.has_aux else 0)
+    converged = (end.norm <= tol) | end.settled
+    return MinimizeResult(end.params, end.value, end.norm, end.steps, evaluations, converged, aux, end.state)
+
+
+def _last_search(state: Any) -> Any:
+    """The state of a line search that is the last stage, so that its value is that of the updated parameters."""
+    if isinstance(state, ScaleByZoomLinesearchState | ScaleByBacktrackingLinesearchState):
+        return state
+    if isinstance(state, ScheduledState):
+        return _last_search(state.inner_state)
+    if isinstance(state, dict):
+        state = tuple(state.values())
+    if not isinstance(state, tuple) or hasattr(state, "_fields"):
+        return None
+    return _last_search(state[-1]) if state else None
+
+
+def _search_steps(state: Any) -> Any:
+    """The numbers of evaluations of the last line searches in a state."""
+    if hasattr(state, "num_linesearch_steps"):
+        yield state.num_linesearch_steps
+    elif isinstance(state, tuple | list | dict):
+        for child in state.values() if isinstance(state, dict) else state:
+            yield from _search_steps(child)
+
+
+def _full_bounds(bounds: Any, params: Params) -> tuple:
+    """The bounds as trees like the parameters, of arrays of their shapes or None."""
+    if not (isinstance(bounds, tuple | list) and len(bounds) == 2):
+        raise ValueError(f"minimize: bounds must be a pair (lower, upper), got {type(bounds).__name__}")
+    leaves, treedef = jax.tree.flatten(params)
+    names = [show_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+
+    def full(bound: Any) -> list:
+        if bound is None or is_number(bound) or (is_array(bound) and jnp.ndim(bound) == 0):
+            rows = [bound] * len(leaves)
+        else:
+            rows = align(treedef, bound, "minimize", "the bounds", params, "the parameters")
+        return [_bound(b, p, name) for b, p, name in zip(rows, leaves, names, strict=True)]
+
+    lower, upper = map(full, bounds)
+    for low, high, name in zip(lower, upper, names, strict=True):
+        known = not any(b is None or isinstance(b, Tracer) for b in (low, high))
+        if known and not bool(jnp.all(low <= high)):
+            raise ValueError(f"minimize: at {name} a lower bound is above the upper bound")
+    return treedef.unflatten(lower), treedef.unflatten(upper)
+
+
+def _bound(bound: Any, p: Any, name: str) -> jax.Array | None:
+    if bound is None or not jnp.issubdtype(jnp.result_type(p), jnp.inexact):
+        return None
+    if jnp.ndim(bound) != 0 and jnp.shape(bound) != jnp.shape(p):
+        raise ValueError(
+            f"minimize: the bound at {name} has shape {jnp.shape(bound)}, its parameter has shape {jnp.shape(p)}"
+        )
+    return jnp.broadcast_to(jnp.asarray(bound, compute_dtype(jnp.asarray(p))), jnp.shape(p))
+
+
+def _clipped(params: Params, box: tuple | None) -> Params:
+    if box is None:
+        return params
+    leaves, treedef = jax.tree.flatten(params)
+    rows = zip(leaves, *map(treedef.flatten_up_to, box), strict=True)
+    return treedef.unflatten([clip_to(p, *bounds) for p, *bounds in rows])
+
+
+def _projected(params: Params, gradient: Updates, box: tuple) -> Updates:
+    """p - clip(p - g), without the rounding of p - g."""
+
+    def element(p: Any, g: Any, lower: Any, upper: Any) -> Any:
+        if is_none(g):
+            return None
+        p, g = widen((p, g), compute_dtype(p))
+        g = g if lower is None else jnp.where(g > 0, jnp.minimum(g, p - lower.astype(p.dtype)), g)
+        return g if upper is None else jnp.where(g < 0, jnp.maximum(g, p - upper.astype(p.dtype)), g)
+
+    leaves, treedef = jax.tree.flatten(params)
+    rows = zip(leaves, *(treedef.flatten_up_to(t) for t in (gradient, *box)), strict=True)
+    return treedef.unflatten([element(*row) for row in rows])
+
+
+def _negative(gradient: Updates) -> Updates:
+    return jax.tree.map(jnp.negative, gradient)
+
+
+def _difference(a: Params, b: Params) -> Updates:
+    return jax.tree.map(lambda x, y: widen(x, compute_dtype(x)) - widen(y, compute_dtype(y)), a, b)
+
+
+def _largest(gradient: Updates, dtype: Any) -> jax.Array:
+    found = [jnp.max(jnp.abs(g), initial=0).astype(dtype) for g in jax.tree.leaves(gradient)]
+    return jnp.max(jnp.stack(found)) if found else jnp.zeros([], dtype)
+
+
+def _any_differs(a: Params, b: Params) -> jax.Array:
+    found = [jnp.any(x != y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]
+    return jnp.any(jnp.stack(found)) if found else jnp.zeros([], bool)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transformations that run on parameters in boxes: `with_roles` puts them in, and takes what comes out of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx._roles._rules import check_rules, roles
+from gradtx.core._factory import transformation
+from gradtx.core._prefixes import is_empty
+from gradtx.core._roles import Boxed, is_box, is_full_box, unboxed
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core._trees import align, is_none
+from gradtx.core._types import OptState, Params, Updates
+
+Box = Callable[[Any, bool], Any]
+
+
+@transformation
+def with_roles(rules: Any, inner: Any) -> GradientTransformationExtraArgs:
+    """Runs `inner` with the role of each parameter known to all of its stages. Put it around the whole optimizer.
+
+    Rules then run on each logical parameter of a stack by itself: norms, factors, trust ratios and blocks of a leaf of
+    shape (L, m, n) with `Role(stack=0)` are those of L parameters of shape (m, n), and functions of the parameters
+    (masks, labels) are shown the shape of one. Norms of the whole tree stay what they are. The state is built as that
+    of `inner`; only what a rule keeps in another shape than the parameter's has the stack's axes in front.
+
+    Args:
+      rules: what `roles` takes: pairs of a path pattern and a `Role`, a function such as `infer_roles`, or a tree.
+      inner: the transformation.
+
+    Raises:
+      ValueError: at `init`, for parameters without a rule, rules without a parameter, and roles that do not fit.
+    """
+    rules = check_rules("with_roles", rules)
+
+    def box(tree: Any, partial: bool) -> Any:
+        found = roles(tree, rules, partial=partial)
+        leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_entry)
+        pairs = zip(leaves, treedef.flatten_up_to(found), strict=True)
+        return treedef.unflatten([_with_role(x, role) for x, role in pairs])
+
+    return run_in_boxes("with_roles", inner, box)
+
+
+def _is_entry(x: Any) -> bool:
+    return x is None or is_box(x)
+
+
+def is_partial(params: Params) -> bool:
+    """Whether parameters may be hidden from this tree, so that rules for them are not without use."""
+    nodes = jax.tree.leaves(params, is_leaf=is_empty)
+    return not jax.tree.leaves(params) or any(x is not None and is_empty(x) for x in nodes)
+
+
+def looks(tree: Any) -> tuple:
+    """What of a tree of arrays decides what is made for it: the structure, shapes and dtypes."""
+    leaves, treedef = jax.tree.flatten(tree)
+    arrays = [x if hasattr(x, "dtype") else np.asarray(x) for x in leaves]
+    return treedef, tuple((x.shape, x.dtype) for x in arrays)
+
+
+def _with_role(x: Any, role: Any) -> Any:
+    if x is None or is_box(x) and not is_full_box(x):
+        return x
+    return Boxed(x.value, role, x.group) if is_box(x) else Boxed(x, role)
+
+
+def run_in_boxes(name: str, inner: Any, box: Box) -> GradientTransformationExtraArgs:
+    """`inner` on boxed trees. `box(tree, partial)` boxes parameters; `partial` says that some may be missing.
+
+    States are taken out of their boxes and put back, so that they look the same to everybody as those of `inner`.
+    """
+    tx = with_extra_args_support(check_transformation(f"{name}: inner", inner))
+    structures: dict[Any, tuple] = {}  # of boxed states, which would else be traced again at each update
+
+    def structure_of(boxed: Params, state: OptState | None = None) -> tuple:
+        key = looks(boxed)
+        if key not in structures:
+            state = jax.eval_shape(tx.init, boxed) if state is None else state
+            structures[key] = jax.tree.structure(state), jax.tree.structure(unboxed(state))
+        return structures[key]
+
+    def init(params: Params) -> OptState:
+        boxed = box(params, is_partial(params))
+        state = tx.init(boxed)
+        structure_of(boxed, state)
+        return unboxed(state)
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        if params is not None:
+            leaves_of(name, updates, params)  # so that swapped arguments are an error of that, and not of rules
+        known = box(updates if params is None else params, True)
+        boxed_structure, structure = structure_of(known)
+        if boxed_structure != structure:
+            if jax.tree.structure(state) != structure:
+                if params is None and any(map(is_none, jax.tree.leaves(updates, is_leaf=is_none))):
+                    raise ValueError(
+                        f"{name}: where gradients are None, the roles of their parameters are not known from them: "
+                        f"call update(updates, state, params)"
+                    )
+                raise TypeError(
+                    f"{name}: state must be what init or the last update returned for these parameters, got "
+                    f"{type(state).__name__}; the order is update(updates, state, params)"
+                )
+            state = jax.tree.unflatten(boxed_structure, jax.tree.leaves(state))
+        boxed = known if params is None else _boxed_like(name, known, updates)
+        # Where the parameters are one array, a number is built like them.
+        given = {n: x if n == "value" else _boxed_argument(name, known, x) for n, x in extra.items()}
+        new, state = tx.update(boxed, state, None if params is None else known, **given)
+        leaves, treedef = jax.tree.flatten(state)
+        # To look for boxes at each node takes longer.
+        state = jax.tree.unflatten(structure, leaves) if treedef == boxed_structure else unboxed(state)
+        return _unboxed_like(updates, new), state
+
+    return GradientTransformationExtraArgs(init, update, parts=lambda state: {"": (inner, state)})
+
+
+def _boxed_like(name: str, known: Params, tree: Any) -> Any:
+    """The tree with its leaves in the boxes of their parameters; None stays."""
+    leaves, boxes, treedef = leaves_of(name, tree, known)
+    return treedef.unflatten([_in_box(x, b) for x, b in zip(leaves, boxes, strict=True)])
+
+
+def leaves_of(name: str, tree: Any, params: Params) -> tuple[list, list, Any]:
+    """The leaves of a tree, None included, what stands there among the parameters, and the structure."""
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_entry)
+    return leaves, align(treedef, params, name, "the parameters", tree, "the gradients"), treedef
+
+
+def _in_box(x: Any, box: Any) -> Any:
+    if x is None or is_box(box) and not is_full_box(box):
+        return x
+    if is_box(box):
+        return box.holding(x.value if is_box(x) else x)
+    return x if jax.tree.leaves(box) else box  # what is hidden among the parameters is hidden here too
+
+
+def _unboxed_like(updates: Updates, new: Updates) -> Updates:
+    """The updates out of the boxes that they were put in, in those that they came in; None for what was hidden."""
+
+    def restored(g: Any, u: Any) -> Any:
+        if is_box(g) and not is_full_box(g):
+            return g
+        if g is None or not jax.tree.leaves(u):
+            return None
+        return g.holding(unboxed(u)) if is_box(g) else unboxed(u)
+
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_entry)
+    try:
+        found = treedef.flatten_up_to(new)
+    except (ValueError, TypeError):  # an aggregator's statistics are no updates
+        return unboxed(new)
+    return treedef.unflatten(map(restored, leaves, found))
+
+
+def _boxed_argument(name: str, known: Params, x: Any) -> Any:
+    """Trees like the parameters in boxes; functions of parameters take and return what they did without."""
+    if callable(x):
+        return lambda *args, **kwargs: _boxed_argument(name, known, x(*unboxed(args), **unboxed(kwargs)))
+    structure = jax.tree.structure(unboxed(known))
+    is_array = structure == jax.tree.structure(0)
+    if jax.tree.structure(unboxed(x)) == structure and not (is_array and jnp.ndim(unboxed(x)) == 0):
+        return _boxed_like(name, known, x)
+    plain_tuple = isinstance(x, tuple) and not hasattr(x, "_fields")
+    return tuple(_boxed_argument(name, known, part) for part in x) if plain_tuple else x

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Roles guessed from the names that libraries give to parameters."""
+
+import functools
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._roles import Role, is_box, is_full_box
+from gradtx.core._selectors import named_leaves
+from gradtx.core._types import Params
+
+NORM = {"norm", "norms", "normalization", "ln", "bn", "gn", "rms"}
+SCALE = {"scale", "gamma", "g", "weight", "w"}
+BIAS = {"bias", "biases", "offset", "beta", "shift"}
+EMBEDDING = {"embedding", "embeddings", "embed", "embeds", "emb", "wte", "wpe"}
+HEAD = {"head", "classifier", "logits", "unembed", "unembedding", "readout"}
+WEIGHT = {"kernel", "kernels", "weight", "weights"}
+PROJECTION = {"query", "key", "value", "q", "k", "v"}
+OUTPUT = {"out", "output", "o"}
+STACKED = {"layers", "blocks", "h"}
+SCANNED = {"scan", "scanned", "stack", "stacked"}
+
+
+class Parameter(NamedTuple):
+    """What is known of a parameter: the names on its path, its shape."""
+
+    parts: tuple[str, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def leaf(self) -> str:
+        return self.parts[-1].lower() if self.parts else ""
+
+    @property
+    def module(self) -> str:
+        return self.parts[-2] if len(self.parts) > 1 else ""
+
+
+def infer_roles(params: Params, *, stack: int | Iterable[int] | None = None) -> Any:
+    """Guesses the role of each parameter from the names that Flax, Haiku, Equinox and PyTorch give, and from its rank.
+    The names that decide are the parameter's own and its module's: see "Roles" in the docs for the whole list. Print
+    `as_rules(infer_roles(params))`, and edit the rules where the guess is wrong.
+
+    - "bias": `bias`, `offset`, `beta`, and vectors `b`; "norm": `scale`, `gamma`, weights in modules such as
+      `LayerNorm_0`, `ln_f`, vectors `weight`; "embedding": `embedding`, `wte`, `embed_tokens/weight`; "head": matrices
+      in `lm_head`, `logits`, `classifier`; "hidden": all other `kernel`, `weight`, `w`; "other": the rest.
+    - A `kernel` or `w` is (space..., inputs, outputs), a `weight` (outputs, inputs, space...), a `kernel` of rank 3 in
+      `query`, `key`, `value` (inputs, heads, outputs), in `out` beside them (heads, inputs, outputs).
+    - A stack on axis 0 is guessed below `layers`, `blocks`, `h` or a name with `scan` or `stack`, where no index
+      follows, all sizes along it are equal, and the scale of a norm has rank 2, or a bias (stack, outputs) has.
+
+    Args:
+      stack: the stack axes of all these parameters, () for none; by default they are guessed.
+
+    Raises:
+      ValueError: for a stack axis that a parameter has not.
+    """
+    names, leaves, treedef = named_leaves(params)
+    held = (None if is_box(leaf) and not is_full_box(leaf) else leaf for leaf in leaves)
+    known = [None if leaf is None else parameter(name, leaf) for name, leaf in zip(names, held, strict=True)]
+    there = [p for p in known if p is not None]
+    modules = modules_of(there)
+    if stack is None:
+        stacks = guess_stacks(there)
+        found = [None if p is None else guess(p, stacks.get(p.parts, ()), modules) for p in known]
+    else:
+        axes = Role(stack=stack).stack  # type: ignore[arg-type]  # checked there
+        found = [None if p is None else guess(p, axes, modules) for p in known]
+    return jax.tree.unflatten(treedef, found)
+
+
+def parameter(name: str, leaf: Any) -> Parameter:
+    return Parameter(tuple(name.split("/")), jnp.shape(leaf.value if is_box(leaf) else leaf))
+
+
+def modules_of(parameters: Iterable[Parameter]) -> set[tuple[str, ...]]:
+    return {p.parts[:-1] for p in parameters}
+
+
+def guess(p: Parameter, stack: tuple[int, ...], modules: set[tuple[str, ...]], heads: int | None = None) -> Role:
+    """The role by the names, with these stack axes and, counted from the end, this axis of heads if one is known."""
+    try:
+        left = _left(stack, len(p.shape))
+    except ValueError as error:
+        raise ValueError(f"infer_roles: {'/'.join(p.parts)}, of shape {p.shape}: {error}") from None
+    kind = _kind(p, len(left))
+    if kind not in ("hidden", "head", "embedding"):
+        return _shared(kind, stack)
+    in_axes, out_axes, heads = _axes(p, kind, len(left), modules, heads)
+    at = [axis - len(p.shape) for axis in left]
+    in_axes, out_axes = (tuple(at[a] for a in axes) for axes in (in_axes, out_axes))
+    return _shared(kind, stack, in_axes, out_axes, None if heads is None else at[heads])
+
+
+# Roles are guessed whenever a step is traced, and most are the same few.
+_shared = functools.lru_cache(maxsize=4096)(Role)
+
+
+@functools.lru_cache(maxsize=4096)
+def _left(stack: tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    """The axes that are not stacked."""
+    stacked = Role(stack=stack).fitted(ndim).stack
+    return tuple(axis for axis in range(ndim) if axis not in stacked)
+
+
+def _kind(p: Parameter, rank: int) -> Any:
+    own, module = words(p.parts[-1]) if p.parts else (), words(p.module)
+    if _ends(own, BIAS) or _ends(own, {"b"}) and rank <= 1:
+        return "bias"
+    in_norm = _is_norm(module) and p.leaf in SCALE
+    if in_norm or _is_norm(own) or p.leaf in ("scale", "gamma") or p.leaf == "weight" and rank == 1:
+        return "norm"
+    # A kernel in a module of this name is a product: the patches of images are embedded so.
+    if EMBEDDING & set(own) or EMBEDDING & set(module) and p.leaf == "weight" and rank == 2:
+        return "embedding"
+    if rank < 2 or not any(w in WEIGHT or re.fullmatch("w[a-z]?", w) for w in own):
+        return "other"
+    return "head" if _ends(module, HEAD) and module[:1] != ("multi",) else "hidden"
+
+
+def _axes(p: Parameter, kind: str, rank: int, modules: set, heads: int | None) -> tuple:
+    """The axes of inputs, outputs and heads, from the end, among those that are not stacked."""
+    axes = tuple(range(-rank, 0))
+    if kind == "embedding":
+        return ((-2,), (-1,), heads) if rank == 2 else ((), (), heads)
+    is_kernel = p.leaf in ("kernel", "w")
+    if heads is None and rank == 3 and is_kernel:
+        heads = _heads(p, modules)
+    if heads is not None and rank == 3:
+        return (axes[:2], axes[2:], heads) if heads == -3 else (axes[:1], axes[1:], heads)
+    if "weight" in words(p.leaf):
+        return axes[1:], axes[:1], heads
+    return (axes[:-1], axes[-1:], heads) if rank == 2 or is_kernel else ((), (), heads)
+
+
+def _heads(p: Parameter, modules: set) -> int | None:
+    """The axis of heads of a kernel of rank 3 in an attention."""
+    if _ends(words(p.module), PROJECTION):
+        return -2
+    beside = (words(other[-1]) for other in modules if other and other[:-1] == p.parts[:-2])
+    return -3 if _ends(words(p.module), OUTPUT) and any(_ends(name, PROJECTION) for name in beside) else None
+
+
+def guess_stacks(parameters: list[Parameter]) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """The stack axes of the parameters, by path, for which there is evidence."""
+    branches: dict[tuple[str, ...], list[Parameter]] = {}
+    for p in parameters:
+        for n in range(1, len(p.parts)):
+            if _names_stack(p.parts[n - 1]):
+                branches.setdefault(p.parts[:n], []).append(p)
+    found: dict[tuple[str, ...], tuple[int, ...]] = {}
+    for branch, below in branches.items():
+        sizes = {p.shape[:1] for p in below}
+        indexed = any(p.parts[len(branch)].isdigit() for p in below)
+        if len(below) > 1 and len(sizes) == 1 and min(sizes) > (1,) and not indexed and _has_evidence(below):
+            found |= {p.parts: (0,) for p in below}
+    return found
+
+
+def _has_evidence(below: list[Parameter]) -> bool:
+    """Whether what must be a vector is a matrix, one of whose axes is then the stack's."""
+    shapes = {p.parts: p.shape for p in below}
+
+    def beside(p: Parameter) -> list[tuple[int, ...]]:
+        return [shapes[path] for name in ("kernel", "w", "weight") if (path := (*p.parts[:-1], name)) in shapes]
+
+    def is_vector_of_stack(p: Parameter) -> bool:
+        kind = _kind(p, 1)
+        if kind == "bias":
+            return any(len(s) == 3 and p.shape in ((s[0], s[1]), (s[0], s[2])) for s in beside(p))
+        return kind == "norm" and (_is_norm(words(p.module)) or p.leaf in ("scale", "gamma"))
+
+    return any(len(p.shape) == 2 and is_vector_of_stack(p) for p in below)
+
+
+def _names_stack(part: str) -> bool:
+    found = words(part)
+    return bool(SCANNED & set(found)) or bool(found) and found[-1] in STACKED
+
+
+def _is_norm(found: tuple[str, ...]) -> bool:
+    return any(w in NORM or w.endswith("norm") for w in found)
+
+
+def _ends(found: tuple[str, ...], names: set[str]) -> bool:
+    """Whether the last word that is no number is one of these; `q_proj` and `query_projection` end with their first."""
+    left = [w for w in found if not w.isdigit() and w not in ("proj", "projection")]
+    return bool(left) and left[-1] in names
+
+
+@functools.lru_cache(maxsize=4096)
+def words(part: str) -> tuple[str, ...]:
+    """The words of a name: "LayerNorm_0" has layer, norm, 0."""
+    return tuple(w.lower() for w in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", part))

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""gradtx's transformations as objects of other libraries."""
+
+from typing import Any
+
+from gradtx.core._transformation import check_transformation, with_extra_args_support
+
+
+def as_optax(tx: Any) -> Any:
+    """The same transformation as an `optax.GradientTransformationExtraArgs`, for code that asks `isinstance` for it.
+
+    Only this imports Optax. Everything else that knows Optax takes gradtx's transformations as they are.
+
+    Raises:
+      ImportError: if Optax is not installed.
+    """
+    tx = with_extra_args_support(check_transformation("as_optax: tx", tx))
+    try:
+        import optax
+    except ImportError as error:
+        raise ImportError("as_optax: Optax is not installed: pip install optax") from error
+    return optax.GradientTransformationExtraArgs(tx.init, tx.update)

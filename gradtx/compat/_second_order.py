@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optax's forms of products with the Hessian and of diagonals: of losses with inputs and targets."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.curvature._curvature import hessian_diagonal, hessian_vector_product
+
+
+def hvp(loss: Callable[..., jax.Array], v: Any, params: Any, inputs: Any, targets: Any) -> Any:
+    """H v for the Hessian H of `loss(params, inputs, targets)`, a tree like the parameters.
+
+    Args:
+      v: a tree like the parameters, or all their numbers as one vector.
+    """
+    flat, unravel = ravel_pytree(params)
+    single = isinstance(v, jax.Array) or not jax.tree_util.all_leaves([v])
+    if single and hasattr(v, "shape") and jax.tree.structure(v) != jax.tree.structure(params):
+        if v.shape != flat.shape:
+            raise ValueError(f"hvp: v must be a tree like params or have shape {flat.shape}, got shape {v.shape}")
+        v = unravel(v.astype(flat.dtype))
+    return hessian_vector_product(lambda p: loss(p, inputs, targets), params, v)
+
+
+def hessian_diag(loss: Callable[..., jax.Array], params: Any, inputs: Any, targets: Any) -> jax.Array:
+    """The diagonal of the Hessian of `loss(params, inputs, targets)` as one vector."""
+    return ravel_pytree(hessian_diagonal(lambda p: loss(p, inputs, targets), params))[0]
+
+
+def fisher_diag(negative_log_likelihood: Callable[..., jax.Array], params: Any, inputs: Any, targets: Any) -> jax.Array:
+    """The squares of the gradient of `negative_log_likelihood(params, inputs, targets)` as one vector.
+
+    That is the diagonal of the empirical Fisher information of one example. Of a batch it is the square of the sum (or
+    mean), not the sum of the squares: `jax.vmap` this function over examples, and take the mean.
+    """
+    gradient = ravel_pytree(jax.grad(negative_log_likelihood)(params, inputs, targets))[0]
+    return jnp.square(widen(gradient, compute_dtype(gradient)))

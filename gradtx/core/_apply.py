@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Applying updates to parameters."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._trees import align, check_shapes, is_hole, is_none
+from gradtx.core._types import Params, Updates
+
+
+def apply_updates(params: Params, updates: Updates) -> Params:
+    """`params + updates`, each leaf in the dtype of its parameter.
+
+    The sum is taken in the widest of float32, parameter and update, then rounded once. Where the update is None the
+    parameter (or whatever stands there) is returned as it is.
+
+    Raises:
+      ValueError: if the trees or the shapes differ; nothing is broadcast.
+    """
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+    ps = align(treedef, params, "apply_updates", "the parameters", updates, "the updates")
+    check_shapes("apply_updates", "update", updates, leaves, ps)
+    new = [p if is_hole(u) else _add(p, u) for p, u in zip(ps, leaves, strict=True)]
+    return jax.tree.unflatten(treedef, new)
+
+
+@jax.jit
+def _add(p: Any, u: Any) -> jax.Array:
+    wide_p, wide_u = widen((p, u), compute_dtype(p, u))
+    with promotion(p, u):
+        return (wide_p + wide_u).astype(jnp.result_type(p))

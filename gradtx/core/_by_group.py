@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hyperparameters that differ between groups of parameters: arrays with an entry for each group.
+
+Which entry is a parameter's is written on its box. The entries are arguments of the compiled rule, so that the number
+of groups changes neither how often a rule is traced nor how many stages run. The exception are numbers in [0, 1], which
+rules subtract from 1: in float32, 1 - 0.999 is off by 5e-5. They are constants of a compiled rule of their own.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core._roles import is_box
+from gradtx.core._stacks import Stacked, stack_axes
+
+
+class ByGroup:
+    """A tree of arrays whose first axis numbers the groups."""
+
+    def __init__(self, tree: Any):
+        self.tree = tree
+
+    def __bool__(self) -> bool:
+        return bool(jax.tree.leaves(self.tree))
+
+    @property
+    def size(self) -> int:
+        return len(jax.tree.leaves(self.tree)[0]) if self else 0
+
+    def at(self, group: int) -> Any:
+        """The entries of a group."""
+        return jax.tree.unflatten(jax.tree.structure(self.tree), [row[group] for row in self.rows])
+
+    @functools.cached_property
+    def rows(self) -> list[list]:
+        """The entries of each array, taken apart once and not once for each parameter."""
+        return [x.tolist() if isinstance(x, np.ndarray) else list(x) for x in jax.tree.leaves(self.tree)]
+
+    def of(self, leaf: Any) -> Any:
+        """The entries for a parameter; for a stack of which each parameter has a group of its own, `Stacked` ones."""
+        if not self:
+            return self.tree
+        group = leaf.group
+        if isinstance(group, int):
+            return self.at(group)
+        shape = jnp.shape(leaf.value)
+        stack = stack_axes(leaf.role, len(shape))
+        index = np.reshape(group, [shape[axis] for axis in stack])
+        return jax.tree.map(lambda x: Stacked(x[index], tuple(range(len(stack)))), self.tree)
+
+
+class Entries:
+    """The entries of each parameter, split into constants of the rule, as pairs, and arguments of it."""
+
+    def __init__(self, varying: ByGroup, constant: frozenset[str], leaves: list):
+        values = varying.tree
+        one_each = all(isinstance(leaf.group, int) for leaf in leaves) if values else True
+        # A stack whose parameters differ is run on arrays of entries, and so must be what is shared with it.
+        fixed = [n for n in values if one_each and n in constant and isinstance(values[n], np.ndarray)]
+        self.arguments = ByGroup({n: x for n, x in values.items() if n not in fixed})
+        self.constants = [tuple((n, values[n][i].item()) for n in fixed) for i in range(varying.size)] if fixed else []
+
+    def of(self, leaf: Any) -> tuple[tuple, Any]:
+        return self.constants[leaf.group] if self.constants else (), self.arguments.of(leaf)
+
+    def of_each_group(self, size: int) -> list[tuple[tuple, Any]]:
+        constants = self.constants or [()] * size
+        return [(pairs, self.arguments.at(i)) for i, pairs in enumerate(constants)]
+
+
+def is_grouped(leaf: Any) -> bool:
+    return is_box(leaf) and leaf.group is not None
+
+
+def by_group(values: dict[str, Any], leaves: list) -> tuple[dict[str, Any], ByGroup]:
+    """The values that are the same for all of these leaves, and those that are not."""
+    if not all(map(is_grouped, leaves)):
+        return values, ByGroup({})
+    varying = {n: v for n, v in values.items() if jnp.ndim(v) == 1}
+    return {n: v for n, v in values.items() if n not in varying}, ByGroup(varying)

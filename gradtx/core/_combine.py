@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transformations from transformations and from plain functions: chain, identity, stateless."""
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._needs import all_requirements, check_needs
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core._types import EmptyState, OptState, Params, Updates
+
+
+@transformation
+def chain(*transformations: Any) -> GradientTransformationExtraArgs:
+    """Applies transformations one after the other: the updates of each are the gradients of the next.
+
+    The state is the tuple of their states. Extra keyword arguments of `update` reach the stages that take them; if one
+    that a stage needs is missing, that is an error before the first has run. Any object with `init` and `update` can be
+    a stage, Optax's too.
+    """
+    stages = [_stage(f"chain: transformations[{i}]", tx) for i, tx in enumerate(transformations)]
+
+    needed = functools.cache(lambda: all_requirements(transformations))
+
+    def init(params: Params) -> OptState:
+        return tuple(tx.init(params) for tx in stages)
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        if not isinstance(state, tuple | list) or len(state) != len(stages):
+            raise TypeError(
+                f"chain: state must be the tuple of {len(stages)} states that init or the last update returned, "
+                f"got {_describe(state)}; the order is update(updates, state, params)"
+            )
+        check_needs(needed(), extra)
+        new_state = []
+        for tx, inner in zip(stages, state, strict=True):
+            updates, inner = tx.update(updates, inner, params, **extra)
+            new_state.append(inner)
+        return updates, tuple(new_state)
+
+    def parts(state: OptState) -> dict[str, tuple[Any, OptState]]:
+        return {str(i): pair for i, pair in enumerate(zip(transformations, state, strict=True))}
+
+    return GradientTransformationExtraArgs(init, update, parts=parts)
+
+
+@transformation
+def named_chain(*transformations: Any) -> GradientTransformationExtraArgs:
+    """`chain` of `(name, transformation)` pairs; the state is an ordered dictionary by name.
+
+    Raises:
+      ValueError: if two stages have the same name.
+    """
+    for i, pair in enumerate(transformations):
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise TypeError(f"named_chain: transformations[{i}] must be a (name, transformation) pair, got {pair!r}")
+    names = [name for name, _ in transformations]
+    repeated = sorted({n for n in names if names.count(n) > 1})
+    if repeated:
+        raise ValueError(f"named_chain: the names of the stages must differ, got {repeated[0]!r} more than once")
+    stages = [(name, _stage(f"named_chain: {name!r}", tx)) for name, tx in transformations]
+
+    needed = functools.cache(lambda: all_requirements(tx for _, tx in transformations))
+
+    def init(params: Params) -> OptState:
+        return OrderedDict((name, tx.init(params)) for name, tx in stages)
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        if not isinstance(state, dict) or set(state) != set(names):
+            raise TypeError(
+                f"named_chain: state must be the dictionary with keys {names} that init or the last update returned, "
+                f"got {_describe(state)}; the order is update(updates, state, params)"
+            )
+        check_needs(needed(), extra)
+        new_state = OrderedDict()
+        for name, tx in stages:
+            updates, new_state[name] = tx.update(updates, state[name], params, **extra)
+        return updates, new_state
+
+    def parts(state: OptState) -> dict[str, tuple[Any, OptState]]:
+        return {name: (tx, state[name]) for name, tx in transformations}
+
+    return GradientTransformationExtraArgs(init, update, parts=parts)
+
+
+def _stage(where: str, tx: Any) -> GradientTransformationExtraArgs:
+    return with_extra_args_support(check_transformation(where, tx))
+
+
+def _check_empty(where: str, state: Any) -> None:
+    if not (isinstance(state, tuple) and len(state) == 0):
+        raise TypeError(
+            f"{where}: state must be the EmptyState that init returned, got {_describe(state)}; "
+            f"the order is update(updates, state, params)"
+        )
+
+
+def _describe(state: Any) -> str:
+    kind = type(state).__name__
+    if isinstance(state, dict):
+        return f"a {kind} with keys {list(state)[:4]}"
+    return f"a {kind} of {len(state)}" if isinstance(state, tuple | list) else kind
+
+
+@transformation
+def identity() -> GradientTransformationExtraArgs:
+    """Returns the updates as they are."""
+
+    def init(params: Params) -> EmptyState:
+        return EmptyState()
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        _check_empty("identity", state)
+        return updates, state
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+@transformation
+def stateless(f: Callable[[Updates, Params], Updates]) -> GradientTransformationExtraArgs:
+    """A transformation without state from a function on whole trees: `f(updates, params) -> updates`."""
+
+    def init(params: Params) -> EmptyState:
+        return EmptyState()
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        _check_empty("stateless", state)
+        return f(updates, params), state
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+@transformation
+def stateless_with_tree_map(f: Callable) -> GradientTransformationExtraArgs:
+    """A transformation without state from a function on one array: `f(g, p) -> u`; `p` is None without parameters."""
+    return per_parameter(None, lambda g, slots, p, t: (f(g, p), slots))

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The factory decorator: a transformation is its constructor call.
+
+What the body of a factory returns decides how the value runs:
+
+- another factory's value: a recipe. It runs as that value does; schedules are handed on to its stages.
+- a rule of `per_parameter`: a stage, lifted to trees. Arrays and schedules among its hyperparameters reach the maths as
+  the numbers of the step, because the body is called again with them, inside the compiled function.
+- any other pair: a stage or wrapper of its own. With schedules, it is called again at each step with their values.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._calls import Call, Factory, Value, factory_decorator, freeze
+from gradtx.core._counts import safe_increment, step_of
+from gradtx.core._lift import Rule, RuleSource, init_tree, update_tree
+from gradtx.core._ranges import is_number
+from gradtx.core._transformation import (
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    with_extra_args_support,
+)
+from gradtx.core._types import EmptyState, OptState, Params, Updates
+
+P = ParamSpec("P")
+T = TypeVar("T", bound=GradientTransformationExtraArgs)
+
+REGISTRY: dict[str, Factory] = {}
+"""Every factory of transformations by its qualified name, in the order of definition."""
+
+
+def transformation(body: Callable[P, Any]) -> Callable[P, GradientTransformationExtraArgs]:
+    """Makes a function that returns a transformation into a factory of values, and registers it.
+
+    The annotations of the signature are the specification: a parameter annotated with a range (`Decay`, `NonNegative`,
+    ...) is a numeric hyperparameter, checked at the call and a leaf of the value. It may be a number, an array, a
+    traced value or a schedule; use it only inside the functions that the body returns, where it is the number of the
+    step. All other parameters are static, except transformations, which are children.
+    """
+    return transformation_of(GradientTransformationExtraArgs)(body)
+
+
+def transformation_of(kind: type[T]) -> Callable[[Callable[P, Any]], Callable[P, T]]:
+    """`transformation` for values of a registered subclass, which has methods besides `init` and `update`."""
+
+    def decorate(body: Callable[P, Any]) -> Callable[P, T]:
+        construct = factory_decorator(body, kind, _expand)
+        REGISTRY[f"{body.__module__}.{body.__qualname__}"] = construct.factory  # type: ignore[attr-defined]  # set by the decorator
+        return construct
+
+    return decorate
+
+
+def per_parameter(
+    init: Callable | None,
+    update: Callable,
+    state: type | None = None,
+    *,
+    measure: Callable | None = None,
+    shared: Callable | None = None,
+    memory: Callable | None = None,
+    needs_params: bool = False,
+    needs: tuple[str, ...] = (),
+    counter: str = "count",
+    uses_role: bool = False,
+) -> GradientTransformationExtraArgs:
+    """Lifts a rule on one array to trees. This is where new optimizers are written.
+
+    ```
+    init(p) -> slots                          what is remembered for one parameter
+    update(g, slots, p, t) -> (u, slots)      its update
+    measure(g, slots, p, t) -> scalars        optional: summed over the tree
+    shared(t, total) -> scalars               optional: computed once a step, for all parameters
+    ```
+
+    What `shared` returns (without it, the total of `measure`) is the fifth argument of `update`. A rule that remembers
+    scalars of the whole tree, such as an estimated distance, has a `memory() -> {field: initial value}`; then `measure`
+    gets them as a fifth argument, and `shared(t, total, memory)` returns what it returned before and the new memory.
+    `needs` names extra arguments of the transformation's `update`, such as "value", that `shared` takes by keyword.
+    With `uses_role`, `init`, `measure` and `update` get the parameter's `Role` by the keyword `role`, None without one.
+
+    `state` is a named tuple class; its fields, the count and the memory aside, are the slots in order, each a tree like
+    the parameters. One slot is passed bare, several as a tuple; no slots: `init` and `state` may be None and slots are
+    `()`. If the class has a field `count` (or `counter`), the lift keeps it and `t` is the step, from 1; else `t` is
+    None. `p` is None when the caller gave no parameters, which is an error if `needs_params`.
+
+    The lift owns the rest. Arithmetic is at least float32: arrays arrive cast to the widest of float32, gradient, slot
+    and parameter; slots are stored back in the dtype that `init` gave them; updates leave in the arithmetic's dtype. A
+    leaf without a gradient (None) gets no update and keeps its slots. Each distinct shape and dtype is traced once.
+    """
+    name = getattr(update, "__qualname__", "rule")
+    rule = Rule(
+        init, update, state or EmptyState, measure, shared, memory, needs_params, needs, counter, name, uses_role
+    )
+    return GradientTransformationExtraArgs(*_lifted(RuleSource(lambda values: rule), rule, {}), rule=rule)
+
+
+def _expand(call: Call) -> dict[str, Any]:
+    """The pair behind a call, by the three cases of this module's docstring."""
+    factory, arguments = call.factory, call.arguments
+    inner = factory.run(arguments)
+    if isinstance(inner, GradientTransformation) and inner.factory is not None:
+        same = {"_init": inner.init, "_update": inner.update, "_parts": inner.parts}
+        return {**same, "_inner": inner, "_rule": None, "_needs": None}
+    moving = {n: v for n in factory.hyperparameters if not is_number(v := arguments[n]) and v is not None}
+    rule = inner.rule if isinstance(inner, GradientTransformation) else None
+    declared = None
+    if rule is None:
+        inner = with_extra_args_support(inner)
+        declared = inner.declared
+        init, update, parts = _pair(factory, arguments, inner, moving)
+    else:
+        rule = rule._replace(name=factory.name)
+        (init, update), parts = _lifted(_rule_source(factory, arguments, moving), rule, moving), None
+    return {"_init": init, "_update": update, "_inner": None, "_rule": rule, "_parts": parts, "_needs": declared}
+
+
+def _rule_source(factory: Factory, arguments: dict[str, Any], moving: dict[str, Any]) -> RuleSource:
+    """The rule as a function of the values that move, compared by everything that does not."""
+    fixed = {n: None if n in moving else v for n, v in arguments.items()}
+
+    def rule_at(values: dict[str, Any]) -> Rule:
+        return factory.run({**fixed, **values}).rule._replace(name=factory.name)
+
+    # 1 - 0.999 is off by 5e-5 in float32, as a constant it is folded in double precision.
+    constant = frozenset(n for n in moving if getattr(factory.specs[n], "high", None) == 1)
+
+    # What a function closes over is not ours to keep: it may be an array, or a tracer of somebody's jit.
+    if any(callable(x) and not isinstance(x, type | Value) for x in jax.tree.leaves(fixed)):
+        return RuleSource(rule_at, constant=constant)
+    key = (factory, tuple(moving), tuple((n, freeze(v)) for n, v in fixed.items()))
+    return RuleSource(rule_at, key, constant)
+
+
+def _lifted(source: RuleSource, rule: Rule, moving: dict[str, Any]) -> tuple[Callable, Callable]:
+    def init_at(values: dict, params: Params) -> OptState:
+        return init_tree(source, rule, values, params)
+
+    def update_at(values: dict, updates: Updates, state: OptState, params: Params, extra: dict) -> tuple:
+        return update_tree(source, rule, values, updates, state, params, extra)
+
+    return _stepped(rule.name, init_at, update_at, moving)
+
+
+def _pair(factory: Factory, arguments: dict, inner: Any, moving: dict[str, Any]) -> tuple[Callable, Callable, Callable]:
+    if not any(map(callable, moving.values())):
+        return inner.init, inner.update, inner.parts
+
+    def at(values: dict) -> GradientTransformationExtraArgs:
+        return with_extra_args_support(factory.run({**arguments, **values}))
+
+    def init_at(values: dict, params: Params) -> OptState:
+        return at(values).init(params)
+
+    def update_at(values: dict, updates: Updates, state: OptState, params: Params, extra: dict) -> tuple:
+        return at(values).update(updates, state, params, **extra)
+
+    def parts(state: OptState) -> dict[str, tuple[Any, OptState]]:
+        step = step_of(state)
+        values = {n: v(step) if callable(v) else v for n, v in moving.items()}
+        found = at(values).parts(state.inner_state if isinstance(state, ScheduledState) else state)
+        prefix = "inner_state." if isinstance(state, ScheduledState) else ""
+        return {prefix + path: part for path, part in found.items()}
+
+    return *_stepped(factory.name, init_at, update_at, moving), parts
+
+
+class ScheduledState(NamedTuple):
+    """The state of a stage that has a schedule among its hyperparameters: the step that it is at, and the rest."""
+
+    count: jax.Array
+    inner_state: OptState
+
+    counts_from = {"count": 0}
+
+
+def _stepped(name: str, init_at: Callable, update_at: Callable, moving: dict[str, Any]) -> tuple[Callable, Callable]:
+    """`init` and `update` with the schedules among `moving` evaluated at the step of the state, 0 at the first update.
+
+    A state that counts steps for schedules itself (see `core.counts`) is asked; any other is put in `ScheduledState`.
+    """
+    scheduled = any(callable(v) for v in moving.values())
+
+    def values_at(step: jax.Array) -> dict[str, Any]:
+        return {n: v(step) if callable(v) else v for n, v in moving.items()}
+
+    def init(params: Params) -> OptState:
+        step = jnp.zeros([], jnp.int32)
+        state = init_at(values_at(step), params)
+        return state if step_of(state) is not None or not scheduled else ScheduledState(step, state)
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        if not scheduled:
+            return update_at(moving, updates, state, params, extra)
+        step = step_of(state)
+        if step is None:
+            raise TypeError(
+                f"{name}: state must be what init or the last update returned, with a step count, "
+                f"got {type(state).__name__}; the order is update(updates, state, params)"
+            )
+        values = values_at(step)
+        if not isinstance(state, ScheduledState):
+            return update_at(values, updates, state, params, extra)
+        updates, inner_state = update_at(values, updates, state.inner_state, params, extra)
+        return updates, ScheduledState(safe_increment(state.count), inner_state)
+
+    return init, update

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Payloads that know their codec: what reads a state needs no transformation to know what its arrays stand for."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.precision._codec import Codec
+
+
+class Payload:
+    """What a codec's payload has besides its fields. Its class is a named tuple class of its own for each codec."""
+
+    __slots__ = ()
+    codec: Codec
+
+    def decoded(self, shape: tuple[int, ...]) -> jax.Array:
+        """The float32 array of this shape that it stands for."""
+        return self.codec.decode(self, shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the array; of 4-bit codes, whose last axis was odd, with one element more."""
+        return self.codec.shape_of(self)
+
+    def saturated(self) -> jax.Array:
+        """How many elements have the largest code of either sign."""
+        return self.codec.saturated(self)  # type: ignore[attr-defined]  # codecs whose payloads are no arrays have it
+
+    def largest_scale(self) -> jax.Array:
+        """The largest magnitude that a code stands for."""
+        return jnp.max(jnp.abs(self[1]), initial=0)  # type: ignore[index]  # a named tuple, codes first
+
+    def encoded(self, x: jax.Array) -> Any:
+        """The payload of another array, kept in the same way, rounded to the nearest."""
+        return of_codec(self.codec, self.codec.nearest.encode(x))
+
+    def __reduce__(self) -> tuple:
+        plain = type(self).__mro__[2]
+        return _made, (self.codec, plain, tuple(self))  # type: ignore[call-overload]  # a tuple, by its other base
+
+
+def of_codec(codec: Codec, payload: Any) -> Any:
+    """The payload of the class that knows the codec; an array is one already."""
+    return payload if isinstance(payload, jax.Array) else _class(codec, type(payload))(*payload)
+
+
+@functools.cache
+def _class(codec: Codec, plain: type) -> type:
+    return type(plain.__name__, (Payload, plain), {"codec": codec, "__slots__": ()})
+
+
+def _made(codec: Codec, plain: type, fields: tuple) -> Any:
+    return _class(codec, plain)(*fields)
+
+
+def payload_of(codec: Codec, x: Any) -> Any:
+    """The codec's payload that this is, None if it is something else.
+
+    Containers that know fields by names only, such as the states of Flax's nnx, hand payloads back as mappings.
+    """
+    if is_payload(x):
+        return x if x.codec == codec else None
+    if codec.plain:
+        return x if hasattr(x, "dtype") else None
+    return codec.payload(x) if isinstance(x, Mapping) and "codes" in x else None
+
+
+def payloads(state: Any) -> list[Payload]:
+    """All payloads in a state that are more than arrays."""
+    return [x for x in jax.tree.leaves(state, is_leaf=is_payload) if is_payload(x)]
+
+
+def is_payload(x: Any) -> bool:
+    return isinstance(x, Payload)
+
+
+def kept_alike(state: Any, other: Any) -> bool:
+    """Whether payloads of one state can stand in the other: by the same codecs, or restored as dictionaries."""
+    here, there = (jax.tree.leaves(x, is_leaf=_is_kept) for x in (state, other))
+    restored = any(_is_kept(x) and not is_payload(x) for x in here)
+    return restored or {x.codec for x in here if is_payload(x)} == {x.codec for x in there if is_payload(x)}
+
+
+def _is_kept(x: Any) -> bool:
+    return is_payload(x) or isinstance(x, dict) and "codes" in x
+
+
+def decoded(state: Any) -> Any:
+    """The state with the arrays that payloads stand for in their places."""
+    return jax.tree.map(lambda x: x.decoded(x.shape) if is_payload(x) else x, state, is_leaf=is_payload)
+
+
+def encoded_like(kept: Any, state: Any) -> Any:
+    """The state with payloads where `kept` has them and it has arrays."""
+
+    def like(k: Any, x: Any) -> Any:
+        return k.encoded(x) if is_payload(k) and not is_payload(x) else x
+
+    return jax.tree.map(like, kept, state, is_leaf=is_payload)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hyperparameter ranges as annotations: `b1: Decay`, `eps: NonNegative`, `max_norm: Positive`.
+
+A range says three things at once: the parameter is numeric (so it may be a number, an array, a traced value or a
+schedule, and is a leaf of the transformation), which values are legal, and what an example of a legal value is.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from typing import Annotated, Any, Union
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from gradtx.core._types import ScalarOrSchedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """An interval of real numbers; `integer` marks a static whole number (a size, never a leaf)."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+    integer: bool = False
+    example: float = 0.1
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.integer else "a number"
+        if self.low == -math.inf and self.high == math.inf:
+            return kind
+        if self.high == math.inf:
+            return f"{kind} {'>' if self.low_open else '>='} {self.low:g}"
+        left, right = "(" if self.low_open else "[", ")" if self.high_open else "]"
+        return f"in {left}{self.low:g}, {self.high:g}{right}"
+
+    def holds(self, value: Any) -> bool:
+        """Whether every element of a concrete value lies inside; NaN lies in no range."""
+        x = np.asarray(value, dtype=np.float64)
+        above = x > self.low if self.low_open else x >= self.low
+        below = x < self.high if self.high_open else x <= self.high
+        return bool(np.all(above & below))
+
+
+@dataclasses.dataclass(frozen=True)
+class Floating:
+    """Marks a parameter that names the dtype in which something is stored; `None` means the library's choice."""
+
+
+# Any, because inside a rule they are numbers, while a caller may pass whatever `ScalarOrSchedule` allows.
+Real = Annotated[Any, Range()]
+Positive = Annotated[Any, Range(low=0.0, low_open=True, example=0.5)]
+NonNegative = Annotated[Any, Range(low=0.0, example=0.01)]
+Decay = Annotated[Any, Range(low=0.0, high=1.0, high_open=True, example=0.9)]
+Fraction = Annotated[Any, Range(low=0.0, high=1.0, example=0.5)]
+PositiveInt = Annotated[int, Range(low=1, integer=True, example=2)]
+NonNegativeInt = Annotated[int, Range(low=0, integer=True, example=0)]
+DType = Annotated[Any, Floating()]
+
+
+def specification(annotation: Any) -> Range | Floating | None:
+    """What an annotation says of its parameter: its range, that it is a dtype, or nothing."""
+    if annotation == ScalarOrSchedule:
+        return Range()
+    if typing.get_origin(annotation) is Annotated:
+        return next((m for m in annotation.__metadata__ if isinstance(m, Range | Floating)), None)
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        members = typing.get_args(annotation)
+        if set(typing.get_args(ScalarOrSchedule)) <= set(members):  # Optional[ScalarOrSchedule] is one flat union
+            return Range()
+        return next((s for m in members if (s := specification(m)) is not None), None)
+    return None
+
+
+def is_number(value: Any) -> bool:
+    """A Python number, which stays one (and is folded in double precision) until somebody traces it."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_array(value: Any) -> bool:
+    """A real array or scalar of NumPy or JAX, traced or not."""
+    return isinstance(value, jax.Array | np.ndarray | np.generic) and (
+        jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    )
+
+
+def check_argument(where: str, name: str, value: Any, spec: Range | Floating, optional: bool) -> Any:
+    """The value to keep for an argument, or an error that names it, says what was given and what would be right."""
+    if value is None and (optional or isinstance(spec, Floating)):
+        return None
+    if isinstance(spec, Floating):
+        return _check_dtype(where, name, value)
+    if spec.integer:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TypeError(f"{where}: {name} must be {spec}, got {value!r} ({type(value).__name__})")
+        value = int(value)
+    elif callable(value):
+        return value
+    elif not (is_number(value) or is_array(value)):
+        raise TypeError(
+            f"{where}: {name} must be a number, an array or a schedule (a function of the step), "
+            f"got {value!r} ({type(value).__name__})"
+        )
+    if not isinstance(value, Tracer) and not spec.holds(value):
+        raise ValueError(f"{where}: {name} must be {spec}, got {value}")
+    return value
+
+
+def _check_dtype(where: str, name: str, value: Any) -> np.dtype:
+    try:
+        dtype = jnp.dtype(value)
+    except TypeError:
+        raise TypeError(f"{where}: {name} must be a floating dtype or None, got {value!r}") from None
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        raise ValueError(f"{where}: {name} must be a floating dtype or None, got {dtype.name}")
+    return dtype

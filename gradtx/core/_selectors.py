@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which parameters are meant: globs on their paths, regular expressions, predicates, kinds."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core._roles import KINDS, Boxed, Role, is_box, is_full_box, logical_view
+from gradtx.core._types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class OfKind:
+    """The parameters whose role is of one of these kinds."""
+
+    kinds: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"of_kind({', '.join(map(repr, self.kinds))})"
+
+
+def of_kind(*kinds: str) -> OfKind:
+    """Chooses parameters by the kind of their role, such as `of_kind("norm", "bias")`, in `where` and in rules of
+    groups. Roles are known to what runs inside `with_roles`.
+
+    Raises:
+      ValueError: for a kind that is none, see `Role`.
+    """
+    wrong = [kind for kind in kinds if kind not in KINDS]
+    if wrong or not kinds:
+        raise ValueError(f"of_kind: give kinds out of {', '.join(KINDS)}, got {', '.join(map(repr, wrong)) or 'none'}")
+    return OfKind(kinds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Selector:
+    """What `where` returns: a choice of parameters, which is also a function from parameters to a mask of them."""
+
+    chosen: Any
+    inverted: bool = False
+
+    # Asks wrappers for the parameters in the boxes of their roles.
+    of_boxes: ClassVar[bool] = True
+
+    def __repr__(self) -> str:
+        chosen = self.chosen if isinstance(self.chosen, tuple) else (self.chosen,)
+        return f"{'~' * self.inverted}where({', '.join(map(described, chosen))})"
+
+    def __invert__(self) -> "Selector":
+        return dataclasses.replace(self, inverted=not self.inverted)
+
+    def __call__(self, params: Params) -> Any:
+        names, leaves, treedef = named_leaves(params)
+        return jax.tree.unflatten(treedef, list(map(self._flag, names, leaves)))
+
+    def _flag(self, path: str, leaf: Any) -> bool | None:
+        if leaf is None:
+            return None
+        if not is_box(leaf):
+            return matches(self, path, leaf, None)
+        return is_full_box(leaf) and leaf.value is not None and matches(self, path, leaf.value, leaf.role)
+
+
+Where = str | re.Pattern | Callable[[str, Any], bool] | OfKind | Selector | tuple["Where", ...]
+
+
+def where(*chosen: Where) -> Selector:
+    """Chooses the parameters that any of these means; `~where(...)` chooses the others. It serves as a mask, as of
+    `masked` and of weight decay: `gradtx.adamw(1e-3, mask=~where("bias", "*norm*/**"))`.
+
+    Args:
+      chosen: a glob on the path, whose parts are joined by "/": `*` stands for anything but "/", `**` for anything,
+        `?` for one character, `[ab]` and `[!ab]` for one of a set. It matches the path or the last parts of it
+        ("kernel" matches "block/0/kernel"), with a leading "/" only the whole path; a compiled regular expression,
+        which is searched in the path; a function of the path and the parameter, whose shape inside `with_roles` is
+        that of one parameter of a stack; `of_kind(...)`; or a tuple of those, of which any has to match.
+
+    Raises:
+      TypeError, ValueError: for what is none of those, and for a glob that matches nothing.
+    """
+    checked = check_where("where", chosen)
+    return Selector(checked[0] if len(checked) == 1 else checked)
+
+
+def check_where(context: str, given: Any) -> Any:
+    """The same choice of parameters, lists as tuples; an error for what is none."""
+    if isinstance(given, tuple | list):
+        if not given:
+            raise ValueError(f"{context}: an empty tuple chooses no parameters; name some, such as '**' for all")
+        return tuple(check_where(context, x) for x in given)
+    if isinstance(given, str):
+        _check_glob(context, given)
+    elif not isinstance(given, re.Pattern | OfKind) and (isinstance(given, type) or not callable(given)):
+        raise TypeError(
+            f"{context}: parameters are chosen by a glob, a compiled regular expression, a function of the path and "
+            f"the parameter, of_kind(...) or a tuple of those, got {given!r}"
+        )
+    elif isinstance(given, re.Pattern) and not isinstance(given.pattern, str):
+        raise TypeError(f"{context}: a regular expression on paths must be of str, got {given!r}")
+    return given
+
+
+def matches(chosen: Where, path: str, leaf: Any, role: Role | None) -> bool:
+    """Whether this means the parameter at the path; of a stack, predicates are shown the shape of one parameter."""
+    if isinstance(chosen, str):
+        return _glob(chosen).fullmatch(path) is not None
+    if isinstance(chosen, tuple):
+        return any(matches(x, path, leaf, role) for x in chosen)
+    if isinstance(chosen, Selector):
+        return matches(chosen.chosen, path, leaf, role) != chosen.inverted
+    if isinstance(chosen, re.Pattern):
+        return chosen.search(path) is not None
+    if isinstance(chosen, OfKind):
+        if role is None:
+            raise ValueError(
+                f"{chosen!r} asks for the kind of the parameter at {path or 'the root'}, which nobody said: "
+                f"wrap the whole transformation in with_roles(rules, ...)"
+            )
+        return role.kind in chosen.kinds
+    answer = chosen(path, _shown(leaf, role))
+    if not isinstance(answer, bool | np.bool_):
+        raise TypeError(f"{described(chosen)} must return True or False at {path or 'the root'}, got {answer!r}")
+    return bool(answer)
+
+
+def described(chosen: Any) -> str:
+    """The text of a choice of parameters for errors: what the user wrote, functions by name."""
+    if isinstance(chosen, tuple):
+        return f"({', '.join(map(described, chosen))}{',' * (len(chosen) == 1)})"
+    if isinstance(chosen, functools.partial):
+        arguments = [repr(x) for x in chosen.args] + [f"{n}={x!r}" for n, x in chosen.keywords.items()]
+        return f"partial({', '.join([described(chosen.func), *arguments])})"
+    return getattr(chosen, "__qualname__", None) or repr(chosen)
+
+
+class Named(NamedTuple):
+    """The leaves of a tree, None and boxes among them, with their paths as text."""
+
+    names: list[str]
+    leaves: list
+    treedef: Any
+
+
+def named_leaves(tree: Any) -> Named:
+    """The leaves with what globs match on: the names on the path, without the `value` of flax's variables and boxes."""
+    pairs, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_entry)
+    carriers = set()
+    if any(path and _is_value(path[-1]) for path, _ in pairs):
+        held = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: _is_entry(x) or is_carrier(x))[0]
+        carriers = {path for path, x in held if is_carrier(x)}
+    cut = [path[:-1] if path and _is_value(path[-1]) and path[:-1] in carriers else path for path, _ in pairs]
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path in cut]
+    return Named(names, [leaf for _, leaf in pairs], treedef)
+
+
+def is_carrier(x: Any) -> bool:
+    """Whether this holds one value and says what it is: a variable of flax's nnx, a box of its linen."""
+    return hasattr(x, "get_metadata") or hasattr(x, "replace_boxed")
+
+
+def _is_entry(x: Any) -> bool:
+    return x is None or is_box(x)
+
+
+def _is_value(key: Any) -> bool:
+    return isinstance(key, jax.tree_util.GetAttrKey) and key.name == "value"
+
+
+def _shown(leaf: Any, role: Role | None) -> Any:
+    if role is not None:
+        leaf = logical_view(Boxed(leaf, role))
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        return leaf
+    return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
+
+
+def _check_glob(context: str, glob: str) -> None:
+    if not glob or glob.endswith("/"):
+        meant = f"{glob}**" if glob.strip("/") else "**"
+        raise ValueError(f"{context}: the glob {glob!r} matches no path; for all that is below write {meant!r}")
+    try:
+        _glob(glob)
+    except (re.error, ValueError) as error:
+        raise ValueError(f"{context}: {glob!r} is no glob: {error}") from None
+
+
+@functools.lru_cache(maxsize=4096)
+def _glob(glob: str) -> re.Pattern:
+    """The regular expression for whole paths that a glob stands for."""
+    anchored = glob.startswith("/")
+    text, parts, i = glob[anchored:], [], 0
+    while i < len(text):
+        starts = i == 0 or text[i - 1] == "/"
+        if starts and text.startswith("**/", i):
+            parts.append("(?:.*/)?")  # no part at all, too: "a/**/b" matches "a/b"
+            i += 3
+        elif text.startswith("**", i):
+            parts.append(".*")
+            i += 2
+        elif text[i] == "[":
+            # A "]" that comes first is one of the set.
+            first = i + 1 + text.startswith("!", i + 1)
+            end = text.find("]", first + 1)
+            if end < 0:
+                raise ValueError("a set that begins with '[' does not end; for the character itself write '[[]'")
+            members = re.sub(r"([\\^\[\]&~|])", r"\\\1", text[first:end])
+            parts.append(f"(?!/)[{'^' * (first - i - 1)}{members}]")
+            i = end + 1
+        else:
+            parts.append({"*": "[^/]*", "?": "[^/]"}.get(text[i]) or re.escape(text[i]))
+            i += 1
+    return re.compile(("" if anchored else "(?:.*/)?") + "".join(parts), re.DOTALL)

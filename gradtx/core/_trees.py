@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks on trees, with errors that name the path."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._roles import is_full_box
+
+Path = tuple
+
+
+def is_none(x: Any) -> bool:
+    return x is None
+
+
+def is_leaf(x: Any) -> bool:
+    """What rules take for one parameter besides arrays: None, and an array in its box."""
+    return x is None or is_full_box(x)
+
+
+def is_hole(x: Any) -> bool:
+    """Whether a gradient leaf stands for "no value here": None, or JAX's float0 for integer parameters."""
+    return x is None or getattr(x, "dtype", None) == jax.dtypes.float0
+
+
+def show_path(path: Path) -> str:
+    return jax.tree_util.keystr(path) or "the root"
+
+
+def paths(tree: Any) -> list[str]:
+    """The paths of a tree's leaves as text, None included."""
+    return [show_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]]
+
+
+def align(treedef: Any, tree: Any, where: str, name: str, reference: Any, reference_name: str) -> list:
+    """The parts of `tree` at the leaves of `treedef` (the structure of `reference`, where None is a leaf)."""
+    try:
+        return treedef.flatten_up_to(tree)
+    except (ValueError, TypeError) as error:
+        have, want = paths(tree), paths(reference)
+        lacking = [p for p in want if p not in have]
+        extra = [p for p in have if p not in want]
+        if lacking or extra:
+            differences = [f"{reference_name} have {', '.join(lacking[:3])}, which {name} lack"] if lacking else []
+            differences += [f"{name} have {', '.join(extra[:3])}, which {reference_name} lack"] if extra else []
+            message = "; ".join(differences)
+        else:
+            message = f"{reference_name} and {name} differ in the types of their containers: {error}"
+        raise ValueError(f"{where}: the trees do not match: {message}") from None
+
+
+def check_shapes(where: str, name: str, updates: Any, leaves: list, params: list) -> None:
+    """An error at the first value (`name` says of what) whose shape is not its parameter's: nothing is broadcast."""
+    for i, (g, p) in enumerate(zip(leaves, params, strict=True)):
+        if is_hole(g):
+            continue
+        if p is None:
+            raise ValueError(f"{where}: the {name}s have a value at {paths(updates)[i]}, where the parameter is None")
+        if jnp.shape(g) != jnp.shape(p):
+            raise ValueError(
+                f"{where}: the {name} at {paths(updates)[i]} has shape {jnp.shape(g)}, "
+                f"its parameter has shape {jnp.shape(p)}"
+            )
+
+
+def check_state(where: str, state: Any, kind: Any) -> None:
+    """Refuses what is not a state of this named tuple class, which swapped arguments of `update` are not."""
+    if getattr(state, "_fields", None) != kind._fields:
+        raise TypeError(
+            f"{where}: state must be the {kind.__name__} that init or the last update returned, "
+            f"got {type(state).__name__}; the order is update(updates, state, params)"
+        )

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Curvature: products with the Hessian and Gauss-Newton matrices, diagonals and eigenvalues, without the matrices.
+
+Losses are functions from a tree of floating parameters to a number. The results on trees have the structure and dtypes
+of the parameters.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._ranges import PositiveInt, check_argument, specification
+from gradtx.numerics._lanczos import lanczos, tridiagonal_spectrum
+from gradtx.numerics._linear_algebra import power_iteration
+from gradtx.transforms._hessian_diagonal import hutchinson_estimator_diag_hessian
+
+Loss = Callable[[Any], jax.Array]
+
+
+def hessian_vector_product(loss: Loss, params: Any, v: Any) -> Any:
+    """H v for the Hessian H of `loss` at the parameters: the derivative of the gradient along `v`, a tree like them."""
+    return jax.jvp(jax.grad(loss), (params,), (v,))[1]
+
+
+def gauss_newton_vector_product(
+    model: Callable[[Any], Any], loss: Callable[[Any], jax.Array], params: Any, v: Any
+) -> Any:
+    """Jᵀ H J v for the Jacobian J of `model` at the parameters and the Hessian H of `loss` at its outputs.
+
+    For a convex loss this matrix has no negative eigenvalue. With minus the logarithm of a likelihood that is a natural
+    exponential family in the outputs (squares, cross-entropy of logits), it is the Fisher information matrix.
+
+    Args:
+      model: from the parameters to outputs, a tree of arrays.
+      loss: from the outputs to a number.
+    """
+    outputs, along = jax.jvp(model, (params,), (v,))
+    back = jax.vjp(model, params)[1]
+    return back(hessian_vector_product(loss, outputs, along))[0]
+
+
+def hessian_diagonal(loss: Loss, params: Any, batch_size: PositiveInt = 32) -> Any:
+    """The exact diagonal of the Hessian of `loss` at the parameters, from one product with it for each number.
+
+    Args:
+      batch_size: how many products at a time.
+    """
+    size = check_argument("hessian_diagonal", "batch_size", batch_size, specification(PositiveInt), False)  # type: ignore[arg-type]
+    flat, unravel = ravel_pytree(params)
+    gradient = jax.grad(lambda x: loss(unravel(x)))
+
+    def entry(i: jax.Array) -> jax.Array:
+        unit = jnp.zeros_like(flat).at[i].set(1)
+        return jax.jvp(gradient, (flat,), (unit,))[1][i]
+
+    return unravel(jax.lax.map(entry, jnp.arange(flat.size), batch_size=size))
+
+
+def hutchinson_diagonal(
+    loss: Loss,
+    params: Any,
+    key: Any,
+    num_samples: PositiveInt = 1,
+    *,
+    probes: Literal["rademacher", "normal"] = "rademacher",
+) -> Any:
+    """The mean of v * (H v) over independent random v, an unbiased estimate of the diagonal of the Hessian.
+
+    See `hutchinson_estimator_diag_hessian`, the same as a stage, which this runs.
+    """
+    count = check_argument("hutchinson_diagonal", "num_samples", num_samples, specification(PositiveInt), False)  # type: ignore[arg-type]
+    tx = hutchinson_estimator_diag_hessian(key, probes=probes)
+
+    def one(carry: tuple, _: None) -> tuple[tuple, None]:
+        total, state = carry
+        estimate, state = tx.update(params, state, params, obj_fn=loss)
+        return (jax.tree.map(jnp.add, total, estimate), state), None
+
+    zero = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), compute_dtype(jnp.asarray(p))), params)
+    (total, _), _ = jax.lax.scan(one, (zero, tx.init(params)), length=count)
+    return jax.tree.map(lambda x, p: (x / count).astype(jnp.asarray(p).dtype), total, params)
+
+
+def top_eigenvalue(
+    loss: Loss, params: Any, key: jax.Array, num_iters: int = 100, error_tolerance: float = 1e-4
+) -> tuple[jax.Array, Any]:
+    """The eigenvalue of the Hessian of largest magnitude, with its sign, and its eigenvector; see `power_iteration`."""
+    flat, unravel = ravel_pytree(params)
+    wide = widen(flat, compute_dtype(flat))
+    times = _flat_product(loss, flat, unravel)
+    v0 = jax.random.normal(key, wide.shape, wide.dtype)
+    value, vector = power_iteration(times, v0=v0, num_iters=num_iters, error_tolerance=error_tolerance)
+    return value, unravel(vector.astype(flat.dtype))
+
+
+def hessian_spectrum(
+    loss: Loss, params: Any, key: jax.Array, num_iters: PositiveInt = 30, num_samples: PositiveInt = 1
+) -> tuple[jax.Array, jax.Array]:
+    """Nodes and weights, of shape (num_samples, num_iters), of the spectral density of the Hessian, by Lanczos' method.
+
+    For each random start, Σ weights f(nodes) is about mean f(λ) over the eigenvalues λ. The smallest and the largest
+    nodes converge to the extreme eigenvalues, from inside. All vectors are orthogonalized twice against all before,
+    for which num_iters of them are kept.
+
+    Reference: Ghorbani, Krishnan and Xiao 2019, arXiv:1901.10159.
+    """
+    flat, unravel = ravel_pytree(params)
+    wide = widen(flat, compute_dtype(flat))
+    times = _flat_product(loss, flat, unravel)
+
+    def sample(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        v0 = jax.random.normal(key, wide.shape, wide.dtype)
+        diagonal, off_diagonal, _ = lanczos(times, v0, num_iters)
+        return tridiagonal_spectrum(diagonal, off_diagonal)
+
+    return jax.lax.map(sample, jax.random.split(key, num_samples))
+
+
+def _flat_product(loss: Loss, flat: jax.Array, unravel: Callable) -> Callable[[jax.Array], jax.Array]:
+    """v -> H v on vectors in at least float32."""
+
+    def times(v: jax.Array) -> jax.Array:
+        return hessian_vector_product(lambda x: loss(unravel(x)), flat, v.astype(flat.dtype)).astype(v.dtype)
+
+    return times

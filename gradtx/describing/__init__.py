@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Describing: what a transformation does with each parameter, and why."""

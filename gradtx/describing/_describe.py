@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens to each parameter, and what is remembered for it, without running anything."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+
+from gradtx._groups._planning import FROZEN
+from gradtx.core._roles import Role
+from gradtx.core._transformation import check_transformation
+from gradtx.core._types import OptState, Params
+from gradtx.describing._fate import Multiple, decays, multiple_of, role_of, rule_of
+from gradtx.describing._routes import Node, route
+from gradtx.describing._stages import Slot, Stage, sharding_of, slot_rows, walk
+from gradtx.describing._table import Layout, as_rich, as_text, parameter_lines, stage_lines
+from gradtx.surgery._slots import parameter_names
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterRow:
+    """What happens to one parameter.
+
+    Attributes:
+      role: None where nobody said, outside of `with_roles`.
+      rule: the optimizer, stage or label that updates it, "frozen", or None for what no transformation sees.
+      learning_rate, weight_decay: multiples of the values that the base of `groups` has; of a stack whose parameters
+        differ, the least and the greatest; "own" for another schedule. None without rule, and without weight decay.
+      slots: the name and dtype of each array of state that belongs to it.
+      sharding: as in `Slot`, of the parameter; of the state too where it is another.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    role: Role | None
+    rule: str | None
+    learning_rate: Multiple | None
+    weight_decay: Multiple | None
+    slots: tuple[tuple[str, str], ...]
+    state_bytes: int
+    sharding: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What `describe` finds. `print` shows the stages, a table of the parameters and the totals.
+
+    In the table, parameters that differ only in a number in their paths are one row, as `h/*/kernel x12`.
+    """
+
+    stages: tuple[Stage, ...]
+    parameters: tuple[ParameterRow, ...]
+    slots: tuple[Slot, ...]
+    parameter_elements: int
+
+    @property
+    def state_bytes(self) -> int:
+        return sum(slot.bytes for slot in self.slots)
+
+    @property
+    def bytes_per_element(self) -> float | None:
+        """Bytes of state for each element of the parameters; None if there are none."""
+        return self.state_bytes / self.parameter_elements if self.parameter_elements else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as dictionaries, lists, strings and numbers."""
+        found = dataclasses.asdict(self)
+        totals = {"state_bytes": self.state_bytes, "bytes_per_element": self.bytes_per_element}
+        return plain({**found, **totals})
+
+    def __str__(self) -> str:
+        lines = ["", *as_text(self._table()), ""] if self.parameters or self.slots else [""]
+        return "\n".join([*stage_lines(self.stages), *lines, self._total()])
+
+    def __rich__(self) -> Any:
+        return as_rich(stage_lines(self.stages), self._table(), self._total())
+
+    def _table(self) -> Layout:
+        return parameter_lines(self.parameters, [slot for slot in self.slots if not slot.parameter])
+
+    def _total(self) -> str:
+        total = f"{self.state_bytes:,} bytes of state for {self.parameter_elements:,} parameter elements"
+        each = self.bytes_per_element
+        return total if each is None else f"{total}: {each:.4g} each"
+
+
+def describe(tx: Any, params: Params, state: OptState | None = None) -> Description:
+    """What happens to the parameters: for each its role, the rule that updates it, multiples of the learning rate and
+    the weight decay, the arrays of its state with their dtypes and bytes, and how they are sharded.
+
+    Nothing is allocated. An array of the state belongs to a parameter if it lies in a part of the state that has the
+    parameters' structure. Of the stages, recipes and chains are opened, and a wrapper is one, under which the
+    transformations among its arguments are named.
+
+    Args:
+      tx: any object with `init` and `update`; one that gradtx did not make is one stage, which sees all parameters.
+      params: a tree of arrays or of `jax.ShapeDtypeStruct`.
+      state: a state of `tx` for them, of which shardings are read.
+
+    Raises:
+      ValueError: for a state of another transformation.
+    """
+    return described_by("describe", tx, params, state)[0]
+
+
+def described_by(where: str, tx: Any, params: Params, state: OptState | None) -> tuple[Description, Node]:
+    """The description, and which transformations see which parameters."""
+    check_transformation(f"{where}: tx", tx)
+    shapes = jax.eval_shape(lambda p: p, params)
+    held = _held(where, tx, shapes, state)
+    stages, slots = [], []
+    for stage, part in walk(tx, held):
+        stages.append(stage)
+        slots += [] if part is None else slot_rows(stage.path, part, shapes)
+    root = route(tx, shapes)
+    rows = _rows(root, params, shapes, slots)
+    elements = sum(math.prod(p.shape) for p in jax.tree.leaves(shapes))
+    return Description(tuple(stages), tuple(rows), tuple(slots), elements), root
+
+
+def _held(where: str, tx: Any, shapes: Any, state: OptState | None) -> OptState:
+    """The state that was given, or the shapes of the first one."""
+    first = jax.eval_shape(tx.init, shapes)
+    if state is not None and jax.tree.structure(state) != jax.tree.structure(first):
+        raise ValueError(
+            f"{where}: this is not a state of tx for these parameters; migrate(state, tx, params) makes one"
+        )
+    return first if state is None else state
+
+
+def _rows(root: Node, params: Params, shapes: Any, slots: list[Slot]) -> list[ParameterRow]:
+    names = parameter_names(shapes)
+    given = dict(jax.tree_util.tree_leaves_with_path(params))
+    held: dict[str, list[Slot]] = {}
+    for slot in slots:
+        held.setdefault(slot.parameter, []).append(slot)
+    return [
+        _row(root, names[path], x, given[path], held.get(names[path] or "(root)", []))
+        for path, x in jax.tree_util.tree_leaves_with_path(shapes)
+    ]
+
+
+def _row(root: Node, path: str, shape: Any, given: Any, slots: list[Slot]) -> ParameterRow:
+    rule = rule_of(root, path)
+    runs = rule not in (None, FROZEN)
+    decay = multiple_of(root, path, "weight_decay") if runs and decays(root, path) else None
+    return ParameterRow(
+        path or "(root)",
+        tuple(shape.shape),
+        str(shape.dtype),
+        role_of(root, path),
+        rule,
+        multiple_of(root, path, "learning_rate") if runs else None,
+        decay or None,
+        tuple((slot.name, slot.dtype) for slot in slots),
+        sum(slot.bytes for slot in slots),
+        _sharding(given, slots),
+    )
+
+
+def _sharding(given: Any, slots: list[Slot]) -> str:
+    own = sharding_of(given)
+    others = dict.fromkeys(slot.sharding for slot in slots if slot.sharding not in ("", own))
+    return ", ".join([own or "-", *(f"state {x}" for x in others)]) if others else own
+
+
+def plain(x: Any) -> Any:
+    """Tuples as lists."""
+    if isinstance(x, dict):
+        return {name: plain(value) for name, value in x.items()}
+    return [plain(value) for value in x] if isinstance(x, tuple | list) else x

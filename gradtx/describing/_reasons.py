@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which rules gave a parameter its role, and its hyperparameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gradtx._groups._overriding import Times, find_argument, value_at
+from gradtx._groups._planning import FROZEN
+from gradtx._roles._boxing import with_roles
+from gradtx._roles._rules import check_rules
+from gradtx.core._prefixes import is_function
+from gradtx.core._roles import is_box
+from gradtx.core._selectors import described, matches
+from gradtx.describing._fate import is_made_by
+from gradtx.describing._numbers import at_start, number_text
+from gradtx.describing._routes import Node
+from gradtx.describing._stages import called
+
+
+def role_source(root: Node, path: str) -> str:
+    """Where the role of a parameter is from, as text."""
+    node = next(node for node in root.through(path) if is_made_by(node, with_roles))
+    rules, leaf = check_rules("with_roles", node.tx.arguments["rules"]), node.seen[path]
+    if is_function(rules):
+        return f"guessed by {described(rules)}"
+    if not _are_pairs(rules):
+        return "from the tree of roles"
+    value = leaf.value if is_box(leaf) else leaf
+    i = next(i for i, (where, _) in enumerate(rules) if matches(where, path, value, None))
+    where, said = rules[i]
+    return f"by rule {i} ({described(where)})" + (f", guessed by {described(said)}" if is_function(said) else "")
+
+
+def _are_pairs(rules: Any) -> bool:
+    """Whether these are rules as `check_rules` returns them, and no tree of roles."""
+    return type(rules) is tuple and all(type(rule) is tuple and len(rule) == 2 for rule in rules)
+
+
+def overrides(node: Node, path: str) -> list[str]:
+    """What the rules of groups change for a parameter: a sentence for each."""
+    assert node.plan is not None  # it is a node of groups
+    said = node.plan.said[node.plan.names.index(path)]
+    if said is None or not said.rules:
+        return ["groups: no rule chooses it"]
+    sentences = []
+    for number in said.rules:
+        where, what = node.tx.arguments["rules"][number]
+        sentences.append(
+            f"groups: rule {number} ({described(where)}): {_change(node.tx.arguments['base'], what, said)}"
+        )
+    return sentences
+
+
+def _change(base: Any, what: Any, said: Any) -> str:
+    if isinstance(what, str) and what == FROZEN:
+        return FROZEN
+    if not isinstance(what, Mapping):
+        return f"runs {called(what)}"
+    changes = []
+    for name, value in what.items():
+        argument = find_argument(base, name)
+        before = value_at(base, *argument)
+        if argument in said.entries:
+            changes.append(f"{name} {number_text(before)} -> {_number_here(before, said.entries[argument])}")
+        else:
+            changes.append(f"{name} {before!r} -> {value!r}")
+    return ", ".join(changes)
+
+
+def _number_here(before: Any, entry: Any) -> str:
+    """The value of the parameter's group: of its own, or a multiple of the base's."""
+    if isinstance(entry, Times | np.ndarray):
+        factors = entry.factor if isinstance(entry, Times) else np.ravel(entry)
+        values = np.asarray(at_start(before) if callable(before) else before, np.float64) * factors
+        shown = number_text(tuple(map(float, values)) if values.ndim else float(values))
+        return f"{shown} at step 0" if callable(before) else shown
+    return number_text(entry if callable(entry) else float(entry))

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which transformations see which parameters, and in which boxes.
+
+Nothing is assumed of wrappers: each is run on shapes with probes in the place of what it wraps, which write down the
+parameters that they are given. So masks, labels and wrappers that nobody here knows are all read in the same way.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from gradtx._groups._grouping import checked_rules, groups
+from gradtx._groups._planning import Plan, plan
+from gradtx._roles._boxing import is_partial
+from gradtx.core._roles import is_box, is_full_box
+from gradtx.core._selectors import named_leaves
+from gradtx.core._transformation import (
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    is_transformation,
+    with_extra_args_support,
+)
+from gradtx.describing._stages import chained, inside, nested
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node:
+    """A transformation inside another.
+
+    Attributes:
+      name: what it is called there: the number or name of a chain's stage, or the argument of a wrapper.
+      seen: what it is given for each parameter, by path: a shape, or a box with one. Hidden parameters are not there.
+      children: the transformations inside.
+      plan: of `groups`, what is said of each parameter.
+    """
+
+    tx: Any
+    name: str
+    seen: dict[str, Any]
+    children: tuple["Node", ...] = ()
+    plan: Plan | None = None
+
+    @property
+    def factory(self) -> str:
+        """The name of the factory; empty for what was made by hand or by others."""
+        factory = self.tx.factory if isinstance(self.tx, GradientTransformation) else None
+        return "" if factory is None else factory.name
+
+    @property
+    def is_recipe(self) -> bool:
+        return isinstance(self.tx, GradientTransformation) and self.tx.expanded is not self.tx
+
+    def through(self, path: str) -> Iterator["Node"]:
+        """The transformations here and inside that see a parameter, in the order in which they run."""
+        if path in self.seen:
+            yield self
+            for child in self.children:
+                yield from child.through(path)
+
+
+def route(tx: Any, tree: Any, name: str = "") -> Node:
+    """The transformations in `tx` with what each sees of a tree of shapes, in boxes or not."""
+    if isinstance(tx, GradientTransformation) and tx.expanded is not tx:
+        return Node(tx, name, _by_path(tree), (route(tx.expanded, tree),))
+    stages = chained(tx)
+    if stages is not None:
+        return Node(tx, name, _by_path(tree), tuple(route(child, tree, str(key)) for key, child in stages))
+    if isinstance(tx, GradientTransformation) and tx.factory is groups.factory:  # type: ignore[attr-defined]  # factories have one
+        base, partial = tx.arguments["base"], is_partial(tree)
+        made = plan(checked_rules(tx.arguments["rules"], base), base, tree, partial)
+        return Node(tx, name, _by_path(tree), (route(made.tx, made.box(tree, partial)),), made)
+    wrapped = nested(tx)
+    if wrapped:
+        trees = _trees_seen(tx, tree, len(wrapped))
+        children = [route(child, below, called) for (called, child), below in zip(wrapped, trees, strict=True)]
+        return Node(tx, name, _by_path(tree), tuple(children))
+    return Node(tx, name, _by_path(tree), _parts(tx, tree))
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    names, leaves, _ = named_leaves(tree)
+    there = zip(names, leaves, strict=True)
+    return {name: x for name, x in there if x is not None and (not is_box(x) or is_full_box(x))}
+
+
+def _trees_seen(tx: Any, tree: Any, count: int) -> list:
+    """The tree that a wrapper makes the state of each transformation inside for, as far as it has the same paths."""
+    found: dict[int, Any] = {}
+    known = set(_by_path(tree))
+
+    def probe(i: int, child: Any) -> Any:
+        inner = with_extra_args_support(child)
+
+        def init(params: Any) -> Any:
+            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+            if set(_by_path(shapes)) <= known:
+                found.setdefault(i, shapes)
+            return inner.init(params)
+
+        rule, needs = getattr(inner, "rule", None), inner.declared
+        return GradientTransformationExtraArgs(init, inner.update, rule=rule, parts=inner.parts, needs=needs)
+
+    numbers = iter(range(count))
+    arguments = {n: _replaced(x, lambda child: probe(next(numbers), child)) for n, x in tx.arguments.items()}
+    try:
+        jax.eval_shape(tx.replace(**arguments).init, tree)
+    except Exception:  # a wrapper may want more than a pair of functions; then it is taken to hand everything on
+        pass
+    return [found.get(i, tree) for i in range(count)]
+
+
+def _replaced(x: Any, by: Callable[[Any], Any]) -> Any:
+    """An argument with other transformations in it, in the order of `nested`."""
+    if is_transformation(x):
+        return by(x)
+    if not any(True for _ in inside(x)):
+        return x
+    if isinstance(x, Mapping):
+        return {key: _replaced(child, by) for key, child in x.items()}
+    return type(x)(_replaced(child, by) for child in x)
+
+
+def _parts(tx: Any, tree: Any) -> tuple[Node, ...]:
+    """The transformations that something made by hand says are inside. They are taken to see all."""
+    children: list[Node] = []
+
+    def look(params: Any) -> None:
+        # Traced, as what is inside may be made from numbers in the state.
+        for path, (child, _) in tx.parts(tx.init(params)).items():
+            children.append(route(child, tree, path))
+
+    if isinstance(tx, GradientTransformation) and tx.rule is None:
+        jax.eval_shape(look, tree)
+    return tuple(children)

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A description on paper: stages, one row for each kind of parameter, totals."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from gradtx.core._roles import Role
+from gradtx.describing._folding import Folded, folded, slots_text, spanned
+from gradtx.describing._stages import Slot, Stage
+
+WIDTH = 120
+"""Columns of the printed table."""
+ROWS = 80
+"""Rows of the printed table; the rest is one line."""
+
+HEADER = ("parameter", "shape", "role", "rule", "rate", "decay", "slots", "bytes", "sharding")
+WIDEST = {"slots": 44, "rule": 30}
+"""How wide columns get that may hold many names."""
+NARROWEST = (("slots", 24), ("parameter", 24), ("slots", 16), ("sharding", 12), ("rule", 10), ("role", 10))
+"""Which columns are cut, in this order, and how far, where a table is too wide; numbers are never cut."""
+
+
+class Layout(NamedTuple):
+    """The cells of a table, without the columns that would be empty."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+
+def parameter_lines(parameters: Sequence[Any], others: Sequence[Slot]) -> Layout:
+    """The table of the parameters, and a row for the state that belongs to none of them."""
+    groups = folded(parameters)
+    shown = len(groups) if len(groups) <= ROWS + 1 else ROWS  # hiding a single row would save nothing
+    rows = [_cells(group) for group in groups[:shown]]
+    if rest := [row for group in groups[shown:] for row in group.rows]:
+        rows.append(_summary(f"... and {len(rest):,} more", sum(row.state_bytes for row in rest), ""))
+    if others:
+        kept = slots_text(dict.fromkeys((slot.name, slot.dtype) for slot in others))  # there may be many counts
+        rows.append(_summary("(no parameter)", sum(slot.bytes for slot in others), kept))
+    used = [i for i, name in enumerate(HEADER) if name not in ("role", "sharding") or any(row[i] for row in rows)]
+    return Layout([HEADER[i] for i in used], [[row[i] for i in used] for row in rows])
+
+
+def _cells(group: Folded) -> list[str]:
+    rows = group.rows
+    first = rows[0]
+    return [
+        group.path + (f" x{len(rows)}" if len(rows) > 1 else ""),
+        str(first.shape) + ("" if first.dtype == "float32" else f" {first.dtype}"),
+        _role(first.role, first.shape),
+        first.rule or "-",
+        spanned([row.learning_rate for row in rows]),
+        spanned([row.weight_decay for row in rows]),
+        slots_text(first.slots),
+        f"{sum(row.state_bytes for row in rows):,}",
+        first.sharding,
+    ]
+
+
+def _summary(name: str, size: int, slots: str) -> list[str]:
+    return [name, "", "", "", "", "", slots, f"{size:,}", ""]
+
+
+def _role(role: Role | None, shape: tuple[int, ...]) -> str:
+    if role is None:
+        return ""
+    stack = math.prod(shape[axis] for axis in role.stack)
+    return f"{role.kind} x{stack}" if role.stack else role.kind
+
+
+def as_text(layout: Layout) -> list[str]:
+    """The lines of the table, none wider than `WIDTH` if that can be."""
+    lines = [layout.header, *layout.rows]
+    limits = [WIDEST.get(name, WIDTH) for name in layout.header]
+    widths = [min(max(map(len, column)), n) for column, n in zip(zip(*lines, strict=True), limits, strict=True)]
+    for name, least in NARROWEST:
+        if name in layout.header and (over := sum(widths) + 2 * (len(widths) - 1) - WIDTH) > 0:
+            i = layout.header.index(name)
+            widths[i] = min(widths[i], max(least, widths[i] - over))
+    right = layout.header.index("bytes")
+    text = []
+    for row in lines:
+        cells = [cut(cell, width) for cell, width in zip(row, widths, strict=True)]
+        padded = [c.rjust(w) if i == right else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        text.append("  ".join(padded).rstrip())
+    return text
+
+
+def as_rich(stages: list[str], layout: Layout, total: str) -> Any:
+    """The same for a terminal, by the library Rich."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in layout.header:
+        table.add_column(name, justify="right" if name == "bytes" else "left", overflow="fold")
+    for row in layout.rows:
+        table.add_row(*map(Text, row))  # brackets in a path are no markup
+    return Group(Text("\n".join(stages)), Text(), table, Text(), Text(total, style="bold"))
+
+
+def stage_lines(stages: tuple[Stage, ...]) -> list[str]:
+    lines, last = [], ()
+    for stage in stages:
+        name = stage.label or (".".join(map(str, stage.path)) if stage.path != last else "")
+        lines.append(cut("  " * stage.depth + (f"{name}: " if name else "") + stage.call, WIDTH))
+        last = stage.path
+    return lines
+
+
+def cut(text: str, limit: int) -> str:
+    """The text, or its beginning and end if it is too long."""
+    if len(text) <= limit:
+        return text
+    end = (limit - 3) // 2
+    return f"{text[: limit - 3 - end]}...{text[-end:]}"

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Contrastive losses of embeddings."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._ranges import Range
+from gradtx.losses._common import (
+    NON_NEGATIVE,
+    POSITIVE,
+    Axis,
+    check_shape,
+    checked_axis,
+    hide,
+    log_softmax,
+    logsumexp,
+    mask_of,
+    p_norm,
+    real,
+    same_shape,
+    scalar,
+    unit,
+)
+
+DEGREE = Range(low=1.0)
+
+
+def triplet_margin_loss(
+    anchors: Any,
+    positives: Any,
+    negatives: Any,
+    axis: Axis = -1,
+    norm_degree: float = 2,
+    margin: float = 1.0,
+    eps: float = 1e-6,
+    *,
+    where: Any = None,
+) -> jax.Array:
+    """max(0, d(a, p) - d(a, n) + margin), with the distance d(x, y) = (Σ |x - y|^k + eps)^(1/k) along an axis.
+
+    Args:
+      axis: along which the vectors lie.
+      norm_degree: k, at least 1.
+      eps: may be 0; the derivative of a distance of 0 is 0 then.
+      where: True for the entries that count; a triplet without any has loss 0.
+
+    Raises: ValueError if the shapes differ or a number lies outside its range.
+
+    Reference: Schroff et al. 2015, arXiv:1503.03832.
+    """
+    name = "triplet_margin_loss"
+    a, p, n = same_shape(name, anchors=anchors, positives=positives, negatives=negatives)
+    axes = checked_axis(name, axis, a.ndim)
+    mask = mask_of(name, where, a.shape)
+    degree, least = scalar(name, "norm_degree", norm_degree, DEGREE, a), scalar(name, "eps", eps, NON_NEGATIVE, a)
+    a, p, n = (hide(mask, x) for x in (a, p, n))
+    losses = p_norm(a - p, degree, axes, least) - p_norm(a - n, degree, axes, least) + margin
+    return hide(None if mask is None else jnp.any(mask, axis=axes), jnp.maximum(losses, 0))
+
+
+def ntxent(embeddings: Any, labels: Any, temperature: float = 0.07, *, where: Any = None) -> jax.Array:
+    """The mean of log(1 + Σ_k exp(s_ik - s_ij)) over pairs (i, j) of one label, k running over other labels.
+
+    s are the cosine similarities divided by the temperature. 0 if there is no pair of one label.
+
+    Args:
+      embeddings: of shape (batch, features).
+      labels: of shape (batch,); examples with the same one belong together.
+      temperature: positive.
+      where: of shape (batch,), True for the examples that count.
+
+    Raises: ValueError if shapes do not fit or the temperature is not positive.
+
+    Reference: Chen et al. 2020, arXiv:2002.05709.
+    """
+    x = _rows("ntxent", "embeddings", same_shape("ntxent", embeddings=embeddings)[0])
+    labels = real("ntxent", "labels", labels)
+    check_shape("ntxent", "labels", labels, x.shape[:1], "one entry for each embedding")
+    mask = mask_of("ntxent", where, x.shape[:1])
+    x = _ready(x, mask, True)
+    cosines = _products(x, x) / scalar("ntxent", "temperature", temperature, POSITIVE, x)
+    counts = _pairs(mask, len(labels))
+    alike = labels[:, None] == labels[None, :]
+    others = logsumexp(cosines, (1,), counts & ~alike)
+    pairs = counts & alike & ~jnp.eye(len(labels), dtype=bool)
+    losses = jax.nn.softplus(others[:, None] - cosines)
+    total = jnp.sum(jnp.where(pairs, losses, 0))
+    return total / jnp.maximum(jnp.sum(pairs.astype(x.dtype)), 1)
+
+
+def info_nce_loss(
+    queries: Any,
+    keys: Any,
+    temperature: float = 0.07,
+    *,
+    negatives: Any = None,
+    symmetric: bool = False,
+    normalize: bool = True,
+    where: Any = None,
+) -> jax.Array:
+    """-log softmax_j(s_ij)[i] for each query i, where s are similarities of queries and keys over the temperature.
+
+    Args:
+      queries, keys: of shape (batch, features); key i belongs to query i, the other keys are its negatives.
+      negatives: of shape (n, features): instead of the other keys, as from a queue.
+      symmetric: the mean of this loss and that of the keys, as in CLIP.
+      normalize: whether vectors are divided by their norms.
+      where: of shape (batch,), True for the pairs that count, as queries and as negatives; 0 elsewhere.
+
+    Returns: an array of shape (batch,).
+
+    Raises: ValueError if shapes do not fit, the temperature is not positive, or `symmetric` comes with `negatives`.
+
+    Reference: van den Oord et al. 2018, arXiv:1807.03748; symmetric: Radford et al. 2021, arXiv:2103.00020.
+    """
+    q, k = same_shape("info_nce_loss", queries=queries, keys=keys)
+    _rows("info_nce_loss", "queries", q)
+    mask = mask_of("info_nce_loss", where, q.shape[:1])
+    if negatives is None:
+        q, k = _ready(q, mask, normalize), _ready(k, mask, normalize)
+        logits = _products(q, k) / scalar("info_nce_loss", "temperature", temperature, POSITIVE, q)
+        losses = -jnp.diagonal(log_softmax(logits, 1, _pairs(mask, len(q))))
+        if symmetric:
+            losses = (losses - jnp.diagonal(log_softmax(logits, 0, _pairs(mask, len(q))))) / 2
+        return hide(mask, losses)
+    if symmetric:
+        raise ValueError("info_nce_loss: symmetric has no meaning with negatives of the queries only")
+    n = real("info_nce_loss", "negatives", negatives)
+    check_shape("info_nce_loss", "negatives", n, (*n.shape[:1], q.shape[1]), "rows like the queries")
+    q, k, n = widen((q, k, n), compute_dtype(q, k, n))
+    divisor = scalar("info_nce_loss", "temperature", temperature, POSITIVE, q)
+    q, k, n = _ready(q, mask, normalize), _ready(k, mask, normalize), _ready(n, None, normalize)
+    others = logsumexp(_products(q, n) / divisor, (1,))
+    return hide(mask, jax.nn.softplus(others - jnp.sum(q * k, axis=1) / divisor))
+
+
+def siglip_loss(
+    images: Any,
+    texts: Any,
+    logit_scale: Any = 10.0,
+    logit_bias: Any = -10.0,
+    *,
+    normalize: bool = True,
+    where: Any = None,
+) -> jax.Array:
+    """-Σ_j log σ(y_ij (logit_scale s_ij + logit_bias)) for each image i: y is 1 for its own text, -1 for the others.
+
+    Args:
+      images, texts: of shape (batch, features); text i belongs to image i. s are their cosines.
+      logit_scale, logit_bias: scalars, which are learned; the values here are those to start from.
+      normalize: whether vectors are divided by their norms.
+      where: of shape (batch,), True for the pairs that count; 0 elsewhere.
+
+    Returns: an array of shape (batch,), whose mean is the paper's loss.
+
+    Raises: ValueError if shapes do not fit.
+
+    Reference: Zhai et al. 2023, arXiv:2303.15343.
+    """
+    x, y = same_shape("siglip_loss", images=images, texts=texts)
+    _rows("siglip_loss", "images", x)
+    mask = mask_of("siglip_loss", where, x.shape[:1])
+    scale = scalar("siglip_loss", "logit_scale", logit_scale, Range(), x)
+    bias = scalar("siglip_loss", "logit_bias", logit_bias, Range(), x)
+    logits = scale * _products(_ready(x, mask, normalize), _ready(y, mask, normalize)) + bias
+    own = jnp.eye(len(x), dtype=bool)
+    losses = jax.nn.softplus(jnp.where(own, -logits, logits))
+    return jnp.sum(hide(_pairs(mask, len(x)), losses), axis=1)
+
+
+def _rows(loss: str, name: str, x: jax.Array) -> jax.Array:
+    if x.ndim != 2:
+        raise ValueError(f"{loss}: {name} must have the shape (batch, features), got {x.shape}")
+    return x
+
+
+def _pairs(mask: jax.Array | None, size: int) -> jax.Array:
+    return jnp.ones((size, size), bool) if mask is None else mask[:, None] & mask[None, :]
+
+
+def _ready(x: jax.Array, mask: jax.Array | None, normalize: bool) -> jax.Array:
+    x = x if mask is None else hide(mask[:, None], x)
+    return unit(x, 1) if normalize else x
+
+
+def _products(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The products of the rows of x and y; divided by a small temperature they need all their digits."""
+    return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)

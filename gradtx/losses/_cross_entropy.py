@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cross-entropies of logits with probabilities or class numbers."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.losses._common import (
+    FRACTION,
+    NON_NEGATIVE,
+    Axis,
+    checked_axis,
+    elementwise,
+    hide,
+    integer_labels,
+    is_zero,
+    log_softmax,
+    logsumexp,
+    mask_of,
+    masked_mean,
+    real,
+    safe_product,
+    same_shape,
+    scalar,
+    shifted_exponents,
+)
+from gradtx.losses._smoothing import smooth_binary_labels, smooth_labels
+
+
+def sigmoid_binary_cross_entropy(
+    logits: Any, labels: Any, *, label_smoothing: float = 0.0, where: Any = None
+) -> jax.Array:
+    """-y log σ(x) - (1 - y) log σ(-x), entry by entry; exact for infinite logits.
+
+    Args:
+      labels: probabilities, of the shape of the logits.
+      label_smoothing: the alpha of `smooth_binary_labels`.
+      where: True for what counts; the loss is 0 elsewhere.
+
+    Raises: ValueError if the shapes differ.
+    """
+
+    def loss(x: jax.Array, y: jax.Array) -> jax.Array:
+        if not is_zero(label_smoothing):
+            y = smooth_binary_labels(y, label_smoothing)
+        return binary_cross_entropy(x, y)
+
+    return elementwise("sigmoid_binary_cross_entropy", loss, where, logits=logits, labels=labels)
+
+
+def binary_cross_entropy(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The same, of arrays that are checked."""
+    return -safe_product(y, jax.nn.log_sigmoid(x)) - safe_product(1 - y, jax.nn.log_sigmoid(-x))
+
+
+def softmax_cross_entropy(
+    logits: Any,
+    labels: Any,
+    axis: Axis = -1,
+    where: Any = None,
+    *,
+    label_smoothing: float = 0.0,
+    z_loss_weight: float = 0.0,
+) -> jax.Array:
+    """-Σ y log softmax(x) along an axis. A class with logit -inf and label 0 adds nothing, as 0 log 0 is 0.
+
+    Args:
+      labels: probabilities, of the shape of the logits.
+      axis: that of the classes, or several.
+      where: True for the classes that count, in the softmax too. An example without any has loss 0.
+      label_smoothing: the alpha of `smooth_labels`.
+      z_loss_weight: the factor of log(Σ exp(x))², which is added; see `z_loss`.
+
+    Raises: ValueError if the shapes differ.
+    """
+    x, y = same_shape("softmax_cross_entropy", logits=logits, labels=labels)
+    axes = checked_axis("softmax_cross_entropy", axis, x.ndim)
+    mask = mask_of("softmax_cross_entropy", where, x.shape)
+    if not is_zero(label_smoothing):
+        y = smooth_labels(y, label_smoothing, axis=axes, where=mask)
+    losses = -jnp.sum(label_weighted(log_softmax(x, axes, mask), y, mask), axis=axes)
+    return losses + _z_term("softmax_cross_entropy", x, axes, mask, z_loss_weight)
+
+
+def safe_softmax_cross_entropy(logits: Any, labels: Any) -> jax.Array:
+    """-Σ y log softmax(x) along the last axis: `softmax_cross_entropy`, which is safe itself.
+
+    Raises: ValueError if the shapes differ.
+    """
+    return softmax_cross_entropy(logits, labels)
+
+
+def softmax_cross_entropy_with_integer_labels(
+    logits: Any,
+    labels: Any,
+    axis: int = -1,
+    where: Any = None,
+    *,
+    label_smoothing: float = 0.0,
+    z_loss_weight: float = 0.0,
+) -> jax.Array:
+    """log(Σ exp(x)) - x[label] along an axis: `softmax_cross_entropy` of one-hot labels, which are never made.
+
+    Args:
+      labels: integers, of the shape of the logits without the axis. The loss is NaN for a label that is no class,
+        unless the example is masked.
+      axis: that of the classes.
+      where: True for the classes that count; of shape (..., 1) to leave out whole examples, whose loss is 0:
+        `where=(labels != -100)[..., None]`.
+      label_smoothing: the alpha of `smooth_labels`.
+      z_loss_weight: the factor of log(Σ exp(x))², which is added; see `z_loss`.
+
+    Raises: ValueError if shapes do not fit or the labels are not integers.
+    """
+    name = "softmax_cross_entropy_with_integer_labels"
+    raw = real(name, "logits", logits)
+    (x,) = same_shape(name, logits=raw)
+    if not isinstance(axis, int):
+        raise ValueError(f"{name}: axis must be one axis, got {axis}")
+    (axis,) = checked_axis(name, axis, x.ndim)
+    labels = integer_labels(name, labels, x.shape[:axis] + x.shape[axis + 1 :], "the shape of logits without the axis")
+    mask = mask_of(name, where, x.shape)
+    shifted, log_total, largest = shifted_exponents(x, axis, mask)
+    index = jnp.expand_dims(jnp.clip(labels, 0, x.shape[axis] - 1), axis)
+    # Of the logits as they came: their float32 copy need not be kept for this.
+    chosen = jnp.take_along_axis(raw, index, axis).astype(x.dtype)
+    counts = None if mask is None else jnp.take_along_axis(mask, index, axis)
+    chosen = hide(counts, chosen - largest, log_total)
+    if is_zero(label_smoothing):
+        losses = log_total - chosen
+    else:
+        alpha = scalar(name, "label_smoothing", label_smoothing, FRACTION, x)
+        others = masked_mean(shifted, mask, (axis,))
+        losses = safe_product(1 - alpha, log_total - chosen)
+        losses = losses + safe_product(alpha, log_total - jnp.expand_dims(others, axis))
+    losses = jnp.squeeze(losses, axis)
+    losses = jnp.where((labels >= 0) & (labels < x.shape[axis]), losses, jnp.nan)
+    losses = hide(None if mask is None else jnp.any(mask, axis=axis), losses)
+    return losses + _z_term(name, x, (axis,), mask, z_loss_weight)
+
+
+def poly_loss_cross_entropy(
+    logits: Any, labels: Any, *, epsilon: float = 2.0, axis: Axis = -1, where: Any = None
+) -> jax.Array:
+    """Σ y (epsilon (1 - p) - log p) along an axis, of the probabilities p = softmax(x).
+
+    Args:
+      labels: probabilities, of the shape of the logits.
+      epsilon: the factor of the first term of the cross-entropy's series in 1 - p.
+      axis: that of the classes, or several.
+      where: True for the classes that count, in the softmax too.
+
+    Raises: ValueError if the shapes differ.
+
+    Reference: Leng et al. 2022, arXiv:2204.12511.
+    """
+    x, y = same_shape("poly_loss_cross_entropy", logits=logits, labels=labels)
+    axes = checked_axis("poly_loss_cross_entropy", axis, x.ndim)
+    mask = mask_of("poly_loss_cross_entropy", where, x.shape)
+    log_p = log_softmax(x, axes, mask)
+    terms = label_weighted(log_p, y, mask) + epsilon * hide(mask, y) * jnp.expm1(hide(mask, log_p))
+    return -jnp.sum(hide(mask, terms), axis=axes)
+
+
+def z_loss(logits: Any, axis: Axis = -1, where: Any = None) -> jax.Array:
+    """log(Σ exp(x))² along an axis: keeps the logits of a language model from drifting.
+
+    A common factor is 1e-4; `softmax_cross_entropy(..., z_loss_weight=1e-4)` adds it at once.
+
+    Args:
+      axis: that of the classes, or several.
+      where: True for the classes that count. An example without any has loss 0.
+
+    Reference: Chowdhery et al. 2022, arXiv:2204.02311, section 5.
+    """
+    (x,) = same_shape("z_loss", logits=logits)
+    return _squared_log_z(x, checked_axis("z_loss", axis, x.ndim), mask_of("z_loss", where, x.shape))
+
+
+def label_weighted(log_p: jax.Array, labels: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """labels * log_p, and 0 where nothing counts."""
+    return hide(mask, safe_product(hide(mask, labels), hide(mask, log_p)))
+
+
+def _z_term(loss: str, x: jax.Array, axes: tuple, mask: jax.Array | None, weight: Any) -> jax.Array | float:
+    if is_zero(weight):
+        return 0.0
+    return scalar(loss, "z_loss_weight", weight, NON_NEGATIVE, x) * _squared_log_z(x, axes, mask)
+
+
+def _squared_log_z(x: jax.Array, axes: tuple, mask: jax.Array | None) -> jax.Array:
+    return hide(None if mask is None else jnp.any(mask, axis=axes), logsumexp(x, axes, mask)) ** 2

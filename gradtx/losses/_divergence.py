@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kullback-Leibler divergences."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.losses._common import Axis, checked_axis, hide, mask_of, same_shape
+
+
+def kl_divergence(log_predictions: Any, targets: Any, axis: Axis = -1, where: Any = None) -> jax.Array:
+    """Σ t (log t - log p) along an axis, where 0 log 0 is 0.
+
+    Args:
+      log_predictions: log p, which may be -inf.
+      targets: probabilities t, of the same shape. The derivative with respect to one that is 0 is taken as 0.
+      where: True for what counts.
+
+    Raises: ValueError if the shapes differ.
+
+    Reference: Kullback and Leibler 1951, doi:10.1214/aoms/1177729694.
+    """
+    return _divergence("kl_divergence", _relative_entropy, axis, where, log_predictions, targets=targets)
+
+
+def kl_divergence_with_log_targets(
+    log_predictions: Any, log_targets: Any, axis: Axis = -1, where: Any = None
+) -> jax.Array:
+    """Σ t (log t - log p) along an axis, of logarithms of both.
+
+    Args:
+      log_predictions: log p, which may be -inf.
+      log_targets: log t, of the same shape, which may be -inf: a target of 0.
+      where: True for what counts.
+
+    Raises: ValueError if the shapes differ.
+    """
+
+    def terms(log_p: jax.Array, log_t: jax.Array) -> jax.Array:
+        # Only a NaN in log p shows where a target is 0.
+        zero = jnp.isneginf(log_t) & ~jnp.isnan(log_p)
+        log_p, log_t = jnp.where(zero, 0, log_p), jnp.where(zero, 0, log_t)
+        return jnp.where(zero, 0, jnp.exp(log_t) * (log_t - log_p))
+
+    name = "kl_divergence_with_log_targets"
+    return _divergence(name, terms, axis, where, log_predictions, log_targets=log_targets)
+
+
+def generalized_kl_divergence(log_predictions: Any, targets: Any, axis: Axis = -1, where: Any = None) -> jax.Array:
+    """Σ t (log t - log p) - t + p along an axis: at least 0 also if p and t do not sum to 1, and convex in both.
+
+    Args:
+      log_predictions: log p, which may be -inf.
+      targets: t, not negative, of the same shape.
+      where: True for what counts.
+
+    Raises: ValueError if the shapes differ.
+    """
+    return _divergence("generalized_kl_divergence", _generalized, axis, where, log_predictions, targets=targets)
+
+
+def _relative_entropy(log_p: jax.Array, t: jax.Array) -> jax.Array:
+    zero = (t == 0) & ~jnp.isnan(log_p)
+    log_p, safe = jnp.where(zero, 0, log_p), jnp.where(zero, 1, t)
+    return jnp.where(zero, 0, safe * (jnp.log(safe) - log_p))
+
+
+def _generalized(log_p: jax.Array, t: jax.Array) -> jax.Array:
+    return _relative_entropy(log_p, t) - t + jnp.exp(log_p)
+
+
+def _divergence(loss: str, f: Callable, axis: Axis, where: Any, log_predictions: Any, **targets: Any) -> jax.Array:
+    log_p, t = same_shape(loss, log_predictions=log_predictions, **targets)
+    mask = mask_of(loss, where, log_p.shape)
+    terms = hide(mask, f(hide(mask, log_p), hide(mask, t)))
+    return jnp.sum(terms, axis=checked_axis(loss, axis, log_p.ndim))

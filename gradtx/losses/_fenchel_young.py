@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fenchel-Young losses."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.losses._common import check_shape, safe_product, same_shape
+
+
+def make_fenchel_young_loss(max_fun: Callable[..., Any]) -> Callable[..., jax.Array]:
+    """The loss max_fun(scores) - Σ scores targets, whose gradient is that of max_fun minus the targets.
+
+    With the logarithm of the sum of exponents it is the cross-entropy, with the maximum the perceptron's loss, with
+    a perturbed maximum a loss for structured outputs.
+
+    Args:
+      max_fun: `max_fun(scores, *args, **kwargs)`, one number for each vector along the last axis.
+
+    Returns: `loss(scores, targets, *args, **kwargs)`; it raises a ValueError if scores, targets and what `max_fun`
+    returns do not fit together.
+
+    Reference: Blondel et al. 2020, arXiv:1901.02324.
+    """
+    if not callable(max_fun):
+        raise TypeError(f"make_fenchel_young_loss: max_fun must be a function of scores, got {max_fun!r}")
+
+    def fenchel_young_loss(scores: Any, targets: Any, *args: Any, **kwargs: Any) -> jax.Array:
+        x, y = same_shape("fenchel_young_loss", scores=scores, targets=targets)
+        if x.ndim == 0:
+            raise ValueError("fenchel_young_loss: scores must have an axis, got a scalar")
+        (largest,) = same_shape("fenchel_young_loss", **{"what max_fun returns": max_fun(x, *args, **kwargs)})
+        shape = x.shape[:-1]
+        check_shape("fenchel_young_loss", "what max_fun returns", largest, shape, "the shape of scores without an axis")
+        return largest - jnp.sum(safe_product(y, x), axis=-1)
+
+    return fenchel_young_loss

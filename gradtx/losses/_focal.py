@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The focal loss: a cross-entropy that pays little heed to what is classified well."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.losses._common import FRACTION, NON_NEGATIVE, elementwise, scalar
+from gradtx.losses._cross_entropy import binary_cross_entropy
+
+
+def sigmoid_focal_loss(
+    logits: Any, labels: Any, *, alpha: float | None = None, gamma: float = 2.0, where: Any = None
+) -> jax.Array:
+    """a q^gamma CE(x, y), entry by entry, with q = y σ(-x) + (1 - y) σ(x) and a = alpha y + (1 - alpha)(1 - y).
+
+    Args:
+      labels: probabilities, of the shape of the logits.
+      alpha: the weight of the positive class, in [0, 1]; None for no weights.
+      gamma: at least 0, which is the cross-entropy.
+      where: True for what counts; the loss is 0 elsewhere.
+
+    Raises: ValueError if the shapes differ or a number lies outside its range.
+
+    Reference: Lin et al. 2017, arXiv:1708.02002.
+    """
+
+    def loss(x: jax.Array, y: jax.Array) -> jax.Array:
+        power = scalar("sigmoid_focal_loss", "gamma", gamma, NON_NEGATIVE, x)
+        wrong = y * jax.nn.sigmoid(-x) + (1 - y) * jax.nn.sigmoid(x)
+        positive = wrong > 0
+        # The derivative of a power below 1 is infinite at 0, which an underflow reaches.
+        focus = jnp.where(positive, jnp.where(positive, wrong, 1) ** power, 0)
+        losses = focus * binary_cross_entropy(x, y)
+        if alpha is None:
+            return losses
+        weight = scalar("sigmoid_focal_loss", "alpha", alpha, FRACTION, x)
+        return (weight * y + (1 - weight) * (1 - y)) * losses
+
+    return elementwise("sigmoid_focal_loss", loss, where, logits=logits, labels=labels)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hinge and perceptron losses."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.losses._common import elementwise, hide, integer_labels, mask_of, same_shape
+
+
+def hinge_loss(predictor_outputs: Any, targets: Any, *, where: Any = None) -> jax.Array:
+    """max(0, 1 - x y), entry by entry.
+
+    Args:
+      targets: -1 or 1, of the shape of the outputs.
+      where: True for what counts; the loss is 0 elsewhere.
+
+    Raises: ValueError if the shapes differ.
+    """
+    return elementwise(
+        "hinge_loss",
+        lambda x, y: jnp.maximum(1 - x * y, 0),
+        where,
+        predictor_outputs=predictor_outputs,
+        targets=targets,
+    )
+
+
+def perceptron_loss(predictor_outputs: Any, targets: Any, *, where: Any = None) -> jax.Array:
+    """max(0, -x y), entry by entry.
+
+    Args:
+      targets: -1 or 1, of the shape of the outputs.
+      where: True for what counts; the loss is 0 elsewhere.
+
+    Raises: ValueError if the shapes differ.
+
+    Reference: Rosenblatt 1958, doi:10.1037/h0042519.
+    """
+    return elementwise(
+        "perceptron_loss",
+        lambda x, y: jnp.maximum(-x * y, 0),
+        where,
+        predictor_outputs=predictor_outputs,
+        targets=targets,
+    )
+
+
+def multiclass_hinge_loss(scores: Any, labels: Any, *, where: Any = None) -> jax.Array:
+    """max over j of (x[j] + [j is not the label]) - x[label], along the last axis.
+
+    Args:
+      labels: integers, of the shape of the scores without the last axis; the loss is NaN for one that is no class.
+      where: True for the classes that count; 0 where the label's class or all classes do not.
+
+    Raises: ValueError if shapes do not fit or the labels are not integers.
+
+    Reference: Crammer and Singer 2001, https://jmlr.org/papers/v2/crammer01a.html.
+    """
+    return _multiclass("multiclass_hinge_loss", scores, labels, where, 1.0)
+
+
+def multiclass_perceptron_loss(scores: Any, labels: Any, *, where: Any = None) -> jax.Array:
+    """max(x) - x[label], along the last axis.
+
+    Args:
+      labels: integers, of the shape of the scores without the last axis; the loss is NaN for one that is no class.
+      where: True for the classes that count; 0 where the label's class or all classes do not.
+
+    Raises: ValueError if shapes do not fit or the labels are not integers.
+
+    Reference: Collins 2002, doi:10.3115/1118693.1118694.
+    """
+    return _multiclass("multiclass_perceptron_loss", scores, labels, where, 0.0)
+
+
+def _multiclass(loss: str, scores: Any, labels: Any, where: Any, margin: float) -> jax.Array:
+    x, labels, mask = classified(loss, scores, labels, where)
+    index = jnp.clip(labels, 0, x.shape[-1] - 1)[..., None]
+    own = jnp.take_along_axis(x, index, -1)
+    others = jax.lax.broadcasted_iota(labels.dtype, x.shape, x.ndim - 1) != index
+    ahead = jnp.where(jnp.isneginf(x) & others, -jnp.inf, jnp.where(others, x - own + margin, 0))
+    losses = jnp.max(hide(mask, ahead, -jnp.inf), axis=-1)
+    return of_known_labels(losses, labels, mask, x.shape[-1])
+
+
+def classified(loss: str, scores: Any, labels: Any, where: Any) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Scores without what is masked, the class numbers, and the mask."""
+    (x,) = same_shape(loss, scores=scores)
+    if x.ndim == 0:
+        raise ValueError(f"{loss}: scores must have an axis of classes, got a scalar")
+    labels = integer_labels(loss, labels, x.shape[:-1], "the shape of scores without the last axis")
+    mask = mask_of(loss, where, x.shape)
+    return hide(mask, x), labels, mask
+
+
+def of_known_labels(losses: jax.Array, labels: jax.Array, mask: jax.Array | None, classes: int) -> jax.Array:
+    """NaN for labels that are no class, 0 where the label's class or all classes are masked."""
+    known = (labels >= 0) & (labels < classes)
+    losses = jnp.where(known, losses, jnp.nan)
+    if mask is None:
+        return losses
+    index = jnp.clip(labels, 0, classes - 1)[..., None]
+    counts = jnp.where(known, jnp.take_along_axis(mask, index, -1)[..., 0], True)
+    return hide(jnp.any(mask, axis=-1) & counts, losses)

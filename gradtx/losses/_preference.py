@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses of pairs of answers, one of which was preferred."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._ranges import Range
+from gradtx.losses._common import POSITIVE, elementwise, safe_product, scalar
+
+KINDS = ("sigmoid", "hinge", "ipo")
+HALF = Range(low=0.0, high=0.5)
+
+
+def dpo_loss(
+    chosen: Any,
+    rejected: Any,
+    reference_chosen: Any = None,
+    reference_rejected: Any = None,
+    *,
+    beta: float = 0.1,
+    kind: str = "sigmoid",
+    label_smoothing: float = 0.0,
+    where: Any = None,
+) -> jax.Array:
+    """-log σ(beta h), with the margin h = (chosen - rejected) - (reference_chosen - reference_rejected).
+
+    ```
+    sigmoid  -(1 - label_smoothing) log σ(beta h) - label_smoothing log σ(-beta h)
+    hinge    max(0, 1 - beta h)
+    ipo      (h - 1 / (2 beta))²
+    ```
+
+    Args:
+      chosen, rejected: log-probabilities of whole answers under the model, one array each.
+      reference_chosen, reference_rejected: the same under the model at the start; None for 0, without a reference.
+      beta: positive; how far the model may move from the reference falls with it.
+      label_smoothing: the fraction of preferences that are wrong, at most 0.5; only for "sigmoid".
+      where: True for the pairs that count; the loss is 0 elsewhere.
+
+    Raises: ValueError if the shapes differ, for an unknown kind, or a number outside its range.
+
+    Reference: Rafailov et al. 2023, arXiv:2305.18290; smoothed: Mitchell 2023, https://ericmitchell.ai/cdpo.pdf;
+    hinge: Zhao et al. 2023, arXiv:2305.10425; ipo: Azar et al. 2023, arXiv:2310.12036.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"dpo_loss: kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if kind != "sigmoid" and not (isinstance(label_smoothing, int | float) and label_smoothing == 0):
+        raise ValueError(f'dpo_loss: label_smoothing is for kind="sigmoid", got {label_smoothing} with {kind!r}')
+    if (reference_chosen is None) != (reference_rejected is None):
+        missing = "reference_chosen" if reference_chosen is None else "reference_rejected"
+        raise ValueError(f"dpo_loss: {missing} is None, but the other reference is not; give both or neither")
+
+    def loss(own: jax.Array, other: jax.Array, own_before: Any = 0.0, other_before: Any = 0.0) -> jax.Array:
+        # The change of each answer first: sums over long answers are large, their changes are not.
+        margin = (own - own_before) - (other - other_before)
+        factor = scalar("dpo_loss", "beta", beta, POSITIVE, margin)
+        if kind == "ipo":
+            return (margin - 1 / (2 * factor)) ** 2
+        if kind == "hinge":
+            return jnp.maximum(1 - factor * margin, 0)
+        wrong = scalar("dpo_loss", "label_smoothing", label_smoothing, HALF, margin)
+        scaled = factor * margin
+        return (1 - wrong) * jax.nn.softplus(-scaled) + safe_product(wrong, jax.nn.softplus(scaled))
+
+    arrays = {"chosen": chosen, "rejected": rejected}
+    if reference_chosen is not None:
+        arrays |= {"reference_chosen": reference_chosen, "reference_rejected": reference_rejected}
+    return elementwise("dpo_loss", loss, where, **arrays)

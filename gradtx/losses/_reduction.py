@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sums and means of losses, weighted and masked."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.losses._common import Axis, check_shape, checked_axis, hide, mask_of, real, same_shape
+from gradtx.numerics._safe import safe_divide
+
+REDUCTIONS = ("none", "sum", "mean")
+
+
+def reduce_loss(
+    losses: Any, weights: Any = None, *, where: Any = None, axis: Axis = None, reduction: str = "mean"
+) -> jax.Array:
+    """Σ w l / Σ w over what is not masked, or Σ w l, or w l: at least float32, and 0 where nothing counts.
+
+    Args:
+      losses: what a loss function returns.
+      weights: of the shape of `losses`; None for 1.
+      where: True for what counts. What is masked contributes nothing, even if it is NaN.
+      axis: the axes to reduce; None for all.
+      reduction: "mean", divided by the sum of the weights; "sum"; or "none".
+
+    Raises: ValueError for a weight or mask of another shape, or an unknown reduction.
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduce_loss: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    (values,) = same_shape("reduce_loss", losses=losses)
+    mask = mask_of("reduce_loss", where, values.shape)
+    factors = jnp.ones_like(values)
+    if weights is not None:
+        given = real("reduce_loss", "weights", weights)
+        check_shape("reduce_loss", "weights", given, values.shape, "the shape of losses")
+        values, factors = widen((values, given), compute_dtype(values, given))
+    axes = checked_axis("reduce_loss", axis, values.ndim)
+    factors = hide(mask, factors)
+    weighted = factors * hide(mask, values)
+    if reduction == "none":
+        return weighted
+    total = jnp.sum(weighted, axis=axes)
+    return total if reduction == "sum" else safe_divide(total, jnp.sum(factors, axis=axes))

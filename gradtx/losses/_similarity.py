@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cosine between vectors."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.losses._common import NON_NEGATIVE, Axis, checked_axis, hide, mask_of, same_shape, scalar, unit
+
+
+def cosine_similarity(
+    predictions: Any, targets: Any, *, epsilon: float = 0.0, axis: Axis = -1, where: Any = None
+) -> jax.Array:
+    """Σ x y / (‖x‖ ‖y‖) along an axis, where a squared norm is at least epsilon; 0 if one of the vectors is 0.
+
+    Args:
+      epsilon: the least squared norm; 0 leaves vectors of any length alone, as long as their entries are numbers.
+      axis: along which the vectors lie.
+      where: True for the entries that count.
+
+    Raises: ValueError if the shapes differ.
+    """
+    x, y = same_shape("cosine_similarity", predictions=predictions, targets=targets)
+    axes = checked_axis("cosine_similarity", axis, x.ndim)
+    mask = mask_of("cosine_similarity", where, x.shape)
+    least = scalar("cosine_similarity", "epsilon", epsilon, NON_NEGATIVE, x)
+    return jnp.sum(unit(hide(mask, x), axes, least) * unit(hide(mask, y), axes, least), axis=axes)
+
+
+def cosine_distance(
+    predictions: Any, targets: Any, *, epsilon: float = 0.0, axis: Axis = -1, where: Any = None
+) -> jax.Array:
+    """1 - the cosine similarity, in [0, 2]; vectors without an entry that counts have distance 0.
+
+    Args:
+      epsilon: the least squared norm.
+      axis: along which the vectors lie.
+      where: True for the entries that count.
+
+    Raises: ValueError if the shapes differ.
+
+    See also: `cosine_similarity`.
+    """
+    similarity = cosine_similarity(predictions, targets, epsilon=epsilon, axis=axis, where=where)
+    shape = jnp.shape(predictions)
+    mask = mask_of("cosine_distance", where, shape)
+    axes = checked_axis("cosine_distance", axis, len(shape))
+    return hide(None if mask is None else jnp.any(mask, axis=axes), 1 - similarity)

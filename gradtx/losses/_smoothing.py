@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Smoothed labels."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.losses._common import FRACTION, Axis, checked_axis, elementwise, hide, mask_of, same_shape, scalar
+
+
+def smooth_labels(labels: Any, alpha: float, *, axis: Axis = -1, where: Any = None, prior: Any = None) -> jax.Array:
+    """(1 - alpha) labels + alpha / n, where n classes count; or + alpha prior.
+
+    Args:
+      labels: probabilities or one-hot vectors.
+      alpha: how much goes to the other classes, in [0, 1].
+      axis: that of the classes.
+      where: True for the classes that count; 0 elsewhere.
+      prior: probabilities of the classes, of the shape of the labels, instead of the uniform ones; those of the
+        training set, or a teacher's.
+
+    Raises: ValueError if the shapes differ or `alpha` lies outside [0, 1].
+
+    Reference: Szegedy et al. 2016, arXiv:1512.00567; for other priors, Pereyra et al. 2017, arXiv:1701.06548.
+    """
+    given = {"labels": labels} if prior is None else {"labels": labels, "prior": prior}
+    values = same_shape("smooth_labels", **given)
+    y = values[0]
+    mask = mask_of("smooth_labels", where, y.shape)
+    axes = checked_axis("smooth_labels", axis, y.ndim)
+    weight = scalar("smooth_labels", "alpha", alpha, FRACTION, y)
+    if prior is None:
+        classes = jnp.sum(hide(mask, jnp.ones_like(y)), axis=axes, keepdims=True)
+        others = jnp.broadcast_to(1 / jnp.maximum(classes, 1), y.shape)
+    else:
+        others = hide(mask, values[1])
+    return hide(mask, (1 - weight) * hide(mask, y) + weight * others)
+
+
+def smooth_binary_labels(labels: Any, alpha: float, *, where: Any = None) -> jax.Array:
+    """(1 - alpha) label + alpha / 2, for labels that are probabilities of their own.
+
+    Args:
+      alpha: in [0, 1].
+      where: True for what counts; 0 elsewhere.
+
+    Raises: ValueError if `alpha` lies outside [0, 1].
+
+    See also: `smooth_labels`.
+    """
+
+    def smooth(y: jax.Array) -> jax.Array:
+        weight = scalar("smooth_binary_labels", "alpha", alpha, FRACTION, y)
+        return (1 - weight) * y + weight / 2
+
+    return elementwise("smooth_binary_labels", smooth, where, labels=labels)

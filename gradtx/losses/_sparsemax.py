@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sparsemax losses: as the logistic ones, with probabilities that can be 0."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.losses._common import elementwise, hide
+from gradtx.losses._margin import classified, of_known_labels
+
+
+def sparsemax_loss(logits: Any, labels: Any, *, where: Any = None) -> jax.Array:
+    """f(-x) where the label is 1 and f(x) where it is 0, f(z) = (clip(z, -1, 1) + 1)² / 4 + max(z - 1, 0).
+
+    Args:
+      labels: 0 or 1, of the shape of the logits; -1 means 0.
+      where: True for what counts; the loss is 0 elsewhere.
+
+    Raises: ValueError if the shapes differ.
+
+    Reference: Martins and Astudillo 2016, arXiv:1602.02068.
+    """
+
+    def loss(x: jax.Array, y: jax.Array) -> jax.Array:
+        z = jnp.where(y > 0, -x, x)
+        return (jnp.clip(z, -1, 1) + 1) ** 2 / 4 + jnp.maximum(z - 1, 0)
+
+    return elementwise("sparsemax_loss", loss, where, logits=logits, labels=labels)
+
+
+def multiclass_sparsemax_loss(scores: Any, labels: Any, *, where: Any = None) -> jax.Array:
+    """Σ p x - x[label] + ½ (1 - Σ p²) along the last axis, where p is the point of the simplex next to x.
+
+    Its gradient is p minus the one-hot label.
+
+    Args:
+      labels: integers, of the shape of the scores without the last axis; the loss is NaN for one that is no class.
+      where: True for the classes that count; 0 where the label's class or all classes do not.
+
+    Raises: ValueError if shapes do not fit or the labels are not integers.
+
+    Reference: Martins and Astudillo 2016, arXiv:1602.02068.
+    """
+    x, labels, mask = classified("multiclass_sparsemax_loss", scores, labels, where)
+    largest = jax.lax.stop_gradient(jnp.max(hide(mask, x, -jnp.inf), axis=-1, keepdims=True))
+    x = hide(mask, x - jnp.where(jnp.isinf(largest), 0, largest), -jnp.inf)
+    own = jnp.take_along_axis(hide(mask, x), jnp.clip(labels, 0, x.shape[-1] - 1)[..., None], -1)[..., 0]
+    return of_known_labels(_conjugate(x) - own, labels, mask, x.shape[-1])
+
+
+@jax.custom_jvp
+def _conjugate(x: jax.Array) -> jax.Array:
+    """max over p of Σ p x + ½ (1 - Σ p²)."""
+    p = sparsemax(x)
+    return jnp.sum(p * jnp.where(p > 0, x, 0), axis=-1) + (1 - jnp.sum(p * p, axis=-1)) / 2
+
+
+@_conjugate.defjvp
+def _conjugate_jvp(primals: tuple, tangents: tuple) -> tuple:
+    # p maximizes, so its own change does not count; autodiff would add it up from terms that cancel.
+    (x,), (dx,) = primals, tangents
+    return _conjugate(x), jnp.sum(sparsemax(x) * dx, axis=-1)
+
+
+def sparsemax(x: jax.Array) -> jax.Array:
+    """The point of the simplex next to x, along the last axis; entries of -inf get 0."""
+    ordered = -jnp.sort(-x, axis=-1)
+    sums = jnp.cumsum(ordered, axis=-1)
+    counts = jax.lax.broadcasted_iota(x.dtype, x.shape, x.ndim - 1) + 1
+    support = jnp.sum((1 + counts * ordered > sums).astype(jnp.int32), axis=-1, keepdims=True)
+    last = jnp.take_along_axis(sums, jnp.maximum(support - 1, 0), -1)
+    return jnp.maximum(x - (last - 1) / jnp.maximum(support, 1).astype(x.dtype), 0)

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Microbatching: a function of a large batch, run on one part of it after another."""
+
+from gradtx.microbatching._microbatch import AccumulationType as AccumulationType
+from gradtx.microbatching._microbatch import Accumulator as Accumulator
+from gradtx.microbatching._microbatch import micro_grad as micro_grad
+from gradtx.microbatching._microbatch import micro_vmap as micro_vmap
+from gradtx.microbatching._microbatch import microbatch as microbatch
+from gradtx.microbatching._microbatch import reshape_batch_axis as reshape_batch_axis

@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Microbatching: a function of a batch, evaluated a few examples at a time, in the memory of those few.
+
+The batch of size N is split into N / m microbatches of m examples with a stride: microbatch i has the examples i,
+i + N / m, i + 2 N / m, ... A batch that is sharded over devices in blocks is then never moved between them.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._trees import align, is_none
+
+
+class AccumulationType(enum.Enum):
+    """What becomes of the results of the microbatches.
+
+    MEAN divides each by their number before it is added; RUNNING_MEAN is at each moment the mean of those seen.
+    """
+
+    MEAN = 1
+    SUM = 2
+    RUNNING_MEAN = 3
+    CONCAT = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Accumulator:
+    """A way to put the results of microbatches together; see `microbatch`.
+
+    ```
+    init(value) -> carry                  at the start, from an example of a result (shapes and dtypes only)
+    update(carry, value, index) -> carry  with the result of each microbatch
+    finalize(carry) -> result
+    aggregate(values) -> value            only in `micro_vmap`: of one microbatch, from the values with an axis 0
+    ```
+    """
+
+    init: Callable[[Any], Any]
+    update: Callable[[Any, Any, jax.Array], Any]
+    finalize: Callable[[Any], Any] = lambda carry: carry
+    aggregate: Callable[[Any], Any] = lambda values: values
+
+
+class Aux(NamedTuple):
+    """What `micro_grad` returns besides gradients, for each example: values, metrics, and auxiliary output."""
+
+    values: Any
+    metrics: Any
+    aux: Any
+
+
+def reshape_batch_axis(tree: Any, microbatch_size: int, axis: int = 0) -> Any:
+    """Each array with its batch axis split in two: microbatches first, then the examples of each, with a stride.
+
+    Raises:
+      ValueError: if the size of the axis is not a multiple of `microbatch_size`.
+    """
+    return jax.tree.map(lambda x: _split(jnp.asarray(x), microbatch_size, axis), tree)
+
+
+def microbatch(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int],
+    microbatch_size: int | None,
+    accumulator: Any = AccumulationType.SUM,
+    *,
+    argnames: str | Sequence[str] = (),
+    in_axes: Any = 0,
+    num_real_microbatches: Any = None,
+) -> Callable[..., Any]:
+    """`fun` by microbatches, one after the other: sums (or means, ...) of its results over the microbatches.
+
+    For a `fun` that is a sum over the batch the result is that of the whole batch, and so are its derivatives; for a
+    mean take MEAN, for one result an example CONCAT. Sums are in at least float32, results in the dtypes of `fun`.
+
+    Args:
+      argnums, argnames: which arguments have a batch axis; all others are the same for all microbatches.
+      microbatch_size: how many examples at a time; None for all, which is `fun` itself.
+      accumulator: an `AccumulationType` or an `Accumulator`, or a tree of them that is a prefix of the result.
+      in_axes: the batch axis of these arguments: one for all, or a sequence with an entry for each of `argnums` and
+        then `argnames`, a number or a prefix of the argument. An array whose entry is None has none.
+      num_real_microbatches: how many to evaluate, which may be traced: the others, padding, are skipped, as if they
+        were not there, and are 0 in CONCAT. They hold the examples whose index modulo N / m is this number or more.
+
+    Raises:
+      ValueError: if batch axes differ in size or are not a multiple of `microbatch_size`.
+    """
+    numbers, names = _sequence(argnums), _sequence(argnames)
+    if microbatch_size is None:
+        return fun
+    if isinstance(microbatch_size, bool) or not isinstance(microbatch_size, int) or microbatch_size < 1:
+        raise ValueError(f"microbatch: microbatch_size must be a whole number >= 1 or None, got {microbatch_size!r}")
+    one_for_all = in_axes is None or isinstance(in_axes, int)
+    axes: list = [in_axes] * (len(numbers) + len(names)) if one_for_all else [*in_axes]  # type: ignore[misc]  # see above
+    if len(axes) != len(numbers) + len(names):
+        raise ValueError(
+            f"microbatch: in_axes must have an entry for each of argnums {numbers} and argnames {names}, got {in_axes}"
+        )
+
+    def by_microbatches(*args: Any, **kwargs: Any) -> Any:
+        for n in numbers:
+            if not -len(args) <= n < len(args):
+                raise ValueError(f"microbatch: argnums has {n}, but there are {len(args)} positional arguments")
+        for name in names:
+            if name not in kwargs:
+                raise ValueError(f"microbatch: argnames has {name!r}, which is not among the keyword arguments")
+        batched = [*(args[n] for n in numbers), *(kwargs[n] for n in names)]
+        stacked, axes_of, count = _stacked(batched, axes, microbatch_size)
+
+        def evaluate(i: jax.Array) -> Any:
+            here = jax.tree.unflatten(axes_of, [_pick(x, axis, i) for x, axis in stacked])
+            given, named = list(args), dict(kwargs)
+            for n, x in zip(numbers, here, strict=False):
+                given[n] = x
+            named.update(zip(names, here[len(numbers) :], strict=True))
+            return fun(*given, **named)
+
+        return _accumulated(evaluate, accumulator, count, num_real_microbatches)
+
+    return by_microbatches
+
+
+def micro_vmap(
+    fun: Callable[..., Any],
+    in_axes: Any = 0,
+    out_axes: int = 0,
+    *,
+    microbatch_size: int | None = None,
+    vmap_fn: Callable[..., Any] = jax.vmap,
+    accumulator: Any = AccumulationType.CONCAT,
+    num_real_microbatches: Any = None,
+) -> Callable[..., Any]:
+    """`jax.vmap(fun, in_axes)`, some examples at a time; with SUM or MEAN, its sum or mean over the examples.
+
+    Args:
+      in_axes: as in `jax.vmap`, for positional arguments; None for what all examples share.
+      out_axes: 0, where CONCAT puts the examples.
+      microbatch_size: how many examples at a time; None for all.
+      vmap_fn: what to use in the place of `jax.vmap`.
+      accumulator, num_real_microbatches: see `microbatch`.
+    """
+    if out_axes != 0:
+        raise ValueError(f"micro_vmap: out_axes must be 0, got {out_axes!r}; move the axis of the result")
+
+    def mapped(*args: Any) -> Any:
+        axes = list(in_axes) if isinstance(in_axes, list | tuple) else [in_axes] * len(args)
+        if len(axes) != len(args):
+            raise ValueError(f"micro_vmap: in_axes has {len(axes)} entries for {len(args)} positional arguments")
+        numbers = [i for i, axis in enumerate(axes) if jax.tree.leaves(axis)]
+        if not numbers:
+            raise ValueError("micro_vmap: in_axes must name the batch axis of at least one argument")
+
+        def aggregated(*some: Any) -> Any:
+            values = vmap_fn(fun, in_axes=tuple(axes), out_axes=0)(*some)
+            return _per_part(lambda a, value: a.aggregate(value), accumulator, values)
+
+        size = microbatch_size
+        if size is None:
+            size = _batch_size([args[i] for i in numbers], [axes[i] for i in numbers])
+        options = {"in_axes": [axes[i] for i in numbers], "num_real_microbatches": num_real_microbatches}
+        return microbatch(aggregated, numbers, size, accumulator, **options)(*args)
+
+    return mapped
+
+
+def micro_grad(
+    fun: Callable[..., Any],
+    has_aux: bool = False,
+    argnums: int | Sequence[int] = 0,
+    *,
+    batch_argnums: int | Sequence[int] = 1,
+    keep_batch_dim: bool = True,
+    microbatch_size: int | None = None,
+    accumulator: Any = AccumulationType.SUM,
+    transform_fn: Callable[[Any], Any] = lambda gradient: gradient,
+    metrics_fn: Callable[[Any], Any] = lambda gradient: None,
+    num_real_microbatches: Any = None,
+) -> Callable[..., Any]:
+    """The gradients of `fun` at each example, put together by microbatches: a function to (gradients, `Aux`).
+
+    Args:
+      fun: as for `jax.grad`; it is called with one example at a time.
+      batch_argnums: which arguments have the batch as axis 0.
+      keep_batch_dim: whether `fun` sees an example as a batch of one, or without the axis.
+      accumulator: how the gradients of examples are put together, see `microbatch`. Values, metrics and auxiliary
+        outputs have an axis 0 for the examples.
+      transform_fn: applied to the gradient of each example before, such as clipping its norm.
+      metrics_fn: of the gradient of each example, before it is transformed.
+      microbatch_size, num_real_microbatches: see `micro_vmap`.
+    """
+    batch = _sequence(batch_argnums)
+
+    def mapped(*args: Any) -> Any:
+        def of_example(*example: Any) -> tuple[Any, Aux]:
+            given = list(example)
+            if keep_batch_dim:
+                for n in batch:
+                    given[n] = jax.tree.map(lambda x: x[None], given[n])
+            value, gradient = jax.value_and_grad(fun, argnums, has_aux=has_aux)(*given)
+            value, aux = value if has_aux else (value, None)
+            return transform_fn(gradient), Aux(value, metrics_fn(gradient), aux)
+
+        wanted = {n % len(args) for n in batch}
+        axes = [0 if n in wanted else None for n in range(len(args))]
+        how = (accumulator, AccumulationType.CONCAT)
+        options = {"microbatch_size": microbatch_size, "num_real_microbatches": num_real_microbatches}
+        return micro_vmap(of_example, axes, accumulator=how, **options)(*args)
+
+    return mapped
+
+
+def _sequence(x: Any) -> list:
+    return [x] if isinstance(x, int | str) else list(x)
+
+
+def _split(x: jax.Array, size: int, axis: int) -> jax.Array:
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"microbatch: the batch axis is {axis}, but an array has shape {x.shape}")
+    axis %= x.ndim
+    if x.shape[axis] % size:
+        raise ValueError(
+            f"microbatch: the batch of size {x.shape[axis]} is no multiple of microbatch_size {size}: "
+            f"pad it, and give num_real_microbatches"
+        )
+    shape = (*x.shape[:axis], size, x.shape[axis] // size, *x.shape[axis + 1 :])
+    return jnp.swapaxes(x.reshape(shape), axis, axis + 1)
+
+
+def _leaves(batched: list, axes: list) -> tuple[list, Any]:
+    """(array, batch axis) for each leaf, and the structure."""
+    leaves, treedef = jax.tree.flatten(batched)
+    spread = [a for axis, x in zip(axes, batched, strict=True) for a in _spread(axis, x)]
+    return list(zip(leaves, spread, strict=True)), treedef
+
+
+def _spread(axis: Any, tree: Any) -> list:
+    entries, prefix = jax.tree.flatten(axis, is_leaf=is_none)
+    parts = align(prefix, tree, "microbatch", "the argument", axis, "in_axes")
+    return [a for a, part in zip(entries, parts, strict=True) for _ in jax.tree.leaves(part)]
+
+
+def _batch_size(batched: list, axes: list) -> int:
+    pairs, _ = _leaves(batched, axes)
+    sizes = sorted({jnp.shape(x)[axis] for x, axis in pairs if axis is not None})
+    if len(sizes) != 1:
+        raise ValueError(f"microbatch: the batch axes must be of one size, got {sizes or 'no array with one'}")
+    return sizes[0]
+
+
+def _stacked(batched: list, axes: list, size: int) -> tuple[list, Any, int]:
+    total = _batch_size(batched, axes)
+    pairs, treedef = _leaves(batched, axes)
+    axes_from_left = [(x, None if a is None else a % jnp.ndim(x)) for x, a in pairs]
+    stacked = [(x if a is None else _split(jnp.asarray(x), size, a), a) for x, a in axes_from_left]
+    return stacked, treedef, total // size
+
+
+def _pick(x: Any, axis: int | None, i: jax.Array) -> Any:
+    return x if axis is None else jax.lax.dynamic_index_in_dim(x, i, axis, keepdims=False)
+
+
+def _accumulated(evaluate: Callable, accumulator: Any, count: int, real: Any) -> Any:
+    if real is not None and not isinstance(real, Tracer) and not 0 <= real <= count:
+        raise ValueError(f"microbatch: num_real_microbatches must be between 0 and {count}, got {real}")
+    example = jax.eval_shape(evaluate, jnp.zeros([], jnp.int32))
+    if isinstance(real, Tracer) or real is None:
+        steps = count
+    else:  # a shorter scan, with derivatives; what is skipped costs nothing
+        steps = int(real)
+    n = jnp.asarray(count if real is None else jnp.clip(jnp.asarray(real), 0, count), jnp.int32)
+    built = _per_part(lambda a, value: _Bound(a, a.init(value)), _known(accumulator, count, n), example)
+    parts, treedef = jax.tree.flatten(built, is_leaf=lambda x: isinstance(x, _Bound))
+
+    def updated(carries: list, i: jax.Array) -> list:
+        values = treedef.flatten_up_to(evaluate(i))
+        return [p.accumulator.update(c, v, i) for p, c, v in zip(parts, carries, values, strict=True)]
+
+    def step(carries: list, i: jax.Array) -> tuple[list, None]:
+        if steps == count and real is not None:  # a traced number: the rest of the scan does no work
+            return jax.lax.cond(i < n, lambda c: updated(c, i), lambda c: c, carries), None
+        return updated(carries, i), None
+
+    carries, _ = jax.lax.scan(step, [p.carry for p in parts], jnp.arange(steps, dtype=jnp.int32))
+    return treedef.unflatten([p.accumulator.finalize(c) for p, c in zip(parts, carries, strict=True)])
+
+
+class _Bound:
+    """An accumulator and where it starts."""
+
+    def __init__(self, accumulator: Accumulator, carry: Any):
+        self.accumulator, self.carry = accumulator, carry
+
+
+def _known(accumulator: Any, count: int, n: jax.Array) -> Any:
+    """The tree with an `Accumulator` for each type."""
+    return jax.tree.map(lambda a: _of_type(a, count, n), accumulator, is_leaf=_is_accumulator)
+
+
+def _is_accumulator(x: Any) -> bool:
+    return isinstance(x, Accumulator | AccumulationType)
+
+
+def _per_part(f: Callable, accumulator: Any, values: Any) -> Any:
+    """f(accumulator, part of the values) for each accumulator of the prefix."""
+    entries, prefix = jax.tree.flatten(accumulator, is_leaf=_is_accumulator)
+    for a in entries:
+        if not _is_accumulator(a):
+            raise TypeError(f"microbatch: accumulator must be an AccumulationType or an Accumulator, got {a!r}")
+    parts = align(prefix, values, "microbatch", "the result", accumulator, "accumulator")
+    zero = jnp.ones([], jnp.int32)
+    known = [_of_type(a, 1, zero) for a in entries]
+    return prefix.unflatten([f(a, part) for a, part in zip(known, parts, strict=True)])
+
+
+def _of_type(a: Any, count: int, n: jax.Array) -> Accumulator:
+    """The accumulator of a type, for `count` microbatches of which `n` are real."""
+    if not isinstance(a, AccumulationType):
+        return a
+    if a is AccumulationType.CONCAT:
+        return _concatenation(count)
+    mean = a is not AccumulationType.SUM
+
+    def init(value: Any) -> Any:
+        if mean and not all(jnp.issubdtype(x.dtype, jnp.inexact) for x in jax.tree.leaves(value)):
+            raise ValueError(f"microbatch: the {a.name} of whole numbers is none; make fun return floats")
+        return jax.tree.map(lambda x: _Sum(jnp.zeros(x.shape, _wide(x)), jnp.zeros([0], _narrow(x))), value)
+
+    def update(carry: Any, value: Any, i: jax.Array) -> Any:
+        def add(x: jax.Array, s: _Sum) -> _Sum:
+            wide = jnp.asarray(x).astype(s.total.dtype)
+            if a is AccumulationType.MEAN:
+                wide = wide / jnp.maximum(n, 1).astype(wide.dtype)
+            elif mean:
+                wide = (wide - s.total) / (i + 1).astype(wide.dtype)
+            return s._replace(total=s.total + wide)
+
+        return jax.tree.map(add, value, carry)
+
+    def finalize(carry: Any) -> Any:
+        return jax.tree.map(lambda s: s.total.astype(s.like.dtype), carry, is_leaf=lambda x: isinstance(x, _Sum))
+
+    def aggregate(values: Any) -> Any:
+        return jax.tree.map(lambda x: _reduce(x, mean), values)
+
+    return Accumulator(init, update, finalize, aggregate)
+
+
+def _concatenation(count: int) -> Accumulator:
+    def init(value: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.zeros((*x.shape[:1], count, *x.shape[1:]), x.dtype), value)
+
+    def update(carry: Any, value: Any, i: jax.Array) -> Any:
+        def put(x: jax.Array, whole: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_update_index_in_dim(whole, x.astype(whole.dtype), i, min(x.ndim, 1))
+
+        return jax.tree.map(put, jax.tree.map(jnp.asarray, value), carry)
+
+    def finalize(carry: Any) -> Any:
+        return jax.tree.map(lambda x: x if x.ndim == 1 else x.reshape(-1, *x.shape[2:]), carry)
+
+    return Accumulator(init, update, finalize, lambda values: values)
+
+
+class _Sum(NamedTuple):
+    """What was added up so far, and an empty array of the dtype of the result."""
+
+    total: jax.Array
+    like: jax.Array
+
+
+def _narrow(x: Any) -> Any:
+    return jnp.dtype(jnp.int32) if x.dtype == bool else x.dtype
+
+
+def _wide(x: Any) -> Any:
+    """The dtype to add up in."""
+    return widen(jnp.zeros([], x.dtype), compute_dtype(x)).dtype if jnp.issubdtype(x.dtype, jnp.inexact) else _narrow(x)
+
+
+def _reduce(x: jax.Array, mean: bool) -> jax.Array:
+    total = jnp.sum(x.astype(_wide(x)), axis=0)
+    if mean and jnp.issubdtype(x.dtype, jnp.inexact):
+        total = total / x.shape[0]
+    return total.astype(_narrow(x))

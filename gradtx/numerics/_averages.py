@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moving averages and their bias."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._dtypes import complex_dtype
+
+
+def ema(average: jax.Array, x: jax.Array, decay: Any) -> jax.Array:
+    """decay * average + (1 - decay) * x. A Python `decay` is folded in double precision."""
+    return decay * average + (1 - decay) * x
+
+
+def one_minus_power(decay: Any, t: jax.Array) -> jax.Array:
+    """1 - decay^t: the total weight of a moving average that started at zero, after t steps.
+
+    In float32, 1 - 0.999**1 is off by 1e-5, so for a Python `decay` this is -expm1(t log(decay)) with a logarithm in
+    double precision. A traced `decay` is as inexact as its own dtype; the plain form has the same error as 1 - decay.
+    """
+    if isinstance(decay, int | float):
+        return -jnp.expm1(t * math.log(decay)) if decay > 0 else jnp.ones_like(t)
+    return 1 - decay**t
+
+
+def unbiased(decay: Any, t: jax.Array, nesterov: bool = False) -> tuple[Any, Any]:
+    """The weights (a, b) of `weighted` that free a moving average of its start at zero, after t steps.
+
+    Plain: average / (1 - decay^t). Nesterov's, as in NAdam, looks one step ahead:
+    decay * average / (1 - decay^(t+1)) + (1 - decay) * x / (1 - decay^t).
+    """
+    now = one_minus_power(decay, t)
+    return (decay / one_minus_power(decay, t + 1), (1 - decay) / now) if nesterov else (1 / now, None)
+
+
+def weighted(average: jax.Array, x: jax.Array, weights: tuple[Any, Any]) -> jax.Array:
+    """a * average + b * x, where a b of None leaves x out."""
+    a, b = weights
+    return a * average if b is None else a * average + b * x
+
+
+def zeros_like(p: jax.Array, dtype: Any = None, *, real: bool = False) -> jax.Array:
+    """Zeros of the shape and sharding of `p`, in `dtype` (its complex counterpart for complex `p`, unless `real`)."""
+    if real and jnp.iscomplexobj(p):
+        p = jnp.real(p)
+    if dtype is not None and jnp.iscomplexobj(p):
+        dtype = complex_dtype(dtype)
+    return jnp.zeros_like(p, dtype=dtype)
+
+
+def copy_of(p: jax.Array, dtype: Any = None) -> jax.Array:
+    """A copy of `p`, in `dtype` (its complex counterpart for complex `p`)."""
+    if dtype is not None and jnp.iscomplexobj(p):
+        dtype = complex_dtype(dtype)
+    return jnp.array(p, dtype)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gradients of single examples: arrays whose first axis is the examples of a batch."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._trees import align, is_none, paths
+from gradtx.core._types import Params, Updates
+from gradtx.numerics._safe import abs_sq
+
+
+@jax.jit
+def example_squares(g: jax.Array) -> jax.Array:
+    """‖g_i‖² of each example i, in at least float32."""
+    wide = widen(g, compute_dtype(g))
+    return jnp.sum(abs_sq(wide), axis=tuple(range(1, wide.ndim)))
+
+
+def summed_squares(gradients: list) -> jax.Array:
+    """‖g_i‖² of each example i over several arrays together, in at least float32."""
+    squares = [example_squares(g) for g in gradients]
+    dtype = compute_dtype(squares)
+    return jnp.sum(jnp.stack([s.astype(dtype) for s in squares]), axis=0)
+
+
+@jax.jit
+def weighted_sum(g: jax.Array, weights: jax.Array) -> jax.Array:
+    """Σ_i weights_i g_i over the examples i, in at least float32."""
+    g, weights = widen((g, weights), compute_dtype(g))
+    with promotion(g):
+        return jnp.tensordot(weights, g, axes=1, precision="highest")
+
+
+def check_examples(where: str, updates: Updates, leaves: list, live: list[int], params: Params = None) -> None:
+    """An error at the first gradient without a first axis of examples, or with another number of them than others.
+
+    Args:
+      leaves, live: the leaves of `updates`, None included, and which of them are gradients.
+      params: with them, gradients must have their shapes behind the first axis.
+    """
+    treedef = jax.tree.structure(updates, is_leaf=is_none)
+    ps: list[Any] = leaves
+    if params is not None:
+        ps = align(treedef, params, where, "the parameters", updates, "the gradients")
+    sizes = {jnp.shape(leaves[i])[:1] for i in live}
+    for i in live:
+        shape = jnp.shape(leaves[i])
+        if not shape or (params is not None and shape[1:] != jnp.shape(ps[i])):
+            raise ValueError(
+                f"{where}: the gradient at {paths(updates)[i]} has shape {shape}"
+                f"{'' if params is None else f', its parameter has shape {jnp.shape(ps[i])}'}; the first axis must be "
+                f"the examples of the batch: jax.vmap(jax.grad(loss), in_axes=(None, 0))"
+            )
+        if len(sizes) > 1 or shape[0] == 0:
+            raise ValueError(
+                f"{where}: the gradients must have the same number of examples, at least 1, as their first axis: "
+                f"got {shape} at {paths(updates)[i]}"
+            )

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Norms with a floor, whose derivatives are finite everywhere."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.numerics._safe import abs_sq
+
+
+def safe_norm(x: Any, min_norm: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> jax.Array:
+    """max(‖x‖, min_norm), whose derivative is 0 where the norm is not larger than `min_norm`, for x = 0 too.
+
+    In at least float32, and without overflow or underflow of squares.
+
+    Args:
+      ord, axis, keepdims: which norm, as in `jnp.linalg.norm`.
+    """
+    x = jnp.asarray(x)
+    x = widen(x, compute_dtype(x))
+    if axis is None and ord is None:
+        x, axis, shape = jnp.ravel(x), 0, (1,) * x.ndim
+    else:
+        shape = None
+    sizes = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis, keepdims=True, initial=0))
+    sizes = jnp.where((sizes > 0) & jnp.isfinite(sizes), sizes, 1)
+    sizes = sizes if ord is None or ord != 0 else jnp.ones_like(sizes)  # ord 0 counts what is not 0
+
+    def norm(of: jax.Array) -> jax.Array:
+        with promotion(of):
+            return sizes * jnp.linalg.norm(of / sizes, ord, axis, keepdims=True)
+
+    least = jnp.asarray(min_norm, sizes.dtype)
+    larger = ~(jax.lax.stop_gradient(norm(x)) <= least)  # NaN is not <= either
+    result = jnp.where(larger, norm(jnp.where(larger, x, jnp.ones_like(x))), least)
+    if shape is not None:
+        return jnp.reshape(result, shape if keepdims else ())
+    return result if keepdims else jnp.squeeze(result, axis)
+
+
+def safe_root_mean_squares(x: Any, min_rms: Any) -> jax.Array:
+    """max(sqrt(mean(|x|²)), min_rms), whose derivative is 0 where the root is not larger than `min_rms`.
+
+    In at least float32, and without overflow or underflow of squares; `min_rms` for an array without elements.
+    """
+    x = jnp.asarray(x)
+    x = widen(x, compute_dtype(x))
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(x), initial=0))
+    size = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
+    with promotion(x):
+        mean = jnp.sum(abs_sq(x / size)) / max(x.size, 1)
+    least = jnp.asarray(min_rms, mean.dtype)
+    larger = ~(size * jnp.sqrt(jax.lax.stop_gradient(mean)) <= least)
+    return jnp.where(larger, size * jnp.sqrt(jnp.where(larger, mean, 1)), least)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Unit-wise norms: of the weights that go into one unit of a layer."""
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.numerics._safe import abs_sq, safe_sqrt
+
+
+def unitwise_axes(shape: tuple[int, ...], axis: int | tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """The axes that a unit-wise norm of an array of this shape is over; see `unitwise_norm`.
+
+    Raises:
+      ValueError: for an axis that the shape has not.
+    """
+    rank = len(shape)
+    if axis is None:
+        if sum(n != 1 for n in shape) <= 1:
+            return tuple(range(rank))
+        return (0,) if rank < 4 else tuple(range(rank - 1))
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    for a in axes:
+        if not -rank <= a < rank:
+            raise ValueError(f"there is no axis {a} in the shape {shape}")
+    return axes
+
+
+def unitwise_norm(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """sqrt(Σ |x|²) for each unit, repeated to the shape of x, in at least float32.
+
+    | shape of x | the norm is over |
+    |---|---|
+    | a scalar, a vector, or at most one axis longer than 1 | all of x |
+    | rank 2 or 3 | axis 0, the inputs of a dense layer |
+    | rank 4 or more | all axes but the last, the window and inputs of a convolution |
+
+    Args:
+      axis: one axis or several that the norm is over, instead of these.
+
+    Raises:
+      ValueError: for an axis that x has not.
+
+    Reference: Brock et al. 2021, arXiv:2102.06171, section 4.
+    """
+    x = widen(x, compute_dtype(x))
+    squares = jnp.sum(abs_sq(x), axis=unitwise_axes(x.shape, axis), keepdims=True)
+    return jnp.broadcast_to(safe_sqrt(squares), x.shape)
+
+
+def unitwise_clip(g_norm: jax.Array, max_norm: jax.Array, grad: jax.Array, div_eps: float = 1e-6) -> jax.Array:
+    """grad where g_norm <= max_norm, elsewhere grad * max_norm / max(g_norm, div_eps); in at least float32.
+
+    Args:
+      g_norm, max_norm: the norm that each element of the gradient counts for, and its limit; of the gradient's shape.
+
+    Raises:
+      ValueError: if the three shapes differ.
+    """
+    if not jnp.shape(g_norm) == jnp.shape(max_norm) == jnp.shape(grad):
+        raise ValueError(
+            f"unitwise_clip: g_norm, max_norm and grad must have the same shape, "
+            f"got {jnp.shape(g_norm)}, {jnp.shape(max_norm)} and {jnp.shape(grad)}"
+        )
+    arrays = [jnp.asarray(x) for x in (g_norm, max_norm, grad)]
+    g_norm, max_norm, grad = widen(arrays, compute_dtype(arrays))
+    over = g_norm > max_norm
+    factor = jnp.where(over, max_norm / jnp.where(over, jnp.maximum(g_norm, div_eps), 1), 1)
+    with promotion(grad):
+        return grad * factor

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AdamG: Adam whose step sizes come from its own second moment."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._combine import chain
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._ranges import Decay, DType, NonNegative
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._types import Params, ScalarOrSchedule, Updates
+from gradtx.numerics._averages import ema, one_minus_power, zeros_like
+from gradtx.numerics._roots import safe_power
+from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
+from gradtx.transforms._scaling import scale_by_lr
+from gradtx.transforms._weight_decay import add_decayed_weights
+
+
+class ScaleByAdamGState(NamedTuple):
+    """The number of updates made, and the averages of r g, of |g|² and of the step sizes."""
+
+    count: jax.Array
+    mu: Updates
+    nu: Updates
+    r: Updates
+
+
+@transformation
+def scale_by_adamg(
+    b1: Decay = 0.95,
+    b2: Decay = 0.999,
+    b3: Decay = 0.95,
+    eps: NonNegative = 1e-8,
+    factor: NonNegative = 0.2,
+    power: NonNegative = 0.24,
+    mu_dtype: DType = None,
+) -> GradientTransformationExtraArgs:
+    """AdamG's direction, in which r is its own step size:
+
+    ```
+    nu = b2 nu + (1 - b2) g²        r = b3 r + (1 - b3) factor nu^power
+    mu = b1 mu + (1 - b1) r g       u = (mu / (1 - b1^t)) / (sqrt(nu / (1 - b2^t)) + eps)
+    ```
+
+    Args:
+      factor, power: of the paper's numerator function s(x) = p x^q.
+      mu_dtype: the dtype in which mu is stored; None for at least float32.
+
+    Reference: Pang et al. 2024, arXiv:2405.04376.
+    """
+
+    def init(p):
+        return zeros_like(p, mu_dtype), zeros_like(p, real=True), zeros_like(p, real=True)
+
+    def shared(t, total):
+        return 1 / one_minus_power(b1, t), 1 / one_minus_power(b2, t)
+
+    def update(g, slots, p, t, corrections):
+        (mu, nu, r), (of_mu, of_nu) = slots, corrections
+        nu = ema(nu, abs_sq(g), b2)
+        r = ema(r, factor * safe_power(nu, power), b3)
+        mu = ema(mu, r * g, b1)
+        return safe_divide(of_mu * mu, safe_sqrt(of_nu * nu) + eps), (mu, nu, r)
+
+    return per_parameter(init, update, ScaleByAdamGState, shared=shared)
+
+
+@transformation
+def adamg(
+    learning_rate: ScalarOrSchedule = 1.0,
+    b1: Decay = 0.95,
+    b2: Decay = 0.999,
+    b3: Decay = 0.95,
+    eps: NonNegative = 1e-8,
+    factor: NonNegative = 0.2,
+    power: NonNegative = 0.24,
+    mu_dtype: DType = None,
+    weight_decay: NonNegative = 0.0,
+    mask: Any | Callable[[Params], Any] = None,
+) -> GradientTransformationExtraArgs:
+    """AdamG: p = p - min(learning_rate, 1 / sqrt(t)) (u + weight_decay p), without a rate to find.
+
+    See `scale_by_adamg` for the formula.
+
+    Args:
+      learning_rate: 1 in the paper, which leaves 1 / sqrt(t).
+      mask: where to decay, see `add_decayed_weights`.
+
+    Reference: Pang et al. 2024, arXiv:2405.04376.
+    """
+
+    def rate(count):
+        limit = jax.lax.rsqrt(jnp.asarray(count, jnp.result_type(float)) + 1)
+        return jnp.minimum(learning_rate(count) if callable(learning_rate) else learning_rate, limit)
+
+    return chain(
+        scale_by_adamg(b1, b2, b3, eps, factor, power, mu_dtype),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_lr(rate),
+    )

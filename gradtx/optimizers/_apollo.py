@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""APOLLO: gradients scaled by channel or by tensor, with factors from an optimizer on a random projection."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from gradtx.core._combine import chain
+from gradtx.core._factory import transformation
+from gradtx.core._ranges import NonNegative, NonNegativeInt, Positive, PositiveInt, Real
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.optimizers._adam import scale_by_adam
+from gradtx.transforms._scaling import scale_by_lr
+from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._low_rank import low_rank
+
+
+@transformation
+def scale_by_apollo(
+    rank: PositiveInt = 256,
+    update_proj_gap: PositiveInt = 200,
+    scale: Real = 1.0,
+    base_optimizer: Any = None,
+    weight_dimension_numbers: Any | Callable[[Params], Any] = None,
+    *,
+    growth: Positive = 1.01,
+    scaling: Literal["channel", "tensor"] = "channel",
+    side: Literal["larger", "smaller"] = "smaller",
+    seed: NonNegativeInt = 0,
+) -> GradientTransformationExtraArgs:
+    """Full-rank gradients, scaled as an optimizer scales a random projection of them:
+
+    ```
+    R = Pᵀg, the entries of P normal with variance 1 / rank, drawn anew every `update_proj_gap` steps
+    N = base(R)                u = g ‖N‖ / ‖R‖
+    u = scale u min(1, growth ‖u before‖ / ‖u‖)
+    ```
+
+    P is drawn from the seed, the number of redraws and the number of the leaf, and not stored.
+
+    Args:
+      scale: its square is what the authors' code calls scale.
+      growth: how much the norm of an update may grow from step to step.
+      scaling: whether ‖N‖ / ‖R‖ is taken for each channel (column of R) or for the whole matrix.
+      side: which side of a matrix P acts on. For the others see `scale_by_galore`.
+
+    Reference: Zhu et al. 2024, arXiv:2412.05270.
+    """
+    base = scale_by_adam() if base_optimizer is None else base_optimizer
+    options: dict[str, Any] = dict(
+        method="scaled", projection="random", growth=growth, scaling=scaling, side=side, seed=seed
+    )
+    return low_rank(base, rank, update_proj_gap, scale, weight_dimension_numbers, **options)
+
+
+@transformation
+def apollo(
+    learning_rate: ScalarOrSchedule,
+    rank: PositiveInt = 256,
+    update_proj_gap: PositiveInt = 200,
+    scale: Real = 1.0,
+    base_optimizer: Any = None,
+    weight_decay: NonNegative = 0.0,
+    mask: Any | Callable[[Params], Any] = None,
+    weight_dimension_numbers: Any | Callable[[Params], Any] = None,
+    *,
+    growth: Positive = 1.01,
+    scaling: Literal["channel", "tensor"] = "channel",
+    side: Literal["larger", "smaller"] = "smaller",
+    seed: NonNegativeInt = 0,
+) -> GradientTransformationExtraArgs:
+    """APOLLO: one adaptive rate for each channel of a matrix, estimated in few dimensions; Adam for everything else.
+
+    See `scale_by_apollo` for the formula.
+
+    Reference: Zhu et al. 2024, arXiv:2412.05270.
+    """
+    options: dict[str, Any] = dict(growth=growth, scaling=scaling, side=side, seed=seed)
+    return chain(
+        scale_by_apollo(rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers, **options),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_lr(learning_rate),
+    )
+
+
+@transformation
+def apollo_mini(
+    learning_rate: ScalarOrSchedule,
+    rank: PositiveInt = 1,
+    update_proj_gap: PositiveInt = 200,
+    scale: Real = 128**0.5,
+    base_optimizer: Any = None,
+    weight_decay: NonNegative = 0.0,
+    mask: Any | Callable[[Params], Any] = None,
+    weight_dimension_numbers: Any | Callable[[Params], Any] = None,
+    *,
+    growth: Positive = 1.01,
+    side: Literal["larger", "smaller"] = "smaller",
+    seed: NonNegativeInt = 0,
+) -> GradientTransformationExtraArgs:
+    """APOLLO-Mini: one adaptive rate for each matrix, from a projection of rank 1; memory like that of plain descent.
+
+    Reference: Zhu et al. 2024, arXiv:2412.05270.
+    """
+    return apollo(
+        learning_rate, rank, update_proj_gap, scale, base_optimizer, weight_decay, mask, weight_dimension_numbers,
+        growth=growth, scaling="tensor", side=side, seed=seed,
+    )  # fmt: skip  # by position, in the order of the signature

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Averaged stochastic gradient descent."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._evaluation import eval_from
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._ranges import NonNegative
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._types import Params, ScalarOrSchedule, Updates
+from gradtx.numerics._averages import copy_of
+
+
+class ASGDState(NamedTuple):
+    """The number of updates made, and the average of the parameters, with which `eval_params` answers."""
+
+    count: jax.Array
+    ax: Updates
+
+    counts_from = {"count": 0}
+
+    def eval_params(self, params: Params) -> Params:
+        return eval_from(lambda p, ax: ax, params, self.ax)
+
+
+@transformation
+def asgd(
+    learning_rate: ScalarOrSchedule = 0.01,
+    lambd: NonNegative = 1e-4,
+    alpha: NonNegative = 0.75,
+    t0: NonNegative = 1e6,
+    weight_decay: NonNegative = 0.0,
+) -> GradientTransformationExtraArgs:
+    """Descent with a decaying rate, and the average of the parameters for evaluation, from step t0 on:
+
+    ```
+    eta = learning_rate / (1 + lambd learning_rate (t - 1))^alpha
+    p   = p - eta (g + (weight_decay + lambd) p)
+    ax  = ax + (p - ax) / max(1, t - 1 - t0)
+    ```
+
+    Validate and save ax: `eval_params(state, params)`. Up to step t0 + 2 it is p.
+
+    Args:
+      lambd: how fast the rate decays; also a weight decay.
+      t0: the number of updates before averaging starts.
+
+    References: Polyak and Juditsky 1992; Bottou 2010 (the rate); the settings are PyTorch's.
+    """
+
+    def shared(t, total):
+        rate = learning_rate / (1 + lambd * learning_rate * (t - 1)) ** alpha
+        return rate, 1 / jnp.maximum(1, t - 1 - t0)
+
+    def update(g, ax, p, t, common):
+        rate, weight = common
+        u = -rate * (g + (weight_decay + lambd) * p)
+        return u, ax + weight * (p + u - ax)
+
+    return per_parameter(copy_of, update, ASGDState, shared=shared, needs_params=True)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DoWG: DoG with gradients weighted by the distance at which they were taken."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._combine import chain, identity
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._ranges import NonNegative, Positive
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
+from gradtx.transforms._scaling import scale_by_lr
+from gradtx.transforms._weight_decay import add_decayed_weights
+
+
+class DoWGState(NamedTuple):
+    """The first parameters, the weighted sum of ‖g‖², the largest squared distance from the first parameters."""
+
+    init_params: Params
+    weighted_sq_norm_grads: jax.Array
+    estim_sq_dist: jax.Array
+
+
+@transformation
+def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: Positive = 1e-4) -> GradientTransformationExtraArgs:
+    """DoWG's step, all norms over all parameters together:
+
+    ```
+    r² = max(r², ‖p - p_1‖²)     v = v + r² ‖g‖²
+    u = g r² / (sqrt(v) + eps)
+    ```
+
+    Args:
+      init_estim_sq_dist: what r² starts from; None for eps, as in the authors' code.
+
+    Reference: Khaled, Mishchenko and Jin 2023, arXiv:2305.16284, algorithm 1.
+    """
+
+    def memory():
+        start = eps if init_estim_sq_dist is None else init_estim_sq_dist
+        return {"weighted_sq_norm_grads": 0.0, "estim_sq_dist": start}
+
+    def measure(g, first, p, t, memory):
+        return jnp.sum(abs_sq(g)), jnp.sum(abs_sq(p - first))
+
+    def shared(t, total, memory):
+        of_g, moved = total
+        squared = jnp.maximum(memory["estim_sq_dist"], moved)
+        v = memory["weighted_sq_norm_grads"] + squared * of_g
+        factor = safe_divide(squared, safe_sqrt(v) + eps)
+        return factor, {"weighted_sq_norm_grads": v, "estim_sq_dist": squared}
+
+    def update(g, first, p, t, factor):
+        return factor * g, first
+
+    return per_parameter(jnp.copy, update, DoWGState, measure=measure, shared=shared, memory=memory, needs_params=True)
+
+
+@transformation
+def dowg(
+    learning_rate: ScalarOrSchedule = 1.0,
+    init_estim_sq_dist: Positive | None = None,
+    eps: Positive = 1e-4,
+    weight_decay: NonNegative | None = None,
+    mask: Any | Callable[[Params], Any] = None,
+) -> GradientTransformationExtraArgs:
+    """DoWG: gradient descent without a learning rate, in more of a hurry than `dog`.
+
+    See `scale_by_dowg` for the formula.
+
+    Args:
+      learning_rate: a factor, 1 in the paper.
+      init_estim_sq_dist: what the squared distance starts from; None for eps.
+      weight_decay: is added to the gradient, as L2 regularization.
+      mask: where to decay, see `add_decayed_weights`.
+
+    Reference: Khaled, Mishchenko and Jin 2023, arXiv:2305.16284.
+    """
+    return chain(
+        identity() if weight_decay is None else add_decayed_weights(weight_decay, mask),
+        scale_by_dowg(init_estim_sq_dist, eps),
+        scale_by_lr(learning_rate),
+    )

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fira: full-rank updates from an optimizer in a low-rank subspace."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from gradtx.core._combine import chain
+from gradtx.core._factory import transformation
+from gradtx.core._ranges import NonNegative, Positive, PositiveInt, Real
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.optimizers._adam import scale_by_adam
+from gradtx.transforms._scaling import scale_by_lr
+from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._low_rank import low_rank
+
+
+@transformation
+def scale_by_fira(
+    rank: PositiveInt = 128,
+    update_proj_gap: PositiveInt = 200,
+    scale: Real = 1.0,
+    base_optimizer: Any = None,
+    weight_dimension_numbers: Any | Callable[[Params], Any] = None,
+    *,
+    growth: Positive = 1.01,
+    scaling: Literal["channel", "tensor"] = "channel",
+    side: Literal["larger", "smaller"] = "smaller",
+) -> GradientTransformationExtraArgs:
+    """GaLore, and what its projection leaves over, scaled as the base scaled the projection:
+
+    ```
+    R = Pᵀg            N = base(R)            S = (g - P R) ‖N‖ / ‖R‖
+    S = S min(1, growth ‖S before‖ / ‖S‖)     u = scale (P N + S)
+    ```
+
+    Args:
+      growth: how much the norm of S may grow from step to step.
+      scaling: whether ‖N‖ / ‖R‖ is taken for each channel (column of R) or for the whole matrix.
+      side: which side of a matrix P acts on. For the others see `scale_by_galore`.
+
+    Reference: Chen et al. 2024, arXiv:2410.01623.
+    """
+    base = scale_by_adam() if base_optimizer is None else base_optimizer
+    options: dict[str, Any] = dict(method="completed", growth=growth, scaling=scaling, side=side)
+    return low_rank(base, rank, update_proj_gap, scale, weight_dimension_numbers, **options)
+
+
+@transformation
+def fira(
+    learning_rate: ScalarOrSchedule,
+    rank: PositiveInt = 128,
+    update_proj_gap: PositiveInt = 200,
+    scale: Real = 1.0,
+    base_optimizer: Any = None,
+    weight_decay: NonNegative = 0.0,
+    mask: Any | Callable[[Params], Any] = None,
+    weight_dimension_numbers: Any | Callable[[Params], Any] = None,
+    *,
+    growth: Positive = 1.01,
+    scaling: Literal["channel", "tensor"] = "channel",
+    side: Literal["larger", "smaller"] = "smaller",
+) -> GradientTransformationExtraArgs:
+    """Adam, or another optimizer, with its state in a low-rank subspace and updates of full rank.
+
+    See `scale_by_fira` for the formula.
+
+    Reference: Chen et al. 2024, arXiv:2410.01623.
+    """
+    numbers = weight_dimension_numbers
+    return chain(
+        scale_by_fira(rank, update_proj_gap, scale, base_optimizer, numbers, growth=growth, scaling=scaling, side=side),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_lr(learning_rate),
+    )

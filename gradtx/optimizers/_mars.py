@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MARS: variance reduction in front of Adam."""
+
+from collections.abc import Callable
+from typing import Any
+
+from gradtx.core._combine import chain
+from gradtx.core._factory import transformation
+from gradtx.core._ranges import Decay, DType, NonNegative, Positive
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.optimizers._adam import scale_by_adam
+from gradtx.transforms._filters import mars_correction
+from gradtx.transforms._scaling import scale_by_lr
+from gradtx.transforms._weight_decay import add_decayed_weights
+
+
+@transformation
+def mars(
+    learning_rate: ScalarOrSchedule,
+    b1: Decay = 0.95,
+    b2: Decay = 0.99,
+    eps: NonNegative = 1e-8,
+    mu_dtype: DType = None,
+    weight_decay: NonNegative = 0.0,
+    mask: Any | Callable[[Params], Any] = None,
+    *,
+    gamma: NonNegative = 0.025,
+    max_norm: Positive | None = 1.0,
+) -> GradientTransformationExtraArgs:
+    """MARS-AdamW: AdamW on gradients corrected by their change.
+
+    The same for another rule is a chain: `chain(mars_correction(b1=0.9), scale_by_lion(b1=0.9), ...)`. See
+    `mars_correction` for the formula. Vectors are corrected too; the authors' code gives them plain AdamW by default.
+
+    Reference: Yuan et al. 2024, arXiv:2411.10438.
+    """
+    return chain(
+        mars_correction(gamma, b1, max_norm),
+        scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_lr(learning_rate),
+    )

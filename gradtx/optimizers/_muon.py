@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Muon: orthogonalized momentum for matrices, Adam for everything else."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._combine import chain, identity
+from gradtx.core._counts import safe_increment
+from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._factory import transformation
+from gradtx.core._prefixes import of_boxes, said_of, spread
+from gradtx.core._ranges import Decay, DType, NonNegative, PositiveInt
+from gradtx.core._roles import Role, is_box, is_full_box, unboxed
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._trees import align, check_state, is_hole, is_leaf, is_none, paths
+from gradtx.core._types import OptState, Params, ScalarOrSchedule, Updates
+from gradtx.numerics._averages import ema, unbiased, weighted, zeros_like
+from gradtx.numerics._newton_schulz import QUINTIC, Preconditioning, coefficients_of, orthogonalized
+from gradtx.optimizers._adam import scale_by_adam
+from gradtx.transforms._scaling import scale_by_lr
+from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._partition import partition
+
+
+class MuonDimensionNumbers(NamedTuple):
+    """Which axes of a tensor are the inputs of its matrix and which the outputs; along the others matrices are stacked.
+
+    No axis at all, (), is a side of length 1: `MuonDimensionNumbers(0, ())` makes a column of a vector.
+    """
+
+    reduction_axis: tuple[int, ...] | int = 0
+    output_axis: tuple[int, ...] | int = 1
+
+
+class MuonState(NamedTuple):
+    """The number of updates made, the moving average of g, and the coefficients of the iteration."""
+
+    count: jax.Array
+    mu: Updates
+    ns_coeffs: jax.Array
+
+    counts_from = {"count": 0}
+
+
+@transformation
+def scale_by_muon(
+    ns_coeffs: Any = QUINTIC,
+    ns_steps: PositiveInt = 5,
+    beta: Decay = 0.95,
+    eps: NonNegative = 1e-8,
+    mu_dtype: DType = None,
+    *,
+    nesterov: bool = True,
+    adaptive: bool = False,
+    preconditioning: Preconditioning = "frobenius",
+    weight_dimension_numbers: Any | Callable[[Params], Any] = None,
+    ns_dtype: DType = None,
+) -> GradientTransformationExtraArgs:
+    """Muon's direction: the momentum of each matrix with all singular values set to about 1.
+
+    ```
+    mu = beta mu + (1 - beta) g        m = mu, or beta mu + (1 - beta) g with `nesterov`, both without bias
+    u  = NewtonSchulz(m)               adaptive: u ⟨m, u⟩
+    ```
+
+    Args:
+      ns_coeffs: three numbers for all of `ns_steps`, three for each step, "quintic" or "polar_express".
+      eps: added to the norm that m is divided by, so that a momentum of 0 gives 0.
+      preconditioning: see `gradtx.numerics._newton_schulz`.
+      weight_dimension_numbers: a tree of `MuonDimensionNumbers` like the parameters (or a prefix, or a function from
+        them to it). By default all are matrices, (inputs, outputs); what has not two axes is an error.
+      ns_dtype: in which dtype to iterate; None for at least float32. In bfloat16 it is faster on accelerators.
+
+    References: Jordan et al. 2024 (Muon); Bernstein and Newhouse 2024, arXiv:2409.20325 (adaptive).
+    """
+    where = "scale_by_muon"
+    fixed = coefficients_of(where, ns_coeffs)
+
+    def init(params: Params) -> MuonState:
+        _dimension_numbers(where, weight_dimension_numbers, params)
+        wide = jax.tree.map(lambda p: zeros_like(_wide(p), mu_dtype), params)
+        return MuonState(jnp.zeros([], jnp.int32), wide, jnp.asarray(fixed, jnp.result_type(float)))
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        check_state(where, state, MuonState)
+        specs = _dimension_numbers(where, weight_dimension_numbers, updates)
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+        mus = align(treedef, state.mu, where, "the state's mu", updates, "the gradients")
+        count = safe_increment(state.count)
+        for i, (g, mu) in enumerate(zip(leaves, mus, strict=True)):
+            if is_hole(g):
+                continue
+            if jnp.shape(g) != jnp.shape(mu):
+                raise ValueError(
+                    f"{where}: the gradient at {paths(updates)[i]} has shape {jnp.shape(g)}, "
+                    f"but the state was made for {jnp.shape(mu)}"
+                )
+            leaves[i], mus[i] = direction(jnp.asarray(g), mu, count, state.ns_coeffs, specs[i])
+        new = state._replace(count=count, mu=treedef.unflatten(mus))
+        return treedef.unflatten(leaves), new
+
+    def direction(g: jax.Array, mu: jax.Array, count: jax.Array, coefficients: jax.Array, spec: Any) -> tuple:
+        dtype = compute_dtype(g, mu)
+        wide, wide_mu, t, least = widen((g, mu, count, eps), dtype)
+        with jax.named_scope(where), promotion(g):
+            new = ema(wide_mu, wide, _in(beta, dtype))
+            m = weighted(new, wide, unbiased(_in(beta, dtype), t, nesterov))
+            matrix = to_matrices(m, spec)
+            cast = matrix if ns_dtype is None else widen(matrix, ns_dtype)
+            u = orthogonalized(cast, coefficients, ns_steps, preconditioning, least.astype(jnp.real(cast).dtype))
+            u = u.astype(matrix.dtype)
+            if adaptive:
+                u = u * jnp.sum(jnp.real(jnp.conj(matrix) * u), axis=(-2, -1), keepdims=True)
+            return from_matrices(u, spec, g.shape), new.astype(mu.dtype)
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+@transformation
+def scale_by_matrix_shape(
+    consistent_rms: NonNegative | None = None, weight_dimension_numbers: Any | Callable[[Params], Any] = None
+) -> GradientTransformationExtraArgs:
+    """u = sqrt(max(1, outputs / inputs)) g, or consistent_rms sqrt(max(inputs, outputs)) g.
+
+    The first is Jordan's, for which one learning rate serves all widths. With the second, of which 0.2 is usual, the
+    root mean square of an orthogonal update is `consistent_rms`, like Adam's, whose learning rate then serves.
+
+    Args:
+      weight_dimension_numbers: as in `scale_by_muon`.
+
+    Reference: Liu et al. 2025, arXiv:2502.16982 (consistent_rms).
+    """
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        specs = _dimension_numbers("scale_by_matrix_shape", weight_dimension_numbers, updates)
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+        for i, g in enumerate(leaves):
+            if not is_hole(g):
+                inputs, outputs = (math.prod(g.shape[a] for a in axes) for axes in specs[i])
+                factor = math.sqrt(max(1.0, outputs / inputs)) if inputs else 1.0
+                if consistent_rms is not None:
+                    factor = consistent_rms * math.sqrt(max(inputs, outputs))
+                wide = _wide(g)
+                leaves[i] = wide * jnp.asarray(factor, wide.dtype)
+        return treedef.unflatten(leaves), state
+
+    return GradientTransformationExtraArgs(identity().init, update)
+
+
+@transformation
+def muon(
+    learning_rate: ScalarOrSchedule,
+    ns_coeffs: Any = QUINTIC,
+    ns_steps: PositiveInt = 5,
+    beta: Decay = 0.95,
+    eps: NonNegative = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    weight_decay_mask: Any | Callable[[Params], Any] = None,
+    mu_dtype: DType = None,
+    *,
+    nesterov: bool = True,
+    adaptive: bool = False,
+    preconditioning: Preconditioning = "frobenius",
+    adam_b1: Decay = 0.9,
+    adam_b2: Decay = 0.999,
+    adam_eps_root: NonNegative = 0.0,
+    adam_weight_decay: NonNegative = 0.0,
+    adam_learning_rate: ScalarOrSchedule | None = None,
+    muon_weight_dimension_numbers: Any | Callable[[Params], Any] = None,
+    consistent_rms: NonNegative | None = None,
+    ns_dtype: DType = None,
+) -> GradientTransformationExtraArgs:
+    """Muon on matrices, Adam on the rest, both with Nesterov momentum and decoupled weight decay.
+
+    With roles (`with_roles`), what is "hidden" goes to Muon, if its role names the axes of inputs and outputs or it
+    has two axes besides the stack; each head is a matrix. Without, a parameter with exactly two axes goes to Muon and
+    every other to Adam, as in Optax: embeddings and output layers, which are better left to Adam, go to Muon, stacked
+    matrices and convolutions to Adam. `muon_weight_dimension_numbers` says otherwise. See `scale_by_muon` and
+    `scale_by_matrix_shape` for the formula.
+
+    Args:
+      eps: of both.
+      weight_decay_mask: where to decay among Muon's parameters; Adam's have `adam_weight_decay`.
+      muon_weight_dimension_numbers: a tree of `MuonDimensionNumbers`, and None for Adam, like the parameters (or a
+        prefix, or a function from them to it; it is called for Muon's part alone too, with the rest hidden).
+      adam_learning_rate: by default the same.
+      consistent_rms: see `scale_by_matrix_shape`.
+
+    References: Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982.
+    """
+    numbers = muon_weight_dimension_numbers
+
+    @of_boxes
+    def labels(params: Params) -> Any:
+        if numbers is None:
+            return jax.tree.map(lambda p: "muon" if _is_matrix(p) else "adam", params, is_leaf=is_full_box)
+        said = said_of(numbers, params)
+        return jax.tree.map(lambda s: "adam" if s is None else "muon", said, is_leaf=lambda x: x is None or _is_spec(x))
+
+    of_muon = chain(
+        scale_by_muon(
+            ns_coeffs,
+            ns_steps,
+            beta,
+            eps,
+            mu_dtype,
+            nesterov=nesterov,
+            adaptive=adaptive,
+            preconditioning=preconditioning,
+            weight_dimension_numbers=numbers,
+            ns_dtype=ns_dtype,
+        ),
+        scale_by_matrix_shape(consistent_rms, numbers),
+        add_decayed_weights(weight_decay, weight_decay_mask),
+        scale_by_lr(learning_rate),
+    )
+    of_adam = chain(
+        scale_by_adam(adam_b1, adam_b2, eps, adam_eps_root, mu_dtype, nesterov=nesterov),
+        add_decayed_weights(adam_weight_decay),
+        scale_by_lr(learning_rate if adam_learning_rate is None else adam_learning_rate),
+    )
+    return partition({"muon": of_muon, "adam": of_adam}, labels)
+
+
+Axes = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def to_matrices(x: jax.Array, axes: Axes) -> jax.Array:
+    """The tensor as a stack of matrices (..., inputs, outputs), all other axes in front."""
+    rows, columns = axes
+    stack = tuple(i for i in range(x.ndim) if i not in (*rows, *columns))
+    m, n = (math.prod(x.shape[i] for i in part) for part in axes)
+    return jnp.transpose(x, (*stack, *rows, *columns)).reshape(*(x.shape[i] for i in stack), m, n)
+
+
+def from_matrices(matrices: jax.Array, axes: Axes, shape: tuple[int, ...]) -> jax.Array:
+    """The tensor of this shape that `to_matrices` made the matrices of."""
+    rows, columns = axes
+    order = (*(i for i in range(len(shape)) if i not in (*rows, *columns)), *rows, *columns)
+    inverse = sorted(range(len(shape)), key=order.__getitem__)
+    return jnp.transpose(matrices.reshape([shape[i] for i in order]), inverse)
+
+
+def _dimension_numbers(where: str, numbers: Any, tree: Any) -> list[Axes]:
+    """The axes of inputs and outputs for each leaf, None included, from the left."""
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_leaf)
+    said = said_of(numbers, tree)
+    entries = [None] * len(leaves)
+    if said is not None:
+        plain = jax.tree.structure(unboxed(tree), is_leaf=is_none)
+        entries = plain.flatten_up_to(unboxed(spread(where, "weight_dimension_numbers", said, tree, _is_spec)))
+    pairs = enumerate(zip(leaves, entries, strict=True))
+    return [_axes(where, tree, i, x, spec, said is None) for i, (x, spec) in pairs]
+
+
+def _axes(where: str, tree: Any, i: int, leaf: Any, spec: Any, by_role: bool) -> Axes:
+    """The axes of one leaf; entries are of one logical parameter, whose axes are then found in the stack."""
+    if leaf is None:
+        return (), ()
+    role, x = (leaf.role or Role(), leaf.value) if is_box(leaf) else (Role(), leaf)
+    whole = role.fitted(jnp.ndim(x))
+    if by_role:
+        if whole.in_axes and whole.out_axes:
+            rows, columns = (tuple(a for a in axes if a != whole.heads) for axes in (whole.in_axes, whole.out_axes))
+            return rows, columns
+        spec = MuonDimensionNumbers()
+    kept = [a for a in range(jnp.ndim(x)) if a not in whole.stack]
+    rows, columns = _fitted(where, tree, i, tuple(jnp.shape(x)[a] for a in kept), spec)
+    return tuple(kept[a] for a in rows), tuple(kept[a] for a in columns)
+
+
+def _is_matrix(p: Any) -> bool:
+    """Whether a parameter goes to Muon when nobody says so: by its role, or if it has two axes."""
+    if not is_box(p) or p.role is None:
+        return jnp.ndim(unboxed(p)) == 2
+    role, ndim = p.role.logical(jnp.ndim(p.value)), jnp.ndim(p.value) - len(p.role.stack)
+    if role.kind not in ("hidden", "other"):
+        return False
+    return bool(role.in_axes and role.out_axes) if role.kind == "hidden" and ndim != 2 else ndim == 2
+
+
+def _fitted(where: str, tree: Any, i: int, shape: tuple[int, ...], spec: Any) -> Axes:
+    if not _is_spec(spec):
+        raise ValueError(f"{where}: at {paths(tree)[i]}: there are no MuonDimensionNumbers, got {spec!r}")
+    ndim = len(shape)
+    parts = [(part,) if isinstance(part, int) else tuple(part) for part in spec]
+    named = [a for part in parts for a in part]
+    if any(not -ndim <= a < ndim for a in named) or len({a % ndim for a in named}) < len(named):
+        raise ValueError(f"{where}: at {paths(tree)[i]}: {spec} does not name axes of the shape {shape}, each once")
+    rows, columns = (tuple(a % ndim for a in part) for part in parts)
+    return rows, columns
+
+
+def _is_spec(x: Any) -> bool:
+    return getattr(x, "_fields", None) == MuonDimensionNumbers._fields
+
+
+def _wide(x: Any) -> jax.Array:
+    x = jnp.asarray(x)
+    return widen(x, compute_dtype(x))
+
+
+def _in(value: Any, dtype: Any) -> Any:
+    """An array in this dtype; a Python number stays one, and is folded in double precision."""
+    return value if isinstance(value, int | float) else jnp.asarray(value, dtype)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schedule-Free Adam and descent."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._combine import chain
+from gradtx.core._factory import transformation
+from gradtx.core._ranges import Decay, DType, NonNegative, PositiveInt
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._types import ScalarOrSchedule
+from gradtx.optimizers._rmsprop import scale_by_rms
+from gradtx.optimizers._sgd import sgd
+from gradtx.transforms._scaling import scale_by_lr
+from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._schedule_free_averaging import Interpolation, schedule_free
+
+
+def _warming(learning_rate: Any, warmup_steps: int | None) -> Any:
+    """The learning rate times min(1, t / warmup_steps), with t from 1: the first step is not lost on a rate of zero."""
+    if warmup_steps is None:
+        return learning_rate
+    return lambda count: _at(learning_rate, count) * jnp.minimum(1.0, (_at(count, count) + 1) / warmup_steps)
+
+
+def _times(weight_decay: Any, learning_rate: Any) -> Any:
+    if callable(learning_rate) or callable(weight_decay):
+        return lambda count: _at(weight_decay, count) * _at(learning_rate, count)
+    return weight_decay * learning_rate
+
+
+def _at(x: Any, count: Any) -> jax.Array:
+    """A number or a schedule as a floating-point number at a step."""
+    return jnp.asarray(x(count) if callable(x) else x, jnp.result_type(float))
+
+
+@transformation
+def schedule_free_adamw(
+    learning_rate: ScalarOrSchedule = 0.0025,
+    warmup_steps: PositiveInt | None = None,
+    b1: Interpolation = 0.9,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    weight_lr_power: NonNegative = 2.0,
+    state_dtype: DType = None,
+    *,
+    weight_step_power: NonNegative = 0.0,
+    corrected_decay: bool = False,
+) -> GradientTransformationExtraArgs:
+    """Schedule-Free AdamW: `schedule_free` over Adam without momentum, which b1 replaces:
+
+    ```
+    nu = b2 nu + (1 - b2) g²      z = z - rate (g / (sqrt(nu / (1 - b2^t)) + eps) + weight_decay y)
+    ```
+
+    Gradients are taken at the parameters, which are y; validate, save and deploy `eval_params(state, params)`.
+
+    Args:
+      warmup_steps: the rate is learning_rate min(1, t / warmup_steps), with t from 1.
+      corrected_decay: multiplies the decay by the rate once more: rate² weight_decay y.
+
+    References: Defazio et al. 2024, arXiv:2405.15682; Defazio 2026, arXiv:2605.19095 (the keyword-only arguments).
+    """
+    rate = _warming(learning_rate, warmup_steps)
+    base = chain(
+        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True),
+        add_decayed_weights(_times(weight_decay, rate) if corrected_decay else weight_decay),
+        scale_by_lr(rate),
+    )
+    return schedule_free(base, rate, b1, weight_lr_power, state_dtype, weight_step_power=weight_step_power)
+
+
+@transformation
+def schedule_free_sgd(
+    learning_rate: ScalarOrSchedule = 1.0,
+    warmup_steps: PositiveInt | None = None,
+    b1: Interpolation = 0.9,
+    weight_decay: NonNegative | None = None,
+    weight_lr_power: NonNegative = 2.0,
+    state_dtype: DType = None,
+    *,
+    weight_step_power: NonNegative = 0.0,
+) -> GradientTransformationExtraArgs:
+    """Schedule-Free descent: `schedule_free` over z = z - rate (g + weight_decay y).
+
+    Args:
+      warmup_steps: the rate is learning_rate min(1, t / warmup_steps), with t from 1.
+
+    Reference: Defazio et al. 2024, arXiv:2405.15682.
+    """
+    rate = _warming(learning_rate, warmup_steps)
+    base = sgd(rate) if weight_decay is None else chain(add_decayed_weights(weight_decay), sgd(rate))
+    return schedule_free(base, rate, b1, weight_lr_power, state_dtype, weight_step_power=weight_step_power)

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gradient descent, with momentum if wanted."""
+
+from gradtx.core._combine import chain, identity
+from gradtx.core._factory import transformation
+from gradtx.core._ranges import Decay, DType
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._types import ScalarOrSchedule
+from gradtx.transforms._momentum import trace
+from gradtx.transforms._scaling import scale_by_lr
+
+
+@transformation
+def sgd(
+    learning_rate: ScalarOrSchedule,
+    momentum: Decay | None = None,
+    nesterov: bool = False,
+    accumulator_dtype: DType = None,
+) -> GradientTransformationExtraArgs:
+    """p = p - learning_rate * g; with momentum, of v = momentum * v + g instead of g.
+
+    Batch, stochastic and mini-batch descent are this rule with gradients of different data.
+
+    Raises:
+      ValueError: if `nesterov` is asked for without momentum.
+    """
+    if nesterov and momentum is None:
+        raise ValueError("sgd: nesterov=True needs a momentum, got momentum=None")
+    velocity = identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype)
+    return chain(velocity, scale_by_lr(learning_rate))

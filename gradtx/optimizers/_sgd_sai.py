@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SGD-SaI: momentum with a factor for each parameter that its first gradient fixes."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.core._combine import chain
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._ranges import Decay, NonNegative
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
+from gradtx.transforms._momentum import scale_by_momentum
+from gradtx.transforms._scaling import scale_by_lr
+from gradtx.transforms._weight_decay import add_decayed_weights
+
+
+class ScaleBySNRState(NamedTuple):
+    """The factor of each parameter, one number; 0 until there was a gradient."""
+
+    snr: Any
+
+
+@transformation
+def scale_by_initial_snr(eps: NonNegative = 1e-8) -> GradientTransformationExtraArgs:
+    """u = g ‖g_1‖ / (std(g_1) + eps), where g_1 is the first gradient of the parameter that is not 0.
+
+    The standard deviation is that of the elements of g_1, from their squares over n - 1, as in the authors' code. Where
+    they do not vary, as a scalar's cannot, the factor is the root of n, about the least that it can be elsewhere.
+
+    Reference: Xu et al. 2024, arXiv:2412.11768.
+    """
+
+    def update(g, snr, p, t):
+        size = max(g.size, 1)
+        deviation = safe_sqrt(jnp.sum(abs_sq(g - jnp.sum(g) / size)) / max(size - 1, 1))
+        norm = safe_sqrt(jnp.sum(abs_sq(g)))
+        now = jnp.where(deviation > 0, safe_divide(norm, deviation + eps), jnp.where(norm > 0, size**0.5, 0.0))
+        snr = jnp.where(snr > 0, snr, now)
+        return snr * g, snr
+
+    return per_parameter(lambda p: jnp.zeros([], jnp.real(p).dtype), update, ScaleBySNRState)
+
+
+@transformation
+def sgd_sai(
+    learning_rate: ScalarOrSchedule,
+    momentum: Decay = 0.9,
+    eps: NonNegative = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    mask: Any | Callable[[Params], Any] = None,
+) -> GradientTransformationExtraArgs:
+    """SGD-SaI: p = p - learning_rate (snr m + weight_decay p), m a moving average of g, snr constant for a parameter.
+
+    It keeps half of what Adam keeps. See `scale_by_initial_snr` for the constant. The average starts at the first
+    gradient, as in the authors' code.
+
+    Args:
+      mask: where to decay, see `add_decayed_weights`.
+
+    Reference: Xu et al. 2024, arXiv:2412.11768.
+    """
+    return chain(
+        scale_by_initial_snr(eps),
+        scale_by_momentum(momentum, averaged=True, dampen_first=False),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_lr(learning_rate),
+    )

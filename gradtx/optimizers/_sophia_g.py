@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sophia with an estimate that needs first derivatives only."""
+
+from collections.abc import Callable
+from typing import Any
+
+from gradtx.core._factory import transformation
+from gradtx.core._ranges import Decay, DType, NonNegative, Positive, PositiveInt
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.optimizers._sophia import sophia
+from gradtx.transforms._hessian_diagonal import gauss_newton_bartlett
+
+
+@transformation
+def sophia_g(
+    learning_rate: ScalarOrSchedule,
+    batch_size: Positive,
+    b1: Decay = 0.965,
+    b2: Decay = 0.99,
+    eps: Positive = 1e-12,
+    weight_decay: NonNegative = 1e-4,
+    weight_decay_mask: Any | Callable[[Params], Any] = None,
+    gamma: Positive = 0.05,
+    clip_threshold: Positive | None = 1.0,
+    update_interval: PositiveInt = 10,
+    mu_dtype: DType = None,
+) -> GradientTransformationExtraArgs:
+    """`sophia` with the Gauss-Newton-Bartlett estimate batch_size * ĝ², ĝ the gradient at labels drawn from the model.
+
+    `update` needs `sampled_grad`: see `gauss_newton_bartlett`.
+
+    Reference: Liu et al. 2023, arXiv:2305.14342, algorithms 2 and 3.
+    """
+    estimator = gauss_newton_bartlett(batch_size)
+    decay = weight_decay, weight_decay_mask
+    return sophia(learning_rate, b1, b2, eps, *decay, gamma, clip_threshold, update_interval, estimator, mu_dtype)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""8 bits, evenly spaced after a bend that gives small numbers more of them."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.precision._blockwise import TINY, Blockwise, check_block
+
+
+@dataclass(frozen=True)
+class companded8(Blockwise):
+    """One byte an element: 2 x / (1 + |x|) for moments, the square root for second moments, evenly spaced.
+
+        code = round(127 * 2 r / (1 + |r|)),  x = s code / (254 - |code|),  r = x / s
+        code = round(255 sqrt(r)),            x = s (code / 255)^2           (`signed=False`)
+
+    s is the largest magnitude of the block. Without `signed` what is > 0 never becomes 0: a second moment of 0 would be
+    an unlimited step.
+
+    Args:
+      block: the length of blocks along the last axis. The paper has 32, with scales of 16 bits; those of float32 follow
+        slow averages and hold numbers below 6e-8 as well.
+      signed: False for numbers >= 0, such as second moments.
+      stochastic: to take one of the two values around by chance, so that the mean is right, see `int8`.
+
+    Reference: FlashOptim 2026, arXiv:2602.23349.
+    """
+
+    block: int = 128
+    signed: bool = True
+    stochastic: bool = False
+    name: ClassVar[str] = "companded8"
+
+    def __post_init__(self) -> None:
+        check_block(self)
+
+    def codes(self, x: jax.Array, chance: Any) -> jax.Array:
+        if self.signed:
+            size = jnp.minimum(jnp.abs(x), 1)
+            bent = 254 * size / (1 + size)
+            below = jnp.floor(bent)
+            # The code at which the value is linear between two codes, so that by chance it is right on average.
+            code = below + (bent - below) * (253 - below) / (254 - bent) if self.stochastic else bent
+            code = jnp.floor(code + chance)
+            return jnp.where(x < 0, -code, code).astype(jnp.int32).astype(jnp.int8)
+        bent = 255 * jnp.sqrt(jnp.clip(x, 0, 1))
+        below = jnp.floor(bent)
+        code = below + (bent * bent - below * below) / (2 * below + 1) if self.stochastic else bent
+        code = jnp.minimum(jnp.floor(code + chance), 255)
+        return jnp.where(x > 0, jnp.maximum(code, 1), 0).astype(jnp.int32).astype(jnp.uint8)
+
+    def ratios(self, codes: jax.Array) -> jax.Array:
+        # 128 is no code, but must not make a number of what is read by mistake.
+        code = codes.astype(jnp.int32).astype(jnp.float32)
+        if self.signed:
+            return code / (254 - jnp.abs(code))
+        root = code * np.float32(1 / 255)
+        return jnp.where(code == 255, 1, root * root)
+
+    def error_bound(self, block_max: float) -> float:
+        bound = (1 / 127.5 if self.signed else 1 / 255) * (1 + 2e-6) * block_max + TINY
+        return 2 * bound if self.stochastic else bound

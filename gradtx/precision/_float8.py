@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""8-bit floating-point numbers with a scale for each block."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.precision._blockwise import TINY, Blockwise, check_block
+
+
+class Format(NamedTuple):
+    dtype: Any
+    mantissa: int  # bits behind the point
+    smallest: int  # exponent of normal numbers
+    top: int  # exponent of what the block's maximum becomes: the largest power of two
+
+
+FORMATS = {"e4m3": Format(jnp.float8_e4m3fn, 3, -6, 8), "e5m2": Format(jnp.float8_e5m2, 2, -14, 15)}
+
+
+@dataclass(frozen=True)
+class float8(Blockwise):
+    """One byte an element, a number of 4 exponent and 3 mantissa bits, or 5 and 2, times the scale of its block.
+
+        code = round(x / s * 2^8),  x = s 2^-8 code       ("e5m2": 2^15)
+
+    s is the largest magnitude of the block; a power of two, and not the format's largest number, leaves it as it is.
+    "e4m3" is finer and reaches down to 8e-6 of the maximum, "e5m2" to 5e-10, for second moments. Without `signed` what
+    is > 0 never becomes 0.
+
+    Args:
+      block: the length of blocks along the last axis.
+      signed: False for numbers >= 0, such as second moments.
+
+    Reference: Fishman et al. 2024, arXiv:2409.12517.
+    """
+
+    kind: Literal["e4m3", "e5m2"] = "e4m3"
+    block: int = 256
+    signed: bool = True
+    name: ClassVar[str] = "float8"
+
+    def __post_init__(self) -> None:
+        if self.kind not in FORMATS:
+            raise ValueError(f'float8: kind must be "e4m3" or "e5m2", got {self.kind!r}')
+        check_block(self)
+
+    def codes(self, x: jax.Array, chance: Any) -> jax.Array:
+        dtype, mantissa, smallest, top = FORMATS[self.kind]
+        scaled = jnp.clip(x, -1, 1) * 2.0**top
+        # Rounded first, since compilers may convert by way of another format, or not at all.
+        found = round_to_mantissa(scaled, mantissa, smallest)
+        if not self.signed:
+            found = jnp.where(x > 0, jnp.maximum(found, 2.0 ** (smallest - mantissa)), 0)
+        return found.astype(dtype)
+
+    def ratios(self, codes: jax.Array) -> jax.Array:
+        # By the exponent's bits: compilers would take the factor to the scale, where it can be too small.
+        code = codes.astype(jnp.float32)
+        bits = jax.lax.bitcast_convert_type(code, jnp.uint32) - jnp.uint32(FORMATS[self.kind].top << 23)
+        return jnp.where(code == 0, 0, from_bits(bits))
+
+    def error_bound(self, block_max: float) -> float:
+        return 2.0 ** -(FORMATS[self.kind].mantissa + 2) * (1 + 2e-6) * block_max + TINY
+
+
+def round_to_mantissa(x: jax.Array, bits: int, smallest: int) -> jax.Array:
+    """The nearest number with so many bits behind the point and an exponent from the smallest, of two the even one."""
+    exponent = jax.lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0x7F800000)
+    spacing = jnp.maximum(exponent, jnp.uint32((127 + smallest) << 23)) - jnp.uint32(bits << 23)
+    return jnp.round(x * from_bits(jnp.uint32(254 << 23) - spacing)) * from_bits(spacing)
+
+
+def from_bits(bits: jax.Array) -> jax.Array:
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""4 bits, two elements a byte; second moments are scaled by the maxima of their rows and columns."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.numerics._nibbles import pack, packed_length, unpack
+from gradtx.precision._blockwise import (
+    TINY,
+    Blocks,
+    Blockwise,
+    check_block,
+    finite_or_zero,
+    ratio,
+    scales_shape,
+    zero_if_tiny,
+)
+from gradtx.precision._int8 import signed_codes, signed_ratios
+
+DECADES = 3
+
+
+class Factored(NamedTuple):
+    """Two codes a byte along the last axis, and the maxima of each matrix's rows and columns, in float32."""
+
+    codes: jax.Array
+    rows: jax.Array
+    columns: jax.Array
+
+
+@dataclass(frozen=True)
+class int4(Blockwise):
+    """Half a byte an element: 16 values times the largest element of the block, or of the row or column.
+
+    `signed`: x = s q[code], s the element of the largest magnitude in its block. Decade i = 0 ... 2, from 10^(i-3) to
+    10^(i-2), is cut into 2^i equal parts; the values are their centers, these with a minus, 0 and 1.
+
+    `signed=False`, for second moments: x = s (code + 1) / 16, without 0, so that no step is unlimited. In a matrix, the
+    last two axes, s is the smaller of the maxima of the element's row and its column; in a vector that of its block.
+
+    Args:
+      block: the length of blocks along the last axis, an even number.
+      signed: False for numbers >= 0, such as second moments.
+      stochastic: to take one of the two values around by chance, so that the mean is right, see `int8`.
+
+    Reference: Li et al. 2023, arXiv:2309.01507, where the first s is positive.
+    """
+
+    block: int = 128
+    signed: bool = True
+    stochastic: bool = False
+    name: ClassVar[str] = "int4"
+
+    def __post_init__(self) -> None:
+        check_block(self, even=True)
+
+    @property
+    def turned(self) -> bool:
+        return self.signed
+
+    def encode(self, x: jax.Array, key: Any = None) -> Blocks | Factored:
+        if not self._factors(x.shape):
+            return super().encode(x, key)
+        finite = finite_or_zero(x)
+        rows = zero_if_tiny(jnp.max(finite, axis=-1, initial=0))
+        columns = zero_if_tiny(jnp.max(finite, axis=-2, initial=0))
+        codes = self.codes(ratio(x, smaller(rows, columns), signed=False), self.chance(key, x))
+        return Factored(self.packed(codes), rows, columns)
+
+    def decode(self, payload: Any, shape: tuple[int, ...]) -> jax.Array:
+        if not self._factors(shape):
+            return super().decode(payload, shape)
+        return self.ratios(self.unpacked(payload.codes, shape)) * smaller(payload.rows, payload.columns)
+
+    def payload(self, fields: Mapping[str, jax.Array]) -> Any:
+        return Factored(**fields) if "rows" in fields else super().payload(fields)
+
+    def shape_of(self, payload: Any) -> tuple[int, ...]:
+        if isinstance(payload, Factored):
+            return (*payload.rows.shape, payload.columns.shape[-1])
+        shape = payload.codes.shape
+        return (*shape[:-1], 2 * shape[-1]) if shape else shape
+
+    def bytes(self, shape: tuple[int, ...]) -> int:
+        codes = math.prod(shape[:-1]) * packed_length(shape[-1], self.block) if shape else 1
+        if self._factors(shape):
+            return codes + 4 * math.prod(shape[:-2]) * (shape[-2] + shape[-1])
+        return codes + 4 * math.prod(scales_shape(shape, self.block))
+
+    def codes(self, x: jax.Array, chance: Any) -> jax.Array:
+        if self.signed:
+            return signed_codes(x, DECADES, chance)
+        return (jnp.clip(jnp.floor(16 * x + chance), 1, 16) - 1).astype(jnp.int32).astype(jnp.uint8)
+
+    def ratios(self, codes: jax.Array) -> jax.Array:
+        if self.signed:
+            return signed_ratios(codes, DECADES)
+        return (codes.astype(jnp.int32).astype(jnp.float32) + 1) * np.float32(1 / 16)
+
+    def packed(self, codes: jax.Array) -> jax.Array:
+        return pack(codes, self.block) if codes.ndim else codes
+
+    def unpacked(self, codes: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return unpack(codes, self.block, shape[-1]) if shape else codes
+
+    def error_bound(self, block_max: float) -> float:
+        """`block_max` of a second moment's element is the smaller of the maxima of its row and its column."""
+        bound = (0.225 if self.stochastic else 0.1125) if self.signed else 1 / 16
+        return (bound + 2e-7) * block_max + TINY
+
+    def _factors(self, shape: tuple[int, ...]) -> bool:
+        return not self.signed and len(shape) >= 2
+
+
+def smaller(rows: jax.Array, columns: jax.Array) -> jax.Array:
+    return jnp.minimum(rows[..., :, None], columns[..., None, :])

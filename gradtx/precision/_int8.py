@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""8 bits with the dynamic map: many codes near the block's maximum, some down to a millionth of it."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.numerics._dynamic_map import rank_of, value_of_rank
+from gradtx.precision._blockwise import TINY, Blockwise, check_block
+
+DECADES = 7
+
+
+@dataclass(frozen=True)
+class int8(Blockwise):
+    """One byte an element: the nearest value of the dynamic map, times the block's largest element.
+
+        x = s q[code],  s the element of the largest magnitude in its block, q the map
+
+    Decade i = 0 ... 6, from 10^(i-7) to 10^(i-6), is cut into 2^i equal parts (`signed=False`: 2^(i+1)), and their
+    centers are values; so are their negatives if `signed`, 0 and 1. s has the element's sign, so it is kept as it is.
+    Without `signed` what is > 0 never becomes 0: a second moment of 0 would be an unlimited step.
+
+    Args:
+      block: the length of blocks along the last axis.
+      signed: False for numbers >= 0, such as second moments.
+      stochastic: to take one of the two values around by chance, so that the mean is right. An average that moves by
+        less than half the distance of two values in a step, as second moments do, else stands still. `encode` then
+        needs a key. The bits of an element depend on the key and its place in the whole array.
+
+    Reference: Dettmers et al. 2021, arXiv:2110.02861, where s is positive.
+    """
+
+    block: int = 256
+    signed: bool = True
+    stochastic: bool = False
+    name: ClassVar[str] = "int8"
+
+    def __post_init__(self) -> None:
+        check_block(self)
+
+    @property
+    def turned(self) -> bool:
+        return self.signed
+
+    def codes(self, x: jax.Array, chance: Any) -> jax.Array:
+        if self.signed:
+            return signed_codes(x, DECADES, chance)
+        rank = jnp.clip(jnp.floor(rank_of(x, DECADES, 2) + chance), 2, 2 ** (DECADES + 1))
+        return jnp.where(x > 0, rank - 1, 0).astype(jnp.int32).astype(jnp.uint8)
+
+    def ratios(self, codes: jax.Array) -> jax.Array:
+        if self.signed:
+            return signed_ratios(codes, DECADES)
+        return value_of_rank(codes.astype(jnp.int32).astype(jnp.float32) + 1, DECADES, 2)
+
+    def error_bound(self, block_max: float) -> float:
+        parts = 2 ** (DECADES - 1) if self.signed else 2**DECADES
+        return ((0.9 if self.stochastic else 0.45) / parts + 2e-7) * block_max + TINY
+
+
+def signed_codes(x: jax.Array, decades: int, chance: Any) -> jax.Array:
+    """The place in the sorted map, whose middle is 0: 2^decades - 1 below it, 2^decades above."""
+    middle = 2**decades - 1
+    rank = jnp.minimum(jnp.floor(rank_of(jnp.abs(x), decades, 1) + chance), jnp.where(x < 0, middle, middle + 1))
+    place = jnp.where(x < 0, -rank, rank) + middle
+    return place.astype(jnp.int32).astype(jnp.uint8)
+
+
+def signed_ratios(codes: jax.Array, decades: int) -> jax.Array:
+    place = codes.astype(jnp.int32).astype(jnp.float32) - (2**decades - 1)
+    return jnp.copysign(value_of_rank(jnp.abs(place), decades, 1), place)

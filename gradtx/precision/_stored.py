@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any transformation with the trees of its state kept in fewer bytes."""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx._roles._boxing import looks
+from gradtx.core._counts import safe_increment
+from gradtx.core._factory import transformation
+from gradtx.core._payloads import of_codec, payload_of, payloads
+from gradtx.core._ranges import NonNegativeInt
+from gradtx.core._roles import is_box, unboxed
+from gradtx.core._selectors import Where, check_where, described, matches, named_leaves
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core._trees import check_state, is_none
+from gradtx.core._types import OptState, Params, Updates
+from gradtx.precision._codec import Codec
+from gradtx.surgery._slots import dotted, split
+
+Rules = tuple[tuple[Where, Codec], ...]
+
+
+class StoredState(NamedTuple):
+    """The number of updates made, from which random bits are drawn, and the state of the inner transformation."""
+
+    count: jax.Array
+    inner_state: OptState
+
+    def metrics(self) -> dict[str, jax.Array]:
+        """The part of the codes that are the largest there is, about one a block, and the largest scale of a block."""
+        kept = payloads(self.inner_state)
+        if not kept:
+            return {}
+        size = sum(math.prod(x.shape) for x in kept)
+        saturated = jnp.sum(jnp.stack([x.saturated() for x in kept]))
+        return {
+            "saturated_codes": saturated.astype(jnp.result_type(float)) / size,
+            "largest_scale": jnp.max(jnp.stack([x.largest_scale() for x in kept])),
+        }
+
+
+class Slot(NamedTuple):
+    """One array of a state: its place among the leaves, how it is kept, and its shape and dtype before."""
+
+    position: int
+    codec: Codec
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+class Plan(NamedTuple):
+    """How the state for some parameters is kept: its structure before, and the arrays that codecs keep."""
+
+    structure: Any
+    slots: tuple[Slot, ...]
+
+
+@transformation
+def stored(
+    inner: Any, policy: Any, *, min_size: NonNegativeInt = 4096, seed: NonNegativeInt = 0
+) -> GradientTransformationExtraArgs:
+    """`inner` with its slots, such as moments, kept by storage codecs: decoded before each update, encoded after it.
+
+    All arithmetic stays as it was, in float32; under `jit` decoding, update and encoding become one program. In the
+    place of an array the state holds the codec's payload, which is plain arrays. Slots with an array for each parameter
+    can be stored; counts, and what is of whole numbers or complex, stay.
+
+    Args:
+      inner: the transformation.
+      policy: a codec by the name of the slot, `{"mu": bfloat16(), "nu": int8(signed=False)}`, or by its path in the
+        state ("0.mu") where several have the name; slots without a name stay. Or one codec for all slots that it fits.
+        In the place of a codec may stand a list of pairs of a choice of parameters, as for `where`, and a codec, of
+        which the first that matches counts; what none matches stays. Blocks lie along the last axis of the array, also
+        where that is the axis of a stack.
+      min_size: parameters with fewer elements keep float32.
+      seed: of codecs that round stochastically; bits are drawn by step, slot and element.
+
+    Raises:
+      ValueError: at `init`, for a name that no slot has, and for a codec that does not fit, with the slot and its path.
+
+    Reference: Dettmers et al. 2021, arXiv:2110.02861.
+    """
+    tx = with_extra_args_support(check_transformation("stored: inner", inner))
+    rules = _checked_policy(policy)
+    plans: dict[Any, Plan] = {}  # by how the parameters look; they would else be made at each update
+
+    def plan(params: Params) -> Plan:
+        key = looks(params)
+        if key not in plans:
+            plans[key] = _plan(rules, jax.eval_shape(tx.init, params), params, min_size, bool(jax.tree.leaves(params)))
+        return plans[key]
+
+    def encoded(plan: Plan, state: OptState, step: Any) -> OptState:
+        leaves = plan.structure.flatten_up_to(state)
+        for number, slot in enumerate(plan.slots):
+            key = None
+            if slot.codec.needs_key:
+                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), number)
+            leaves[slot.position] = of_codec(slot.codec, _encode(slot.codec, leaves[slot.position], key))
+        return plan.structure.unflatten(leaves)
+
+    def init(params: Params) -> StoredState:
+        count = jnp.zeros([], jnp.int32)
+        # Without the barrier, compilers encode slots of zeros themselves, number by number: minutes for large ones.
+        return StoredState(count, encoded(plan(params), jax.lax.optimization_barrier(tx.init(params)), count))
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        check_state("stored", state, StoredState)
+        now, count = plan(updates if params is None else params), safe_increment(state.count)
+        try:
+            leaves = now.structure.flatten_up_to(state.inner_state)
+        except (ValueError, TypeError) as error:
+            raise TypeError(f"stored: the state was made for other parameters: {error}") from None
+        for slot in now.slots:
+            payload = payload_of(slot.codec, leaves[slot.position])
+            if payload is None:
+                raise TypeError(
+                    f"stored: the state was made by another policy: where {slot.codec!r} keeps an array of shape "
+                    f"{slot.shape}, it has {leaves[slot.position]!r}"
+                )
+            leaves[slot.position] = _decode(slot.codec, payload, slot.shape, slot.dtype)
+        new, inner_state = tx.update(updates, now.structure.unflatten(leaves), params, **extra)
+        return new, StoredState(count, encoded(now, inner_state, count))
+
+    return GradientTransformationExtraArgs(
+        init, update, parts=lambda state: {"inner_state": (inner, state.inner_state)}
+    )
+
+
+# Compiled by themselves, so that a codec is traced once for each shape, as rules are, and quick outside of jit.
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(codec: Codec, x: jax.Array, key: Any) -> Any:
+    return codec.encode(x.astype(jnp.float32), key)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+def _decode(codec: Codec, payload: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    return codec.decode(payload, shape).astype(dtype)
+
+
+ALL = ""
+"""The name under which the rules for all slots are kept."""
+
+
+def _checked_policy(policy: Any) -> dict[str, Rules]:
+    """The rules by the name of the slot."""
+    if not isinstance(policy, Mapping):
+        return {ALL: _checked_rules("policy", policy)}
+    if not policy:
+        raise ValueError("stored: policy names no slot; give a codec by the name of a slot, or one for all")
+    return {name: _checked_rules(f"policy[{name!r}]", entry) for name, entry in policy.items()}
+
+
+def _checked_rules(where: str, entry: Any) -> Rules:
+    if isinstance(entry, Codec):
+        return (("**", entry),)
+    if not isinstance(entry, tuple | list) or not all(isinstance(x, tuple | list) and len(x) == 2 for x in entry):
+        raise TypeError(
+            f"stored: {where} must be a codec, such as int8(), or pairs of a choice of parameters and a codec, "
+            f"got {entry!r}"
+        )
+    for chosen, codec in entry:
+        if not isinstance(codec, Codec):
+            raise TypeError(f"stored: {where} must hold a codec for {described(chosen)}, got {codec!r}")
+    return tuple((check_where(f"stored: {where}", chosen), codec) for chosen, codec in entry)
+
+
+def _plan(rules: Mapping[str, Rules], state: Any, params: Params, min_size: int, strict: bool) -> Plan:
+    """Which arrays of an (abstract) state are kept by which codec."""
+    names, leaves, _ = named_leaves(params)
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(unboxed(params), is_leaf=is_none)[0]]
+    known = {path: (name, x) for path, name, x in zip(paths, names, leaves, strict=True)}
+    slots, used, there = [], set(), dict[str, None]()
+    for part in split(state, unboxed(params)):
+        if part.parameter is None:
+            continue
+        full, name = dotted((*part.stage, *part.field)), dotted(part.field)
+        there[name] = None
+        key = next((k for k in (full, name, ALL) if k in rules), None)
+        if key is None:
+            continue
+        used.add(key)
+        parameter, leaf = known[part.parameter]
+        codec = _codec_for(rules[key], parameter, leaf)
+        for i, x in enumerate(jax.tree.leaves(part.value)):
+            if codec is not None and _is_kept(x, codec, key, f"{full} of {parameter or 'the root'}", min_size):
+                slots.append(Slot(part.start + i, codec, x.shape, x.dtype))
+    # A slot may hold nothing here, such as Adam's beside Muon where all parameters are matrices.
+    unknown = [k for k in rules if k != ALL and k not in used and k.rpartition(".")[2] not in _empty_fields(state)]
+    if unknown and strict:
+        raise ValueError(f"stored: no slot {', '.join(unknown)}; there are {', '.join(there) or 'none'}")
+    return Plan(jax.tree.structure(state), tuple(slots))
+
+
+def _empty_fields(state: Any) -> set[str]:
+    """The names of fields without arrays, anywhere in a state."""
+    if not isinstance(state, tuple | dict):
+        return set()
+    names = getattr(state, "_fields", ())
+    empty = {name for name, field in zip(names, state, strict=False) if not jax.tree.leaves(field)}
+    return empty.union(*map(_empty_fields, state.values() if isinstance(state, dict) else state))
+
+
+def _codec_for(rules: Rules, parameter: str, leaf: Any) -> Codec | None:
+    value, role = (leaf.value, leaf.role) if is_box(leaf) else (leaf, None)
+    return next((codec for chosen, codec in rules if matches(chosen, parameter, value, role)), None)
+
+
+def _is_kept(x: Any, codec: Codec, key: str, where: str, min_size: int) -> bool:
+    """Whether a codec keeps this array; an error if it was asked for by name and cannot."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        if key != ALL:
+            raise ValueError(f"stored: the slot {where} holds {x.dtype}, and codecs are for real floating numbers")
+        return False
+    if x.size < max(min_size, 1):
+        return False
+    try:
+        codec.check(x.shape)
+    except ValueError as error:
+        if key != ALL:
+            raise ValueError(f"stored: {codec!r} cannot keep the slot {where}, of shape {x.shape}: {error}") from None
+        return False
+    return True

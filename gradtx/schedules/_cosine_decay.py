@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cosine decay."""
+
+from gradtx.core._ranges import NonNegative, Positive, Real
+from gradtx.core._types import ScheduleFn
+from gradtx.schedules._curves import cosine
+from gradtx.schedules._schedule import Lasting, schedule
+from gradtx.schedules._steps import alike, since
+
+
+@schedule
+def cosine_decay_schedule(
+    init_value: Real, decay_steps: Positive, alpha: Real = 0.0, exponent: NonNegative = 1.0
+) -> ScheduleFn:
+    """Half a period of a cosine, down to the part `alpha` of the initial value.
+
+    ```
+    c = ((1 + cos(pi * min(t, decay_steps) / decay_steps)) / 2) ** exponent
+    init_value * ((1 - alpha) * c + alpha)
+    ```
+
+    Reference: Loshchilov and Hutter, arXiv 1608.03983
+    """
+
+    def at(count):
+        count, start, steps, floor, p = alike(count, init_value, decay_steps, alpha, exponent)
+        return cosine(since(count, 0.0), start, start * floor, steps, p)
+
+    return Lasting(at, decay_steps)

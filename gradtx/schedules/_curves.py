@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The curves that schedules are made of, as functions of a count and numbers that may all be traced.
+
+Each is safe to differentiate: a branch that is not taken is evaluated where its derivative is finite.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._ranges import is_number
+
+
+def progress(t: jax.Array, steps: Any) -> tuple[jax.Array, jax.Array]:
+    """The part of the steps that is done and the part that is left, neither by subtraction from 1.
+
+    Both are exact from the last step on, also for zero steps.
+    """
+    done = t >= steps
+    # Selecting the divisor also keeps XLA from multiplying by its reciprocal, where 49 * (1/49) < 1.
+    divisor = jnp.where(done, 1.0, steps)
+    return jnp.where(done, 1.0, t / divisor), jnp.where(done, 0.0, (steps - t) / divisor)
+
+
+def periods(t: jax.Array, steps: Any, staircase: bool) -> jax.Array:
+    """How many times the steps have passed, in whole numbers for a staircase."""
+    # Not floor(t / steps): compiled, that quotient falls below the whole number at some multiples of the steps.
+    return jnp.floor_divide(t, steps) if staircase else t / steps
+
+
+def raised(base: jax.Array, exponent: Any) -> jax.Array:
+    """`base ** exponent` for a base in [0, 1] and an exponent >= 0, with derivative 0 at base 0 and not infinite."""
+    positive = base > 0
+    return jnp.where(positive, jnp.where(positive, base, 1.0) ** exponent, jnp.where(exponent > 0, 0.0, 1.0))
+
+
+def linear(t: jax.Array, start: Any, end: Any, steps: Any) -> jax.Array:
+    """From start to end in a straight line, and end for good."""
+    done, left = progress(t, steps)
+    return start * left + end * done
+
+
+def cosine(t: jax.Array, start: Any, end: Any, steps: Any, exponent: Any = 1.0) -> jax.Array:
+    """From start to end along ((1 + cos(pi t / steps)) / 2) ** exponent, and end for good."""
+    # (1 + cos(pi - y)) / 2 is sin(y / 2) ** 2, which does not cancel near the end.
+    rest = raised(jnp.sin(0.5 * math.pi * progress(t, steps)[1]), 2.0 * exponent)
+    return start * rest + end * (1.0 - rest)
+
+
+def one_minus_sqrt(t: jax.Array, start: Any, end: Any, steps: Any) -> jax.Array:
+    """From start to end along 1 - sqrt(t / steps), and end for good."""
+    done, left = progress(t, steps)
+    rest = left / (1.0 + raised(done, 0.5))  # does not cancel near the end
+    return start * rest + end * (1.0 - rest)
+
+
+def one_minus_square(t: jax.Array, start: Any, end: Any, steps: Any) -> jax.Array:
+    """From start to end along 1 - (t / steps) ** 2, and end for good."""
+    done, left = progress(t, steps)
+    return start * (left * (1.0 + done)) + end * done**2
+
+
+def rex(t: jax.Array, start: Any, end: Any, steps: Any) -> jax.Array:
+    """From start to end along (1 - p) / (1 - p / 2), p = t / steps, and end for good."""
+    done, left = progress(t, steps)
+    return (start * (2.0 * left) + end * done) / (1.0 + left)
+
+
+DECAYS = {
+    "linear": linear,
+    "cosine": cosine,
+    "1-sqrt": one_minus_sqrt,
+    "1-square": one_minus_square,
+    "rex": rex,
+}
+
+
+def exponential(t: jax.Array, start: Any, end: Any, steps: Any, rate: Any, staircase: bool) -> jax.Array:
+    """start * rate ** (t / steps), which stops at end (unless None): from above for a rate < 1, else from below."""
+    log_rate = math.log(rate) if is_number(rate) else jnp.log(rate)
+    exponent = log_rate * periods(t, steps, staircase)
+    value = start * jnp.exp(exponent)
+    if end is None:
+        return value
+    within = jnp.where(rate < 1.0, value > end, value < end)
+    # Beyond the end the exponential may overflow: its derivative there is 0 and not 0 * inf.
+    return jnp.where(within, start * jnp.exp(jnp.where(within, exponent, 0.0)), end)
+
+
+def lookup(count: jax.Array, boundaries: Sequence, values: Sequence) -> jax.Array:
+    """values[i] for boundaries[i-1] <= count < boundaries[i]."""
+    result = jnp.zeros_like(count) + values[0]
+    for boundary, value in zip(boundaries, values[1:], strict=True):
+        result = jnp.where(count >= boundary, value, result)
+    return result

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triangles again and again."""
+
+from typing import Literal
+
+from gradtx.core._ranges import Positive, Real
+from gradtx.core._types import ScheduleFn
+from gradtx.schedules._decay import exponential_decay
+from gradtx.schedules._pieces import linear, warmup
+from gradtx.schedules._schedule import composition
+
+
+@composition
+def cyclic_schedule(
+    init_value: Real,
+    peak_value: Real,
+    up_steps: Positive,
+    down_steps: Positive | None = None,
+    mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
+    gamma: Positive = 1.0,
+) -> ScheduleFn:
+    """Up from `init_value` to the peak in a line and down again, for ever.
+
+    ```
+    init_value + (peak_value - init_value) * triangle(t) * h
+    h = 1, 1/2 ** (whole cycles before t) for triangular2, or gamma ** t for exp_range
+    ```
+
+    Args:
+      down_steps: None for as many as `up_steps`.
+      gamma: what "exp_range" multiplies by at each step; other modes do not use it.
+
+    Reference: Smith 2015, arXiv:1506.01186.
+    """
+    triangle = warmup(up_steps).then(linear(up_steps if down_steps is None else down_steps))
+    wave = triangle.repeat(factor=0.5 if mode == "triangular2" else 1.0)
+    if mode == "exp_range":
+        wave = wave * exponential_decay(1.0, 1, gamma)
+    return (peak_value - init_value) * wave + init_value

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boundaries in epochs."""
+
+import jax.numpy as jnp
+
+from gradtx.core._ranges import Range, is_number
+from gradtx.core._types import Numeric
+from gradtx.schedules._checks import check_number
+
+
+def at(epochs: Numeric, steps_per_epoch: Numeric) -> Numeric:
+    """The number of updates that so many epochs take, rounded to a whole number.
+
+    `piecewise_values_schedule([at(30, 391), at(60, 391)], [0.1, 0.01, 0.001])` has its boundaries at epochs 30 and 60,
+    `warmup(at(5, 391))` warms up for five. A schedule that counts epochs itself is made to count updates by
+    `.stretch(391)`.
+
+    Raises: ValueError for negative epochs or a `steps_per_epoch` that is not positive.
+    """
+    check_number("at", "epochs", epochs, Range(low=0.0))
+    check_number("at", "steps_per_epoch", steps_per_epoch, Range(low=0.0, low_open=True))
+    if is_number(epochs) and is_number(steps_per_epoch):
+        return round(epochs * steps_per_epoch)
+    return jnp.round(jnp.asarray(epochs, float) * jnp.asarray(steps_per_epoch, float))

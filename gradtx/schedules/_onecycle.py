@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values joined by lines or half cosines, and the one-cycle schedules that are made of them."""
+
+import itertools
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core._ranges import Fraction, Positive, Real, is_number
+from gradtx.core._types import Numeric, ScheduleFn
+from gradtx.schedules._checks import check_scales, known
+from gradtx.schedules._curves import cosine, linear, lookup
+from gradtx.schedules._schedule import Lasting, schedule
+from gradtx.schedules._steps import alike, since
+
+_CURVES = {"linear": linear, "cosine": cosine}
+
+
+def _interpolated(count: jax.Array, curve: Callable, boundaries: Sequence, values: Sequence) -> jax.Array:
+    """From values[i] to values[i+1] between boundaries[i] and boundaries[i+1], the last value after."""
+    pieces = zip(itertools.pairwise(boundaries), itertools.pairwise(values), strict=True)
+    result = lookup(count, (), values[:1])
+    for (begin, end), (low, high) in pieces:
+        result = jnp.where(count >= begin, curve(since(count, begin), low, high, end - begin), result)
+    return result
+
+
+@schedule
+def piecewise_interpolate_schedule(
+    interpolate_type: Literal["linear", "cosine"],
+    init_value: Real,
+    boundaries_and_scales: Mapping[Numeric, Numeric] | None = None,
+) -> ScheduleFn:
+    """The values of `piecewise_constant_schedule` at the boundaries, with lines or half cosines between them.
+
+    ```
+    v[i] = init_value * scales[0] * ... * scales[i-1] at boundary i, boundary 0 is step 0
+    v[i] + (v[i+1] - v[i]) * w between, with w = x or (1 - cos(pi x)) / 2 for the part x of the way
+    ```
+
+    Raises: ValueError for a negative boundary or scale.
+    """
+    boundaries, scales = check_scales("piecewise_interpolate_schedule", boundaries_and_scales)
+
+    def at(count):
+        count, *levels = alike(count, init_value, *scales)
+        steps = alike(count, 0.0, *boundaries)[1:]
+        return _interpolated(count, _CURVES[interpolate_type], steps, tuple(itertools.accumulate(levels, operator.mul)))
+
+    return Lasting(at, boundaries[-1]) if boundaries else at
+
+
+@schedule
+def linear_onecycle_schedule(
+    transition_steps: Positive,
+    peak_value: Real,
+    pct_start: Fraction = 0.3,
+    pct_final: Fraction = 0.85,
+    div_factor: Positive = 25.0,
+    final_div_factor: Positive = 1e4,
+) -> ScheduleFn:
+    """One cycle of lines: up to the peak, down to where it began, and on down to almost nothing.
+
+    ```
+    peak_value / div_factor at step 0, peak_value at floor(pct_start * transition_steps),
+    peak_value / div_factor at floor(pct_final * transition_steps),
+    peak_value / (div_factor * final_div_factor) from transition_steps on
+    ```
+
+    Raises: ValueError for `pct_final` < `pct_start`.
+
+    Reference: Smith and Topin, arXiv 1708.07120
+    """
+    if known(pct_start, pct_final) and np.any(np.asarray(pct_final) < np.asarray(pct_start)):
+        raise ValueError(
+            f"linear_onecycle_schedule: pct_final must be at least pct_start = {pct_start}, got {pct_final}"
+        )
+
+    def at(count):
+        numbers = transition_steps, peak_value, pct_start, pct_final, div_factor, final_div_factor
+        count, steps, peak, up, down, div, final_div = alike(count, *numbers)
+        boundaries = 0.0, _whole(up * steps), _whole(down * steps), steps
+        return _interpolated(count, linear, boundaries, (peak / div, peak, peak / div, peak / (div * final_div)))
+
+    return Lasting(at, transition_steps)
+
+
+@schedule
+def cosine_onecycle_schedule(
+    transition_steps: Positive,
+    peak_value: Real,
+    pct_start: Fraction = 0.3,
+    div_factor: Positive = 25.0,
+    final_div_factor: Positive = 1e4,
+) -> ScheduleFn:
+    """One cycle of half cosines: up to the peak and down to almost nothing.
+
+    ```
+    peak_value / div_factor at step 0, peak_value at floor(pct_start * transition_steps),
+    peak_value / (div_factor * final_div_factor) from transition_steps on
+    ```
+
+    Reference: Smith and Topin, arXiv 1708.07120
+    """
+
+    def at(count):
+        numbers = transition_steps, peak_value, pct_start, div_factor, final_div_factor
+        count, steps, peak, up, div, final_div = alike(count, *numbers)
+        boundaries = 0.0, _whole(up * steps), steps
+        return _interpolated(count, cosine, boundaries, (peak / div, peak, peak / (div * final_div)))
+
+    return Lasting(at, transition_steps)
+
+
+def _whole(x: Any) -> Any:
+    """Rounded down."""
+    return float(math.floor(x)) if is_number(x) else jnp.floor(x)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pieces to compose schedules of, in units of the peak: `3e-4 * warmup(1000).then(cosine(9000))`.
+
+Each decay goes from 1 to `end` in `steps` updates and stays there.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.core._ranges import NonNegative, Positive, Real
+from gradtx.core._types import ScheduleFn
+from gradtx.schedules import _curves as curves
+from gradtx.schedules._schedule import Lasting, schedule
+from gradtx.schedules._steps import alike, since
+
+
+def _piece(curve: Callable, start: Any, end: Any, steps: Any) -> Lasting:
+    def at(count):
+        count, low, high, length = alike(count, start, end, steps)
+        return curve(since(count, 0), low, high, length)
+
+    return Lasting(at, steps)
+
+
+@schedule
+def warmup(steps: Positive, start: Real = 0.0) -> ScheduleFn:
+    """From `start` to 1 in a straight line: start + (1 - start) min(t / steps, 1).
+
+    The first update gets `start`, and update `steps` is the first with 1. `warmup(steps).shift(-1)` is (t + 1) / steps.
+    """
+    return _piece(curves.linear, start, 1.0, steps)
+
+
+@schedule
+def constant(steps: Positive | None = None) -> ScheduleFn:
+    """1, for `steps` updates, or without an end."""
+
+    def at(count):
+        return jnp.ones_like(count)
+
+    return at if steps is None else Lasting(at, steps)
+
+
+@schedule
+def linear(steps: Positive, end: Real = 0.0) -> ScheduleFn:
+    """Decay in a straight line: end + (1 - end) (1 - p), p = min(t / steps, 1)."""
+    return _piece(curves.linear, 1.0, end, steps)
+
+
+@schedule
+def cosine(steps: Positive, end: Real = 0.0) -> ScheduleFn:
+    """Decay along half a period of a cosine: end + (1 - end) (1 + cos(pi p)) / 2, p = min(t / steps, 1).
+
+    Reference: Loshchilov and Hutter 2016, arXiv:1608.03983.
+    """
+    return _piece(curves.cosine, 1.0, end, steps)
+
+
+@schedule
+def one_minus_sqrt(steps: Positive, end: Real = 0.0) -> ScheduleFn:
+    """Decay that is steep at first: end + (1 - end) (1 - sqrt(p)), p = min(t / steps, 1).
+
+    A cooldown after a constant rate (Hägele et al. 2024, arXiv:2405.18392). The derivative at p = 0 is taken as 0.
+    """
+    return _piece(curves.one_minus_sqrt, 1.0, end, steps)
+
+
+@schedule
+def one_minus_square(steps: Positive, end: Real = 0.0) -> ScheduleFn:
+    """Decay that is steep at the end: end + (1 - end) (1 - p^2), p = min(t / steps, 1)."""
+    return _piece(curves.one_minus_square, 1.0, end, steps)
+
+
+@schedule
+def rex(steps: Positive, end: Real = 0.0) -> ScheduleFn:
+    """Decay between a line and a delayed line: end + (1 - end) (1 - p) / (1 - p / 2), p = min(t / steps, 1).
+
+    Reference: Chen et al. 2021, arXiv:2107.04197.
+    """
+    return _piece(curves.rex, 1.0, end, steps)
+
+
+@schedule
+def inverse_sqrt(timescale: Positive, shift: NonNegative = 0) -> ScheduleFn:
+    """Decay without an end: 1 / sqrt(1 + (t + shift) / timescale).
+
+    `warmup(w).then(inverse_sqrt(w))` is the schedule of the Transformer, min(t / w, sqrt(w / t)) (Vaswani et al. 2017,
+    arXiv:1706.03762); with a cooldown to the last step n: `... * linear(c).until(n)`.
+    """
+
+    def at(count):
+        count, scale, begin = alike(count, timescale, shift)
+        return 1.0 / jnp.sqrt(1.0 + (since(count, 0) + begin) / scale)
+
+    return at

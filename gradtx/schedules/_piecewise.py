@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A constant, and constants between boundaries (manual decay)."""
+
+import itertools
+import operator
+from collections.abc import Mapping, Sequence
+
+from gradtx.core._ranges import Range, Real
+from gradtx.core._types import Numeric, ScheduleFn
+from gradtx.schedules._checks import check_boundaries, check_list, check_number, check_scales
+from gradtx.schedules._curves import lookup
+from gradtx.schedules._schedule import schedule
+from gradtx.schedules._steps import alike
+
+
+@schedule
+def constant_schedule(value: Real) -> ScheduleFn:
+    """The same value at every step."""
+
+    def at(count):
+        count, level = alike(count, value)
+        return lookup(count, (), (level,))
+
+    return at
+
+
+@schedule
+def piecewise_values_schedule(boundaries: Sequence[Numeric], values: Sequence[Numeric]) -> ScheduleFn:
+    """Manual decay: the values that you list, each until the next boundary.
+
+    ```
+    values[i] for boundaries[i-1] <= t < boundaries[i]
+    ```
+
+    The boundaries count updates and not epochs; at a boundary the next value holds already. There is one more value
+    than there are boundaries.
+
+    Raises: ValueError for boundaries that do not strictly increase, or another number of values.
+    """
+    name = "piecewise_values_schedule"
+    steps, levels = check_boundaries(name, boundaries), check_list(name, "values", values)
+    if len(levels) != len(steps) + 1:
+        raise ValueError(
+            f"{name}: values must have one element more than boundaries, {len(steps) + 1}, got {len(levels)}: {values}"
+        )
+    for i, level in enumerate(levels):
+        check_number(name, f"values[{i}]", level, Range())
+
+    def at(count):
+        return lookup(alike(count)[0], alike(count, *steps)[1:], alike(count, *levels)[1:])
+
+    return at
+
+
+@schedule
+def piecewise_constant_schedule(
+    init_value: Real, boundaries_and_scales: Mapping[Numeric, Numeric] | None = None
+) -> ScheduleFn:
+    """Manual decay by factors: a dict from boundaries to what the value is multiplied by from there on.
+
+    ```
+    init_value * product of the scales whose boundary <= t
+    ```
+
+    Raises: ValueError for a negative boundary or scale.
+    """
+    boundaries, scales = check_scales("piecewise_constant_schedule", boundaries_and_scales)
+
+    def at(count):
+        count, *levels = alike(count, init_value, *scales)
+        return lookup(count, alike(count, *boundaries)[1:], tuple(itertools.accumulate(levels, operator.mul)))
+
+    return at

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From one value to another along a line or a power of it, then constant."""
+
+import jax.numpy as jnp
+
+from gradtx.core._ranges import NonNegative, Positive, Real
+from gradtx.core._types import ScheduleFn
+from gradtx.schedules._curves import linear, progress, raised
+from gradtx.schedules._schedule import Lasting, schedule
+from gradtx.schedules._steps import alike, since, total
+
+
+@schedule
+def linear_schedule(
+    init_value: Real, end_value: Real, transition_steps: Positive, transition_begin: NonNegative = 0
+) -> ScheduleFn:
+    """Linear decay (or warm-up) to step tau, then constant.
+
+    ```
+    tau = transition_steps, t counted from transition_begin
+    (1 - t/tau) init_value + (t/tau) end_value for t <= tau, end_value after
+    ```
+    """
+
+    def at(count):
+        count, start, end, steps, begin = alike(count, init_value, end_value, transition_steps, transition_begin)
+        return linear(since(count, begin), start, end, steps)
+
+    return Lasting(at, total(transition_begin, transition_steps))
+
+
+@schedule
+def polynomial_schedule(
+    init_value: Real,
+    end_value: Real,
+    power: NonNegative,
+    transition_steps: Positive,
+    transition_begin: NonNegative = 0,
+    *,
+    cycle: bool = False,
+) -> ScheduleFn:
+    """Polynomial decay to an end value.
+
+    ```
+    T = transition_steps, t = min(step - transition_begin, T)
+    (init_value - end_value) * (1 - t/T) ** power + end_value
+    ```
+
+    With `cycle` the decay starts again, slower and slower: t is not bounded and T becomes T * max(ceil(t/T), 1).
+    """
+
+    def at(count):
+        numbers = init_value, end_value, power, transition_steps, transition_begin
+        count, start, end, exponent, steps, begin = alike(count, *numbers)
+        t = since(count, begin)
+        horizon = steps * jnp.maximum(-jnp.floor_divide(-t, steps), 1.0) if cycle else steps
+        rest = raised(progress(t, horizon)[1], exponent)
+        return start * rest + end * (1.0 - rest)
+
+    return at if cycle else Lasting(at, total(transition_begin, transition_steps))

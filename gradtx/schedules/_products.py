@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Products of factors given step by step."""
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._ranges import PositiveInt, Real
+from gradtx.core._types import ScheduleFn
+from gradtx.schedules._schedule import Lasting, schedule
+from gradtx.schedules._steps import alike
+
+
+@schedule
+def multiplicative_schedule(init_value: Real, factor: ScheduleFn, steps: PositiveInt) -> ScheduleFn:
+    """Each step multiplies the value by a factor that depends on the step.
+
+    ```
+    init_value * factor(1) * factor(2) * ... * factor(min(t, steps))
+    ```
+
+    Args:
+      factor: a function of the step.
+      steps: after so many the value stays. All of them are evaluated at each call, so keep it to thousands.
+
+    Raises: TypeError if `factor` is not a function; for a constant one there is `exponential_decay`.
+    """
+    if not callable(factor):
+        raise TypeError(f"multiplicative_schedule: factor must be a function of the step, got {factor!r}")
+
+    def at(count):
+        count, start = alike(count, init_value)
+        factors = jax.vmap(lambda t: jnp.asarray(factor(t), count.dtype))(jnp.arange(1, steps + 1).astype(count.dtype))
+        products = jnp.concatenate([jnp.ones([1], count.dtype), jnp.cumprod(factors)])
+        return start * products[jnp.clip(jnp.floor(count), 0, steps).astype(int)]
+
+    return Lasting(at, steps)

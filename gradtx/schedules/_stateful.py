@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schedules that remember: hyperparameters that follow the run, not only its steps."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._counts import safe_increment
+from gradtx.core._types import Numeric
+
+
+class StatefulSchedule:
+    """A hyperparameter with a state of its own, for `inject_hyperparams`: subclass it, or write the same methods.
+
+    At each step the value is `schedule(state, **extra)`, and after it the state is `update(state, **extra)`, where
+    `extra` are the keyword arguments of the transformation's `update`, such as the loss.
+    """
+
+    def init(self) -> Any:
+        """The state before the first step: a tree of arrays."""
+        raise NotImplementedError(f"{type(self).__name__}: a stateful schedule needs init() -> state")
+
+    def update(self, state: Any, **extra: Any) -> Any:
+        """The state after a step, of the same types."""
+        raise NotImplementedError(f"{type(self).__name__}: a stateful schedule needs update(state, **extra) -> state")
+
+    def __call__(self, state: Any, **extra: Any) -> Numeric:
+        """The value at a state."""
+        raise NotImplementedError(f"{type(self).__name__}: a stateful schedule needs __call__(state, **extra) -> value")
+
+
+class WrappedScheduleState(NamedTuple):
+    """The number of steps made."""
+
+    count: jax.Array
+
+    counts_from = {"count": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class WrappedSchedule(StatefulSchedule):
+    """A function of the step as a stateful schedule, whose state is the step.
+
+    It also says that a module is a schedule: `inject_hyperparams` takes functions for schedules, but hands a module
+    that can be called on to the factory.
+    """
+
+    schedule_fn: Callable[[Numeric], Numeric]
+
+    def __post_init__(self):
+        if not callable(self.schedule_fn):
+            raise TypeError(f"WrappedSchedule: schedule_fn must be a function of the step, got {self.schedule_fn!r}")
+
+    def init(self) -> WrappedScheduleState:
+        return WrappedScheduleState(jnp.zeros([], jnp.int32))
+
+    def update(self, state: WrappedScheduleState, **extra: Any) -> WrappedScheduleState:
+        return WrappedScheduleState(safe_increment(state.count))
+
+    def __call__(self, state: WrappedScheduleState, **extra: Any) -> Numeric:
+        return self.schedule_fn(state.count)
+
+
+def is_stateful_schedule(x: Any) -> bool:
+    """Whether an object has the three methods of `StatefulSchedule`, whose class may be Optax's or anybody's."""
+    return all(callable(getattr(x, name, None)) for name in ("init", "update", "__call__"))

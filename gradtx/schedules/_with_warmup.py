@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A linear warm-up and what follows it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradtx.core._ranges import NonNegative, Positive, Real
+from gradtx.core._types import ScheduleFn
+from gradtx.schedules._checks import check_list, known
+from gradtx.schedules._curves import cosine, exponential, linear
+from gradtx.schedules._schedule import Lasting, composition, schedule
+from gradtx.schedules._steps import alike, joined, since, total
+
+
+def _warmed(count: jax.Array, start: Any, peak: Any, steps: Any, after: Callable) -> jax.Array:
+    return joined(count, (lambda t: linear(t, start, peak, steps), after), (steps,))
+
+
+@schedule
+def warmup_constant_schedule(init_value: Real, peak_value: Real, warmup_steps: NonNegative) -> ScheduleFn:
+    """Linear warm-up from `init_value`, which reaches `peak_value` at step `warmup_steps` and stays there.
+
+    ```
+    init_value + (peak_value - init_value) * min(t / warmup_steps, 1)
+    ```
+    """
+
+    def at(count):
+        count, start, peak, warmup = alike(count, init_value, peak_value, warmup_steps)
+        return linear(since(count, 0.0), start, peak, warmup)
+
+    return at
+
+
+@schedule
+def warmup_cosine_decay_schedule(
+    init_value: Real,
+    peak_value: Real,
+    warmup_steps: NonNegative,
+    decay_steps: Positive,
+    end_value: Real = 0.0,
+    exponent: NonNegative = 1.0,
+) -> ScheduleFn:
+    """Linear warm-up to the peak, then cosine decay to `end_value`.
+
+    ```
+    W = warmup_steps, c = ((1 + cos(pi * (t - W) / (decay_steps - W))) / 2) ** exponent
+    end_value + (peak_value - end_value) * c for W <= t <= decay_steps
+    ```
+
+    `decay_steps` is the length of the whole schedule, with the warm-up.
+
+    Raises: ValueError for `decay_steps` <= `warmup_steps`.
+    """
+    if known(warmup_steps, decay_steps) and np.any(np.asarray(decay_steps) <= np.asarray(warmup_steps)):
+        raise ValueError(
+            f"warmup_cosine_decay_schedule: decay_steps counts the warm-up too and must be greater than "
+            f"warmup_steps = {warmup_steps}, got {decay_steps}"
+        )
+
+    def at(count):
+        numbers = init_value, peak_value, warmup_steps, decay_steps, end_value, exponent
+        count, start, peak, warmup, steps, end, p = alike(count, *numbers)
+        return _warmed(count, start, peak, warmup, lambda t: cosine(t, peak, end, steps - warmup, p))
+
+    return Lasting(at, decay_steps)
+
+
+@schedule
+def warmup_exponential_decay_schedule(
+    init_value: Real,
+    peak_value: Real,
+    warmup_steps: NonNegative,
+    transition_steps: Positive,
+    decay_rate: Positive,
+    transition_begin: NonNegative = 0,
+    staircase: bool = False,
+    end_value: Real | None = None,
+) -> ScheduleFn:
+    """Linear warm-up to the peak, then `exponential_decay` with the remaining arguments.
+
+    ```
+    t = step - warmup_steps from there on; `transition_begin` counts from the end of the warm-up.
+    ```
+    """
+
+    def at(count):
+        numbers = init_value, peak_value, warmup_steps, transition_steps, decay_rate, transition_begin, end_value
+        count, start, peak, warmup, steps, rate, begin, end = alike(count, *numbers)
+        after = lambda t: exponential(since(t, begin), peak, end, steps, rate, staircase)  # noqa: E731
+        return _warmed(count, start, peak, warmup, after)
+
+    return at
+
+
+@composition
+def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> ScheduleFn:
+    """Warm restarts: one `warmup_cosine_decay_schedule` after another, given by a list of dicts of its arguments.
+
+    Each begins when the one before it has made its `decay_steps`; the last stays at its end.
+
+    Reference: Loshchilov and Hutter, arXiv 1608.03983
+    """
+    cycles = check_list("sgdr_schedule", "cosine_kwargs", cosine_kwargs)
+    if not cycles or not all(isinstance(x, Mapping) for x in cycles):
+        raise TypeError(
+            f"sgdr_schedule: cosine_kwargs must be dicts of arguments of warmup_cosine_decay_schedule, at least one, "
+            f"got {cosine_kwargs!r}"
+        )
+    curves = tuple(warmup_cosine_decay_schedule(**x) for x in cycles)
+
+    ends = tuple(accumulate((x.length for x in curves), total))
+    return Lasting(lambda count: joined(count, curves, ends[:-1]), ends[-1])

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding, reading, setting and resetting what a state holds for a parameter.
+
+A parameter is named by its path, such as "layers/0/kernel", and a slot by its path in the state or the end of it, such
+as "mu", "0.mu" or "inner_state.0.mu".
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._selectors import Where, check_where, described, matches
+from gradtx.core._transformation import check_transformation
+from gradtx.core._types import OptState, Params
+from gradtx.surgery._slots import Part, dotted, parameter_names, split
+
+SHOWN = 8
+"""How many names an error lists."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StateSlot:
+    """What a state holds for one parameter in one slot: an array, or several for factored and packed slots."""
+
+    parameter: str
+    name: str
+    value: Any
+    part: Part = dataclasses.field(repr=False)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{x.dtype}{list(x.shape)}" for x in jax.tree.leaves(self.value))
+        return f"StateSlot({self.parameter or '(root)'}, {self.name}: {shapes})"
+
+
+def find_slots(
+    state: OptState, params: Params, where: Where | None = None, slot: str | Sequence[str] | None = None
+) -> list[StateSlot]:
+    """The slots of the parameters that `where` chooses; None stands for all.
+
+    Args:
+      params: the parameters of the state, or their shapes.
+      where: a glob on the path, a compiled regular expression, a function of path and parameter, or a tuple of these;
+        see `gradtx.where`.
+      slot: a name, or several: "mu", or with more of its path in the state, "0.mu".
+
+    Raises:
+      ValueError: for a path or a slot that is not there, with those that are.
+    """
+    return _found("find_slots", state, params, where, slot)
+
+
+def get_slot(state: OptState, params: Params, path: str, slot: str) -> Any:
+    """What the state holds for the parameter at a path: `get_slot(state, params, "layers/0/kernel", "mu")`.
+
+    Raises:
+      ValueError: if there is no such slot, or if several have that name: name one by more of its path, "0.mu".
+    """
+    return _one("get_slot", state, params, path, slot).value
+
+
+def set_slot(state: OptState, params: Params, path: str, slot: str, value: Any) -> OptState:
+    """The state with another value of one slot of one parameter. Shapes must fit; the slot keeps its dtype.
+
+    Args:
+      value: an array, or for a slot that is several, a tree like what `get_slot` returns.
+
+    Raises:
+      ValueError: for another shape, and as `get_slot`.
+    """
+    found = _one("set_slot", state, params, path, slot)
+    old, treedef = jax.tree.flatten(found.value)
+    new, given = jax.tree.flatten(value)
+    at = f"set_slot: {found.name} of {path or 'the root'}"
+    if given != treedef:
+        raise ValueError(f"{at} is {treedef}, got {given}")
+    for x, y in zip(old, new, strict=True):
+        if jnp.shape(y) != x.shape:
+            raise ValueError(f"{at} has shape {x.shape}, the value has shape {jnp.shape(y)}")
+        if _kind(y) > _kind(x):
+            raise TypeError(f"{at} has dtype {x.dtype}, which cannot hold values of dtype {jnp.result_type(y)}")
+    leaves = jax.tree.leaves(state)
+    leaves[found.part.start : found.part.stop] = [jnp.asarray(y, x.dtype) for x, y in zip(old, new, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(state), leaves)
+
+
+def reset(
+    tx: Any, state: OptState, params: Params, where: Where | None = None, slots: str | Sequence[str] | None = None
+) -> OptState:
+    """The state with the slots of the parameters that `where` chooses as `tx.init(params)` makes them.
+
+    Everything else stays, counts too, so that schedules go on. A count that is the age of an average is one for all
+    parameters and stays as well: behind Adam the first steps of what was reset are up to about 6 times as long, for
+    some 1 / (1 - b2) updates. `slots="mu"` resets the direction only, which has no such effect.
+
+    Args:
+      tx: the transformation whose state it is.
+      where, slots: as in `find_slots`.
+
+    Raises:
+      ValueError: for a state of another transformation, and as `find_slots`.
+    """
+    fresh = check_transformation("reset: tx", tx).init(params)
+    if jax.tree.structure(fresh) != jax.tree.structure(state):
+        raise ValueError("reset: this is not a state of tx for these parameters; migrate(state, tx, params) makes one")
+    found = _found("reset", state, params, where, slots)
+    if not found:
+        raise ValueError(f"reset: the state holds nothing for the parameters that {described(where)} chooses")
+    leaves, new = jax.tree.leaves(state), jax.tree.leaves(fresh)
+    for part in (s.part for s in found):
+        leaves[part.start : part.stop] = new[part.start : part.stop]
+    return jax.tree.unflatten(jax.tree.structure(state), leaves)
+
+
+def has_name(path: str, name: str) -> bool:
+    """Whether a part of a state at this path is called that."""
+    return path == name or path.endswith(f".{name}")
+
+
+def _found(context: str, state: Any, params: Any, where: Any, slot: str | Sequence[str] | None) -> list[StateSlot]:
+    shapes = jax.eval_shape(lambda p: p, params)
+    called = parameter_names(shapes)
+    chosen = set(called.values())
+    if where is not None:
+        where, leaves = check_where(f"{context}: where", where), dict(jax.tree_util.tree_leaves_with_path(shapes))
+        chosen = {name for path, name in called.items() if path in leaves and matches(where, name, leaves[path], None)}
+        if not chosen:
+            raise ValueError(
+                f"{context}: {described(where)} chooses no parameter; {known_paths(where, called.values())}"
+            )
+    everything = [
+        StateSlot(called[part.parameter], dotted((*part.stage, *part.field)), part.value, part)
+        for part in split(state, shapes)
+        if part.parameter is not None
+    ]
+    wanted = None if slot is None else (slot,) if isinstance(slot, str) else tuple(slot)
+    for name in wanted or ():
+        if not any(has_name(s.name, name) for s in everything):
+            listed = _listed(sorted({s.name for s in everything})) or "none"
+            raise ValueError(f"{context}: the state has no slot {name!r}; the slots are {listed}")
+    return [
+        s
+        for s in everything
+        if s.parameter in chosen and (wanted is None or any(has_name(s.name, name) for name in wanted))
+    ]
+
+
+def _one(context: str, state: Any, params: Any, path: str, slot: str) -> StateSlot:
+    named = parameter_names(params).values()
+    if path not in named:
+        raise ValueError(f"{context}: there is no parameter at {path!r}; {known_paths(path, named)}")
+    found = [s for s in _found(context, state, params, None, slot) if s.parameter == path]
+    if not found:
+        others = sorted(s.name for s in _found(context, state, params, None, None) if s.parameter == path)
+        raise ValueError(f"{context}: {path} has no slot {slot!r}; its slots are {_listed(others) or 'none'}")
+    # A whole path is only itself, though it may be the end of another.
+    found = [s for s in found if s.name == slot] or found
+    if len(found) > 1:
+        raise ValueError(f"{context}: {path} has several slots {slot!r}: {_listed([s.name for s in found])}; name one")
+    return found[0]
+
+
+def known_paths(given: Any, paths: Any) -> str:
+    """The paths that are closest to what was given, or the first ones."""
+    paths = sorted(paths)
+    close = difflib.get_close_matches(given.strip("/*"), paths, n=3, cutoff=0.5) if isinstance(given, str) else []
+    if close:
+        return f"the closest are {', '.join(close)}"
+    return f"the parameters are {_listed(paths) or 'none'}"
+
+
+def _listed(found: list[str]) -> str:
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return ", ".join(x or "(root)" for x in found[:SHOWN]) + more
+
+
+def _kind(x: Any) -> int:
+    """Which numbers a dtype can hold: those of a higher kind do not fit."""
+    dtype = jnp.result_type(x)
+    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
+    return next((i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind)), len(kinds))

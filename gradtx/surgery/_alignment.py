@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which stage of an old state is which stage of a new one."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from gradtx.core._roles import unboxed
+from gradtx.core._transformation import GradientTransformation
+from gradtx.surgery._slots import Part, children, is_named_tuple, names, split
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node:
+    """A part of a state that holds arrays of its own: `kind` is its class, `has` what it holds, by name.
+
+    States that were restored as dictionaries have no classes. `factory` is empty if the transformation is not known.
+    """
+
+    path: str
+    kind: str
+    factory: str
+    has: frozenset[str]
+    value: Any
+
+    @property
+    def kinds(self) -> tuple[str, str]:
+        return self.kind, self.factory
+
+
+class Outline:
+    """A state by paths as text, so that states of named tuples, of dictionaries and of lists can be compared."""
+
+    def __init__(self, state: Any, params: Any, tx: Any = None):
+        self.factories = dict(_factories(tx, state, "")) if tx is not None else {}
+        state = unboxed(state)
+        self.parts: list[Part] = list(split(state, params))
+        self.leaves: dict[str, Any] = {}
+        self.below: dict[str, dict[str, Any]] = {}
+        for path, x in jax.tree_util.tree_leaves_with_path(state):
+            keys = names(path)
+            self.leaves[joined(*keys)] = x
+            for i in range(len(keys) + 1):
+                self.below.setdefault(joined(*keys[:i]), {})[joined(*keys[i:])] = x
+        keys = list(self.leaves)
+        self.homes = {key: part for part in self.parts for key in keys[part.start : part.stop]}
+        own = {joined(*names(part.stage)): not part.field for part in self.parts}
+        slots = {joined(*names((*p.stage, *p.field))) for p in self.parts if p.parameter is not None}
+        found = _nodes(state, "", slots)
+        if not any(is_named_tuple(x) for _, x in found):
+            own = {path: own.get(path, False) for path, _ in found}
+        self.stages = [
+            Node(
+                path,
+                type(x).__name__ if is_named_tuple(x) else "",
+                self._factory(path),
+                frozenset({""}) if own.get(path) else frozenset(_filled(x)),
+                x,
+            )
+            for path, x in found
+            if path in own or is_named_tuple(x) and jax.tree.leaves(x)
+        ]
+        self.by_path = {stage.path: stage for stage in self.stages}
+
+    def _factory(self, path: str) -> str:
+        above = [p for p in self.factories if p == "" or path == p or path.startswith(f"{p}/")]
+        return self.factories[max(above, key=len)] if above else ""
+
+
+def joined(*keys: str) -> str:
+    return "/".join(key for key in keys if key)
+
+
+def aligned(new: list[Node], old: list[Node]) -> dict[str, Node]:
+    """For stages of the new state, by path, the one that it was: in the same order if possible, else in another."""
+
+    def worth(n: Node, o: Node) -> int:
+        return (2 + (n.path == o.path)) if same(n, o) else 0
+
+    best = [[0] * (len(old) + 1) for _ in range(len(new) + 1)]
+    for i, n in reversed(list(enumerate(new))):
+        for j, o in reversed(list(enumerate(old))):
+            pair = worth(n, o)
+            best[i][j] = max(best[i + 1][j], best[i][j + 1], pair + best[i + 1][j + 1] if pair else 0)
+    found, i, j = {}, 0, 0
+    while i < len(new) and j < len(old):
+        pair = worth(new[i], old[j])
+        if pair and best[i][j] == pair + best[i + 1][j + 1]:
+            found[new[i].path] = old[j]
+            i, j = i + 1, j + 1
+        elif best[i][j] == best[i + 1][j]:
+            i += 1
+        else:
+            j += 1
+    left = [o for o in old if o not in found.values()]
+    for n in new:
+        match = None if n.path in found else next((o for o in left if same(n, o)), None)
+        if match is not None:
+            found[n.path] = match
+            left.remove(match)
+    return found
+
+
+def same(new: Node, old: Node) -> bool:
+    """Whether two stages are of one class, as far as is known."""
+    if new.factory and old.factory and new.factory != old.factory:
+        return False
+    return new.kind == old.kind if new.kind and old.kind else new.has == old.has
+
+
+def _nodes(node: Any, path: str, slots: set[str]) -> list[tuple[str, Any]]:
+    """All parts of a tree with their paths, from the root on; what is inside a slot is not looked at."""
+    found = [(path, node)]
+    if path in slots or jax.tree_util.all_leaves([node]):
+        return found
+    for key, child in children(node):
+        found += _nodes(child, joined(path, *names((key,))), slots)
+    return found
+
+
+def _filled(node: Any) -> list[str]:
+    below = [] if jax.tree_util.all_leaves([node]) else children(node)
+    return [names((key,))[0] for key, child in below if jax.tree.leaves(child)]
+
+
+def _factories(tx: Any, state: Any, path: str) -> list[tuple[str, str]]:
+    """The names of the factories of the innermost transformations and wrappers, by the paths of their states."""
+    if not isinstance(tx, GradientTransformation):
+        return []
+    opened = tx.expanded
+    found = [] if opened.factory is None else [(path, opened.factory.name)]
+    for key, (inner, part) in opened.parts(state).items():
+        found += _factories(inner, part, joined(path, *key.split(".")))
+    return found

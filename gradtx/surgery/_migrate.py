@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carrying a state over to another transformation, other parameters, or out of a checkpoint."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from gradtx.core._payloads import decoded, encoded_like, kept_alike
+from gradtx.core._transformation import check_transformation
+from gradtx.core._types import Numeric, OptState, Params
+from gradtx.surgery._alignment import Outline
+from gradtx.surgery._carrying import Carrying
+from gradtx.surgery._fitting import Grow
+from gradtx.surgery._report import MigrationReport
+
+Rename = Mapping[str, str | tuple[str, Callable]]
+
+
+def migrate(
+    old_state: OptState,
+    new_tx: Any,
+    params: Params,
+    *,
+    old_tx: Any = None,
+    rename: Rename | None = None,
+    moved: Mapping[str, str | None] | Callable[[str], str | None] | None = None,
+    grow: Grow = None,
+    step: Numeric | None = None,
+) -> tuple[OptState, MigrationReport]:
+    """A state of `new_tx` with what of the old state fits, by parameter path, slot name and shape, and a report.
+
+    Stages are found again by their classes and order, also if others come between; those of another rule take over
+    averages that are the same quantity, if that is all they need (Lion and Muon from Adam). Counts go with the averages
+    whose age they are; step counts of new stages are set to the old step. What storage codecs keep is decoded, and
+    encoded as the new state keeps it.
+
+    Args:
+      old_state: a state of gradtx or Optax, or one restored as dictionaries and lists.
+      old_tx: its transformation. Adam, AdaMax, LaProp and others share a class, and only this tells them apart.
+      rename: old slots to new ones, `{"trace": "mu"}`, or `{"trace": ("mu", lambda x: 0.1 * x)}`; see `find_slots`.
+      moved: where a parameter was, as a dict or function from paths to old paths; None for a new parameter.
+      grow: what new entries of larger slots get: "init", "mean" of the old along the axis, a function `(old, new) ->
+        array`, or "reset" for a new slot; or a dict by slot name. None: an error.
+      step: the number of updates made, for stages that are new. None: what the old state counts.
+
+    Raises:
+      ValueError: for slots that have grown, if `grow` is None, and names in `rename` that are not there.
+    """
+    _check_step(step)
+    kept = check_transformation("migrate: new_tx", new_tx).init(params)
+    new_state = kept
+    if not kept_alike(old_state, kept):
+        old_state, new_state = decoded(old_state), decoded(kept)
+    shapes = jax.eval_shape(lambda p: p, params)
+    plan = Carrying(Outline(old_state, shapes, old_tx), Outline(new_state, shapes, new_tx), shapes, moved, grow)
+    plan.renamed(rename or {})
+    plan.by_stage()
+    plan.by_kind()
+    plan.by_quantity()
+    plan.check_growth()
+    plan.numbers(step)
+    leaves = jax.tree.leaves(new_state)
+    for part, values in plan.values():
+        leaves[part.start : part.stop] = values
+    return encoded_like(kept, jax.tree.unflatten(jax.tree.structure(new_state), leaves)), plan.report()
+
+
+def _check_step(step: Any) -> None:
+    if step is not None and not isinstance(step, Tracer) and (jnp.ndim(step) != 0 or step < 0):
+        raise ValueError(f"migrate: step must be a number of updates, at least 0, got {step!r}")

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the parts of a state lie: what it holds for which parameter, in which field of which stage."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._roles import unboxed
+from gradtx.core._selectors import named_leaves
+from gradtx.core._trees import is_none
+
+Names = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """What a field of a state holds for one parameter, or an array of the state that belongs to none.
+
+    Attributes:
+      stage: the path to the state of the stage: the innermost named tuple that holds it, or item of a tuple.
+      kind: the name of the stage's class; empty if it has none of its own.
+      field: the path from there to the tree of the slot, or to the array.
+      parameter: the path of the parameter, None if it belongs to none.
+      value: an array, or what a codec or a factored rule has in its place.
+      start: the number of its first leaf among the leaves of the state.
+    """
+
+    stage: tuple
+    kind: str
+    field: tuple
+    parameter: tuple | None
+    value: Any
+    start: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(jax.tree.leaves(self.value))
+
+
+def split(state: Any, params: Any) -> Iterator[Part]:
+    """The parts of a state in the order of its leaves. What is built like the parameters is a slot.
+
+    What a slot holds for one parameter may be an array of any shape, several, or nothing. But where the parameters are
+    one array, or tuples or lists, another part of a state could be built like them by chance: then it must hold arrays
+    of their shapes. The boxes of roles are left out.
+    """
+    keys = [key for path, _ in jax.tree_util.tree_flatten_with_path(params)[0] for key in path]
+    by_chance = all(isinstance(key, jax.tree_util.SequenceKey) for key in keys)
+    position = 0
+
+    def visit(node: Any, path: tuple, stage: tuple, kind: str) -> Iterator[Part]:
+        nonlocal position
+        parts = _matched(params, node)
+        if parts and by_chance and not all(_is_like(part, p) for _, p, part in parts):
+            parts = None
+        if parts is not None:
+            for parameter, _, value in parts:
+                yield (part := Part(stage, kind, path[len(stage) :], parameter, value, position))
+                position = part.stop
+            return
+        if jax.tree_util.all_leaves([node]):
+            yield Part(stage, kind, path[len(stage) :], None, node, position)
+            position += 1
+            return
+        if is_named_tuple(node):
+            stage, kind = path, type(node).__name__
+        for key, child in children(node):
+            here = (*path, key)
+            # An item of a tuple is what a chain has as a stage; it may be no named tuple.
+            within = (here, "") if isinstance(key, jax.tree_util.SequenceKey) else (stage, kind)
+            yield from visit(child, here, *within)
+
+    return visit(unboxed(state), (), (), "")
+
+
+def children(node: Any) -> list[tuple[Any, Any]]:
+    """The keys and values one step below."""
+    found = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]
+    return [(path[0], child) for path, child in found]
+
+
+def is_named_tuple(x: Any) -> bool:
+    return isinstance(x, tuple) and hasattr(x, "_fields")
+
+
+def names(path: tuple) -> Names:
+    """The keys of a path as text."""
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def dotted(path: tuple) -> str:
+    """The path of a part of a state, as in `metrics` and `tree.get`: `inner_state.0.mu`."""
+    return ".".join(names(path))
+
+
+def parameter_names(params: Any) -> dict[tuple, str]:
+    """The paths of the parameters as text, such as `layers/0/kernel`: what globs match on."""
+    paths = [path for path, x in jax.tree_util.tree_flatten_with_path(params, is_leaf=is_none)[0]]
+    return dict(zip(paths, named_leaves(params).names, strict=True))
+
+
+def _is_like(part: Any, p: Any) -> bool:
+    # A number in the state is more likely a count than what is held for a parameter that is a number.
+    if getattr(part, "shape", None) != jnp.shape(p):
+        return False
+    return jnp.shape(p) != () or jnp.issubdtype(part.dtype, jnp.inexact)
+
+
+def _matched(params: Any, node: Any, path: tuple = ()) -> list[tuple[tuple, Any, Any]] | None:
+    """Path, parameter and what a node of a state holds for it; None if the node is not built like the parameters."""
+    if not jax.tree.leaves(node):  # None or a masked node, for one parameter or for a whole branch of them
+        return []
+    if jax.tree_util.all_leaves([params]):
+        return [(path, params, node)]
+    below, treedef = jax.tree_util.tree_flatten_with_path(params, is_leaf=lambda x: x is not params)
+    parts, node_treedef = jax.tree.flatten(node, is_leaf=lambda x: x is not node)
+    if not below or treedef != node_treedef:
+        return None
+    found = [_matched(child, part, path + key) for (key, child), part in zip(below, parts, strict=True)]
+    return None if None in found else [row for rows in found for row in rows or []]

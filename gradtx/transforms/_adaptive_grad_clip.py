@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clipping in proportion to the parameter, unit by unit."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._ranges import NonNegative, Positive
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.numerics._units import unitwise_clip, unitwise_norm
+
+
+@transformation
+def adaptive_grad_clip(
+    clipping: Positive, eps: NonNegative = 1e-3, axis: int | tuple[int, ...] | None = None
+) -> GradientTransformationExtraArgs:
+    """u = g min(1, clipping max(‖p‖, eps) / ‖g‖), with the norms of each unit by itself.
+
+    Args:
+      clipping: the largest ratio of the norms of the gradient and of the parameter.
+      eps: the norm of a unit counts as at least this, so that units that start at zero can move.
+      axis: the axes that the norms are over; None for those of the inputs where a role names them, and else those of
+        `unitwise_norm`.
+
+    Raises:
+      ValueError: for an axis that a parameter has not.
+
+    Reference: Brock et al. 2021, arXiv:2102.06171, section 4.
+    """
+    if axis is not None and not all(_is_axis(a) for a in (axis if isinstance(axis, tuple) else (axis,))):
+        raise TypeError(f"adaptive_grad_clip: axis must be a whole number, a tuple of them or None, got {axis!r}")
+
+    def update(g, slots, p, t, role):
+        over = role.in_axes if axis is None and role is not None and role.in_axes else axis
+        limit = clipping * jnp.maximum(unitwise_norm(p, over), eps)
+        return unitwise_clip(unitwise_norm(g, over), limit, g), slots
+
+    return per_parameter(None, update, needs_params=True, uses_role=True)
+
+
+def _is_axis(x: Any) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Backtracking line search."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._dtypes import compute_dtype
+from gradtx.core._factory import transformation
+from gradtx.core._ranges import Decay, NonNegative, NonNegativeInt, Positive, Range
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._trees import check_state
+from gradtx.core._types import OptState, Params, Updates
+from gradtx.numerics._wolfe import Point
+from gradtx.transforms._lines import Line, no_gradient
+
+Shrinking = Annotated[Any, Range(low=0.0, high=1.0, low_open=True, high_open=True, example=0.8)]
+Growing = Annotated[Any, Range(low=1.0, example=1.5)]
+
+
+class BacktrackingLinesearchInfo(NamedTuple):
+    """How often the last search evaluated the function, and by how much its step misses the condition."""
+
+    num_linesearch_steps: jax.Array
+    decrease_error: jax.Array
+
+
+class ScaleByBacktrackingLinesearchState(NamedTuple):
+    """The last trial (the step, if it was accepted), and the value and gradient at the parameters that it led to."""
+
+    learning_rate: jax.Array
+    value: jax.Array
+    grad: Updates | None
+    info: BacktrackingLinesearchInfo
+
+    def metrics(self) -> dict[str, jax.Array]:
+        return {"learning_rate": self.learning_rate, **self.info._asdict()}
+
+
+class _Trial(NamedTuple):
+    point: Point
+    steps: jax.Array
+    error: jax.Array
+
+
+@transformation
+def scale_by_backtracking_linesearch(
+    max_backtracking_steps: NonNegativeInt,
+    slope_rtol: Decay = 1e-4,
+    decrease_factor: Shrinking = 0.8,
+    increase_factor: Growing = 1.5,
+    max_learning_rate: Positive = 1.0,
+    atol: NonNegative = 0.0,
+    rtol: NonNegative = 0.0,
+    store_grad: bool = False,
+    verbose: bool = False,
+) -> GradientTransformationExtraArgs:
+    """u = s u with the first s of s0, decrease_factor s0, decrease_factor² s0, ... for which
+
+    ```
+    value_fn(p + s u) <= value + slope_rtol s <grad, u> + rtol |value| + atol
+    ```
+
+    where s0 = min(increase_factor * the last s, max_learning_rate). Values that are not finite are rejected. If none of
+    the trials is accepted, or u does not descend, u is 0, and the next search goes on from the last trial.
+
+    It is the last stage of a chain; for `value`, `grad`, `value_fn` and `bounds` see `scale_by_zoom_linesearch`.
+
+    Args:
+      max_backtracking_steps: how often s may be decreased.
+      store_grad: whether to evaluate the gradient with each value, so that `value_and_grad_from_state` has it.
+
+    Reference: Nocedal and Wright 2006, Numerical Optimization, algorithm 3.1.
+    """
+    name = "scale_by_backtracking_linesearch"
+
+    def init(params: Params) -> ScaleByBacktrackingLinesearchState:
+        one = jnp.ones([], compute_dtype(params))
+        info = BacktrackingLinesearchInfo(jnp.zeros([], jnp.int32), one * jnp.inf)
+        grad = no_gradient(params) if store_grad else None
+        return ScaleByBacktrackingLinesearchState(one, one * jnp.inf, grad, info)
+
+    def update(
+        updates: Updates,
+        state: OptState,
+        params: Params = None,
+        *,
+        value: Any = None,
+        grad: Updates = None,
+        value_fn: Callable | None = None,
+        bounds: tuple | None = None,
+        **extra: Any,
+    ) -> tuple[Updates, ScaleByBacktrackingLinesearchState]:
+        check_state(name, state, ScaleByBacktrackingLinesearchState)
+        line = Line(name, updates, params, value, grad, value_fn, bounds, extra)
+        zero, slope, shrink, grow, longest, relative, absolute = (
+            jnp.asarray(x, line.dtype)
+            for x in (0, slope_rtol, decrease_factor, increase_factor, max_learning_rate, rtol, atol)
+        )
+        start = line.start(grad) if store_grad else Point(zero, line.value, line.slope)
+        most = line.value + relative * jnp.abs(line.value) + absolute
+        shortest = line.shortest()
+        untried = jnp.isfinite(line.value) & ~(line.slope < 0)
+        descends = (line.slope < 0) & jnp.isfinite(line.slope) & jnp.isfinite(line.value)
+
+        def tried(t: _Trial) -> _Trial:
+            step = t.point.step * jnp.where(t.steps == 0, 1, shrink)
+            at = line.point_at(step) if store_grad else Point(step, line.value_at(step), zero)
+            error = at.value - (most + slope * step * line.slope)
+            error = jnp.where(jnp.isfinite(at.value) & jnp.isfinite(at.slope), jnp.maximum(error, 0), jnp.inf)
+            return _Trial(at, t.steps + 1, error)
+
+        def more(t: _Trial) -> jax.Array:
+            return descends & (t.error > 0) & (t.steps <= max_backtracking_steps) & (t.point.step > shortest)
+
+        last = state.learning_rate.astype(line.dtype)
+        first = jnp.where(last > 0, jnp.minimum(last * grow, longest), longest)
+        none = _Trial(start._replace(step=first), jnp.zeros([], jnp.int32), jnp.where(untried, zero, jnp.inf))
+        end = jax.lax.while_loop(more, tried, none)
+        accepted = (end.steps > 0) & (end.error == 0)
+        taken = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), end.point, start)
+        tried_last = jnp.where(end.steps > 0, end.point.step, last)
+        info = BacktrackingLinesearchInfo(end.steps, end.error)
+        if verbose:
+            jax.debug.print(name + ": step {}, value {}, {}", taken.step, taken.value, info)
+        new = ScaleByBacktrackingLinesearchState(tried_last, taken.value, taken.held, info)
+        return line.updates(taken.step), jax.tree.map(lambda x, old: x.astype(old.dtype), new, state)
+
+    return GradientTransformationExtraArgs(init, update, needs=("value", "grad", "value_fn"))

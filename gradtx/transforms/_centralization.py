@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gradient centralization."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._transformation import GradientTransformationExtraArgs
+
+
+@transformation
+def centralize(*, units: Literal["first", "last"] = "first") -> GradientTransformationExtraArgs:
+    """u = g - mean(g) for parameters of rank 2 and more, with a mean for each unit by itself; vectors and scalars pass.
+
+    Args:
+      units: the axis that numbers the units of a layer; the mean is over all others. "first" is Optax's and the layout
+        (outputs, inputs) of the paper's code; the kernels of flax, (inputs, outputs), have it "last". Where a role
+        names the axes of the outputs, it is those.
+
+    Reference: Yong et al. 2020, arXiv:2004.01461.
+    """
+
+    def update(g, slots, p, t, role):
+        if g.ndim < 2 or g.size == 0:
+            return g, slots
+        numbers = role.out_axes if role is not None and role.out_axes else (0 if units == "first" else g.ndim - 1,)
+        axes = tuple(axis for axis in range(g.ndim) if axis not in numbers)
+        return g - jnp.mean(g, axis=axes, keepdims=True), slots
+
+    return per_parameter(None, update, uses_role=True)

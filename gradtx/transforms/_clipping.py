@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clipping: by value, by the norm of a parameter's gradient, by the norm of all of them."""
+
+import jax.numpy as jnp
+
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._ranges import Positive
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.numerics._safe import abs_sq, root_mean_square, safe_sqrt, shrink_factor
+
+
+@transformation
+def clip(max_delta: Positive) -> GradientTransformationExtraArgs:
+    """u = min(max(g, -max_delta), max_delta), element by element."""
+    return per_parameter(None, lambda g, slots, p, t: (jnp.clip(g, -max_delta, max_delta), slots))
+
+
+@transformation
+def clip_by_norm(max_norm: Positive) -> GradientTransformationExtraArgs:
+    """u = g min(1, max_norm / ‖g‖), with the norm of each parameter's gradient by itself."""
+
+    def update(g, slots, p, t):
+        return g * shrink_factor(safe_sqrt(jnp.sum(abs_sq(g))), max_norm), slots
+
+    return per_parameter(None, update)
+
+
+@transformation
+def clip_by_block_rms(threshold: Positive) -> GradientTransformationExtraArgs:
+    """u = g min(1, threshold / RMS(g)), with the root mean square of each parameter's gradient by itself.
+
+    Reference: Shazeer and Stern 2018, arXiv:1804.04235, section 6.
+    """
+    return per_parameter(None, lambda g, slots, p, t: (g * shrink_factor(root_mean_square(g), threshold), slots))
+
+
+@transformation
+def clip_by_global_norm(max_norm: Positive) -> GradientTransformationExtraArgs:
+    """u = g min(1, max_norm / ‖g‖), with the norm over all gradients together.
+
+    The norm is taken in at least float32 and the factor computed once a step.
+
+    Reference: Pascanu et al. 2012, arXiv:1211.5063.
+    """
+
+    def measure(g, slots, p, t):
+        return jnp.sum(abs_sq(g))
+
+    def shared(t, total):
+        return shrink_factor(safe_sqrt(total), max_norm)
+
+    def update(g, slots, p, t, factor):
+        return g * factor, slots
+
+    return per_parameter(None, update, measure=measure, shared=shared)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compression of the range of gradients: element by element, large ones are made small and small ones told apart.
+
+Each is odd and increasing and has its inverse, `inverse=True`: compress before a rule and expand after it, so that
+outliers count less in its averages, or compress alone as a soft way to clip. Complex numbers keep their direction.
+"""
+
+from typing import Annotated, Any
+
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._ranges import Positive, Range
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.numerics import _companding as companding
+
+AtLeastOne = Annotated[Any, Range(low=1.0, example=10.0)]
+
+
+@transformation
+def mu_law_compress(mu: Positive = 127.0, *, inverse: bool = False) -> GradientTransformationExtraArgs:
+    """u = sign(g) log(1 + mu |g|) / log(1 + mu), element by element: linear far below 1 / mu, logarithmic above.
+
+    Args:
+      inverse: u = sign(g) ((1 + mu)^|g| - 1) / mu instead.
+
+    Reference: ITU-T 1988, Recommendation G.711, where mu is 255.
+    """
+    law = companding.mu_law_inverse if inverse else companding.mu_law
+    return per_parameter(None, lambda g, slots, p, t: (law(g, mu), slots))
+
+
+@transformation
+def a_law_compress(a: AtLeastOne = 87.6, *, inverse: bool = False) -> GradientTransformationExtraArgs:
+    """Linear below 1 / a and logarithmic above, element by element:
+
+    ```
+    u = sign(g) a |g| / (1 + log a) if |g| < 1 / a else sign(g) (1 + log(a |g|)) / (1 + log a)
+    ```
+
+    Args:
+      a: at least 1.
+      inverse: the g of which this is the u instead.
+
+    Reference: ITU-T 1988, Recommendation G.711.
+    """
+    law = companding.a_law_inverse if inverse else companding.a_law
+    return per_parameter(None, lambda g, slots, p, t: (law(g, a), slots))
+
+
+@transformation
+def softsign_compress(limit: Positive = 1.0, *, inverse: bool = False) -> GradientTransformationExtraArgs:
+    """u = g / (1 + |g| / limit), element by element, which is always below the limit.
+
+    Args:
+      inverse: u = g / (1 - |g| / limit) instead; what reaches the limit counts as the largest number below it.
+    """
+    law = companding.softsign_inverse if inverse else companding.softsign
+    return per_parameter(None, lambda g, slots, p, t: (law(g, limit), slots))

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Line search for the strong Wolfe conditions, and the reuse of what a search has evaluated."""
+
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._dtypes import compute_dtype
+from gradtx.core._factory import transformation
+from gradtx.core._ranges import Decay, NonNegative, Positive, PositiveInt, Range
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._trees import check_state
+from gradtx.core._types import OptState, Params, Updates
+from gradtx.numerics._branching import branch
+from gradtx.numerics._wolfe import Conditions, wolfe_search
+from gradtx.transforms._lines import Line, no_gradient, value_and_gradient
+
+Growth = Annotated[Any, Range(low=1.0, low_open=True, example=2.0)]
+
+
+class ZoomLinesearchInfo(NamedTuple):
+    """How often the last search evaluated the function, and by how much its step misses the two conditions."""
+
+    num_linesearch_steps: jax.Array
+    decrease_error: jax.Array
+    curvature_error: jax.Array
+
+
+class ScaleByZoomLinesearchState(NamedTuple):
+    """The last step (0: none was found), and the value and gradient at the parameters that it led to."""
+
+    learning_rate: jax.Array
+    value: jax.Array
+    grad: Updates
+    info: ZoomLinesearchInfo
+
+    def metrics(self) -> dict[str, jax.Array]:
+        return {"learning_rate": self.learning_rate, **self.info._asdict()}
+
+
+@transformation
+def scale_by_zoom_linesearch(
+    max_linesearch_steps: PositiveInt,
+    max_learning_rate: Positive | None = None,
+    tol: NonNegative = 0.0,
+    increase_factor: Growth = 2.0,
+    slope_rtol: Decay = 1e-4,
+    curv_rtol: NonNegative = 0.9,
+    approx_dec_rtol: NonNegative | None = 1e-6,
+    stepsize_precision: NonNegative = 1e-5,
+    initial_guess_strategy: Literal["keep", "one"] = "keep",
+    verbose: bool = False,
+) -> GradientTransformationExtraArgs:
+    """u = s u with a step s for which φ(s) = value_fn(p + s u) satisfies the strong Wolfe conditions:
+
+    ```
+    φ(s) <= φ(0) + slope_rtol s φ'(0)  and  |φ'(s)| <= curv_rtol |φ'(0)|
+    ```
+
+    It is the last stage of a chain, behind a direction of descent. `update` needs `value`, `grad` (both at p) and
+    `value_fn`, which gets those other keyword arguments that its signature names; `bounds=(lower, upper)`, trees like p
+    or None, lets it search the projected line. If no trial decreases the value, or u does not descend, u is 0.
+
+    Args:
+      max_linesearch_steps: the most evaluations, each of the value and the gradient.
+      tol: by how much the conditions may be missed.
+      increase_factor: trials grow by this factor at least, and its square at most.
+      approx_dec_rtol: a value above φ(0) by this part of it still is a decrease if slopes say so; None: it is not.
+      stepsize_precision: the search ends when a bracket is narrower than this part of the step.
+      initial_guess_strategy: whether the first trial is the last step or 1.
+
+    References: Nocedal and Wright 2006, Numerical Optimization, algorithms 3.5 and 3.6; Moré and Thuente 1994 (trials);
+    Hager and Zhang 2005 (approximate decrease).
+    """
+    name = "scale_by_zoom_linesearch"
+
+    def init(params: Params) -> ScaleByZoomLinesearchState:
+        one = jnp.ones([], compute_dtype(params))
+        return ScaleByZoomLinesearchState(one, one * jnp.inf, no_gradient(params), _unsearched(one.dtype))
+
+    def update(
+        updates: Updates,
+        state: OptState,
+        params: Params = None,
+        *,
+        value: Any = None,
+        grad: Updates = None,
+        value_fn: Callable | None = None,
+        bounds: tuple | None = None,
+        **extra: Any,
+    ) -> tuple[Updates, ScaleByZoomLinesearchState]:
+        check_state(name, state, ScaleByZoomLinesearchState)
+        line = Line(name, updates, params, value, grad, value_fn, bounds, extra)
+        number = functools.partial(jnp.asarray, dtype=line.dtype)
+        one = number(1)
+        last = state.learning_rate.astype(line.dtype)
+        found = wolfe_search(
+            line.point_at,
+            line.start(grad),
+            one if initial_guess_strategy == "one" else jnp.where(last > 0, last, one),
+            Conditions(*(None if x is None else number(x) for x in (slope_rtol, curv_rtol, approx_dec_rtol, tol))),
+            max_steps=max_linesearch_steps,
+            longest=number(jnp.inf if max_learning_rate is None else max_learning_rate),
+            shortest=line.shortest(),
+            increase_factor=number(increase_factor),
+            precision=number(stepsize_precision),
+        )
+        info = ZoomLinesearchInfo(found.steps, found.decrease_error, found.curvature_error)
+        if verbose:
+            text = name + ": step {}, value {}, {}"
+            jax.debug.print(text, found.point.step, found.point.value, info)
+        new = ScaleByZoomLinesearchState(found.point.step, found.point.value, found.point.held, info)
+        return line.updates(found.point.step), jax.tree.map(lambda x, old: x.astype(old.dtype), new, state)
+
+    return GradientTransformationExtraArgs(init, update, needs=("value", "grad", "value_fn"))
+
+
+def _unsearched(dtype: Any) -> ZoomLinesearchInfo:
+    return ZoomLinesearchInfo(jnp.zeros([], jnp.int32), *(jnp.full([], jnp.inf, dtype) for _ in range(2)))
+
+
+def value_and_grad_from_state(value_fn: Callable) -> Callable:
+    """Like `jax.value_and_grad(value_fn)`, but the result is taken from a line search's state if it is there.
+
+    The function returned is called `(params, *args, state=state, **kwargs)`, the state being that of a transformation
+    with a line search as its last stage. Only before the first update, when the state knows no value, `value_fn` runs.
+    The value belongs to the parameters that the updates led to: if you change them otherwise, evaluate anew.
+
+    Raises:
+      ValueError: if no stage, or more than one, keeps value and gradient; backtracking needs `store_grad=True`.
+    """
+
+    def value_and_grad(params: Params, *args: Any, state: OptState, **kwargs: Any) -> tuple[jax.Array, Updates]:
+        found = list(_kept(state))
+        if len(found) != 1:
+            raise ValueError(
+                f"value_and_grad_from_state: the state must have one stage that keeps value and grad, it has "
+                f"{len(found)}; such are scale_by_zoom_linesearch and scale_by_backtracking_linesearch(store_grad=True)"
+            )
+        (kept,) = found
+
+        def fresh() -> tuple[jax.Array, Updates]:
+            return value_and_gradient(lambda p: value_fn(p, *args, **kwargs), params)
+
+        def known() -> tuple[jax.Array, Updates]:
+            return jax.tree.map(lambda x, like: x.astype(like.dtype), (kept.value, kept.grad), jax.eval_shape(fresh))
+
+        return branch(jnp.isfinite(kept.value), known, fresh)
+
+    return value_and_grad
+
+
+def _kept(state: Any) -> Any:
+    """The parts of a state that have a value and a gradient."""
+    if getattr(state, "value", None) is not None and getattr(state, "grad", None) is not None:
+        yield state
+    elif isinstance(state, tuple | list | dict):
+        for child in state.values() if isinstance(state, dict) else state:
+            yield from _kept(child)

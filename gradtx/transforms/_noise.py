@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gradient noise."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._counts import safe_increment
+from gradtx.core._dtypes import complex_dtype, compute_dtype, promotion, widen
+from gradtx.core._factory import transformation
+from gradtx.core._ranges import NonNegative
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._trees import check_state, is_hole, is_none
+from gradtx.core._types import OptState, Params, Updates
+from gradtx.numerics._keys import key_maker
+from gradtx.numerics._safe import safe_sqrt
+
+
+class AddNoiseState(NamedTuple):
+    """The number of updates made, and the random key of the next."""
+
+    count: jax.Array
+    rng_key: jax.Array
+
+    counts_from = {"count": 0}
+
+
+@transformation
+def add_noise(
+    eta: NonNegative, gamma: NonNegative, key: Any = None, *, seed: Any = None
+) -> GradientTransformationExtraArgs:
+    """u = g + N(0, eta / (1 + count)^gamma), where `count` is the number of updates made before: 0 at the first.
+
+    The numbers depend on the key, the step and the leaf's place among the leaves, on nothing else; they are those of
+    Optax. Two calls with one key add the same noise.
+
+    Args:
+      eta: the variance of the first noise.
+      key: a key of `jax.random`, or a whole number that makes one.
+      seed: the same as a whole number; give one of the two. With neither it is 0.
+
+    Reference: Neelakantan et al. 2015, arXiv:1511.06807.
+    """
+    if key is not None and seed is not None:
+        raise ValueError("add_noise: give a key or a seed, not both")
+    fresh_key = key_maker("add_noise: key", next((x for x in (key, seed) if x is not None), 0))
+
+    def init(params: Params) -> AddNoiseState:
+        return AddNoiseState(jnp.zeros([], jnp.int32), fresh_key())
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        check_state("add_noise", state, AddNoiseState)
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+        t = 1 + state.count.astype(jnp.result_type(float))
+        deviation = safe_sqrt(eta / t**gamma)
+        next_key, used = jax.random.split(state.rng_key)
+        keys = jax.random.split(used, max(len(leaves), 1))
+        noisy = [g if is_hole(g) else _with_noise(g, keys[i], deviation) for i, g in enumerate(leaves)]
+        return jax.tree.unflatten(treedef, noisy), AddNoiseState(safe_increment(state.count), next_key)
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+@jax.jit
+def _with_noise(g: Any, key: jax.Array, deviation: jax.Array) -> jax.Array:
+    dtype = compute_dtype(g)
+    g, deviation = widen((g, deviation), dtype)
+    normal = jax.random.normal(key, g.shape, complex_dtype(dtype) if jnp.iscomplexobj(g) else dtype)
+    with promotion(g):
+        return g + deviation * normal

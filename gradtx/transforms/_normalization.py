@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Normalization of all updates together."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
+
+
+class NormalizeState(NamedTuple):
+    """Nothing is remembered."""
+
+
+@transformation
+def normalize() -> GradientTransformationExtraArgs:
+    """u = g / ‖g‖, with the norm over all gradients together; 0 where all are 0."""
+
+    def measure(g, slots, p, t):
+        return jnp.sum(abs_sq(g))
+
+    def shared(t, total):
+        return safe_divide(jnp.ones_like(total), safe_sqrt(total))
+
+    return per_parameter(
+        None, lambda g, slots, p, t, factor: (factor * g, slots), NormalizeState, measure=measure, shared=shared
+    )

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stages that a metric controls: the learning rate falls, or the run should stop, when it no longer improves."""
+
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._evaluation import eval_from
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._ranges import Fraction, NonNegative, NonNegativeInt, PositiveInt, Range
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._types import Params, Updates
+from gradtx.numerics._averages import copy_of
+from gradtx.numerics._improvement import Mode, watch, worst
+
+Factor = Annotated[Any, Range(low=0.0, high=1.0, low_open=True, high_open=True, example=0.5)]
+
+
+class ReduceLROnPlateauState(NamedTuple):
+    """The factor of the updates, the best mean, how many means came since, those left to wait, and the next mean."""
+
+    scale: jax.Array
+    best_value: jax.Array
+    plateau_count: jax.Array
+    cooldown_count: jax.Array
+    count: jax.Array
+    avg_value: jax.Array
+
+    def metrics(self) -> dict[str, jax.Array]:
+        return {"scale": self.scale, "best_value": self.best_value, "plateau_count": self.plateau_count}
+
+
+class EarlyStoppingState(NamedTuple):
+    """Whether to stop, the best mean, how many means came since, the next mean, and the parameters of the best."""
+
+    should_stop: jax.Array
+    best_value: jax.Array
+    plateau_count: jax.Array
+    count: jax.Array
+    avg_value: jax.Array
+    best_params: Updates
+
+    def metrics(self) -> dict[str, jax.Array]:
+        return {"should_stop": self.should_stop, "best_value": self.best_value, "plateau_count": self.plateau_count}
+
+    def eval_params(self, params: Params) -> Params:
+        return eval_from(lambda p, best: best, params, self.best_params)
+
+
+@transformation
+def reduce_on_plateau(
+    factor: Factor = 0.1,
+    patience: PositiveInt = 10,
+    rtol: Fraction = 1e-4,
+    atol: NonNegative = 0.0,
+    cooldown: NonNegativeInt = 0,
+    accumulation_size: PositiveInt = 1,
+    min_scale: Fraction = 0.0,
+    *,
+    mode: Mode = "min",
+) -> GradientTransformationExtraArgs:
+    """u = scale * g, where a metric that stops improving reduces scale, 1 at first, to max(factor scale, min_scale).
+
+    `update` needs the metric: `update(g, state, params, value=loss)`. It improves when it is better than the best so
+    far by more than rtol |best| + atol; values that are not finite never do. Comes after the optimizer.
+
+    Args:
+      patience: after so many metrics in a row without improvement, scale is reduced. PyTorch waits for one more.
+      cooldown: how many metrics after a reduction do not count as lacking improvement.
+      accumulation_size: a metric is the mean of so many values, such as the steps of an epoch; patience and cooldown
+        are then multiples of so many updates.
+      mode: whether small or large metrics are good.
+
+    Raises:
+      ValueError: if there is no value, or not a scalar.
+    """
+
+    def memory():
+        fields = _nothing_seen(mode)
+        return {"scale": 1.0, "cooldown_count": jnp.zeros([], jnp.int32), **fields}
+
+    def shared(t, total, memory, value):
+        _check_scalar("reduce_on_plateau", value)
+        due, _, seen = watch(memory, value, accumulation_size, rtol, atol, mode)
+        scale, rest = memory["scale"], memory["cooldown_count"]
+        cooling = due & (rest > 0)
+        waited = jnp.where(cooling, 0, seen["plateau_count"])
+        reduce = due & (waited >= patience)
+        scale = jnp.where(reduce, jnp.maximum(factor * scale, min_scale), scale)
+        seen["plateau_count"] = jnp.where(reduce, 0, waited)
+        rest = jnp.where(reduce, cooldown, jnp.where(cooling, rest - 1, rest))
+        return scale, {"scale": scale, "cooldown_count": rest, **seen}
+
+    def update(g, slots, p, t, scale):
+        return scale * g, slots
+
+    # The field `count` is of values, not of steps.
+    return per_parameter(
+        None, update, ReduceLROnPlateauState, shared=shared, memory=memory, needs=("value",), counter="steps"
+    )
+
+
+@transformation
+def early_stopping(
+    patience: PositiveInt = 10,
+    rtol: Fraction = 1e-4,
+    atol: NonNegative = 0.0,
+    accumulation_size: PositiveInt = 1,
+    *,
+    mode: Mode = "min",
+    keep_best: bool = False,
+) -> GradientTransformationExtraArgs:
+    """Lets updates pass and says when to stop: after `patience` metrics in a row that did not improve.
+
+    `update` needs the metric, `value=...`, and compares it as `reduce_on_plateau` does. `metrics(state)` publishes
+    "should_stop", which stays True, so that a loop need not ask at each step.
+
+    Args:
+      accumulation_size: a metric is the mean of so many values.
+      mode: whether small or large metrics are good.
+      keep_best: whether to keep a copy of the parameters at which the metric was best, which `eval_params` answers;
+        the value given to `update` belongs to the parameters that are given with it.
+
+    Raises:
+      ValueError: if there is no value, or not a scalar.
+
+    Reference: Prechelt 1998, "Early stopping - but when?"; Goodfellow et al. 2016, "Deep Learning", algorithm 7.1.
+    """
+
+    def memory():
+        return {"should_stop": jnp.zeros([], jnp.bool_), **_nothing_seen(mode)}
+
+    def shared(t, total, memory, value):
+        _check_scalar("early_stopping", value)
+        _, better, seen = watch(memory, value, accumulation_size, rtol, atol, mode)
+        return better, {"should_stop": memory["should_stop"] | (seen["plateau_count"] >= patience), **seen}
+
+    def update(g, best, p, t, better):
+        return g, jnp.where(better, p, best) if keep_best else best
+
+    return per_parameter(
+        lambda p: copy_of(p) if keep_best else (),
+        update,
+        EarlyStoppingState,
+        shared=shared,
+        memory=memory,
+        needs=("value",),
+        needs_params=keep_best,
+        counter="steps",
+    )
+
+
+def _nothing_seen(mode: Mode) -> dict[str, Any]:
+    zero = jnp.zeros([], jnp.int32)
+    return {"best_value": worst(mode), "plateau_count": zero, "count": zero, "avg_value": 0.0}
+
+
+def _check_scalar(where: str, value: jax.Array) -> None:
+    if jnp.ndim(value) != 0:
+        raise ValueError(f"{where}: value must be a scalar, got shape {jnp.shape(value)}")

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scaling by a number: a constant, a learning rate, a schedule."""
+
+from typing import NamedTuple
+
+import jax
+
+from gradtx.core._combine import identity
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._ranges import Decay, Real
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._types import ScalarOrSchedule
+from gradtx.numerics._averages import one_minus_power
+
+
+class ScaleByScheduleState(NamedTuple):
+    """The number of updates made."""
+
+    count: jax.Array
+
+    counts_from = {"count": 0}
+
+
+class ScaleByBiasCorrectionState(NamedTuple):
+    """The number of updates made."""
+
+    count: jax.Array
+
+
+@transformation
+def scale(step_size: Real) -> GradientTransformationExtraArgs:
+    """u = step_size * g."""
+    return per_parameter(None, lambda g, slots, p, t: (step_size * g, slots))
+
+
+@transformation
+def scale_by_schedule(step_size_fn: ScalarOrSchedule) -> GradientTransformationExtraArgs:
+    """u = step_size_fn(count) * g, where `count` is the number of updates made before: 0 at the first."""
+    return per_parameter(None, lambda g, slots, p, t: (step_size_fn * g, slots), ScaleByScheduleState)
+
+
+@transformation
+def scale_by_lr(
+    learning_rate: ScalarOrSchedule | None = None, *, flip_sign: bool = True
+) -> GradientTransformationExtraArgs:
+    """u = -learning_rate * g: the last step of a recipe, from an ascent direction to a descent step.
+
+    Args:
+      learning_rate: a number, an array or a schedule; None leaves the updates as they are.
+      flip_sign: False for a positive factor, to maximize.
+    """
+    if learning_rate is None:
+        return identity()
+    sign = -1 if flip_sign else 1
+    if callable(learning_rate):
+        return scale_by_schedule(lambda count: sign * learning_rate(count))
+    return scale(sign * learning_rate)
+
+
+scale_by_learning_rate = scale_by_lr
+
+
+@transformation
+def scale_by_bias_correction(decay: Decay) -> GradientTransformationExtraArgs:
+    """u = g / (1 - decay^t): corrects, as a stage, a moving average with this decay that started at zero.
+
+    `chain(scale_by_momentum(0.9, averaged=True), scale_by_bias_correction(0.9))` is the corrected average.
+    """
+
+    def shared(t, total):
+        return 1 / one_minus_power(decay, t)
+
+    def update(g, slots, p, t, factor):
+        return factor * g, slots
+
+    return per_parameter(None, update, ScaleByBiasCorrectionState, shared=shared)

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of SPAM and Stable-SPAM: clipping of single elements that spike, and steadier norms."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._ranges import Decay, NonNegative, Positive
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._types import Updates
+from gradtx.numerics._averages import ema, one_minus_power, zeros_like
+from gradtx.numerics._ratios import l2_norm
+from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
+from gradtx.tree._reductions import global_norm
+
+
+class SpamClipState(NamedTuple):
+    """The average of u²; how many elements of each parameter the last update clipped, and of how many in all."""
+
+    nu: Updates
+    clipped: Updates
+    elements: jax.Array
+
+    def metrics(self) -> dict[str, jax.Array]:
+        return {"clipped_fraction": safe_divide(_sum(self.clipped), self.elements)}
+
+
+class StableSpamClipState(NamedTuple):
+    """The average of max |g| for each parameter, of how many values it is; what was clipped: see `SpamClipState`."""
+
+    max_average: Updates
+    number: Updates
+    clipped: Updates
+    elements: jax.Array
+
+    def metrics(self) -> dict[str, jax.Array]:
+        return {"clipped_fraction": safe_divide(_sum(self.clipped), self.elements)}
+
+
+class StabilizeNormState(NamedTuple):
+    """For each parameter: the averages of ‖g‖ and ‖g‖², of how many values they are; the last ‖g‖ and ‖u‖."""
+
+    norm_average: Updates
+    square_average: Updates
+    number: Updates
+    norm_before: Updates
+    norm_after: Updates
+
+    def metrics(self) -> dict[str, jax.Array]:
+        """The global norm, and the factor by which the last update changed it."""
+        before, after = global_norm(self.norm_before), global_norm(self.norm_after)
+        return {"gradient_norm": before, "factor": safe_divide(after, before)}
+
+
+def _sum(counts: Updates) -> jax.Array:
+    # Of floats, as counts of single parameters fit into 32 bits, but their sum may not.
+    return sum((x.astype(jnp.result_type(float)) for x in jax.tree.leaves(counts)), jnp.zeros([]))
+
+
+# How many elements were looked at. What was clipped is counted where it is clipped, without another look at all.
+_COUNTING = {
+    "measure": lambda g, slots, p, t, memory: jnp.asarray(float(g.size)),
+    "shared": lambda t, total, memory: ((), {"elements": total}),
+    "memory": lambda: {"elements": 0.0},
+}
+
+
+@transformation
+def spam_clip(threshold: Positive = 5000.0, b2: Decay = 0.999) -> GradientTransformationExtraArgs:
+    """SPAM's spike-aware clipping: u = sign(g) sqrt(threshold nu) where g² > threshold nu, else g, elementwise.
+
+    nu = b2 nu + (1 - b2) u² is as Adam's second moment, before this step and without bias correction; where it is 0,
+    at the first step, nothing is clipped. What is not finite does not enter it.
+
+    SPAM is `chain(spam_clip(b2=b2), scale_by_adam(b2=b2), ...)` in `reset_every(..., 500)`, with a warm-up of the
+    learning rate after each reset.
+
+    Args:
+      threshold: of g² / nu.
+
+    Reference: Huang et al. 2025, arXiv:2501.06842.
+    """
+
+    def init(p):
+        return zeros_like(p, real=True), jnp.zeros([], jnp.int32)
+
+    def update(g, slots, p, t, common):
+        nu = slots[0]
+        spike = (nu > 0) & (abs_sq(g) > threshold * nu)
+        u = jnp.where(spike, jnp.sign(g) * safe_sqrt(threshold * nu), g)
+        square = abs_sq(u)
+        return u, (jnp.where(jnp.isfinite(square), ema(nu, square, b2), nu), jnp.sum(spike))
+
+    return per_parameter(init, update, SpamClipState, **_COUNTING)
+
+
+@transformation
+def stable_spam_clip(decay: Decay = 0.999) -> GradientTransformationExtraArgs:
+    """Stable-SPAM's AdaClip, for each parameter by itself:
+
+    ```
+    M = decay M + (1 - decay) max |g|          c = M / (1 - decay^t)
+    u = g c / max |g| where |g| > c, else g
+    ```
+
+    A gradient that is not all finite leaves M as it is and counts as no step; its infinite elements become ± c, and
+    NaN stays.
+
+    Stable-SPAM is `chain(stable_spam_clip(), stabilize_norm(), reset_every(scale_by_adam(), 1000), ...)`.
+
+    Reference: Huang et al. 2025, arXiv:2502.17055.
+    """
+
+    def init(p):
+        return jnp.zeros([], jnp.real(p).dtype), jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
+
+    def update(g, slots, p, t, common):
+        average, number, _ = slots
+        size = jnp.abs(g)
+        largest = jnp.max(jnp.where(jnp.isnan(size), 0, size), initial=0.0)
+        ok = jnp.all(jnp.isfinite(size))
+        average = jnp.where(ok, ema(average, largest, decay), average)
+        number = jnp.where(ok, number + 1, number)
+        known = number > 0
+        c = average / jnp.where(known, one_minus_power(decay, number), 1)
+        over = known & (size > c)
+        relative = jnp.where(jnp.isinf(size), jnp.sign(g), g / jnp.where(largest > 0, largest, 1))
+        return jnp.where(over, c * relative, g), (average, number, jnp.sum(over))
+
+    return per_parameter(init, update, StableSpamClipState, **_COUNTING)
+
+
+@transformation
+def stabilize_norm(b1: Decay = 0.7, b2: Decay = 0.9, eps: NonNegative = 1e-8) -> GradientTransformationExtraArgs:
+    """Stable-SPAM's AdaGN, the GradientStabilizer, for each parameter by itself:
+
+    ```
+    m = b1 m + (1 - b1) ‖g‖          v = b2 v + (1 - b2) ‖g‖²
+    u = g / ‖g‖ * m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)
+    ```
+
+    The norm of u is near 1 while norms are steady, and bounded whatever the spike; it is 0 for a gradient of 0. An
+    infinite ‖g‖ gives u = 0, and NaN gives NaN; neither enters the averages nor counts as a step.
+
+    Reference: Huang et al. 2025, arXiv:2502.17055.
+    """
+
+    def init(p):
+        zero = jnp.zeros([], jnp.real(p).dtype)
+        return zero, jnp.copy(zero), jnp.zeros([], jnp.int32), jnp.copy(zero), jnp.copy(zero)
+
+    def update(g, slots, p, t):
+        m, v, number, *_ = slots
+        norm = l2_norm(g)
+        ok = jnp.isfinite(norm)
+        m = jnp.where(ok, ema(m, norm, b1), m)
+        v = jnp.where(ok, ema(v, norm**2, b2), v)
+        number = jnp.where(ok, number + 1, number)
+        known = number > 0
+        of_m, of_v = (jnp.where(known, one_minus_power(b, number), 1) for b in (b1, b2))
+        size = safe_divide(m / of_m, safe_sqrt(v / of_v) + eps)
+        after = jnp.where(jnp.isfinite(norm) & (norm > 0), size, 0)
+        u = jnp.where(jnp.isinf(norm), 0, safe_divide(size, norm) * g)
+        return u, (m, v, number, norm, after)
+
+    return per_parameter(init, update, StabilizeNormState)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scaling by norms: of the parameter, of its update, of both, of all updates together."""
+
+import jax.numpy as jnp
+
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._ranges import NonNegative, Real
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.numerics._ratios import l2_norm, trust_ratio
+from gradtx.numerics._safe import abs_sq, root_mean_square, safe_divide, safe_sqrt
+
+
+@transformation
+def scale_by_trust_ratio(
+    min_norm: NonNegative = 0.0, trust_coefficient: NonNegative = 1.0, eps: NonNegative = 0.0
+) -> GradientTransformationExtraArgs:
+    """u = g * trust_coefficient ‖p‖ / (‖g‖ + eps), parameter by parameter; u = g where one of the norms is 0.
+
+    Args:
+      min_norm: both norms count as at least this.
+
+    Reference: You et al. 2019, arXiv:1904.00962, algorithm 2.
+    """
+
+    def update(g, slots, p, t):
+        return g * trust_ratio(l2_norm(p, min_norm), l2_norm(g, min_norm), trust_coefficient, eps), slots
+
+    return per_parameter(None, update, needs_params=True)
+
+
+@transformation
+def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> GradientTransformationExtraArgs:
+    """u = g max(‖p‖, min_scale), with the norm of each parameter by itself."""
+    return per_parameter(None, lambda g, slots, p, t: (g * l2_norm(p, min_scale), slots), needs_params=True)
+
+
+@transformation
+def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> GradientTransformationExtraArgs:
+    """u = g max(RMS(p), min_scale), with the root mean square of each parameter by itself.
+
+    Reference: Shazeer and Stern 2018, arXiv:1804.04235, section 8.
+    """
+
+    def update(g, slots, p, t):
+        return g * jnp.maximum(root_mean_square(p), min_scale), slots
+
+    return per_parameter(None, update, needs_params=True)
+
+
+@transformation
+def scale_by_param_magnitude(offset: NonNegative = 0.01) -> GradientTransformationExtraArgs:
+    """u = g (|p| + offset), element by element: steps that do not depend on the scale of a parameter.
+
+    Before and after `normalize` it makes the ascent of ASAM, see `sam`.
+
+    Reference: Kwon et al. 2021, arXiv:2102.11600 (the operator T, with `offset` for eta).
+    """
+    return per_parameter(None, lambda g, slots, p, t: (g * (jnp.abs(p) + offset), slots), needs_params=True)
+
+
+@transformation
+def normalize_by_update_norm(scale_factor: Real = 1.0, eps: NonNegative = 1e-6) -> GradientTransformationExtraArgs:
+    """u = scale_factor * g / (‖g‖ + eps), with the norm over all gradients together; 0 if all are 0."""
+
+    def measure(g, slots, p, t):
+        return jnp.sum(abs_sq(g))
+
+    def shared(t, total):
+        return safe_divide(scale_factor, safe_sqrt(total) + eps)
+
+    return per_parameter(None, lambda g, slots, p, t, factor: (factor * g, slots), measure=measure, shared=shared)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arithmetic on trees: sums, products and scaling, leaf by leaf.
+
+Computed in at least float32 and rounded once to the dtype that NumPy's rules give; whole numbers stay whole. Where the
+first tree is None, so is the result; where another is None, the leaf of the first stays. A leaf of one tree may be a
+scalar; nothing else is broadcast, which is a `ValueError` with the path.
+"""
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.tree._leaves import combined, computed, each
+
+_XY = ("tree_x", "tree_y")
+
+
+def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
+    """x + y, and more."""
+    names = (*_XY, *(f"other_trees[{i}]" for i in range(len(other_trees))))
+
+    def total(*xs: Any) -> jax.Array:
+        return computed(lambda first, *others: sum(others, first), *xs)
+
+    return combined("add", total, names, tree_x, tree_y, *other_trees)
+
+
+def sub(tree_x: Any, tree_y: Any) -> Any:
+    """x - y."""
+    return combined("sub", lambda x, y: computed(operator.sub, x, y), _XY, tree_x, tree_y)
+
+
+def mul(tree_x: Any, tree_y: Any) -> Any:
+    """x * y."""
+    return combined("mul", lambda x, y: computed(operator.mul, x, y), _XY, tree_x, tree_y)
+
+
+def div(tree_x: Any, tree_y: Any) -> Any:
+    """x / y; a float for whole numbers."""
+
+    def quotient(x: Any, y: Any) -> jax.Array:
+        x, y = (jnp.asarray(z, None if _is_inexact(z) else float) for z in (x, y))
+        return computed(operator.truediv, x, y)
+
+    return combined("div", quotient, _XY, tree_x, tree_y)
+
+
+def scale(scalar: Any, tree: Any) -> Any:
+    """scalar * x."""
+    return jax.tree.map(lambda x: computed(operator.mul, scalar, x), tree)
+
+
+def add_scale(tree_x: Any, scalar: Any, tree_y: Any) -> Any:
+    """x + scalar * y."""
+    return combined("add_scale", lambda x, y: computed(lambda a, s, b: a + s * b, x, scalar, y), _XY, tree_x, tree_y)
+
+
+def clip(tree: Any, min_value: Any = None, max_value: Any = None) -> Any:
+    """min(max(x, min_value), max_value); a limit of None is none. Each leaf keeps its dtype."""
+
+    def leaf(x: jax.Array) -> jax.Array:
+        low, high = (None if limit is None else jnp.asarray(limit, x.dtype) for limit in (min_value, max_value))
+        return jnp.clip(x, low, high)
+
+    return each(leaf, tree)
+
+
+def conj(tree: Any) -> Any:
+    """The complex conjugate of x."""
+    return each(jnp.conj, tree)
+
+
+def real(tree: Any) -> Any:
+    """The real part of x."""
+    return each(jnp.real, tree)
+
+
+def where(condition: Any, tree_x: Any, tree_y: Any) -> Any:
+    """x where the condition holds, else y: a whole tree for a scalar, elements for an array that broadcasts to them.
+
+    What is not chosen does not reach the result, even if it is NaN.
+
+    Raises:
+      ValueError: if the trees or the shapes differ, or only one of two leaves is None.
+    """
+
+    def leaf(x: Any, y: Any) -> jax.Array:
+        return computed(lambda a, b: jnp.where(condition, a, b), x, y)
+
+    empty = [[x is None for x in jax.tree.leaves(t, is_leaf=lambda x: x is None)] for t in (tree_x, tree_y)]
+    if empty[0] != empty[1] and len(empty[0]) == len(empty[1]):
+        raise ValueError("where: tree_x and tree_y must be None at the same places, or there is nothing to choose from")
+    return combined("where", leaf, _XY, tree_x, tree_y)
+
+
+def _is_inexact(x: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions of arrays, leaf by leaf over one or more trees."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._trees import align, check_shapes, is_none, paths
+
+
+def common_dtype(*xs: Any) -> np.dtype:
+    """The dtype that NumPy's rules give a sum of these, whatever promotion the user allows; numbers weigh nothing."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*xs)
+
+
+def computed(f: Callable, *xs: Any) -> jax.Array:
+    """`f` of arrays and numbers, in at least float32 unless all are whole, rounded once to their common dtype."""
+    dtype = common_dtype(*xs)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        arrays = tuple(jnp.asarray(x, dtype) for x in xs)
+        return f(*arrays)
+    arrays = widen(xs, compute_dtype(jnp.zeros([], dtype)))
+    with promotion(*arrays):
+        return f(*arrays).astype(dtype)
+
+
+def aligned(where: str, names: tuple[str, ...], trees: tuple) -> tuple[Any, list[tuple]]:
+    """The structure of the first tree, None included, and for each of its leaves those of all trees.
+
+    Raises:
+      ValueError: if the trees do not match.
+    """
+    first, treedef = jax.tree.flatten(trees[0], is_leaf=is_none)
+    others = [align(treedef, x, where, n, trees[0], names[0]) for n, x in zip(names[1:], trees[1:], strict=True)]
+    return treedef, list(zip(first, *others, strict=True))
+
+
+def combined(where: str, f: Callable, names: tuple[str, ...], *trees: Any) -> Any:
+    """`f` of the leaves of all trees, in the structure of the first.
+
+    Where the first tree is None, so is the result; where another is, it has nothing to say, and the leaf of the first
+    stays. A leaf may be a scalar where the other is an array; nothing else is broadcast.
+    """
+    treedef, rows = aligned(where, names, trees)
+    new = []
+    for i, (first, *others) in enumerate(rows):
+        given = [x for x in others if x is not None]
+        if first is not None:
+            _check_shapes(where, names, trees, i, (first, *others))
+            first = f(first, *given) if given else first
+        new.append(first)
+    return jax.tree.unflatten(treedef, new)
+
+
+def _check_shapes(where: str, names: tuple[str, ...], trees: tuple, i: int, row: tuple) -> None:
+    shaped = [(n, jnp.shape(x)) for n, x in zip(names, row, strict=True) if x is not None and jnp.ndim(x) > 0]
+    for name, shape in shaped[1:]:
+        if shape != shaped[0][1]:
+            raise ValueError(
+                f"{where}: at {paths(trees[0])[i]}: {shaped[0][0]} has shape {shaped[0][1]}, {name} has shape {shape}; "
+                f"nothing but scalars is broadcast"
+            )
+
+
+def kept(where: str, names: tuple[str, str], f: Callable, new: Any, old: Any) -> Any:
+    """`f(new, old)` for each pair of leaves, in the dtype of the old one; the old one where one of the two is None."""
+    olds, treedef = jax.tree.flatten(old, is_leaf=is_none)
+    news = align(treedef, new, where, names[0], old, names[1])
+    held = [None if o is None else n for n, o in zip(news, olds, strict=True)]
+    check_shapes(where, names[0].removesuffix("s").replace("_", " "), old, held, olds)
+
+    def leaf(n: Any, o: Any) -> Any:
+        if n is None:
+            return o
+        o = jnp.asarray(o)
+        return f(jnp.asarray(n), o).astype(o.dtype)
+
+    return jax.tree.unflatten(treedef, list(map(leaf, held, olds)))
+
+
+def each(f: Callable, tree: Any) -> Any:
+    """`f` of each leaf as an array."""
+    return jax.tree.map(lambda x: f(jnp.asarray(x)), tree)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trees like other trees: of one value, of another dtype, of random numbers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._dtypes import complex_dtype
+from gradtx.tree._leaves import aligned, each
+
+
+def zeros_like(tree: Any, dtype: Any = None) -> Any:
+    """Zeros of the shapes and shardings, in `dtype` (None: that of the leaf)."""
+    return each(lambda x: jnp.zeros_like(x, dtype), tree)
+
+
+def ones_like(tree: Any, dtype: Any = None) -> Any:
+    """Ones of the shapes and shardings, in `dtype` (None: that of the leaf)."""
+    return each(lambda x: jnp.ones_like(x, dtype), tree)
+
+
+def full_like(tree: Any, fill_value: Any, dtype: Any = None) -> Any:
+    """`fill_value` in the shapes and shardings, in `dtype` (None: that of the leaf)."""
+    return each(lambda x: jnp.full_like(x, fill_value, dtype), tree)
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """The numbers in `dtype`; None changes nothing.
+
+    Complex numbers keep their imaginary parts, in the complex counterpart of a real dtype: take `real` to lose them.
+    Random keys stay as they are.
+    """
+    return tree if dtype is None else jax.tree.map(lambda x: _cast(x, dtype), tree)
+
+
+def cast_like(tree: Any, other_tree: Any) -> Any:
+    """Each leaf in the dtype of the other tree's leaf, as `cast` does it; as it is where the other one is None.
+
+    Raises:
+      ValueError: if the trees do not match.
+    """
+    treedef, rows = aligned("cast_like", ("tree", "other_tree"), (tree, other_tree))
+    new = [x if x is None or y is None else _cast(x, jnp.result_type(y)) for x, y in rows]
+    return jax.tree.unflatten(treedef, new)
+
+
+def _cast(x: Any, dtype: Any) -> jax.Array:
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return x
+    if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        dtype = complex_dtype(dtype)
+    return x.astype(dtype)
+
+
+def batch_shape(tree: Any, shape: tuple[int, ...] = ()) -> Any:
+    """Each leaf repeated along new first axes of these lengths."""
+    return each(lambda x: jnp.broadcast_to(x, (*shape, *x.shape)), tree)
+
+
+def split_key_like(rng_key: jax.Array, target_tree: Any) -> Any:
+    """A random key for each leaf, split from one in the order of the leaves."""
+    leaves, treedef = jax.tree.flatten(target_tree)
+    return jax.tree.unflatten(treedef, list(jax.random.split(rng_key, len(leaves))) if leaves else [])
+
+
+def random_like(rng_key: jax.Array, target_tree: Any, sampler: Callable = jax.random.normal, dtype: Any = None) -> Any:
+    """Random numbers in the shapes of a tree, each leaf with a key of its own from `split_key_like`.
+
+    Args:
+      sampler: (key, shape, dtype) -> array, such as `jax.random.rademacher`.
+      dtype: None for that of the leaf.
+    """
+    keys = split_key_like(rng_key, target_tree)
+    return jax.tree.map(
+        lambda x, key: sampler(key, jnp.shape(x), jnp.result_type(x) if dtype is None else dtype), target_tree, keys
+    )
+
+
+def unwrap_random_key_data(input_tree: Any) -> Any:
+    """The tree with the numbers behind random keys in their place, for checkpoints; everything else as it is."""
+
+    def leaf(x: Any) -> Any:
+        is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return jax.random.key_data(x) if is_key else x
+
+    return jax.tree.map(leaf, input_tree)

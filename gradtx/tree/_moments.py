@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moving averages of trees, and their bias.
+
+Computed in at least float32; each moment keeps its dtype, and where one of a pair is None the moment stays. A decay
+that is a Python number is folded in double precision. Trees or shapes that differ are a `ValueError` with the path.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.numerics._averages import ema, one_minus_power
+from gradtx.numerics._safe import abs_sq
+from gradtx.tree._leaves import kept
+
+_NAMES = ("updates", "moments")
+
+
+def bias_correction(moment: Any, decay: Any, count: Any) -> Any:
+    """moment / (1 - decay^count), leaf by leaf: undoes the pull towards the zeros that a moving average starts from.
+
+    Args:
+      moment: a tree of moving averages; each leaf keeps its dtype, the division is done in at least float32.
+      decay: the decay of the average, in [0, 1); a Python number is folded in double precision.
+      count: the number of values averaged, at least 1.
+    """
+
+    def correct(m: Any) -> jax.Array:
+        m = jnp.asarray(m)
+        dtype = compute_dtype(m)
+        weight = one_minus_power(decay, jnp.asarray(count).astype(dtype))
+        with promotion(m):
+            return (widen(m, dtype) / weight).astype(m.dtype)
+
+    return jax.tree.map(correct, moment)
+
+
+def update_moment(updates: Any, moments: Any, decay: Any, order: Any) -> Any:
+    """decay * m + (1 - decay) * g^order: the moving average of a power."""
+    return _averaged("update_moment", lambda g: g if order == 1 else g**order, updates, moments, decay)
+
+
+def update_moment_per_elem_norm(updates: Any, moments: Any, decay: Any, order: Any) -> Any:
+    """decay * m + (1 - decay) * |g|^order: the moving average of a power of the magnitude, real for complex g."""
+
+    def power(g: jax.Array) -> jax.Array:
+        return abs_sq(g) if order == 2 else jnp.abs(g) ** order
+
+    return _averaged("update_moment_per_elem_norm", power, updates, moments, decay)
+
+
+def update_infinity_moment(updates: Any, moments: Any, decay: Any, eps: Any) -> Any:
+    """max(decay * m, |g| + eps): the exponentially weighted infinity norm of AdaMax."""
+
+    def largest(g: jax.Array, m: jax.Array) -> jax.Array:
+        g, m, b, least = _widened(g, m, decay, eps)
+        return jnp.maximum(b * m, jnp.abs(g) + least)
+
+    return kept("update_infinity_moment", _NAMES, largest, updates, moments)
+
+
+def _averaged(where: str, power: Any, updates: Any, moments: Any, decay: Any) -> Any:
+    def average(g: jax.Array, m: jax.Array) -> jax.Array:
+        g, m, b = _widened(g, m, decay)
+        with promotion(g, m):
+            return ema(m, power(g), b)
+
+    return kept(where, _NAMES, average, updates, moments)
+
+
+def _widened(g: jax.Array, m: jax.Array, *numbers: Any) -> tuple:
+    dtype = compute_dtype(g, m)
+    return *widen((g, m), dtype), *(x if isinstance(x, int | float) else widen(x, dtype) for x in numbers)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions of those leaves of a state that belong to parameters."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._trees import align, is_none
+from gradtx.core._types import OptState
+
+
+class _Parameters(NamedTuple):
+    """Stands for any tree of parameters: `init` of it has one wherever a state has a tree like the parameters.
+
+    An empty named tuple, as what masks leave where they hide something, so that masks and labels do not look for names.
+    """
+
+
+def map_params(
+    initable: Any,
+    f: Callable,
+    state: OptState,
+    /,
+    *rest: Any,
+    transform_non_params: Callable | None = None,
+    is_leaf: Callable | None = None,
+    params: Any = None,
+) -> OptState:
+    """The state with `f(leaf, *rest leaves)` for the leaves that belong to a parameter.
+
+    A parameter may have several leaves in one tree of the state (SM3's covers), or none (masked): each gets the same
+    leaf of `rest`. What is masked or None stays, unless `is_leaf` says that it is a leaf.
+
+    Args:
+      initable: the transformation of the state, or its `init`.
+      rest: trees like the parameters, such as shardings; None is a leaf of them.
+      transform_non_params: what to do with all other leaves, such as counts; None leaves them as they are.
+      params: the parameters or their shapes. With them, `f` gets only what has its parameter's shape, one value for
+        each of its elements; factored moments and memories of past steps count among the others.
+
+    Raises:
+      ValueError: if the state is not of this transformation, or `rest` is not like the parameters.
+    """
+    init = getattr(initable, "init", initable)
+    if not callable(init):
+        raise TypeError(f"map_params: initable must be a transformation or an init function, got {initable!r}")
+    made = init(_Parameters())
+    # A part without places is one leaf: `flatten` makes vectors of whatever leaves there are, here none.
+    layout, treedef = jax.tree.flatten(made, is_leaf=lambda x: _is_place(x) or not _has_place(x))
+    parts = align(treedef, state, "map_params", "the state's trees", made, "what init returns")
+    other = transform_non_params or (lambda x: x)
+
+    def mapped(part: Any) -> Any:
+        leaves, structure = jax.tree.flatten(part, is_leaf=is_leaf)
+        rows = _rows(part, structure, rest, params, is_leaf)
+        new = [f(x, *r) if _fits(x, p) else other(x) for x, (p, *r) in zip(leaves, rows, strict=True)]
+        return jax.tree.unflatten(structure, new)
+
+    new = [mapped(x) if _is_place(place) else jax.tree.map(other, x) for place, x in zip(layout, parts, strict=True)]
+    return jax.tree.unflatten(treedef, new)
+
+
+def _is_place(x: Any) -> bool:
+    return isinstance(x, _Parameters)
+
+
+def _has_place(x: Any) -> bool:
+    return any(map(_is_place, jax.tree.leaves(x, is_leaf=_is_place)))
+
+
+def _rows(part: Any, structure: Any, rest: tuple, params: Any, is_leaf: Callable | None) -> list[tuple]:
+    """For each leaf of a tree like the parameters: its parameter (None: unknown) and its leaves of `rest`."""
+    if params is None and rest:
+        try:  # the state's tree has a leaf for each parameter, and what `rest` has there is whatever it is
+            held = jax.tree.structure(part, is_leaf=lambda x: _is_empty(x) or (is_leaf is not None and is_leaf(x)))
+            columns = [held.flatten_up_to(tree) for tree in rest]
+        except (ValueError, TypeError):
+            pass
+        else:
+            places = held.flatten_up_to(part)
+            kept = [i for i, x in enumerate(places) if not _is_empty(x) or (is_leaf is not None and is_leaf(x))]
+            return [(None, *(column[i] for column in columns)) for i in kept]
+    guide = params if params is not None else rest[0] if rest else None
+    if guide is None:
+        return [(None,)] * structure.num_leaves
+    leaves, treedef = jax.tree.flatten(guide, is_leaf=is_none)
+    name = "the parameters" if params is not None else "rest[0]"
+    columns = [align(treedef, x, "map_params", f"rest[{i}]", guide, name) for i, x in enumerate(rest)]
+    branches = align(treedef, part, "map_params", "the state's trees", guide, name)
+    counts = [len(jax.tree.leaves(branch, is_leaf=is_leaf)) for branch in branches]
+    heads = leaves if params is not None else [None] * len(leaves)
+    return [tuple(row) for n, *row in zip(counts, heads, *columns, strict=True) for _ in range(n)]
+
+
+def _is_empty(x: Any) -> bool:
+    """None, or a masked node, of gradtx's class or another library's."""
+    return x is None or isinstance(x, tuple) and not x and hasattr(x, "_fields")
+
+
+def _fits(x: Any, p: Any) -> bool:
+    return p is None or jnp.shape(x) == jnp.shape(p)

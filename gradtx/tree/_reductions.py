@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers of whole trees: norms, sums, extremes. Reduced in at least float32; None has no elements."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.numerics._safe import abs_sq, safe_sqrt
+from gradtx.tree._leaves import aligned, common_dtype
+
+_NORMS = "None, 1, 2, inf or 'inf'"
+_HANDLERS = (None, "promote", "highest", "lowest")
+
+
+def global_norm(updates: Any) -> jax.Array:
+    """sqrt(Σ |x|²) over all elements of all leaves, in at least float32; 0 for an empty tree."""
+    return safe_sqrt(_sum_of_squares(updates))
+
+
+def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
+    """A norm of all elements together, in at least float32; 0 for an empty tree.
+
+    Args:
+      ord: None or 2 for sqrt(Σ |x|²), which is `global_norm`, 1 for Σ |x|, inf for max |x|.
+      squared: whether to return its square.
+    """
+    if ord is None or ord == 2:
+        return _sum_of_squares(tree) if squared else global_norm(tree)
+    if ord != 1 and ord not in (math.inf, "inf"):
+        raise ValueError(f"norm: ord must be {_NORMS}, got {ord!r}")
+    leaves = [jnp.abs(x) for x in _wide(tree) if x.size]
+    dtype = compute_dtype(leaves)
+    reduce = jnp.sum if ord == 1 else jnp.max
+    found = reduce(jnp.stack([reduce(x.astype(dtype)) for x in leaves])) if leaves else jnp.zeros([], dtype)
+    return found * found if squared else found
+
+
+def _sum_of_squares(tree: Any) -> jax.Array:
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves(tree)]
+    dtype = compute_dtype(leaves)
+    squares = [jnp.sum(abs_sq(widen(x, dtype))) for x in leaves]
+    return jnp.sum(jnp.stack(squares)) if squares else jnp.zeros([], dtype)
+
+
+def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
+    """Σ conj(x) y over all elements of all leaves; pairs with a None count nothing.
+
+    In at least float32, or in whole numbers if all are.
+
+    Raises:
+      ValueError: if the trees or the sizes of leaves differ.
+    """
+    _, rows = aligned("vdot", ("tree_x", "tree_y"), (tree_x, tree_y))
+    products = []
+    for x, y in rows:
+        if x is None or y is None:
+            continue
+        if jnp.shape(x) != jnp.shape(y):
+            raise ValueError(f"vdot: tree_x has a leaf of shape {jnp.shape(x)} where tree_y has {jnp.shape(y)}")
+        x, y = _wide_together(x, y)
+        with promotion(x, y):
+            products.append(jnp.vdot(x, y, precision="highest"))
+    return _total(products)
+
+
+def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
+    """Σ x over all elements of all leaves, in at least float32; whole numbers stay whole, 0 for an empty tree.
+
+    Args:
+      associative_reduction: whether to add up the leaves' sums in pairs, for trees of very many leaves.
+    """
+    sums = [jnp.sum(x) for x in _wide(tree)]
+    if not associative_reduction or len(sums) < 2:
+        return _total(sums)
+    dtype = common_dtype(*sums)
+    return jax.tree.reduce_associative(jnp.add, [x.astype(dtype) for x in sums])
+
+
+def max(tree: Any) -> jax.Array:
+    """The largest element of all leaves, in at least float32; -inf for an empty tree."""
+    return _extreme(jnp.max, tree, -jnp.inf)
+
+
+def min(tree: Any) -> jax.Array:
+    """The smallest element of all leaves, in at least float32; inf for an empty tree."""
+    return _extreme(jnp.min, tree, jnp.inf)
+
+
+def _extreme(reduce: Any, tree: Any, of_nothing: float) -> jax.Array:
+    leaves = [x for x in _wide(tree) if x.size]
+    dtype = compute_dtype(leaves)
+    return reduce(jnp.stack([reduce(x).astype(dtype) for x in leaves])) if leaves else jnp.asarray(of_nothing, dtype)
+
+
+def size(tree: Any) -> int:
+    """The number of elements of all leaves."""
+    return int(np.sum([jnp.size(x) for x in jax.tree.leaves(tree)], dtype=np.int64))
+
+
+def allclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> jax.Array:
+    """Whether |a - b| <= atol + rtol |b| for all elements; False if shapes differ, or one of two leaves is None.
+
+    Raises:
+      ValueError: if the trees do not match.
+    """
+    same = jnp.ones([], bool)
+    for x, y in aligned("allclose", ("a", "b"), (a, b))[1]:
+        if x is None and y is None:
+            continue
+        if x is None or y is None or jnp.shape(x) != jnp.shape(y):
+            same = jnp.zeros([], bool)
+        else:
+            x, y = _wide_together(x, y)
+            with jax.numpy_dtype_promotion("standard"):
+                same = same & jnp.allclose(x, y, rtol, atol, equal_nan)
+    return same
+
+
+def dtype(tree: Any, mixed_dtype_handler: str | None = None) -> np.dtype:
+    """The dtype of all leaves; the default float for an empty tree.
+
+    Args:
+      mixed_dtype_handler: what to do with several: None is an error, "promote" the dtype that holds them all,
+        "highest" and "lowest" the one among them to which the others can be promoted, or that can be promoted to them.
+
+    Raises:
+      ValueError: for several dtypes without a handler, or with none that is highest or lowest, such as bfloat16 and
+        float16.
+    """
+    if mixed_dtype_handler not in _HANDLERS:
+        raise ValueError(f"dtype: mixed_dtype_handler must be one of {_HANDLERS}, got {mixed_dtype_handler!r}")
+    at = {jnp.result_type(x): jax.tree_util.keystr(k) for k, x in jax.tree_util.tree_leaves_with_path(tree)}
+    found = sorted(at, key=str)
+    if len(found) < 2:
+        return found[0] if found else jnp.result_type(float)
+    if mixed_dtype_handler is None:
+        shown = ", ".join(f"{d.name} at {at[d] or 'the root'}" for d in found)
+        raise ValueError(f"dtype: the leaves must have one dtype, got {shown}; or say mixed_dtype_handler='promote'")
+    if mixed_dtype_handler == "promote":
+        return common_dtype(*found)
+    holds_all = [d for d in found if all(common_dtype(d, x) == d for x in found)]
+    held_by_all = [d for d in found if all(common_dtype(d, x) == x for x in found)]
+    chosen = holds_all if mixed_dtype_handler == "highest" else held_by_all
+    if not chosen:
+        shown = ", ".join(d.name for d in found)
+        raise ValueError(f"dtype: none of {shown} is the {mixed_dtype_handler}: they are not promoted to each other")
+    return chosen[0]
+
+
+def _wide(tree: Any) -> list[jax.Array]:
+    """The leaves in at least float32, whole numbers as they are."""
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves(tree)]
+    return [widen(x, compute_dtype(x)) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in leaves]
+
+
+def _wide_together(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
+    dtype = common_dtype(x, y)
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return widen((x, y), compute_dtype(jnp.zeros([], dtype)))
+    return jnp.asarray(x, dtype), jnp.asarray(y, dtype)
+
+
+def _total(sums: list) -> jax.Array:
+    if not sums:
+        return jnp.zeros([], jnp.result_type(float))
+    dtype = common_dtype(*sums)
+    return jnp.sum(jnp.stack([x.astype(dtype) for x in sums]))

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding and replacing parts of a tree, such as a state, by name, path and filter.
+
+A key is the name of a field or an entry ("mu"), the name of a named tuple class ("ScaleByAdamState"), or the end of a
+path: fields, entries and indices joined by dots, as in `metrics` ("0.mu", "inner_state.0.count"); a whole path is only
+itself. A filter is a function `filtering(path, value) -> bool`, where the path is a tuple of JAX's keys, with
+`NamedTupleKey` for fields.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._ranges import is_number
+
+Filter = Callable[[tuple, Any], bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedTupleKey:
+    """The step of a path to a field of a named tuple: the names of the class and of the field."""
+
+    tuple_name: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.tuple_name}.{self.name}"
+
+
+def get(tree: Any, key: Any, default: Any = None, filtering: Filter | None = None) -> Any:
+    """The one part of a tree that the key and the filter find; `default` if they find none.
+
+    Raises:
+      KeyError: with their paths, if they find several: name one by more of its path, or filter.
+    """
+    found = get_all_with_path(tree, key, filtering)
+    if len(found) > 1:
+        shown = ", ".join(_dotted(path) or "the root" for path, _ in found[:8])
+        shown += f" and {len(found) - 8} more" if len(found) > 8 else ""
+        raise KeyError(f"get: {key!r} is at {shown}; name one by more of its path, or give a filter")
+    return found[0][1] if found else default
+
+
+def get_all_with_path(tree: Any, key: Any, filtering: Filter | None = None) -> list[tuple[tuple, Any]]:
+    """All (path, part) that the key and the filter find, from the root on; a part may be inside another."""
+    found = [(path, x) for path, x in _walk((), tree) if _matches(key, path, x)]
+    whole = [(path, x) for path, x in found if _dotted(path) == str(key) and len(path) > 1]
+    return [(path, x) for path, x in whole or found if filtering is None or filtering(path, x)]
+
+
+def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
+    """The tree with other values: `set(state, count=0)`, or by path `set(state, **{"0.mu": mu})`.
+
+    All parts that are found are replaced, not only one; of those inside each other, the outer one. A Python number in
+    the place of a scalar takes its dtype, so that the types of a state stay.
+
+    Raises:
+      KeyError: if a key finds nothing.
+    """
+    new: dict[tuple, Any] = {}
+    for key, value in kwargs.items():
+        found = get_all_with_path(tree, key, filtering)
+        if not found:
+            passing = "" if filtering is None else " that passes the filter"
+            names = sorted({_dotted(path[-1:]) for path, _ in _walk((), tree) if path})
+            raise KeyError(f"set: there is no {key!r}{passing}; there are {', '.join(names[:12])}")
+        new |= {path: _fitted(value, old) for path, old in found}
+
+    def replaced(path: tuple, x: Any) -> Any:
+        if path in new:
+            return new[path]
+        children, treedef = _children(x)
+        if children is None:
+            return x
+        return jax.tree.unflatten(treedef, [replaced((*path, k), child) for k, child in children])
+
+    return replaced((), tree)
+
+
+def _walk(path: tuple, x: Any) -> Iterator[tuple[tuple, Any]]:
+    """A tree and all its parts, from the root on."""
+    yield path, x
+    for key, child in _children(x)[0] or ():
+        yield from _walk((*path, key), child)
+
+
+def _children(x: Any) -> tuple[list | None, Any]:
+    """The keys and values one step below, and the structure of that step; None for a leaf."""
+    if x is None:
+        return None, None
+    found, treedef = jax.tree_util.tree_flatten_with_path(x, is_leaf=lambda y: y is not x)
+    if treedef == jax.tree.structure(0):
+        return None, None
+    keys = [path[0] for path, _ in found]
+    if _is_named_tuple(x):
+        keys = [NamedTupleKey(type(x).__name__, name) for name in x._fields]
+    return [(k, child) for k, (_, child) in zip(keys, found, strict=True)], treedef
+
+
+def _matches(key: Any, path: tuple, x: Any) -> bool:
+    if _is_named_tuple(x) and type(x).__name__ == key:
+        return True
+    if not path:
+        return False
+    # A key of a dictionary may have dots of its own.
+    wanted, name = str(key), _name(path[-1])
+    if "." not in wanted or name == wanted:
+        return name == wanted
+    return _dotted(path) == wanted or _dotted(path).endswith(f".{wanted}")
+
+
+def _is_named_tuple(x: Any) -> bool:
+    return isinstance(x, tuple) and hasattr(x, "_fields")
+
+
+def _dotted(path: tuple) -> str:
+    return ".".join(map(_name, path))
+
+
+def _name(key: Any) -> str:
+    return str(next((getattr(key, n) for n in ("key", "name", "idx") if hasattr(key, n)), key))
+
+
+def _fitted(value: Any, old: Any) -> Any:
+    is_scalar = isinstance(old, jax.Array) and old.shape == () and not jnp.issubdtype(old.dtype, jax.dtypes.extended)
+    return jnp.asarray(value, old.dtype) if is_scalar and is_number(value) else value

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trees that follow another: what target networks are made of."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.tree._leaves import kept
+
+_NAMES = ("new_tensors", "old_tensors")
+
+
+def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> Any:
+    """step_size * new + (1 - step_size) * old, leaf by leaf: a moving average, as of a target network.
+
+    Computed in at least float32; each leaf keeps the dtype of the old one. Where one of the two is None, the old one
+    stays.
+
+    Args:
+      step_size: a scalar, 1 for the new tree.
+
+    Raises:
+      ValueError: if the trees or the shapes differ; nothing is broadcast.
+    """
+
+    def average(new: jax.Array, old: jax.Array) -> jax.Array:
+        dtype = compute_dtype(new, old)
+        wide_new, wide_old, weight = widen((new, old, step_size), dtype)
+        with promotion(new, old):
+            return weight * wide_new + (1 - weight) * wide_old
+
+    return kept("incremental_update", _NAMES, average, new_tensors, old_tensors)
+
+
+def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_period: int) -> Any:
+    """`new_tensors` where `steps` is a multiple of `update_period`, else `old_tensors`: a target network that jumps.
+
+    Each leaf keeps the dtype of the old one. Where one of the two is None, the old one stays.
+
+    Args:
+      steps: the number of updates made, which may be traced; 0 takes the new tree.
+
+    Raises:
+      ValueError: if the trees or the shapes differ, or the period is not positive.
+    """
+    if not isinstance(update_period, jax.Array) and update_period < 1:
+        raise ValueError(f"periodic_update: update_period must be at least 1, got {update_period!r}")
+    due = steps % update_period == 0
+
+    def latest(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(due, new.astype(old.dtype), old)
+
+    return kept("periodic_update", _NAMES, latest, new_tensors, old_tensors)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Leaving out steps that are not finite, up to so many in a row."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._counts import safe_increment
+from gradtx.core._factory import transformation
+from gradtx.core._ranges import NonNegativeInt
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core._trees import check_state
+from gradtx.core._types import OptState, Params, Updates
+from gradtx.wrappers._skipping import all_finite, run_if
+
+
+class ApplyIfFiniteState(NamedTuple):
+    """Steps in a row that were not finite, whether the last one was, how many were not in all, the inner state."""
+
+    notfinite_count: jax.Array
+    last_finite: jax.Array
+    total_notfinite: jax.Array
+    inner_state: OptState
+
+    def metrics(self) -> dict[str, jax.Array]:
+        return {n: getattr(self, n) for n in ("notfinite_count", "last_finite", "total_notfinite")}
+
+
+@transformation
+def apply_if_finite(
+    inner: Any, max_consecutive_errors: NonNegativeInt, *, axis_name: Any = None
+) -> GradientTransformationExtraArgs:
+    """Leaves out steps with a gradient that is not finite: the updates are 0, `inner` does not run, its state stays.
+
+    See also `guard`, which never lets such a step through, and knows other reasons to leave one out.
+
+    Args:
+      max_consecutive_errors: how many in a row. After as many it gives up: gradients go to `inner` as they are, until
+        some are finite again.
+      axis_name: an axis of `jax.shard_map` over which the gradients are split; all devices along it decide alike.
+    """
+    tx = with_extra_args_support(check_transformation("apply_if_finite: inner", inner))
+
+    def init(params: Params) -> ApplyIfFiniteState:
+        start = jnp.zeros([], jnp.int32), jnp.ones([], bool), jnp.zeros([], jnp.int32)
+        return ApplyIfFiniteState(*start, tx.init(params))
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        check_state("apply_if_finite", state, ApplyIfFiniteState)
+        finite = all_finite(updates, axis_name)
+        in_a_row = jnp.where(finite, 0, safe_increment(state.notfinite_count))
+        total = jnp.where(finite, state.total_notfinite, safe_increment(state.total_notfinite))
+        take = finite | (in_a_row > max_consecutive_errors)
+        new, inner_state = run_if(take, "apply_if_finite", tx, updates, state.inner_state, params, extra)
+        return new, ApplyIfFiniteState(in_a_row, finite, total, inner_state)
+
+    return GradientTransformationExtraArgs(
+        init, update, parts=lambda state: {"inner_state": (inner, state.inner_state)}
+    )

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Giving a transformation all parameters as one vector."""
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, PartitionSpec
+
+from gradtx.core._dtypes import complex_dtype, compute_dtype
+from gradtx.core._evaluation import eval_params
+from gradtx.core._factory import transformation
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
+from gradtx.core._types import OptState, Params, Updates
+
+
+class FlattenState(NamedTuple):
+    """The state of the inner transformation, whose parameters are one vector for each dtype."""
+
+    inner_state: OptState
+
+    def eval_params(self, params: Params) -> Params:
+        leaves, treedef = jax.tree.flatten(params)
+        vectors = eval_params(self.inner_state, _pack(leaves, leaves))
+        return jax.tree.unflatten(treedef, _unpack(vectors, leaves))
+
+
+@transformation
+def flatten(inner: Any) -> GradientTransformationExtraArgs:
+    """Gives `inner` the parameters as one long vector; for several dtypes, a dictionary of vectors by their names.
+
+    For rules that work element by element: a norm of one parameter becomes that of all. It saves time outside of `jit`,
+    where each array is work of its own; under `jit`, compilers join such work themselves and take longer over vectors.
+
+    Extra arguments with the structure of the updates become vectors too. A gradient that is None where others of its
+    dtype are not counts as 0 for what `inner` remembers, and its parameter gets no update. On a mesh with explicit axes
+    the vectors are whole on every device: arrays are gathered, updates have the sharding of the parameters.
+
+    Args:
+      inner: the transformation. It must return one number for each it gets.
+    """
+    tx = with_extra_args_support(check_transformation("flatten: inner", inner))
+
+    def init(params: Params) -> FlattenState:
+        leaves = jax.tree.leaves(params)
+        return FlattenState(tx.init(_pack(leaves, leaves)))
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        check_state("flatten", state, FlattenState)
+        gradients, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+        parts = gradients
+        if params is not None:
+            parts = align(treedef, params, "flatten", "the parameters", updates, "the gradients")
+            check_shapes("flatten", "gradient", updates, gradients, parts)
+        # A None may stand for a whole subtree of parameters.
+        like = [p for g, part in zip(gradients, parts, strict=True) for p in _leaves(g, part, params)]
+
+        def packed(values: Sequence) -> Any:
+            pairs = zip(values, gradients, parts, strict=True)
+            return _pack([x for v, g, part in pairs for x in _values(v, g, part, params)], like)
+
+        same = {n for n, x in extra.items() if _is_like(x, updates)}
+        extra = {n: packed(treedef.flatten_up_to(x)) if n in same else x for n, x in extra.items()}
+        vectors, inner_state = tx.update(
+            packed(gradients), state.inner_state, None if params is None else _pack(like, like), **extra
+        )
+        pieces = iter(_unpack(vectors, like))
+        found = []
+        for g, part in zip(gradients, parts, strict=True):
+            own = [next(pieces) for _ in _leaves(g, part, params)]
+            found.append(g if is_hole(g) else own[0])
+        return jax.tree.unflatten(treedef, found), state._replace(inner_state=inner_state)
+
+    return GradientTransformationExtraArgs(
+        init, update, parts=lambda state: {"inner_state": (inner, state.inner_state)}
+    )
+
+
+def _is_like(x: Any, updates: Updates) -> bool:
+    """Whether an extra argument is a tree like the updates; a single number is not taken for one."""
+    if jax.tree.structure(x) != jax.tree.structure(updates):
+        return False
+    shapes = [[getattr(leaf, "shape", None) for leaf in jax.tree.leaves(tree)] for tree in (x, updates)]
+    return shapes[0] == shapes[1] and getattr(updates, "ndim", 1) > 0
+
+
+def _leaves(g: Any, part: Any, params: Params) -> list:
+    """The arrays that say where the numbers of one gradient are: parameters, or the gradient itself without them."""
+    if params is None:
+        return [] if is_hole(g) else [g]
+    return jax.tree.leaves(part)
+
+
+def _values(value: Any, g: Any, part: Any, params: Params) -> list:
+    return [None if is_hole(value) else value for _ in _leaves(g, part, params)]
+
+
+def _pack(values: list, like: list) -> Any:
+    """A vector of the values for each dtype of `like`; None counts as zeros, or is None if all of a dtype are."""
+    vectors = {}
+    for name, members in _groups(like).items():
+        given = [values[i] for i in members if values[i] is not None]
+        if not given:
+            vectors[name] = None
+            continue
+        dtype = _common_dtype(given)
+        own = [jnp.zeros(jnp.shape(like[i]), dtype) if values[i] is None else values[i] for i in members]
+        vectors[name] = _joined(own, dtype)
+    return next(iter(vectors.values())) if len(vectors) == 1 else vectors
+
+
+def _unpack(vectors: Any, like: list) -> list:
+    """The inverse of `_pack`, leaf by leaf."""
+    groups = _groups(like)
+    if len(groups) == 1:
+        vectors = {name: vectors for name in groups}
+    pieces: list = [None] * len(like)
+    for name, members in groups.items():
+        if vectors[name] is not None:
+            found = _split(vectors[name], tuple(jnp.shape(like[i]) for i in members))
+            for i, piece in zip(members, found, strict=True):
+                pieces[i] = _sharded(piece, like[i])
+    return pieces
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _joined(arrays: list, dtype: np.dtype) -> jax.Array:
+    return jnp.concatenate([jnp.ravel(_whole(jnp.asarray(x, dtype))) for x in arrays])
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _split(vector: jax.Array, shapes: tuple[tuple[int, ...], ...]) -> list[jax.Array]:
+    ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
+    starts = [0, *ends[:-1]]
+    return [vector[a:b].reshape(shape) for a, b, shape in zip(starts, ends, shapes, strict=True)]
+
+
+def _whole(x: jax.Array) -> jax.Array:
+    """The array, on every device if the axes of its mesh are explicit: of several arrays a vector has no sharding."""
+    return jax.sharding.reshard(x, PartitionSpec()) if _is_explicit(x) else x
+
+
+def _sharded(x: jax.Array, like: Any) -> jax.Array:
+    return jax.sharding.reshard(x, jax.typeof(like).sharding.spec) if _is_explicit(like) else x
+
+
+def _is_explicit(x: Any) -> bool:
+    return AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types
+
+
+def _groups(like: list) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    for i, x in enumerate(like):
+        groups.setdefault(jnp.result_type(x).name, []).append(i)
+    return groups
+
+
+def _common_dtype(arrays: list) -> np.dtype:
+    dtypes = {jnp.result_type(x) for x in arrays}
+    if len(dtypes) == 1:
+        return dtypes.pop()
+    wide = compute_dtype(arrays)
+    return complex_dtype(wide) if any(jnp.iscomplexobj(x) for x in arrays) else wide

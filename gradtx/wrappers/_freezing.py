@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters that stay as they are."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._combine import stateless
+from gradtx.core._factory import transformation
+from gradtx.core._prefixes import of_boxes, said_of, spread
+from gradtx.core._transformation import GradientTransformationExtraArgs, check_transformation
+from gradtx.core._trees import align, is_hole, is_none
+from gradtx.core._types import Params, Updates
+from gradtx.wrappers._masked import is_flag, mask_of, masked
+from gradtx.wrappers._partition import partition
+
+
+def _zeros(updates: Updates, params: Params) -> Updates:
+    return jax.tree.map(lambda g: g if is_hole(g) else jnp.zeros_like(g), updates, is_leaf=is_none)
+
+
+@transformation
+def freeze(mask: Any | Callable[[Params], Any]) -> GradientTransformationExtraArgs:
+    """Sets the updates to zero where the mask is True; elsewhere they pass unchanged.
+
+    Put it last in a chain. The stages before it still compute and remember: `selective_transform` saves that.
+
+    Args:
+      mask: True for what is frozen; a tree of booleans or a function that makes one, as in `masked`.
+    """
+    return masked(stateless(_zeros), mask)
+
+
+@transformation
+def selective_transform(
+    optimizer: Any, *, freeze_mask: Any | Callable[[Params], Any]
+) -> GradientTransformationExtraArgs:
+    """Runs `optimizer` on the parameters that are not frozen, and gives the frozen ones zeros as updates.
+
+    The optimizer does not see the frozen parameters: they have no state, cost no work and are in no norm. So that not
+    even their gradients are computed, see `split_frozen`.
+
+    Args:
+      freeze_mask: True for what is frozen; a tree of booleans or a function that makes one, as in `masked`.
+    """
+    check_transformation("selective_transform: optimizer", optimizer)
+    mask = mask_of("selective_transform", "freeze_mask", freeze_mask)
+
+    @of_boxes
+    def labels(params: Params) -> Any:
+        flags = said_of(mask, params)
+        return jax.tree.map(lambda flag: "freeze" if flag else "train", flags)
+
+    return partition({"train": optimizer, "freeze": stateless(_zeros)}, labels)
+
+
+def split_frozen(params: Params, freeze_mask: Any | Callable[[Params], Any]) -> tuple[Params, Params]:
+    """The parameters to train and the frozen ones, as two trees with None in the place of the other's leaves.
+
+    Nothing is computed for None: differentiate, init and update with the first tree, and put both together inside the
+    loss: `jax.grad(lambda trained: loss(join_frozen(trained, frozen)))(trained)`.
+
+    Args:
+      freeze_mask: True for what is frozen; a tree of booleans or a function that makes one, as in `masked`.
+    """
+    mask = mask_of("split_frozen", "freeze_mask", freeze_mask)
+    flags = spread("split_frozen", "freeze_mask", said_of(mask, params), params, is_flag)
+    trained = jax.tree.map(lambda flag, p: None if flag else p, flags, params, is_leaf=is_none)
+    frozen = jax.tree.map(lambda flag, p: p if flag else None, flags, params, is_leaf=is_none)
+    return trained, frozen
+
+
+def join_frozen(trained: Params, frozen: Params) -> Params:
+    """The whole parameters from the two trees of `split_frozen`, whose trained part may have been updated since.
+
+    Raises:
+      ValueError: if the trees do not match, or have a value at the same place.
+    """
+    leaves, treedef = jax.tree.flatten(trained, is_leaf=is_none)
+    others = align(treedef, frozen, "join_frozen", "the frozen parameters", trained, "the trained parameters")
+    if any(x is not None and y is not None for x, y in zip(leaves, others, strict=True)):
+        raise ValueError("join_frozen: trained and frozen parameters must not have a value at the same place")
+    return jax.tree.unflatten(treedef, [y if x is None else x for x, y in zip(leaves, others, strict=True)])

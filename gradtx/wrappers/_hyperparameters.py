@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hyperparameters in the state: read, set and scheduled while a run goes on."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._calls import Factory, freeze, register_value
+from gradtx.core._counts import safe_increment
+from gradtx.core._dtypes import compute_dtype
+from gradtx.core._needs import needs
+from gradtx.core._prefixes import is_function
+from gradtx.core._ranges import DType, is_array, is_number
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core._trees import check_state
+from gradtx.core._types import OptState, Params, Updates
+from gradtx.schedules._schedule import Schedule
+from gradtx.schedules._stateful import WrappedSchedule, is_stateful_schedule
+
+
+class InjectStatefulHyperparamsState(NamedTuple):
+    """The number of updates made, the hyperparameters of the last one, the schedules' states and the inner state.
+
+    `hyperparams` is a plain dictionary: `state.hyperparams["learning_rate"] = 1e-4` holds from the next update on.
+    """
+
+    count: jax.Array
+    hyperparams: dict[str, jax.Array]
+    hyperparams_states: dict[str, Any]
+    inner_state: OptState
+
+    counts_from = {"count": 0}
+
+    def metrics(self) -> dict[str, jax.Array]:
+        return {name: x for name, x in self.hyperparams.items() if jnp.ndim(x) == 0}
+
+
+class InjectHyperparamsState(NamedTuple):
+    """What the state was in Optax before schedules had states; for `isinstance` and old checkpoints only."""
+
+    count: jax.Array
+    hyperparams: dict[str, jax.Array]
+    inner_state: OptState
+
+
+def inject_hyperparams(
+    inner_factory: Callable[..., Any], static_args: str | tuple[str, ...] = (), hyperparam_dtype: DType = None
+) -> Callable[..., GradientTransformationExtraArgs]:
+    """`inject_hyperparams(adamw)(1e-3)` is `adamw(1e-3)` with its hyperparameters in the state, to be read and set.
+
+    Of a factory of gradtx, the numbers that its signature declares as hyperparameters are kept in the state; of any
+    other, all numbers and arrays. Where a function stands in the place of one, it is a schedule. Everything else is
+    handed on as it is, and so is a module that can be called, unless wrapped: `WrappedSchedule(module)`.
+
+    Args:
+      inner_factory: what makes the transformation: a factory of gradtx or Optax, or a function of your own.
+      static_args: the names of arguments that stay out of the state, such as sizes, or functions that are no schedules.
+      hyperparam_dtype: the dtype of the numbers, by default that of the argument; at least float32 either way, whatever
+        the parameters are: 0.999 is 1 in bfloat16. Whole numbers given to other factories than gradtx's stay whole.
+
+    Raises:
+      ValueError: for a name in `static_args` that `inner_factory` does not take, or a narrower dtype.
+    """
+    if not callable(inner_factory):
+        raise TypeError(f"inject_hyperparams: inner_factory must be a function, got {inner_factory!r}")
+    static_args = (static_args,) if isinstance(static_args, str) else tuple(static_args)
+    signature = inspect.signature(inner_factory)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    unknown = [name for name in static_args if name not in signature.parameters and not takes_any]
+    if unknown:
+        raise ValueError(
+            f"inject_hyperparams: static_args has {unknown[0]!r}, which {_name(inner_factory)} does not take; "
+            f"it takes {list(signature.parameters)}"
+        )
+    if hyperparam_dtype is not None and jnp.dtype(hyperparam_dtype) not in (jnp.float32, jnp.float64):
+        raise ValueError(
+            f"inject_hyperparams: hyperparam_dtype must be float32 or float64, got {jnp.dtype(hyperparam_dtype).name}"
+        )
+
+    # Without what else the factory has on it: the result is not a factory of gradtx.
+    @functools.wraps(inner_factory, updated=())
+    def wrapped(*args: Any, **kwargs: Any) -> GradientTransformationExtraArgs:
+        return _Injected(inner_factory, static_args, hyperparam_dtype, args, kwargs)
+
+    return wrapped
+
+
+@register_value
+class _Injected(GradientTransformationExtraArgs):
+    """A transformation of `inject_hyperparams`: it prints, compares and pickles as the two calls that made it."""
+
+    __slots__ = ("_made_by",)
+
+    def __init__(self, inner_factory: Callable, static_args: tuple, dtype: Any, args: tuple, kwargs: dict):
+        call = _InnerCall(inner_factory, static_args, dtype, args, kwargs)
+
+        def init(params: Params) -> InjectStatefulHyperparamsState:
+            return call.init(params)
+
+        def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+            return call.update(updates, state, params, extra)
+
+        super().__init__(
+            init,
+            update,
+            parts=lambda state: {"inner_state": (call.at(state.hyperparams), state.inner_state)},
+            needs=call.needs,
+        )
+        self._set(_made_by=(inner_factory, static_args, dtype, args, kwargs))
+
+    def _identity(self) -> Any:
+        return freeze(self._made_by)
+
+    def __repr__(self) -> str:
+        inner_factory, static_args, dtype, args, kwargs = self._made_by
+        options = f", {static_args!r}" if static_args or dtype is not None else ""
+        options += f", {jnp.dtype(dtype).name!r}" if dtype is not None else ""
+        shown = ", ".join([*map(_shown, args), *(f"{name}={_shown(value)}" for name, value in kwargs.items())])
+        return f"inject_hyperparams({_name(inner_factory)}{options})({shown})"
+
+    def __reduce__(self) -> tuple:
+        return (_Injected, self._made_by)
+
+
+class _InnerCall:
+    """The call of the inner factory, its arguments sorted into numbers, schedules and the rest."""
+
+    def __init__(self, inner_factory: Callable, static_args: tuple, dtype: Any, args: tuple, kwargs: dict):
+        self.factory, self.dtype = inner_factory, dtype
+        self.signature = inspect.signature(inner_factory)
+        self.where = f"inject_hyperparams({_name(inner_factory)})"
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.where}: {error}; the call is {_name(inner_factory)}{self.signature}") from None
+        bound.apply_defaults()
+        self.arguments = dict(bound.arguments)
+        # What **kwargs collects are arguments like the others.
+        self.keywords = next((n for n, p in self.signature.parameters.items() if p.kind is p.VAR_KEYWORD), None)
+        self.arguments |= self.arguments.pop(self.keywords, {}) if self.keywords else {}
+
+        record = getattr(inner_factory, "factory", None)
+        self.declared = set(record.hyperparameters) if isinstance(record, Factory) else None
+        free = {n: x for n, x in self.arguments.items() if n not in static_args}
+        self.schedules = {n: s for n, x in free.items() if (s := self._schedule(n, x)) is not None}
+        self.numbers = {n: x for n, x in free.items() if n not in self.schedules and self._is_number(n, x)}
+        # Illegal values are errors here. Factories that gradtx did not make may take no schedules.
+        self.needs = None if self.declared is None else needs(inner_factory(*args, **kwargs))
+        self.dtypes = {n: self._dtype(n, x) for n, x in self.numbers.items()}
+
+    def _schedule(self, name: str, x: Any) -> Any:
+        """The argument as a stateful schedule; None if it is no schedule."""
+        if self.declared is not None and name not in self.declared:
+            return None
+        if is_stateful_schedule(x):
+            return x
+        if isinstance(x, Schedule):
+            return WrappedSchedule(x)
+        # Where a number is declared, a module can only be a schedule; a dtype can be called, too.
+        if not callable(x) or self.declared is None and (isinstance(x, type) or not is_function(x)):
+            return None
+        return WrappedSchedule(x)  # type: ignore[arg-type]  # what it returns is checked where it is called
+
+    def _is_number(self, name: str, x: Any) -> bool:
+        return (is_number(x) or is_array(x)) and (self.declared is None or name in self.declared)
+
+    def _dtype(self, name: str, x: Any) -> Any:
+        """The dtype in which a number is kept."""
+        floating = is_number(x) and isinstance(x, float) or is_array(x) and jnp.issubdtype(x.dtype, jnp.floating)
+        if not floating and self.declared is None:
+            return jnp.asarray(x).dtype
+        if self.dtype is not None:
+            return jnp.dtype(self.dtype)
+        return compute_dtype(x) if is_array(x) and floating else jnp.result_type(float)
+
+    def init(self, params: Params) -> InjectStatefulHyperparamsState:
+        states = {n: schedule.init() for n, schedule in self.schedules.items()}
+        # Copies, so that donating the state leaves the caller's arrays alive.
+        numbers = {n: jnp.array(x, self.dtypes[n]) for n, x in self.numbers.items()}
+        values = numbers | self._scheduled(states, {})
+        inner_state = self.at(values).init(params)
+        inner_state = jax.tree.map(lambda x: x.astype(x.dtype) if _weak(x) else x, inner_state)
+        return InjectStatefulHyperparamsState(jnp.zeros([], jnp.int32), values, states, inner_state)
+
+    def update(self, updates: Updates, state: OptState, params: Params, extra: dict) -> tuple[Updates, OptState]:
+        check_state(self.where, state, InjectStatefulHyperparamsState)
+        names = {*self.numbers, *self.schedules}
+        if set(state.hyperparams) != names:
+            raise ValueError(
+                f"{self.where}: state.hyperparams must have the keys {sorted(names)}, got {sorted(state.hyperparams)}"
+            )
+        values = {n: self._kept(n, state.hyperparams[n]) for n in self.numbers}
+        values |= self._scheduled(state.hyperparams_states, extra)
+        states = {n: s.update(state.hyperparams_states[n], **extra) for n, s in self.schedules.items()}
+        updates, inner_state = self.at(values).update(updates, state.inner_state, params, **extra)
+        inner_state = _alike(inner_state, state.inner_state)
+        return updates, InjectStatefulHyperparamsState(safe_increment(state.count), values, states, inner_state)
+
+    def at(self, values: Mapping[str, Any]) -> GradientTransformationExtraArgs:
+        """The inner transformation with these values."""
+        arguments = self.arguments | dict(values)
+        named = {n: arguments.pop(n) for n in self.signature.parameters if n in arguments}
+        if self.keywords:
+            named[self.keywords] = arguments
+        bound = inspect.BoundArguments(self.signature, named)  # type: ignore[arg-type]  # any ordered mapping does
+        tx = check_transformation(f"{self.where}: the result", self.factory(*bound.args, **bound.kwargs))
+        return with_extra_args_support(tx)
+
+    def _kept(self, name: str, x: Any) -> jax.Array:
+        """A value that may have been assigned since, strongly typed and of the dtype that `init` gave it."""
+        x, dtype = jnp.asarray(x), self.dtypes[name]
+        # A fraction assigned to what began as a whole number is not cut.
+        dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(x.dtype)
+        return x.astype(dtype)
+
+    def _scheduled(self, states: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, jax.Array]:
+        values = {}
+        for name, schedule in self.schedules.items():
+            value = schedule(states[name], **extra)
+            try:
+                x = jnp.asarray(value)
+            except TypeError:
+                x = None
+            if x is None or not (is_array(x) or is_number(value)):
+                raise TypeError(
+                    f"{self.where}: {name} was called as a schedule and returned {value!r}, which is no number; "
+                    f"if it is another function, name it in static_args"
+                )
+            values[name] = x.astype(compute_dtype(x) if self.dtype is None else self.dtype)
+        return values
+
+
+def _alike(new: OptState, old: OptState) -> OptState:
+    """The new state in the dtypes of the old: factories of other libraries let them follow those of the numbers."""
+    if jax.tree.structure(new) != jax.tree.structure(old):
+        return new
+    return jax.tree.map(lambda x, y: x if not _weak(x) and _dtype(x) == _dtype(y) else x.astype(_dtype(y)), new, old)
+
+
+def _weak(x: Any) -> bool:
+    return getattr(x, "weak_type", False)
+
+
+def _dtype(x: Any) -> Any:
+    return getattr(x, "dtype", None)
+
+
+def _name(factory: Callable) -> str:
+    return getattr(factory, "__name__", None) or repr(factory)
+
+
+def _shown(x: Any) -> str:
+    return getattr(x, "__qualname__", None) or repr(x)

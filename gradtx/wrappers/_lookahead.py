@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lookahead: an optimizer explores, and slow parameters follow it part of the way."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._apply import apply_updates
+from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._evaluation import eval_from
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._ranges import DType, Positive, PositiveInt
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core._trees import check_state, is_hole, is_none
+from gradtx.core._types import OptState, Params, Updates
+from gradtx.numerics._averages import copy_of
+from gradtx.numerics._branching import branch
+
+
+class LookaheadParams(NamedTuple):
+    """The parameters that the optimizer moves and those that follow, for those who keep both outside of the state."""
+
+    fast: Params
+    slow: Params
+
+    @classmethod
+    def init_synced(cls, params: Params) -> "LookaheadParams":
+        """The pair in which both are `params`; the slow ones are copies."""
+        return cls(fast=params, slow=jax.tree.map(jnp.array, params))
+
+
+class LookaheadState(NamedTuple):
+    """The state of the fast optimizer, the updates since the last synchronization, and the slow parameters.
+
+    There are no slow parameters where the caller keeps them, in `LookaheadParams`.
+    """
+
+    fast_state: OptState
+    steps_since_sync: jax.Array
+    slow: Params | None = None
+
+    def eval_params(self, params: Params) -> Params:
+        if self.slow is None:
+            return params.slow if isinstance(params, LookaheadParams) else params
+        return eval_from(lambda p, slow: slow, params, self.slow)
+
+
+class _Slow(NamedTuple):
+    slow: Updates
+
+
+def _weights(t, total, *, sync, step_size):
+    return sync, step_size
+
+
+def _step(u, slow, p, t, common):
+    sync, step_size = common
+    # Written in the distance, which is small, so that no digits of the parameters are lost.
+    distance = p - slow
+    back = step_size * u - (1 - step_size) * distance
+    return jnp.where(sync, back, u), jnp.where(sync, slow + step_size * (distance + u), slow)
+
+
+# Made once, so that it is compiled once; what changes is among its extra arguments.
+_FOLLOW = per_parameter(None, _step, _Slow, shared=_weights, needs=("sync", "step_size"), needs_params=True)
+
+
+@transformation
+def lookahead(
+    fast_optimizer: Any,
+    sync_period: PositiveInt,
+    slow_step_size: Positive,
+    reset_state: bool = False,
+    *,
+    slow_dtype: DType = None,
+) -> GradientTransformationExtraArgs:
+    """The parameters take steps of an optimizer; after every `sync_period` of them, slow ones follow:
+
+    ```
+    p = p + fast_optimizer's update
+    slow = slow + slow_step_size (p - slow); p = slow      (every sync_period updates)
+    ```
+
+    Validate, save and deploy the slow ones: `eval_params(state, params)`. They are in the state; or, as in Optax, the
+    caller keeps them: where `params` are a `LookaheadParams(fast, slow)`, gradients are those of the fast ones and
+    updates are such a pair.
+
+    Args:
+      slow_step_size: 0.5 or 0.8 in the paper, with a period of 5 or 10.
+      reset_state: whether the optimizer starts anew after each synchronization.
+      slow_dtype: the dtype in which the slow ones are stored in the state; None for at least float32.
+
+    Reference: Zhang et al. 2019, arXiv:1907.08610.
+    """
+    tx = with_extra_args_support(check_transformation("lookahead: fast_optimizer", fast_optimizer))
+
+    def init(params: Params) -> LookaheadState:
+        steps = jnp.zeros([], jnp.int32)
+        if isinstance(params, LookaheadParams):
+            return LookaheadState(tx.init(params.fast), steps)
+        slow = jax.tree.map(lambda p: copy_of(widen(p, compute_dtype(p)), slow_dtype), params)
+        return LookaheadState(tx.init(params), steps, slow)
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Any, LookaheadState]:
+        check_state("lookahead", state, LookaheadState)
+        if params is None:
+            raise ValueError("lookahead: update needs the parameters: call update(updates, state, params)")
+        paired = isinstance(params, LookaheadParams)
+        if paired != (state.slow is None):
+            raise ValueError(
+                "lookahead: init and update must be given the same kind of parameters, LookaheadParams or plain ones; "
+                f"init had {'plain ones' if paired else 'LookaheadParams'}, update has {type(params).__name__}"
+            )
+        fast, slow = params if paired else (params, state.slow)
+
+        updates, fast_state = tx.update(updates, state.fast_state, fast, **extra)
+        sync = state.steps_since_sync == sync_period - 1
+        updates, followed = _FOLLOW.update(updates, _Slow(slow), fast, sync=sync, step_size=slow_step_size)
+        if reset_state:
+            moved = updates
+            fast_state = branch(sync, lambda: tx.init(apply_updates(fast, moved)), lambda: fast_state)
+        steps = jnp.where(sync, 0, state.steps_since_sync + 1)
+        if not paired:
+            return updates, LookaheadState(fast_state, steps, followed.slow)
+        moves = jax.tree.map(_difference, updates, followed.slow, slow, is_leaf=is_none)
+        return LookaheadParams(updates, moves), LookaheadState(fast_state, steps)
+
+    return GradientTransformationExtraArgs(
+        init, update, parts=lambda state: {"fast_state": (fast_optimizer, state.fast_state)}
+    )
+
+
+def _difference(u: Any, new: Any, old: Any) -> Any:
+    """new - old in the dtype of the update `u`; None where that is no update."""
+    if is_hole(u):
+        return u
+    new, old = widen((new, old), compute_dtype(u))
+    return new - old

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dynamic loss scaling, for gradients in float16."""
+
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._counts import safe_increment
+from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._factory import transformation
+from gradtx.core._ranges import Positive, PositiveInt, Range, is_number
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core._trees import check_state, is_hole, is_none
+from gradtx.core._types import OptState, Params, Updates
+from gradtx.wrappers._skipping import all_finite, run_if
+
+AboveOne = Annotated[Any, Range(low=1.0, low_open=True, example=2.0)]
+
+
+class DynamicLossScaleState(NamedTuple):
+    """What to multiply the loss with, steps taken since that changed, steps left out, the inner state."""
+
+    scale: jax.Array
+    good_steps: jax.Array
+    skipped: jax.Array
+    inner_state: OptState
+
+    def metrics(self) -> dict[str, jax.Array]:
+        return {"loss_scale": self.scale, "skipped": self.skipped}
+
+
+@transformation
+def dynamic_loss_scale(
+    inner: Any,
+    initial: Positive = 2.0**15,
+    growth_interval: PositiveInt = 2000,
+    factor: AboveOne = 2.0,
+    minimum: Positive = 1.0,
+    *,
+    axis_name: Any = None,
+) -> GradientTransformationExtraArgs:
+    """Takes the gradients of scale × loss, divides them by the scale, and finds the scale:
+
+    ```
+    u     = inner(g / scale)                (in float32)
+    scale = max(scale / factor, minimum)    where a gradient is not finite; then u = 0, and inner does not run
+    scale = scale factor                    after growth_interval steps without that
+    ```
+
+    In float16, gradients below 6e-8 are 0; those of a scaled loss are not. The loss has to be scaled by the caller:
+    `jax.grad(lambda params: loss(params) * loss_scale(state))`. Powers of 2 for `initial` and `factor` cost no
+    rounding.
+
+    Args:
+      axis_name: an axis of `jax.shard_map` over which the gradients are split; all devices along it decide alike.
+
+    Reference: Micikevicius et al. 2017, arXiv:1710.03740, section 3.2.
+    """
+    tx = with_extra_args_support(check_transformation("dynamic_loss_scale: inner", inner))
+    if is_number(initial) and is_number(minimum) and initial < minimum:
+        raise ValueError(f"dynamic_loss_scale: initial must be at least minimum, which is {minimum}, got {initial}")
+
+    def init(params: Params) -> DynamicLossScaleState:
+        scale = jnp.array(initial, jnp.result_type(float))
+        return DynamicLossScaleState(scale, jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32), tx.init(params))
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        check_state("dynamic_loss_scale", state, DynamicLossScaleState)
+        scale = jnp.asarray(state.scale)
+
+        def unscaled(g: Any) -> Any:
+            if is_hole(g):
+                return None
+            g = widen(g, dtype := compute_dtype(jnp.asarray(g)))
+            with promotion(g):
+                return g / scale.astype(dtype)
+
+        gradients = jax.tree.map(unscaled, updates, is_leaf=is_none)
+        finite = all_finite(gradients, axis_name)
+        new, inner_state = run_if(finite, "dynamic_loss_scale", tx, gradients, state.inner_state, params, extra)
+
+        good = jnp.where(finite, safe_increment(state.good_steps), 0)
+        larger = scale * jnp.asarray(factor, scale.dtype)
+        grow = (good >= growth_interval) & jnp.isfinite(larger)
+        smaller = jnp.maximum(scale / jnp.asarray(factor, scale.dtype), jnp.asarray(minimum, scale.dtype))
+        return new, DynamicLossScaleState(
+            scale=jnp.where(finite, jnp.where(grow, larger, scale), smaller),
+            good_steps=jnp.where(good >= growth_interval, 0, good),
+            skipped=jnp.where(finite, state.skipped, safe_increment(state.skipped)),
+            inner_state=inner_state,
+        )
+
+    return GradientTransformationExtraArgs(
+        init, update, parts=lambda state: {"inner_state": (inner, state.inner_state)}
+    )
+
+
+def loss_scale(state: OptState) -> jax.Array:
+    """What to multiply the loss with now: the scale of the `dynamic_loss_scale` somewhere in a state.
+
+    Raises:
+      ValueError: if there is none, or more than one.
+    """
+    nodes = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, DynamicLossScaleState))
+    found = [x for x in nodes if isinstance(x, DynamicLossScaleState)]
+    if len(found) != 1:
+        raise ValueError(f"loss_scale: the state must have one dynamic_loss_scale in it, found {len(found)}")
+    return found[0].scale

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Applying a transformation to some of the parameters."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gradtx.core._factory import transformation
+from gradtx.core._prefixes import Rows, is_function, of_boxes, rows, said_of
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core._trees import check_state, show_path
+from gradtx.core._types import OptState, Params, Updates
+
+
+class MaskedState(NamedTuple):
+    """The state of the inner transformation, with `MaskedNode` in the place of what it does not see."""
+
+    inner_state: OptState
+
+
+@transformation
+def masked(
+    inner: Any, mask: Any | Callable[[Params], Any], *, mask_compatible_extra_args: bool = False
+) -> GradientTransformationExtraArgs:
+    """Applies `inner` where the mask is True; elsewhere updates pass unchanged and there is no state.
+
+    Args:
+      inner: the transformation.
+      mask: a tree of booleans with the structure of the parameters or a prefix of it, or a function from the
+        parameters (from the updates, where `update` is called without parameters) to such a tree. Containers may be of
+        other types than the parameters' if their names are the same: a dictionary for the state of a module.
+      mask_compatible_extra_args: whether extra arguments with the structure of the updates are masked too.
+
+    Raises:
+      ValueError: if the mask does not fit the tree, with the path.
+    """
+    tx = with_extra_args_support(check_transformation("masked: inner", inner))
+
+    checked = mask_of("masked", "mask", mask)
+
+    def seen_of(updates: Updates, params: Params) -> tuple[Rows, list[bool]]:
+        found = rows("masked", "mask", checked, updates, params, is_flag)
+        return found, [bool(flag) for flag in found.entries]
+
+    def init(params: Params) -> MaskedState:
+        found, seen = seen_of(params, None)
+        return MaskedState(tx.init(found.tree(found.updates, seen)))
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        check_state("masked", state, MaskedState)
+        found, seen = seen_of(updates, params)
+        if mask_compatible_extra_args:
+            extra = hide_extra(found, seen, extra)
+        seen_params = None if found.params is None else found.tree(found.params, seen)
+        new, inner_state = tx.update(found.tree(found.updates, seen), state.inner_state, seen_params, **extra)
+        merged = found.merged("masked", new, seen, found.updates)
+        return found.whole(merged), state._replace(inner_state=inner_state)
+
+    return GradientTransformationExtraArgs(
+        init, update, parts=lambda state: {"inner_state": (inner, state.inner_state)}
+    )
+
+
+def is_flag(x: Any) -> bool:
+    return isinstance(x, bool | np.bool_)
+
+
+def mask_of(where: str, name: str, mask: Any) -> Any:
+    """The same mask, or function that makes one, with an error where something else than a boolean stands in it."""
+
+    def checked(tree: Any) -> Any:
+        for path, flag in jax.tree_util.tree_leaves_with_path(tree):
+            if not is_flag(flag):
+                raise TypeError(f"{where}: {name} must hold True or False at {show_path(path)}, got {flag!r}")
+        return tree
+
+    return of_boxes(lambda params: checked(said_of(mask, params))) if is_function(mask) else checked(mask)
+
+
+def hide_extra(found: Rows, seen: list[bool], extra: dict[str, Any]) -> dict[str, Any]:
+    """The extra arguments, those with the structure of the updates masked as they are."""
+    structure = jax.tree.structure(jax.tree.unflatten(found.treedef, found.updates))
+    fits = {n: jax.tree.structure(x) == structure for n, x in extra.items()}
+    return {n: found.tree(found.treedef.flatten_up_to(x), seen) if fits[n] else x for n, x in extra.items()}

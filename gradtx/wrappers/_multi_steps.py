@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gradient accumulation: one update from the mean gradient of several micro-batches."""
+
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._calls import register_value
+from gradtx.core._counts import safe_increment
+from gradtx.core._dtypes import complex_dtype, compute_dtype, promotion, widen
+from gradtx.core._factory import transformation_of
+from gradtx.core._needs import needs
+from gradtx.core._ranges import DType, Range
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
+from gradtx.core._types import Numeric, OptState, Params, Updates
+from gradtx.numerics._averages import zeros_like
+from gradtx.numerics._safe import abs_sq
+from gradtx.wrappers._skipping import floating_leaves, run_if
+
+
+def skip_not_finite(updates: Updates, gradient_step: Numeric, params: Params) -> tuple[jax.Array, dict]:
+    """Whether a gradient holds an infinity or a NaN, and how many: a `should_skip_update_fn` of `MultiSteps`."""
+    counts = [jnp.sum(~jnp.isfinite(g), dtype=jnp.int32) for g in floating_leaves(updates)]
+    total = sum(counts, start=jnp.zeros([], jnp.int32))
+    return total > 0, {"should_skip": total > 0, "num_not_finite": total}
+
+
+def skip_large_updates(
+    updates: Updates, gradient_step: Numeric, params: Params, max_squared_norm: Numeric
+) -> tuple[jax.Array, dict]:
+    """Whether ‖g‖² over all parameters exceeds a limit or is NaN: a `should_skip_update_fn` of `MultiSteps`.
+
+    `functools.partial(skip_large_updates, max_squared_norm=100.0)`.
+    """
+    leaves = floating_leaves(updates)
+    squares = [jnp.sum(abs_sq(widen(g, compute_dtype(g)))).astype(jnp.result_type(float)) for g in leaves]
+    total = sum(squares, start=jnp.zeros([], jnp.result_type(float)))
+    skip = ~(total <= jnp.asarray(max_squared_norm, total.dtype))  # NaN is not <= either
+    return skip, {"should_skip": skip, "norm_squared": total}
+
+
+def _skip_nothing(updates: Updates, gradient_step: Numeric, params: Params) -> tuple[jax.Array, tuple]:
+    return jnp.zeros([], bool), ()
+
+
+class MicroStepsState(NamedTuple):
+    """What `MultiSteps` knows of the calls: how many gradients are in the mean, how many were dropped since the start,
+    the last report of `should_skip_update_fn`, and the means of the arguments named in `averaged`."""
+
+    kept: jax.Array
+    skipped: jax.Array
+    report: Any
+    averages: dict[str, jax.Array]
+
+
+class MultiStepsState(NamedTuple):
+    """Calls made in this round, updates made, the inner state, the mean gradient of the round, and its counts.
+
+    Between two rounds `acc_grads` is still the mean of the last.
+    """
+
+    mini_step: jax.Array
+    gradient_step: jax.Array
+    inner_opt_state: OptState
+    acc_grads: Updates
+    skip_state: MicroStepsState
+
+    counts_from = {"gradient_step": 0}
+
+    def metrics(self) -> dict[str, jax.Array]:
+        return {
+            "mini_step": self.mini_step,
+            "gradient_step": self.gradient_step,
+            "skipped": self.skip_state.skipped,
+        }
+
+
+@register_value
+class AccumulatingTransformation(GradientTransformationExtraArgs):
+    """What `MultiSteps` returns: a transformation that can be asked whether its last call made an update."""
+
+    __slots__ = ()
+
+    @property
+    def inner_opt(self) -> Any:
+        """The transformation that gets the mean gradients."""
+        return self.arguments["opt"]
+
+    def has_updated(self, state: MultiStepsState) -> jax.Array:
+        """Whether the call that returned this state ended a round and let the inner transformation update."""
+        check_state("MultiSteps.has_updated", state, MultiStepsState)
+        return (state.mini_step == 0) & (state.skip_state.kept > 0)
+
+    def gradient_transformation(self) -> "AccumulatingTransformation":
+        """Itself, which is a pair of `init` and `update` already."""
+        return self
+
+
+@transformation_of(AccumulatingTransformation)
+def MultiSteps(
+    opt: Any,
+    every_k_schedule: Annotated[Any, Range(low=1.0, example=2.0)],
+    use_grad_mean: bool = True,
+    should_skip_update_fn: Callable | None = skip_not_finite,
+    accumulator_dtype: DType = None,
+    *,
+    averaged: tuple[str, ...] = (),
+    axis_name: Any = None,
+) -> GradientTransformationExtraArgs:
+    """Runs `opt` at every k-th call, on the mean m of the k gradients; the updates of the other calls are zeros.
+
+    ```
+    m = m + (g - m) / n        for the n-th gradient of the round that is not dropped
+    ```
+
+    A dropped gradient counts towards the k calls, so rounds stay in step with the caller's; a round of which nothing
+    is left makes no update. Schedules inside `opt` count updates. `opt` gets m in at least float32.
+
+    Args:
+      every_k_schedule: k, or a function of the number of updates made (a growing batch); rounded.
+      use_grad_mean: False for the sum.
+      should_skip_update_fn: (gradients, updates made, params) -> (whether to drop them, a report that the state keeps).
+        None drops nothing.
+      averaged: names of scalar arguments of `update`, such as "value", of which `opt` gets the mean over the round;
+        of all other extra arguments it gets those of the round's last call.
+      axis_name: an axis of devices that have different parts of the gradients: what one of them drops, all drop.
+    """
+    tx = with_extra_args_support(check_transformation("MultiSteps: opt", opt))
+    skip_fn = _skip_nothing if should_skip_update_fn is None else should_skip_update_fn
+    if not callable(skip_fn):
+        raise TypeError(f"MultiSteps: should_skip_update_fn must be a function or None, got {skip_fn!r}")
+    if not isinstance(averaged, tuple | list) or not all(isinstance(n, str) for n in averaged):
+        raise TypeError(f"MultiSteps: averaged must be a tuple of names such as ('value',), got {averaged!r}")
+
+    def judged(updates: Updates, step: jax.Array, params: Params) -> tuple[jax.Array, Any]:
+        skip, report = jax.tree.map(jnp.asarray, skip_fn(updates, step, params))
+        if skip.shape or skip.dtype != bool:
+            raise TypeError(
+                f"MultiSteps: should_skip_update_fn must return a boolean scalar and a report, got {skip.dtype} "
+                f"of shape {skip.shape}"
+            )
+        if axis_name is not None:
+            skip, report = jax.tree.map(lambda x: _largest(x, axis_name), (skip, report))
+        return skip, report
+
+    def feed(means: Updates, state: OptState, params: Params, **extra: Any) -> tuple[Updates, OptState]:
+        # Copies, as what `opt` keeps of its arguments must not be memory of this state too.
+        copies = jax.tree.map(_copy, (means, {n: extra[n] for n in averaged}))
+        return tx.update(copies[0], state, params, **{**extra, **copies[1]})
+
+    fed = GradientTransformationExtraArgs(tx.init, feed)
+
+    def init(params: Params) -> MultiStepsState:
+        acc = jax.tree.map(lambda p: _nothing_yet(jnp.asarray(p), accumulator_dtype), params)
+        report = jax.eval_shape(lambda g, p: skip_fn(g, jnp.zeros([], jnp.int32), p)[1], acc, params)
+        micro = MicroStepsState(
+            kept=jnp.zeros([], jnp.int32),
+            skipped=jnp.zeros([], jnp.int32),
+            report=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), report),
+            averages={n: jnp.zeros([], jnp.result_type(float)) for n in averaged},
+        )
+        return MultiStepsState(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32), tx.init(params), acc, micro)
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        check_state("MultiSteps", state, MultiStepsState)
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+        accs = align(treedef, state.acc_grads, "MultiSteps", "the state's acc_grads", updates, "the gradients")
+        check_shapes("MultiSteps", "gradient", updates, leaves, accs)
+        scalars = {n: _scalar(n, extra.get(n)) for n in averaged}
+        live = [i for i, g in enumerate(leaves) if not is_hole(g)]
+
+        micro = state.skip_state
+        skip, report = judged(updates, state.gradient_step, params)
+        kept = jnp.where(state.mini_step == 0, 0, micro.kept) + jnp.where(skip, 0, 1)
+        for i in live:
+            accs[i] = _accumulated(accs[i], leaves[i], skip, kept, mean=use_grad_mean)
+        averages = {n: _accumulated(micro.averages[n], x, skip, kept, mean=True) for n, x in scalars.items()}
+        made = safe_increment(state.mini_step)
+        is_last = made >= _whole(every_k_schedule)
+        applies = is_last & (kept > 0)
+
+        means = treedef.unflatten([None if is_hole(g) else acc for g, acc in zip(leaves, accs, strict=True)])
+        known = {**extra, **averages}
+        new, inner_opt_state = run_if(applies, "MultiSteps", fed, means, state.inner_opt_state, params, known)
+        new_state = MultiStepsState(
+            mini_step=jnp.where(is_last, 0, made),
+            gradient_step=jnp.where(applies, safe_increment(state.gradient_step), state.gradient_step),
+            inner_opt_state=inner_opt_state,
+            acc_grads=treedef.unflatten(accs),
+            skip_state=MicroStepsState(
+                kept=kept,
+                skipped=jnp.where(skip, safe_increment(micro.skipped), micro.skipped),
+                report=jax.tree.map(_stored, report, micro.report),
+                averages=averages,
+            ),
+        )
+        return new, new_state
+
+    return GradientTransformationExtraArgs(
+        init,
+        update,
+        parts=lambda state: {"inner_opt_state": (opt, state.inner_opt_state)},
+        needs=(*averaged, *needs(opt)),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="mean")
+def _accumulated(acc: jax.Array, x: Any, skip: jax.Array, n: jax.Array, *, mean: bool) -> jax.Array:
+    """The mean (or sum) of n values from that of n - 1; what is in `acc` before the first does not matter."""
+    wide, x = widen((acc, x), compute_dtype(acc, x))
+    with promotion(wide, x):
+        new = wide + (x - wide) / jnp.maximum(n, 1).astype(jnp.real(x).dtype) if mean else wide + x
+    return jnp.where(skip, acc, jnp.where(n == 1, x, new).astype(acc.dtype))
+
+
+def _nothing_yet(p: jax.Array, dtype: Any) -> jax.Array:
+    return zeros_like(p, compute_dtype(p) if dtype is None else dtype)
+
+
+def _copy(acc: jax.Array) -> jax.Array:
+    dtype = compute_dtype(acc)
+    return jnp.array(acc, complex_dtype(dtype) if jnp.iscomplexobj(acc) else dtype)
+
+
+def _stored(new: Any, old: jax.Array) -> jax.Array:
+    new = new if isinstance(new, jax.Array) else jnp.asarray(new)
+    return new if new.dtype == old.dtype else new.astype(old.dtype)
+
+
+def _scalar(name: str, value: Any) -> jax.Array:
+    if value is None or jnp.ndim(value) != 0:
+        shape = "" if value is None else f", a scalar, got shape {jnp.shape(value)}"
+        raise ValueError(f"MultiSteps: update needs {name}{shape}: call update(updates, state, params, {name}=...)")
+    return jnp.asarray(value)
+
+
+def _largest(x: jax.Array, axis_name: Any) -> jax.Array:
+    number = x.astype(jnp.int32) if x.dtype == bool else x
+    return jax.lax.pmax(number, axis_name).astype(x.dtype)
+
+
+def _whole(k: Any) -> jax.Array:
+    if jnp.ndim(k) != 0:
+        raise ValueError(
+            f"MultiSteps: every_k_schedule must be a scalar at each step, got shape {jnp.shape(k)}; "
+            f"to train a population, jax.vmap over the transformation"
+        )
+    return jnp.maximum(jnp.round(jnp.asarray(k)), 1).astype(jnp.int32)

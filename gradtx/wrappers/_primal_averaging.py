@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generalized primal averaging: gradients between the iterates of an optimizer and their moving average."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._evaluation import eval_from
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._ranges import Decay, DType
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core._trees import check_state
+from gradtx.core._types import OptState, Params, Updates
+from gradtx.numerics._averages import copy_of
+from gradtx.numerics._interpolation import average_behind, averaged_step
+from gradtx.wrappers._schedule_free_averaging import Interpolation
+
+
+class PrimalAveragingState(NamedTuple):
+    """The last mu_y, the state of the base optimizer, and its iterate z; `eval_params` answers the average x."""
+
+    mu_y: jax.Array
+    base_optimizer_state: OptState
+    z: Updates
+
+    def eval_params(self, params: Params) -> Params:
+        return eval_from(lambda y, z: average_behind(y, z, self.mu_y), params, self.z)
+
+
+class _Iterates(NamedTuple):
+    mu_y: jax.Array
+    z: Updates
+
+
+def _weights(t, total, memory, *, weight, mu_y):
+    return (weight, memory["mu_y"], mu_y), {"mu_y": mu_y}
+
+
+def _step(u, z, p, t, common):
+    return averaged_step(u, p, z, *common)
+
+
+# Made once, so that it is compiled once; the hyperparameters of the step are its extra arguments.
+_AVERAGING = per_parameter(
+    None, _step, _Iterates, shared=_weights, memory=lambda: {"mu_y": 0.0}, needs=("weight", "mu_y")
+)
+
+
+@transformation
+def primal_averaging(
+    base_optimizer: Any, mu_x: Decay = 0.9967, mu_y: Interpolation = 0.8, state_dtype: DType = None
+) -> GradientTransformationExtraArgs:
+    """Runs an optimizer on z, with gradients taken at y, near the moving average x of its iterates:
+
+    ```
+    z = z + base_optimizer's update from the gradient at y
+    x = mu_x x + (1 - mu_x) z
+    y = mu_y x + (1 - mu_y) z
+    ```
+
+    The parameters are y; validate, save and deploy x: `eval_params(state, params)`. The base optimizer sees z as the
+    parameters, so its weight decay is at z.
+
+    Args:
+      mu_x: the decay of the average; 0.9967 is about DiLoCo with 32 inner steps.
+      mu_y: in (0, 1]; 0.7 to 0.8 are usual. A schedule moves y at once.
+      state_dtype: the dtype in which z is stored; None for at least float32.
+
+    Reference: Defazio et al. 2025, arXiv:2512.17131.
+    """
+    tx = with_extra_args_support(check_transformation("primal_averaging: base_optimizer", base_optimizer))
+
+    def init(params: Params) -> PrimalAveragingState:
+        start = jnp.array(mu_y, jnp.result_type(float))
+        z = jax.tree.map(lambda p: copy_of(widen(p, compute_dtype(p)), state_dtype), params)
+        return PrimalAveragingState(start, tx.init(params), z)
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        check_state("primal_averaging", state, PrimalAveragingState)
+        if params is None:
+            raise ValueError("primal_averaging: update needs the parameters: call update(updates, state, params)")
+        updates, base = tx.update(updates, state.base_optimizer_state, state.z, **extra)
+        weights = {"weight": 1 - mu_x, "mu_y": mu_y}
+        updates, new = _AVERAGING.update(updates, _Iterates(state.mu_y, state.z), params, **weights)
+        return updates, PrimalAveragingState(new.mu_y, base, new.z)
+
+    return GradientTransformationExtraArgs(
+        init, update, parts=lambda state: {"base_optimizer_state": (base_optimizer, state.base_optimizer_state)}
+    )

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Publishing norms around a transformation."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._apply import apply_updates
+from gradtx.core._counts import safe_increment
+from gradtx.core._factory import transformation
+from gradtx.core._roles import unboxed
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core._trees import align, check_state, is_hole, is_none
+from gradtx.core._types import OptState, Params, Updates
+from gradtx.numerics._safe import safe_divide
+from gradtx.tree._reductions import global_norm
+
+MEASURES = ("gradient_norm", "update_norm", "parameter_norm", "relative_update", "clip_fraction", "lost_updates")
+OF_PARAMETERS = {"parameter_norm", "relative_update", "lost_updates"}
+
+
+class RecordMetricsState(NamedTuple):
+    """The number of updates made, the state of the inner transformation, and the numbers of the last update."""
+
+    count: jax.Array
+    inner_state: OptState
+    recorded: dict[str, jax.Array]
+
+    def metrics(self) -> dict[str, jax.Array]:
+        return self.recorded
+
+
+@transformation
+def record_metrics(
+    inner: Any, names: tuple[str, ...] = ("gradient_norm", "update_norm")
+) -> GradientTransformationExtraArgs:
+    """Runs `inner` and keeps numbers about its last update in the state, for `metrics(state)`:
+
+    ```
+    gradient_norm     ‖g‖ over all gradients that come in
+    update_norm       ‖u‖ over all updates that leave
+    parameter_norm    ‖p‖ before the update
+    relative_update   ‖u‖ / ‖p‖
+    clip_fraction     the part of the updates so far where ‖u‖ < ‖g‖: for a clipping stage
+    lost_updates      the part of the elements with u ≠ 0 where p + u, rounded to the dtype of p, is p
+    ```
+
+    Only what is named is computed. Before the first update all are 0.
+
+    Raises:
+      ValueError: for a name that is not one of these.
+    """
+    tx = with_extra_args_support(check_transformation("record_metrics: inner", inner))
+    for name in names if isinstance(names, tuple | list) else [names]:
+        if name not in MEASURES:
+            raise ValueError(f"record_metrics: names must be of {MEASURES}, in a tuple, got {name!r}")
+
+    def init(params: Params) -> RecordMetricsState:
+        zeros = {name: jnp.zeros([], jnp.result_type(float)) for name in names}
+        return RecordMetricsState(jnp.zeros([], jnp.int32), tx.init(params), zeros)
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        check_state("record_metrics", state, RecordMetricsState)
+        if params is None and OF_PARAMETERS & set(names):
+            raise ValueError("record_metrics: update needs the parameters: call update(updates, state, params)")
+        new, inner_state = tx.update(updates, state.inner_state, params, **extra)
+        count = safe_increment(state.count)
+
+        def clipped() -> jax.Array:
+            # Scaling by a factor of one may round; a clip that matters is no matter of the last digits.
+            now = (global_norm(new) < (1 - 1e-5) * global_norm(updates)).astype(jnp.result_type(float))
+            before = state.recorded["clip_fraction"]
+            return before + (now - before) / count.astype(now.dtype)
+
+        measures = {
+            "gradient_norm": lambda: global_norm(updates),
+            "update_norm": lambda: global_norm(new),
+            "parameter_norm": lambda: global_norm(params),
+            "relative_update": lambda: safe_divide(*_alike(global_norm(new), global_norm(params))),
+            "clip_fraction": clipped,
+            "lost_updates": lambda: _lost(params, new),
+        }
+        recorded = {name: measures[name]().astype(jnp.result_type(float)) for name in names}
+        return new, RecordMetricsState(count, inner_state, recorded)
+
+    return GradientTransformationExtraArgs(
+        init, update, parts=lambda state: {"inner_state": (inner, state.inner_state)}
+    )
+
+
+def _lost(params: Params, updates: Updates) -> jax.Array:
+    """The part of the elements with an update whose parameter is too coarse for it."""
+    leaves, treedef = jax.tree.flatten(unboxed(updates), is_leaf=is_none)
+    ps = align(treedef, unboxed(params), "record_metrics", "the parameters", updates, "the updates")
+    counts = [_lost_of(p, u) for p, u in zip(ps, leaves, strict=True) if not is_hole(u)]
+    if not counts:
+        return jnp.zeros([])
+    lost, moved = (jnp.sum(jnp.stack(column)) for column in zip(*counts, strict=True))
+    return safe_divide(lost, moved)
+
+
+@jax.jit
+def _lost_of(p: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    moved, dtype = u != 0, jnp.result_type(float)
+    lost = moved & (apply_updates(p, u) == p)
+    return jnp.sum(lost, dtype=dtype), jnp.sum(moved, dtype=dtype)
+
+
+def _alike(*norms: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(x.astype(jnp.result_type(float)) for x in norms)

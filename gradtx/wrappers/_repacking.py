@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeping a transformation's state in another layout."""
+
+from collections.abc import Callable
+from typing import Any
+
+from gradtx.core._factory import transformation
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core._types import OptState, Params, Updates
+
+
+@transformation
+def repack_state(
+    inner: Any, pack: Callable[[OptState], Any], unpack: Callable[[Any], OptState]
+) -> GradientTransformationExtraArgs:
+    """Runs `inner`, keeping its state as `pack(state)`: in the layout of other checkpoints, or with other names.
+
+    Args:
+      pack, unpack: functions on states, each the inverse of the other.
+    """
+    tx = with_extra_args_support(check_transformation("repack_state: inner", inner))
+
+    def init(params: Params) -> Any:
+        return pack(tx.init(params))
+
+    def update(updates: Updates, state: Any, params: Params = None, **extra: Any) -> tuple[Updates, Any]:
+        updates, new = tx.update(updates, unpack(state), params, **extra)
+        return updates, pack(new)
+
+    return GradientTransformationExtraArgs(init, update, parts=lambda state: {"": (inner, unpack(state))})

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting a transformation anew from time to time."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._counts import restart, safe_increment
+from gradtx.core._factory import transformation
+from gradtx.core._ranges import PositiveInt
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core._trees import check_state
+from gradtx.core._types import OptState, Params, Updates
+from gradtx.numerics._branching import branch
+
+
+class ResetEveryState(NamedTuple):
+    """The number of updates made, and the state of what is reset."""
+
+    count: jax.Array
+    inner_state: OptState
+
+    counts_from = {"count": 0}
+
+
+@transformation
+def reset_every(inner: Any, steps: PositiveInt) -> GradientTransformationExtraArgs:
+    """Gives `inner` the state that it starts with after every `steps` updates: the momentum reset of SPAM.
+
+    Moments, averages and bias corrections start anew, from the parameters of that step. Schedules do not: gradtx's
+    stages go on reading them where they are, as after `restart(state, at=count)`.
+
+    Args:
+      inner: any transformation. One whose memory must live, such as a clipping threshold, belongs before it in a chain.
+      steps: 500 in SPAM, 1000 in Stable-SPAM.
+
+    References: Huang et al. 2025, arXiv:2501.06842 and arXiv:2502.17055.
+    """
+    tx = with_extra_args_support(check_transformation("reset_every: inner", inner))
+
+    def init(params: Params) -> ResetEveryState:
+        return ResetEveryState(jnp.zeros([], jnp.int32), tx.init(params))
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        check_state("reset_every", state, ResetEveryState)
+        if params is None:
+            raise ValueError("reset_every: update needs the parameters: call update(updates, state, params)")
+        count = jnp.asarray(state.count)
+        due = (count > 0) & (count % steps == 0)
+        inner_state = branch(due, lambda: restart(tx.init(params), at=count), lambda: state.inner_state)
+        updates, inner_state = tx.update(updates, inner_state, params, **extra)
+        return updates, ResetEveryState(safe_increment(count), inner_state)
+
+    return GradientTransformationExtraArgs(
+        init, update, parts=lambda state: {"inner_state": (inner, state.inner_state)}
+    )

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schedule-Free learning: an average of the iterates in the place of a decaying learning rate."""
+
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._combine import chain
+from gradtx.core._evaluation import eval_from, eval_params
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._ranges import DType, NonNegative, Range
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._trees import check_state
+from gradtx.core._types import OptState, Params, ScalarOrSchedule, Updates
+from gradtx.numerics._averages import copy_of
+from gradtx.numerics._interpolation import average_behind, averaged_step
+from gradtx.numerics._safe import safe_divide
+from gradtx.wrappers._repacking import repack_state
+
+# Not 0: the average could not be told from y then.
+Interpolation = Annotated[Any, Range(low=0.0, high=1.0, low_open=True, example=0.9)]
+
+
+class ScheduleFreeAveragingState(NamedTuple):
+    """The updates made, the last b1, the sum of the weights, the largest learning rate, and the iterate z."""
+
+    count: jax.Array
+    b1: jax.Array
+    weight_sum: jax.Array
+    max_lr: jax.Array
+    z: Updates
+
+    counts_from = {"count": 0}
+
+    def eval_params(self, params: Params) -> Params:
+        return eval_from(lambda y, z: average_behind(y, z, self.b1), params, self.z)
+
+
+class ScheduleFreeState(NamedTuple):
+    """The same in Optax's layout, with the state of the base optimizer; `step_count` is the next step, from 1."""
+
+    b1: jax.Array
+    weight_sum: jax.Array
+    step_count: jax.Array
+    max_lr: jax.Array
+    base_optimizer_state: OptState
+    z: Updates
+
+    counts_from = {"step_count": 1}
+
+    def eval_params(self, params: Params) -> Params:
+        return eval_from(lambda y, z: average_behind(y, z, self.b1), params, self.z)
+
+
+@transformation
+def schedule_free_averaging(
+    learning_rate: ScalarOrSchedule,
+    b1: Interpolation = 0.9,
+    weight_lr_power: NonNegative = 2.0,
+    state_dtype: DType = None,
+    *,
+    weight_step_power: NonNegative = 0.0,
+) -> GradientTransformationExtraArgs:
+    """`schedule_free` as the last stage of a chain: the updates that reach it move z, those that leave it move y."""
+
+    def memory():
+        return {"b1": b1, "weight_sum": 0.0, "max_lr": 0.0}
+
+    def shared(t, total, memory):
+        max_lr = jnp.maximum(memory["max_lr"], learning_rate)  # type: ignore[arg-type]  # a number in here
+        weight = t**weight_step_power * max_lr**weight_lr_power
+        weight_sum = memory["weight_sum"] + weight
+        # No weight yet: the learning rate was zero, and z is where x is.
+        common = safe_divide(weight, weight_sum), memory["b1"]
+        return common, {"b1": b1, "weight_sum": weight_sum, "max_lr": max_lr}
+
+    def update(u, z, p, t, common):
+        weight, old_b1 = common
+        return averaged_step(u, p, z, weight, old_b1, b1)
+
+    return per_parameter(
+        lambda p: copy_of(p, state_dtype),
+        update,
+        ScheduleFreeAveragingState,
+        shared=shared,
+        memory=memory,
+        needs_params=True,
+    )
+
+
+@transformation
+def schedule_free(
+    base_optimizer: Any,
+    learning_rate: ScalarOrSchedule,
+    b1: Interpolation = 0.9,
+    weight_lr_power: NonNegative = 2.0,
+    state_dtype: DType = None,
+    *,
+    weight_step_power: NonNegative = 0.0,
+) -> GradientTransformationExtraArgs:
+    """Averages the iterates of an optimizer and takes gradients between them and their average:
+
+    ```
+    z = z + base_optimizer's update at y
+    x = (1 - c) x + c z       c = w_t / Σ w       w_t = t^weight_step_power max_lr^weight_lr_power
+    y = b1 x + (1 - b1) z
+    ```
+
+    The parameters are y, of which gradients are taken; validate, save and deploy x: `eval_params(state, params)`.
+
+    Args:
+      base_optimizer: without momentum, which b1 replaces. It sees y as the parameters.
+      learning_rate: the base optimizer's; its largest value so far is `max_lr`.
+      b1: in (0, 1]. A schedule moves y at once.
+      state_dtype: the dtype in which z is stored; None for at least float32.
+
+    Reference: Defazio et al. 2024, arXiv:2405.15682.
+    """
+    averaging = schedule_free_averaging(
+        learning_rate, b1, weight_lr_power, state_dtype, weight_step_power=weight_step_power
+    )
+    return repack_state(chain(base_optimizer, averaging), _pack, _unpack)
+
+
+def _pack(state: Any) -> ScheduleFreeState:
+    base, own = state
+    return ScheduleFreeState(own.b1, own.weight_sum, own.count + 1, own.max_lr, base, own.z)
+
+
+def _unpack(state: Any) -> tuple:
+    check_state("schedule_free", state, ScheduleFreeState)
+    own = ScheduleFreeAveragingState(state.step_count - 1, state.b1, state.weight_sum, state.max_lr, state.z)
+    return state.base_optimizer_state, own
+
+
+def schedule_free_eval_params(state: OptState, params: Params) -> Params:
+    """The average x that a Schedule-Free optimizer answers with: `eval_params`, under Optax's name."""
+    return eval_params(state, params)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wrappers that compare an update with the gradient it was made from, element by element.
+
+They wrap because a stage of a chain sees only what the stage before it made, not the gradient. They remember nothing,
+so their state is that of the inner transformation.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core._types import OptState, Params, Updates
+from gradtx.numerics._safe import abs_sq, safe_sqrt
+
+
+class _Inner(NamedTuple):
+    u: Updates
+
+
+def _compared(
+    where: str, inner: Any, f: Callable[[jax.Array, jax.Array], jax.Array]
+) -> GradientTransformationExtraArgs:
+    """`inner` with f(g, u) for its updates."""
+    tx = with_extra_args_support(check_transformation(f"{where}: inner", inner))
+    # The lift maps over two trees, here gradients and updates, where the second poses as a slot.
+    both = per_parameter(None, lambda g, u, p, t: (f(g, u), u), _Inner)
+
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        inner_updates, state = tx.update(updates, state, params, **extra)
+        return both.update(updates, _Inner(inner_updates))[0], state
+
+    return GradientTransformationExtraArgs(tx.init, update, parts=lambda state: {"": (inner, state)})
+
+
+@transformation
+def cautious(
+    inner: Any, normalization: Literal["count", "mean", "none"] = "count", *, descent: bool = False
+) -> GradientTransformationExtraArgs:
+    """Drops the elements of the inner update that point against the gradient: mask = 1 where u g > 0, else 0.
+
+    ```
+    count: u = u mask n / (Σ mask + 1), for n elements       (the paper's algorithm)
+    mean:  u = u mask / max(Σ mask / n, 0.001)               (the authors' code)
+    none:  u = u mask
+    ```
+
+    Args:
+      inner: a stage such as `scale_by_adam()`, whose updates point uphill like gradients.
+      descent: True if they point downhill, as those of a whole recipe, `adam(1e-3)`.
+
+    Reference: Liang et al. 2024, arXiv:2411.16085.
+    """
+
+    def masked_update(g: jax.Array, u: jax.Array) -> jax.Array:
+        # Of signs, as g * u may underflow.
+        agreement = jnp.real(jnp.conj(jnp.sign(g)) * jnp.sign(u))
+        mask = (agreement < 0 if descent else agreement > 0).astype(agreement.dtype)
+        if normalization == "count":
+            return u * mask * (mask.size / (jnp.sum(mask) + 1))
+        if normalization == "mean":
+            return u * mask / jnp.maximum(jnp.sum(mask) / max(mask.size, 1), 1e-3)
+        return u * mask
+
+    return _compared("cautious", inner, masked_update)
+
+
+@transformation
+def with_gradient_signs(inner: Any, *, descent: bool = False) -> GradientTransformationExtraArgs:
+    """u = |u| sign(g): the sizes of the inner update with the signs of the gradient (Grams).
+
+    Args:
+      inner: a stage such as `scale_by_adam()`.
+      descent: True for the opposite signs, around a whole recipe such as `adam(1e-3)`.
+
+    Reference: Cao et al. 2024, arXiv:2412.17107.
+    """
+
+    def signed(g: jax.Array, u: jax.Array) -> jax.Array:
+        size = safe_sqrt(abs_sq(u)) if jnp.iscomplexobj(u) else jnp.abs(u)
+        return -size * jnp.sign(g) if descent else size * jnp.sign(g)
+
+    return _compared("with_gradient_signs", inner, signed)

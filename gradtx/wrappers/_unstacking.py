@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stacks taken apart: for transformations of whole trees that treat each leaf as one parameter."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._factory import transformation
+from gradtx.core._roles import Boxed, Role, is_box, is_full_box
+from gradtx.core._stacks import stack_axes
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    check_transformation,
+    with_extra_args_support,
+)
+from gradtx.core._types import OptState, Params, Updates
+
+
+@transformation
+def unstacked(inner: Any) -> GradientTransformationExtraArgs:
+    """Runs `inner` on each parameter of a stack as on a leaf of its own, where roles say what is stacked.
+
+    For transformations that gradtx did not make, inside `with_roles`: its own rules do that by themselves, without
+    taking the stack apart. The state holds a tuple for each stack.
+    """
+    tx = with_extra_args_support(check_transformation("unstacked: inner", inner))
+    init, update = on_parts(tx.init, tx.update)
+    return GradientTransformationExtraArgs(init, update, parts=lambda state: {"": (inner, state)})
+
+
+def on_parts(init: Callable, update: Callable, *, keep_axes: bool = True) -> tuple[Callable, Callable]:
+    """The pair on trees whose stacks are tuples of parameters.
+
+    `keep_axes` says whether the parameters' roles keep the meaning of their axes, for which arrays that stand for them
+    must have the same.
+    """
+
+    def parts_of(x: Any) -> Any:
+        if not is_full_box(x):
+            return x
+        ndim = jnp.ndim(x.value)
+        stack = stack_axes(x.role, ndim)
+        role = x.role
+        if role is not None:
+            role = role.logical(ndim) if keep_axes else Role(role.kind)
+        if not stack:
+            return dataclasses.replace(x, role=role)
+        rows = jnp.moveaxis(x.value, stack, range(len(stack)))
+        rows = rows.reshape(-1, *rows.shape[len(stack) :])
+        groups = x.group if isinstance(x.group, tuple) else (x.group,) * len(rows)
+        return tuple(Boxed(row, role, group) for row, group in zip(rows, groups, strict=True))
+
+    def apart(tree: Any) -> Any:
+        return jax.tree.map(parts_of, tree, is_leaf=is_box)
+
+    def together(box: Any, parts: Any) -> Any:
+        if not is_full_box(box) or not jax.tree.leaves(parts):  # there are no updates of what is frozen
+            return parts if not is_full_box(box) else None
+        stack = stack_axes(box.role, jnp.ndim(box.value))
+        if not stack:
+            return box.holding(parts.value)
+        known = next(part.value for part in parts if jax.tree.leaves(part))
+        rows = jnp.stack([part.value if jax.tree.leaves(part) else jnp.zeros_like(known) for part in parts])
+        sizes = [box.value.shape[axis] for axis in stack]
+        return box.holding(jnp.moveaxis(rows.reshape(*sizes, *rows.shape[1:]), range(len(stack)), stack))
+
+    def init_parts(params: Params) -> OptState:
+        return init(apart(params))
+
+    def update_parts(
+        updates: Updates, state: OptState, params: Params = None, **extra: Any
+    ) -> tuple[Updates, OptState]:
+        known = updates if params is None else params
+        structure = jax.tree.structure(apart(known))
+
+        def argument(x: Any) -> Any:
+            if not callable(x):
+                return apart(x)
+            return lambda *args, **kwargs: apart(x(*map(whole, args), **{n: whole(v) for n, v in kwargs.items()}))
+
+        def whole(x: Any) -> Any:
+            fits = jax.tree.structure(x) == structure
+            return jax.tree.map(together, known, x, is_leaf=is_box) if fits else x
+
+        given = {n: argument(x) for n, x in extra.items()}
+        new, state = update(apart(updates), state, None if params is None else apart(params), **given)
+        return jax.tree.map(together, updates, new, is_leaf=is_box), state
+
+    return init_parts, update_parts
