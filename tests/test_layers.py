@@ -2,7 +2,9 @@
 """The shape of the code: who imports whom, what `__init__.py` may do, how long a file may be."""
 
 import ast
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,30 +29,20 @@ LAYERS = [
     ["wrappers"],
     ["transforms"],
     ["optimizers"],
-    [
-        "parameters",
-        "losses",
-        "projections",
-        "perturbations",
-        "assignment",
-        "microbatching",
-        "curvature",
-        "minimization",
-    ],
-    ["precision", "sharding"],
-    ["inspect"],
-    ["testing"],
-    ["plot"],
+    ["aggregating", "_roles", "losses", "projections", "perturbations", "assignment", "microbatching", "curvature"],
+    ["_groups", "_minimize"],
+    ["surgery"],
+    ["precision"],
+    ["describing"],
+    ["states", "results", "testing", "plot"],
     ["compat"],
+    ["_front"],
 ]
 HEIGHT = {name: height for height, row in enumerate(LAYERS) for name in row}
 
 EVERYWHERE = {"jax", "jaxlib", "chex", "numpy"}
 IN_ONE_PLACE = {"plot": {"matplotlib"}}
-INSIDE_FUNCTIONS = {"inspect": {"rich"}, "compat": {"optax"}, "plot": {"matplotlib"}}
-
-# Public names that stand for something whose name is another.
-SYNONYMS = {"scale_by_learning_rate"}
+INSIDE_FUNCTIONS = {"describing": {"rich"}, "compat": {"optax"}, "plot": {"matplotlib"}}
 
 
 class Import(NamedTuple):
@@ -65,7 +57,7 @@ def modules() -> list[Path]:
 
 
 def part_of(path: Path) -> str:
-    """The row entry that a module belongs to: `gradtx/core/lift.py` is of core, `gradtx/inspect.py` of inspect."""
+    """The row entry that a module belongs to: `gradtx/core/_lift.py` is of core, `gradtx/states.py` of states."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -128,18 +120,18 @@ def test_imports_go_down(path: Path):
         ("core", "def f():\n    from gradtx import tree", "core imports gradtx.tree, which is not below it"),
         ("core", "from ..tree import add", "core imports gradtx.tree.add, which is not below it"),
         ("core", "from . import lift", None),
-        ("parameters", "import gradtx.sharding", "parameters imports gradtx.sharding, which is not below it"),
+        ("_roles", "import gradtx.precision", "_roles imports gradtx.precision, which is not below it"),
         ("optimizers", "from gradtx import adam", "imports gradtx.adam; import from the module that defines it"),
         ("optimizers", "import gradtx", "imports gradtx; import from the module that defines it"),
         ("core", "import optax", "imports optax, which users need not have installed"),
-        ("inspect", "import rich", "imports rich, which users need not have installed"),
-        ("inspect", "def f():\n    import rich.table", None),
+        ("describing", "import rich", "imports rich, which users need not have installed"),
+        ("describing", "def f():\n    import rich.table", None),
         ("compat", "import optax", "imports optax, which users need not have installed"),
         ("compat", "def f():\n    import optax", None),
         ("compat", "from gradtx.compat.optax import tree as tree", None),
         ("plot", "from gradtx.compat import as_optax", "plot imports gradtx.compat.as_optax, which is not below it"),
         ("plot", "import matplotlib.pyplot as plt", None),
-        ("inspect", "def f():\n    import matplotlib", "imports matplotlib, which users need not have installed"),
+        ("describing", "def f():\n    import matplotlib", "imports matplotlib, which users need not have installed"),
     ],
 )
 def test_the_import_check_itself(part: str, source: str, fault: str | None):
@@ -147,26 +139,37 @@ def test_the_import_check_itself(part: str, source: str, fault: str | None):
     assert [f.partition(": ")[2] for f in found] == ([] if fault is None else [fault])
 
 
-def test_public_names_are_re_exports_and_stand_once():
-    body = ast.parse((PACKAGE / "__init__.py").read_text()).body
-    assert isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant), "begin with a docstring"
-    names = []
-    for node in body[1:]:
-        assert isinstance(node, ast.ImportFrom) and node.level == 0, f"line {node.lineno}: from gradtx.x import a as a"
-        assert str(node.module).startswith("gradtx."), f"line {node.lineno}: only names of gradtx"
-        assert len(node.names) == 1 and node.names[0].asname == node.names[0].name, f"line {node.lineno}: a as a"
-        names.append(node.names[0].name)
-    assert sorted({n for n in names if names.count(n) > 1}) == []
-    # One thing has one name.
-    things = {n: x for n in names if "gradtx" in getattr(x := getattr(gradtx, n), "__module__", "")}
-    assert {n for n, x in things.items() if getattr(x, "__name__", n) != n} <= SYNONYMS
+def re_exports(path: Path) -> list[Path]:
+    """The modules that only re-export: packages, and namespaces that are a file."""
+    return [p for p in path.rglob("*.py") if not p.name.startswith("_") or p.name == "__init__.py"]
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if p.name == "__init__.py"], ids=named)
-def test_init_files_only_re_export(path: Path):
+@pytest.mark.parametrize("path", sorted(re_exports(PACKAGE)), ids=named)
+def test_namespaces_only_re_export(path: Path):
     docstring, *rest = ast.parse(path.read_text()).body
-    assert isinstance(docstring, ast.Expr) and isinstance(docstring.value, ast.Constant)
-    assert [ast.unparse(node) for node in rest if not isinstance(node, ast.ImportFrom)] == []
+    assert isinstance(docstring, ast.Expr) and isinstance(docstring.value, ast.Constant), "begin with a docstring"
+    if "compat" in path.parts:  # Optax's other names for what has one
+        return
+    if path == PACKAGE / "__init__.py":  # what loads on first use is imported for type checkers only
+        *rest, lazy = rest
+        assert isinstance(lazy, ast.If) and ast.unparse(lazy.test) == "TYPE_CHECKING"
+        rest += [*lazy.body, *lazy.orelse]
+    for node in rest:
+        assert isinstance(node, ast.ImportFrom) and node.level == 0, f"line {node.lineno}: from gradtx.x import a as a"
+        assert f"{node.module}.".startswith(("gradtx.", "typing.")), f"line {node.lineno}: only names of gradtx"
+        if node.module != "typing":
+            assert [a.asname for a in node.names] == [a.name for a in node.names], f"line {node.lineno}: a as a"
+
+
+def test_modules_are_not_hidden_by_what_is_in_them():
+    """`import gradtx.a.b` gives the module: no name of a package is that of a module in it."""
+    shadowed = []
+    for module in pkgutil.walk_packages(gradtx.__path__, "gradtx."):
+        parent, _, name = module.name.rpartition(".")
+        found = getattr(importlib.import_module(parent), name, None)
+        if found is not importlib.import_module(module.name):
+            shadowed.append(module.name)
+    assert shadowed == []
 
 
 def test_no_file_is_too_long():

@@ -8,14 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.precision._codec import Codec
-
 
 class Payload:
     """What a codec's payload has besides its fields. Its class is a named tuple class of its own for each codec."""
 
     __slots__ = ()
-    codec: Codec
+    codec: Any  # a `Codec` of `gradtx.precision`
 
     def decoded(self, shape: tuple[int, ...]) -> jax.Array:
         """The float32 array of this shape that it stands for."""
@@ -43,21 +41,21 @@ class Payload:
         return _made, (self.codec, plain, tuple(self))  # type: ignore[call-overload]  # a tuple, by its other base
 
 
-def of_codec(codec: Codec, payload: Any) -> Any:
+def of_codec(codec: Any, payload: Any) -> Any:
     """The payload of the class that knows the codec; an array is one already."""
     return payload if isinstance(payload, jax.Array) else _class(codec, type(payload))(*payload)
 
 
 @functools.cache
-def _class(codec: Codec, plain: type) -> type:
+def _class(codec: Any, plain: type) -> type:
     return type(plain.__name__, (Payload, plain), {"codec": codec, "__slots__": ()})
 
 
-def _made(codec: Codec, plain: type, fields: tuple) -> Any:
+def _made(codec: Any, plain: type, fields: tuple) -> Any:
     return _class(codec, plain)(*fields)
 
 
-def payload_of(codec: Codec, x: Any) -> Any:
+def payload_of(codec: Any, x: Any) -> Any:
     """The codec's payload that this is, None if it is something else.
 
     Containers that know fields by names only, such as the states of Flax's nnx, hand payloads back as mappings.

@@ -4,6 +4,7 @@
 import inspect
 
 import pytest
+
 from support.public import public_names, unexplained
 
 FUNCTIONS = {f"{place}.{name}": thing for place, name, thing in public_names() if inspect.isfunction(thing)}

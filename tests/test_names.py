@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public names: how many there are at the top level, that each has one path, what is said of others."""
+
+import collections
+import subprocess
+import sys
+
+import pytest
+
+import gradtx
+from gradtx.compat import optax
+from support.public import namespaces, public_names
+
+MOST = 330
+
+
+def test_the_top_level_is_what_people_type_every_day():
+    assert len(dir(gradtx)) <= MOST
+    # Rooms without public names, such as `gradtx.core`, are no names to type.
+    assert [n for n in dir(gradtx) if not n.startswith("_")] == dir(gradtx)
+
+
+def test_each_thing_has_one_public_path():
+    paths = collections.defaultdict(list)
+    for place, name, thing in public_names():
+        if place != "gradtx.compat":
+            paths[id(thing) if "gradtx" in getattr(thing, "__module__", "") else name].append(f"{place}.{name}")
+    of_one_name = collections.Counter(name for _, name, _ in public_names())
+    assert {k: v for k, v in paths.items() if len(v) > 1} == {}
+    # The same word twice means another thing in a namespace, such as `tree.scale`.
+    assert {n for n, count in of_one_name.items() if count > 1} == {"clip", "scale", "where"}
+
+
+def test_things_have_the_names_that_they_are_defined_by():
+    others = {n: x for _, n, x in public_names() if "gradtx" in getattr(x, "__module__", "")}
+    assert {n: x for n, x in others.items() if getattr(x, "__name__", n) != n} == {}
+
+
+def test_what_does_not_load_at_once_is_there():
+    assert {"gradtx.plot", "gradtx.testing", "gradtx.compat", "gradtx.states"} <= set(namespaces())
+    script = "import gradtx; print(gradtx.testing.check_contract.__name__, gradtx.compat.optax.adamw.__name__)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["check_contract", "adamw"]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("multi_transform", "gradtx.partition"),
+        ("scale_by_learning_rate", "gradtx.scale_by_lr"),
+        ("Adam", "gradtx.adam"),
+        ("AdamW", "gradtx.adamw"),
+        ("SGD", "gradtx.sgd"),
+        ("RMSprop", "gradtx.rmsprop"),
+        ("Nadam", "gradtx.nadam"),
+        ("ScaleByAdamState", "gradtx.states.ScaleByAdamState"),
+        ("l2_loss", "gradtx.losses.l2_loss"),
+        ("safe_norm", "gradtx.numerics.safe_norm"),
+        ("cosine", "gradtx.schedules.cosine"),
+        ("hvp", "gradtx.compat.optax.second_order.hvp"),
+        ("tree_map_params", "gradtx.compat.optax.tree_map_params"),
+    ],
+)
+def test_a_name_that_is_elsewhere_is_answered_with_its_path(name: str, found: str):
+    assert not hasattr(gradtx, name)
+    with pytest.raises(AttributeError, match=f"'gradtx' has no attribute '{name}': it is {found}$"):
+        getattr(gradtx, name)
+
+
+def test_a_name_that_is_nowhere():
+    with pytest.raises(AttributeError, match="'gradtx' has no attribute 'adamm'$"):
+        gradtx.adamm  # noqa: B018  # the access is what is tested
+    assert not hasattr(gradtx, "__wrapped__")
+
+
+def test_every_spelling_of_optax_is_answered():
+    """No name of Optax 0.2.8's top level is met with silence."""
+    for name in dir(optax):
+        if not name.startswith("_") and not hasattr(gradtx, name):
+            with pytest.raises(AttributeError, match=": it is gradtx"):
+                getattr(gradtx, name)
