@@ -26,15 +26,16 @@ import jax
 import jax.numpy as jnp
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "docs")]
 
-import gradtx  # noqa: E402
-import test_laws  # noqa: E402  # behind the path; it has an example of every factory
+import reference  # noqa: E402
+
 from gradtx import describe  # noqa: E402
 from gradtx.core._calls import Factory  # noqa: E402
 from gradtx.core._factory import REGISTRY  # noqa: E402
 from gradtx.core._ranges import is_number  # noqa: E402
 from gradtx.core._transformation import is_transformation  # noqa: E402
+from support import registry  # noqa: E402  # it has an example of every factory
 
 COMMAND = "python docs/catalogue.py"
 PAGE = ROOT / "docs" / "catalogue.md"
@@ -110,18 +111,9 @@ def call(record: Factory) -> str:
             shown.append(f"*{p.name}" if p.kind is p.VAR_POSITIONAL else p.name)
         elif is_number(p.default):
             shown.append(f"{p.name}={p.default:g}".replace("e-0", "e-").replace("e+0", "e"))
-    page = reference_page(record.module)
-    name = f"[{code(record.name)}]({page}#gradtx.{record.name})" if page and hasattr(gradtx, record.name) else None
-    return " ".join([name or code(record.name), *([code(", ".join(shown))] if shown else [])])
-
-
-def reference_page(module: str) -> str | None:
-    """The page of the API reference that has the names of a module."""
-    for page in sorted((ROOT / "docs" / "api").glob("*.md")):
-        for asked in re.findall(r"^@names (\S+)$", page.read_text(), re.MULTILINE):
-            if f"{module}.".startswith(f"{asked}."):
-                return f"api/{page.name}"
-    return None
+    place = reference.places().get(record.name)
+    name = f"[{code(record.name)}](api/{place})" if place else code(record.name)
+    return " ".join([name, *([code(", ".join(shown))] if shown else [])])
 
 
 def update(doc: str) -> str:
@@ -200,9 +192,9 @@ def needs(tx: Any, extra: dict[str, Any]) -> list[str]:
 
 
 def needs_by_trial(tx: Any, extra: dict[str, Any]) -> list[str]:
-    arguments = {"params": test_laws.PARAMS, **extra}
-    examples = jax.tree.map(lambda g: jnp.stack([g, g]), test_laws.GRADIENTS)
-    gradients = test_laws.GRADIENTS if works(tx, test_laws.GRADIENTS, arguments) else examples
+    arguments = {"params": registry.PARAMS, **extra}
+    examples = jax.tree.map(lambda g: jnp.stack([g, g]), registry.GRADIENTS)
+    gradients = registry.GRADIENTS if works(tx, registry.GRADIENTS, arguments) else examples
     attempt(tx, gradients, arguments)  # its error is worth seeing
     return [n for n in arguments if not works(tx, gradients, {k: v for k, v in arguments.items() if k != n})]
 
@@ -217,7 +209,7 @@ def works(tx: Any, gradients: Any, arguments: dict[str, Any]) -> bool:
 
 def attempt(tx: Any, gradients: Any, arguments: dict[str, Any]) -> None:
     """Traces one update with these arguments besides gradients and state."""
-    state = jax.eval_shape(tx.init, test_laws.PARAMS)
+    state = jax.eval_shape(tx.init, registry.PARAMS)
     jax.eval_shape(lambda g, s: tx.update(g, s, **arguments), gradients, state)
 
 
@@ -232,7 +224,7 @@ def kind(record: Factory) -> str:
 
 
 def family(record: Factory) -> str:
-    module = record.module.split(".")[2]
+    module = record.module.split(".")[2].removeprefix("_")
     return next((name for name, modules in FAMILIES.items() if module in modules), list(FAMILIES)[-1])
 
 
@@ -247,13 +239,13 @@ def heading(module: str) -> str:
 
 
 def example(record: Factory) -> Any:
-    if record.name in test_laws.WITHOUT_EXAMPLE:
-        raise TypeError(f"{record.name} has no example: give it a line in EXPLICIT of tests/test_laws.py")
-    return test_laws.example(record.name)
+    if record.name in registry.WITHOUT_EXAMPLE:
+        raise TypeError(f"{record.name} has no example: give it a line in EXPLICIT of tests/support/registry.py")
+    return registry.example(record.name)
 
 
 def table(title: str, records: Iterable[Factory]) -> str:
-    found = [row(f, example(f), test_laws.extra_arguments(f.name)) for f in records]
+    found = [row(f, example(f), registry.extra_arguments(f.name)) for f in records]
     lines = [[title, *Row._fields[1:]], ["---"] * len(Row._fields), *found]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -266,7 +258,7 @@ def grouped(records: list[Factory], key: Callable[[Factory], str]) -> dict[str, 
 
 
 def page() -> str:
-    records = grouped(list(test_laws.FACTORIES.values()), kind)
+    records = grouped(list(registry.FACTORIES.values()), kind)
     parts = [INTRODUCTION, "## Recipes", "Whole optimizers: chains of stages with a learning rate."]
     families = grouped(records["recipe"], family)
     for title in FAMILIES:

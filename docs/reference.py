@@ -1,32 +1,79 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the API reference out of the `__init__.py` files, so that a new public name is documented by being exported.
 
-In a page, a line `@names gradtx.transforms` becomes the public names that are defined in that module or package, a
-section for each module, headed by the first line of its docstring. They are the names in `gradtx/__init__.py` and what
-the `__init__.py` of the package exports besides, under its own name; of a module that has none there, everything. A
-name on no page is a warning.
+In a page, a line `@names gradtx.transforms` becomes the public names that are defined in that room, or that the
+namespace exports, a section for each module, headed by the first line of its docstring. A name belongs to the most
+specific of all such lines. Arguments that a docstring leaves to the page of words are listed below it with a link. A
+public name on no page is a warning.
 """
 
 import ast
+import functools
 import logging
 import re
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
+PAGES = ROOT / "docs" / "api"
+WORDS = PAGES / "index.md"
+ASK = re.compile(r"^@names (\S+)$", re.MULTILINE)
 log = logging.getLogger("mkdocs.hooks.reference")
 written: set[str] = set()
 
 
-def exports(package: str) -> list[tuple[str, str]]:
-    """The (module, name) pairs that a package re-exports."""
-    imports = [node for node in ast.parse(source(package)).body if isinstance(node, ast.ImportFrom)]
-    return [(str(node.module), alias.name) for node in imports for alias in node.names]
+class Name(NamedTuple):
+    """A public name: where it is defined, and the path that users type."""
+
+    module: str
+    path: str
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition(".")[2]
 
 
 def source(module: str) -> str:
     path = ROOT / Path(*module.split("."))
     return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
+
+
+@functools.cache
+def public() -> list[Name]:
+    """All public names, those of `gradtx.compat.optax` aside."""
+    found, root = [], ast.parse(source("gradtx"))
+    imports = [node for node in ast.walk(root) if isinstance(node, ast.ImportFrom)]
+    for node in imports:
+        for alias in node.names:
+            if node.module == "gradtx":
+                found += _exports(f"gradtx.{alias.name}")
+            elif not alias.name.startswith("_") and str(node.module).startswith("gradtx."):
+                found.append(Name(str(node.module), f"gradtx.{alias.name}"))
+    return found
+
+
+def _exports(namespace: str) -> list[Name]:
+    nodes = [node for node in ast.parse(source(namespace)).body if isinstance(node, ast.ImportFrom)]
+    return [Name(str(node.module), f"{namespace}.{a.name}") for node in nodes for a in node.names if a.name != "optax"]
+
+
+@functools.cache
+def asked() -> dict[str, str]:
+    """The rooms and namespaces that pages ask for, with the page."""
+    return {ask: page.name for page in sorted(PAGES.glob("*.md")) for ask in ASK.findall(page.read_text())}
+
+
+def claimed_by(name: Name) -> str | None:
+    """Which of the asked places has a name: its namespace, or the closest room above the module."""
+    namespace = name.path.rpartition(".")[0]
+    room = namespace if namespace != "gradtx" else name.module
+    return max((a for a in asked() if f"{room}.".startswith(f"{a}.")), key=len, default=None)
+
+
+def places() -> dict[str, str]:
+    """The page and anchor of each public name in the reference, by the name itself."""
+    return {n.name: f"{asked()[ask]}#{n.path}" for n in reversed(public()) if (ask := claimed_by(n))}
 
 
 def heading(module: str) -> str:
@@ -36,28 +83,48 @@ def heading(module: str) -> str:
     return f"## {title}" + (f"\n\n{rest[0].upper()}{rest[1:]}." if rest else "")
 
 
+@functools.cache
+def words() -> frozenset[str]:
+    """The arguments that the page of words explains."""
+    rows = re.findall(r"^\| (`[^|]*) \|", WORDS.read_text(), re.MULTILINE)
+    return frozenset(name for row in rows for name in re.findall(r"`([a-z]\w*)`", row))
+
+
+def left_to_words(name: Name) -> list[str]:
+    """The arguments of a function that its docstring leaves to the page of words."""
+    for node in ast.parse(source(name.module)).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name.name:
+            described = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)*)", ast.get_docstring(node) or "", re.MULTILINE)
+            arguments = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            known = re.findall(r"^ {2}([\w*, ]+):", described[1], re.MULTILINE) if described else []
+            lines = {x.strip(" *") for line in known for x in line.split(",")}
+            return [a for a in arguments if a in words() and a not in lines]
+    return []
+
+
+def entry(name: Name) -> str:
+    left = ", ".join(f"`{a}`" for a in left_to_words(name))
+    return f"::: {name.path}" + (f"\n\n[Words used everywhere](index.md): {left}." if left else "")
+
+
 def section(match: re.Match) -> str:
-    asked = match[1]
-    found = [(m, n) for m, n in exports("gradtx") if f"{m}.".startswith(f"{asked}.")]
-    written.update(name for _, name in found)
-    if not found and not (ROOT / Path(*asked.split("."))).is_dir():
-        return f"{heading(asked)}\n\n::: {asked}"
-    flat = {name for _, name in found}
-    is_package = (ROOT / Path(*asked.split("."))).is_dir()
-    own = [(m, n) for m, n in exports(asked) if n not in flat] if is_package else []
+    ask = match[1]
+    names = sorted((n for n in public() if claimed_by(n) == ask), key=lambda n: (n.module, n.path.lower()))
+    written.update(n.path for n in names)
     lines = []
-    for module, pairs in groupby(sorted([*found, *own]), key=lambda pair: pair[0]):
-        names = (f"::: {'gradtx' if name in flat else asked}.{name}" for _, name in pairs)
-        lines += [heading(module), *names]
+    for module, group in groupby(names, key=lambda n: n.module):
+        # What a namespace collects from everywhere has no sections.
+        lines += [heading(module)] if f"{module}.".startswith(f"{ask}.") else []
+        lines += [entry(n) for n in group]
     return "\n\n".join(lines)
 
 
 def on_page_markdown(markdown: str, **_) -> str:
-    return re.sub(r"^@names (\S+)$", section, markdown, flags=re.MULTILINE)
+    return ASK.sub(section, markdown)
 
 
 def on_env(env, **_):
-    missing = sorted({name for _, name in exports("gradtx")} - written)
+    missing = sorted({n.path for n in public()} - written)
     if missing:
         log.warning(f"public names on no page of the reference: {', '.join(missing)}")
     return env

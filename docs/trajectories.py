@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from catalogue import FAMILIES, IMAGES, family, kind, pictures, slug, test_laws  # first: it sets the path
+from catalogue import FAMILIES, IMAGES, family, kind, pictures, registry, slug  # first: it sets the path
 from PIL import Image, ImageColor  # which comes with matplotlib
 
 import gradtx
@@ -96,7 +96,7 @@ def shared(paths: dict[str, tuple[np.ndarray, ...]]) -> dict[str, list[str]]:
 
 
 def draw(records: Sequence[Factory], out: Path) -> None:
-    txs = {f.name: test_laws.example(f.name).replace(**ARGUMENTS.get(f.name, {})) for f in records}
+    txs = {f.name: registry.example(f.name).replace(**ARGUMENTS.get(f.name, {})) for f in records}
     paths = {name: tuple(best_path(tx, s) for s in SURFACES.values()) for name, tx in txs.items()}
     groups = shared(paths)
     races = {}
@@ -123,7 +123,7 @@ def reduced(image: Image.Image) -> Image.Image:
 
 def parts(title: str) -> list[list[Factory]]:
     """A family's recipes, a picture each, of about equal size."""
-    found = {f.name: f for f in test_laws.FACTORIES.values() if kind(f) == "recipe" and family(f) == title}
+    found = {f.name: f for f in registry.FACTORIES.values() if kind(f) == "recipe" and family(f) == title}
     drawn = [f for n, f in sorted(found.items()) if n not in ABSENT and not (n.endswith("w") and n[:-1] in found)]
     number = -(-len(drawn) // LINES)
     return [[drawn[i] for i in part] for part in np.array_split(np.arange(len(drawn)), number)] if drawn else []

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import gradtx
+import support
 from gradtx import describe
 from gradtx.core import _factory as factory
 
@@ -48,8 +49,8 @@ def test_every_factory_is_on_the_page_once(catalogue: ModuleType):
 
 
 def test_what_rules_declare_is_what_they_need(catalogue: ModuleType):
-    for name, record in catalogue.test_laws.FACTORIES.items():
-        tx, extra = catalogue.example(record), catalogue.test_laws.extra_arguments(name)
+    for name, record in catalogue.registry.FACTORIES.items():
+        tx, extra = catalogue.example(record), catalogue.registry.extra_arguments(name)
         assert catalogue.needs(tx, extra) == catalogue.needs_by_trial(tx, extra), name
 
 
@@ -120,12 +121,13 @@ def scale_by_toy(decay: Decay = 0.75):
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A file of gradtx.optimizers and its line in gradtx/__init__.py, for one test."""
     monkeypatch.setattr(factory, "REGISTRY", dict(factory.REGISTRY))
-    for name in ("gradtx.optimizers.toy", "test_laws", "catalogue"):
+    for name in ("gradtx.optimizers._toy", "support.registry", "test_laws", "catalogue"):
         monkeypatch.setitem(sys.modules, name, sys.modules.get(name))  # so that what is there comes back
-    file = tmp_path / "toy.py"
+    file = tmp_path / "_toy.py"
     file.write_text(TOY)
-    module = load("gradtx.optimizers.toy", file)
+    module = load("gradtx.optimizers._toy", file)
     monkeypatch.setattr(gradtx, "scale_by_toy", module.scale_by_toy, raising=False)
+    monkeypatch.setattr(support, "registry", load("support.registry", ROOT / "tests" / "support" / "registry.py"))
     return "scale_by_toy"
 
 
@@ -147,7 +149,7 @@ def test_a_new_optimizer_is_under_every_law(toy: str):
 
 
 def test_a_new_optimizer_is_described_and_in_the_catalogue(toy: str):
-    laws = load("test_laws", ROOT / "tests" / "test_laws.py")
+    laws = sys.modules["support.registry"]
     catalogue = load("catalogue", ROOT / "docs" / "catalogue.py")
     tx = laws.example(toy)
     description = describe(tx, {"w": jnp.zeros((4, 8)), "b": jnp.zeros(8)})
