@@ -20,8 +20,10 @@ from PIL import Image  # which comes with matplotlib
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from gradtx import schedules  # noqa: E402  # behind the path
-from gradtx.plot import COLORS, FAINT, GRID, INK  # noqa: E402
+import gradtx  # noqa: E402  # behind the path
+from gradtx.plot._plot import COLORS, FAINT, GRID, INK  # noqa: E402
+
+NAMES = {**vars(gradtx), **vars(gradtx.schedules)}
 
 OUT = ROOT / "docs" / "images" / "schedules.png"
 STEPS = 100
@@ -80,7 +82,7 @@ def color(name: str) -> str:
     """One for schedules in units of the rate, one for pieces in units of the peak, one for operations."""
     if name.startswith("."):
         return COLORS[2]
-    return COLORS[1] if getattr(schedules, name).__module__.endswith("pieces") else COLORS[0]
+    return COLORS[1] if NAMES[name].__module__.endswith("_pieces") else COLORS[0]
 
 
 def draw(out: Path) -> None:
@@ -89,7 +91,7 @@ def draw(out: Path) -> None:
     grid = figure.subplots(rows, COLUMNS, sharex=True)
     counts = np.arange(0, STEPS + 1e-9, 0.125)
     for axes, (name, call) in zip(grid.flat, SCHEDULES.items(), strict=False):
-        value = eval(call, vars(schedules).copy())
+        value = eval(call, dict(NAMES))
         values = np.asarray(value(counts.astype(np.float32)))
         axes.plot(counts, values, color=color(name), linewidth=1.6)
         axes.set_title(name.replace("_schedule", "_\nschedule") if len(name) > 26 else name, fontsize=7.5, color=INK)

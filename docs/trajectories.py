@@ -25,7 +25,8 @@ from PIL import Image, ImageColor  # which comes with matplotlib
 
 import gradtx
 from gradtx.core._calls import Factory
-from gradtx.plot import COLORS, STAR, Race, plot_races
+from gradtx.plot import Race, plot_races
+from gradtx.plot._plot import COLORS, STAR
 
 STEPS = 300
 RATES = tuple(a * 10.0**b for b in range(-5, 2) for a in (1, 2, 5))

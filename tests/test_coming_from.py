@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import gradtx
+from support.public import NAMES
 from support.textbook import KERAS, START, TEXTBOOK, gradients, iterates
 
 PAGE = (Path(__file__).parent.parent / "docs" / "coming_from.md").read_text()
@@ -30,7 +31,7 @@ def rows(title):
 def run(call):
     """The iterates of a call as the page writes it, in float64."""
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        tx = eval(call, vars(gradtx).copy())
+        tx = eval(call, {"gradtx": gradtx, **NAMES})
         theta, found = jnp.asarray(START), []
         state, update = tx.init(theta), jax.jit(tx.update)
         for g in gradients():
@@ -91,13 +92,13 @@ def test_the_impulse_response_of_an_average():
 
 
 BULLETS = PAGE.partition("What needs more than a line:")[2].partition("\n## ")[0]
-CALLS = [c for c in re.findall(r"`([a-z_]+\([^`]*\))`", BULLETS) if c.partition("(")[0] in vars(gradtx)]
+CALLS = [c for c in re.findall(r"`([a-z_]+\([^`]*\))`", BULLETS) if c.partition("(")[0] in NAMES]
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_what_needs_more_than_a_line_brings_a_bowl_to_its_minimum(call):
     """In 60 steps, behind it a descent where it is a stage."""
-    tx = eval(call, vars(gradtx).copy())
+    tx = eval(call, {"gradtx": gradtx, **NAMES})
     if call.partition("(")[0] in ("add_noise", "early_stopping", "reduce_on_plateau"):
         tx = gradtx.chain(tx, gradtx.sgd(0.1))
 

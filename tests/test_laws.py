@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx import describe, precision
+from gradtx import describe
 from gradtx.core._calls import Factory
 from gradtx.core._factory import REGISTRY
 from gradtx.core._ranges import Floating, Range, is_number
@@ -24,6 +24,7 @@ from gradtx.testing import check_contract
 from gradtx.testing._case import make_case
 from gradtx.testing._clauses import keeps_state_types
 from gradtx.testing._compare import numbers
+from support import public
 from support.registry import (
     COVERED,
     EXPLICIT,
@@ -38,7 +39,7 @@ from support.registry import (
 )
 
 SCALES = jnp.asarray([1.0, 1.25, 1.5])
-NAMES = {**vars(precision), **vars(gradtx), **{f.__name__: f for f in FUNCTIONS}}
+NAMES = {**public.NAMES, **{f.__name__: f for f in FUNCTIONS}}
 
 FIXED = {("aggregate", "aggregator_has_aux")}
 """Flags that the other arguments of the example decide."""

@@ -18,9 +18,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 except ImportError as error:
-    raise ImportError(
-        "gradtx.plot._plot needs matplotlib: install the extra with `pip install 'gradtx[plot]'`"
-    ) from error
+    raise ImportError("gradtx.plot needs matplotlib: install the extra with `pip install 'gradtx[plot]'`") from error
 
 # Okabe and Ito's colors, which people with any color vision tell apart. Their yellow, too pale for lines, is left out.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#333333", "#56B4E9")

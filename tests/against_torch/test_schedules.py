@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import gradtx
+from support.public import NAMES
 
 torch = pytest.importorskip("torch")
 
@@ -37,7 +37,7 @@ def rates_of_torch(call: str) -> np.ndarray:
 
 @pytest.mark.parametrize(("theirs", "ours"), ROWS, ids=[call.partition("(")[0] for call, _ in ROWS])
 def test_a_row(theirs: str, ours: str, x64: None):
-    rates = jax.vmap(eval(ours, dict(vars(gradtx))))(jnp.arange(float(STEPS)))
+    rates = jax.vmap(eval(ours, dict(NAMES)))(jnp.arange(float(STEPS)))
     np.testing.assert_allclose(rates, rates_of_torch(theirs), rtol=1e-9, atol=1e-15)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import gradtx
 from gradtx import adam, chain, clip_by_global_norm, scale_by_adam, scale_by_lr
+from support.public import NAMES
 
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}
 
@@ -42,7 +43,7 @@ VALUES = [
 @pytest.mark.parametrize(("tx", "text"), VALUES, ids=[t for _, t in VALUES])
 def test_repr_is_a_call_that_rebuilds_it(tx, text):
     assert repr(tx) == text
-    again = eval(text, vars(gradtx))
+    again = eval(text, dict(NAMES))
     assert again == tx and hash(again) == hash(tx)
 
 

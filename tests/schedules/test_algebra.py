@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx import chebyshev_schedule, piecewise_values_schedule, power_schedule, schedules, wsd_schedule
+from gradtx import chebyshev_schedule, piecewise_values_schedule, power_schedule, wsd_schedule
 from gradtx.schedules import (
     at,
     constant,
@@ -22,6 +22,7 @@ from gradtx.schedules import (
     warmup,
 )
 from gradtx.schedules._schedule import Schedule
+from support.public import NAMES
 
 COUNTS = jnp.arange(60)
 
@@ -44,8 +45,8 @@ def equal(one: Schedule, other: Schedule, tolerance: float = 1e-14) -> None:
 )
 def test_an_expression_prints_as_what_makes_it(text: str):
     text = text.removesuffix(".until")
-    value = eval(text, vars(schedules))
-    assert repr(value) == text and eval(repr(value), vars(gradtx)) == value
+    value = eval(text, dict(NAMES))
+    assert repr(value) == text and eval(repr(value), dict(NAMES)) == value
 
 
 def test_operators_are_the_methods():
@@ -113,7 +114,7 @@ def test_any_function_of_the_step_can_be_a_part():
     ],
 )
 def test_ends(call: str, length: float | None):
-    value = eval(call, vars(schedules))
+    value = eval(call, dict(NAMES))
     assert value.length == length
     if length is not None:
         beyond = np.asarray(value(jnp.asarray([length, length + 1, length + 1000])))
@@ -189,7 +190,7 @@ def test_staircases_equal_the_flags(x64: None):
         ("inverse_time_decay", (0.6, 7, 0.5)),
         ("natural_exponential_decay", (0.6, 7, 0.5)),
     ):
-        make = getattr(schedules, name)
+        make = NAMES[name]
         equal(make(*arguments).staircase(7), make(*arguments, staircase=True))
 
 

@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from gradtx import schedules
 from gradtx.schedules._schedule import Schedule
+from support.public import NAMES, SCHEDULES
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -28,10 +28,10 @@ def factories(namespace: dict) -> set[str]:
 
 
 def test_nothing_is_missing(pictures: ModuleType):
-    drawn = {*factories(vars(schedules)), *(f".{n}" for n in factories(dict(vars(Schedule))))}
+    drawn = {*factories(SCHEDULES), *(f".{n}" for n in factories(dict(vars(Schedule))))}
     assert set(pictures.SCHEDULES) == drawn
     for name, call in pictures.SCHEDULES.items():
-        shown = repr(eval(call, vars(schedules).copy()))
+        shown = repr(eval(call, dict(NAMES)))
         assert f"{name}(" in shown, f"the panel {name} draws {shown}"
 
 
@@ -46,4 +46,4 @@ def test_the_expressions_of_the_page_are_schedules():
     expressions = re.findall(r"^\| [^|]+ \| `([^`]+)`", table, re.MULTILINE)
     assert len(expressions) == 8
     for expression in expressions:
-        assert isinstance(eval(expression, vars(schedules).copy()), Schedule)
+        assert isinstance(eval(expression, dict(NAMES)), Schedule)

@@ -4,7 +4,7 @@
 import pytest
 
 import gradtx
-from gradtx import schedules
+from support.public import NAMES
 
 HALF = gradtx.constant_schedule(0.5)
 VALUES, JOIN, PIECES = "piecewise_values_schedule", "join_schedules", "piecewise_constant_schedule"
@@ -56,4 +56,4 @@ SGDR = {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 9, "decay_steps": 
 )
 def test_refused(name: str, arguments: tuple, error: type[Exception], message: str):
     with pytest.raises(error, match=f"{name if name != 'sgdr_schedule' else ''}.*{message}"):
-        getattr(schedules, name)(*arguments)
+        NAMES[name](*arguments)

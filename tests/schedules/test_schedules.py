@@ -17,8 +17,8 @@ import optax.schedules
 import pytest
 
 import gradtx
-from gradtx import schedules
 from gradtx.schedules._schedule import Schedule
+from support.public import NAMES, SCHEDULES
 from support.schedules import CASES, Case
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.call)
@@ -37,7 +37,7 @@ def close(actual: Any, expected: Any, tolerance: float) -> None:
 def test_every_schedule_is_tested():
     called = {call.split("(")[0] for call in (c.call for c in CASES)}
     called |= {"ademamix_alpha_schedule", "ademamix_b3_schedule"}  # in test_ademamix.py
-    assert called == {n for n, x in vars(schedules).items() if hasattr(x, "factory")}
+    assert called == {n for n, x in SCHEDULES.items() if hasattr(x, "factory")}
     operations = {name for c in CASES for name in re.findall(r"\)\.(\w+)\(", c.call)}
     assert operations == {n for n, x in vars(Schedule).items() if hasattr(x, "factory") and "__" not in n}
 
@@ -142,5 +142,5 @@ def test_the_numbers_of_optax(call: str, dtype: str, tolerance: float, x64: None
     counts = jnp.asarray([*range(41), 1000, 10**6], dtype)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         theirs = np.asarray(jax.vmap(eval(call, vars(optax.schedules)))(counts), np.float64)
-    ours = np.asarray(eval(call, vars(schedules))(counts), np.float64)
+    ours = np.asarray(eval(call, dict(NAMES))(counts), np.float64)
     np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())

@@ -9,9 +9,14 @@ from types import ModuleType
 from typing import Any
 
 import gradtx
-from gradtx import _front
+from gradtx import _front, aggregating, precision, schedules
 
 ROOT = Path(__file__).parents[2]
+NAMES: dict[str, Any] = {**vars(precision), **vars(aggregating), **vars(schedules), **vars(gradtx)}
+"""What a value prints as is made of these names: those of the top level, and of namespaces with factories."""
+SCHEDULES = {n: NAMES[n] for n in NAMES if getattr(NAMES[n], "__module__", "").startswith("gradtx.schedules._")}
+del SCHEDULES["Schedule"]  # their class
+"""Whole schedules, which stand at the top level, and the pieces in their namespace."""
 WORDS = ROOT / "docs" / "api" / "index.md"
 
 
@@ -38,7 +43,7 @@ def words() -> set[str]:
 def described_arguments(docstring: str) -> set[str]:
     """The names that have a line under `Args:`, several of which one line may name: `mu_dtype, nu_dtype: ...`."""
     section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)*)", inspect.cleandoc(docstring) + "\n", re.MULTILINE)
-    lines = re.findall(r"^ {2,4}(\*{0,2}[a-z]\w*(?:, ?\*{0,2}\w+)*):", section[1], re.MULTILINE) if section else []
+    lines = re.findall(r"^ {2}(\*{0,2}[a-z]\w*(?:, ?\*{0,2}\w+)*):", section[1], re.MULTILINE) if section else []
     return {name.strip(" *") for line in lines for name in line.split(",")}
 
 

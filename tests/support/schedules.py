@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradtx import schedules
 from gradtx.schedules._schedule import Schedule
+from support.public import NAMES
 
 
 class Case(NamedTuple):
@@ -18,7 +18,7 @@ class Case(NamedTuple):
 
     @property
     def schedule(self) -> Schedule:
-        return eval(self.call, vars(schedules))
+        return eval(self.call, dict(NAMES))
 
     @property
     def steps(self) -> list[int]:
