@@ -48,8 +48,8 @@ def scale_by_amsgrad(
     Args:
       mu_dtype: the dtype in which mu is stored; None for at least float32.
       bias_correction_mu, bias_correction_nu: whether to divide mu by 1 - b1^t and nu by 1 - b2^t.
-      max_of_corrected: False keeps the largest uncorrected nu and corrects it at each step, as in PyTorch and Keras: the
-        denominator can then shrink, but at most by its correction.
+      max_of_corrected: False keeps the largest uncorrected nu and corrects it at each step, as in PyTorch and Keras;
+        the denominator can then shrink, but at most by its correction.
 
     Reference: Reddi, Kale and Kumar 2018, arXiv:1904.09237, algorithm 2.
     """

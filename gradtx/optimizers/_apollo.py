@@ -77,8 +77,7 @@ def apollo(
     See `scale_by_apollo` for the formula.
 
     Args:
-      rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers: see
-        `scale_by_apollo`.
+      rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers: see `scale_by_apollo`.
       mask: where to decay, see `add_decayed_weights`.
       growth, scaling, side: see `scale_by_apollo`.
 
@@ -110,8 +109,7 @@ def apollo_mini(
     """APOLLO-Mini: one adaptive learning rate for each matrix, from a projection of rank 1; about the memory of `sgd`.
 
     Args:
-      rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers: see
-        `scale_by_apollo`.
+      rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers: see `scale_by_apollo`.
       mask: where to decay, see `add_decayed_weights`.
       growth, side: see `scale_by_apollo`.
 

@@ -28,7 +28,7 @@ class COCOBState(NamedTuple):
 
 @transformation
 def scale_by_cocob(alpha: Positive = 100.0, eps: Positive = 1e-8) -> GradientTransformationExtraArgs:
-    """COCOB-Backprop, element by element. The update is complete: the sign is in it, and no learning rate needed.
+    """COCOB-Backprop, element by element. The update is complete: it descends by itself, without a learning rate.
 
     ```
     L = max(L, |g|)    G = G + |g|    theta = theta - g    R = max(R - (p - p_1) g, 0)

@@ -52,7 +52,7 @@ def scale_by_dog(
     Args:
       init_step: what `init_value` sets for the first step: r ("distance"), r / (1 + ‖p_1‖) ("heuristic") or the factor
         of g ("learning_rate").
-      init_value: a positive number, small relative to the distance to the solution.
+      init_value: the number that is set, small in comparison with the distance to the solution.
       eps: added inside the root.
 
     Reference: Ivgi, Hinder and Carmon 2023, arXiv:2302.12022.

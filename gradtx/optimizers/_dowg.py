@@ -18,7 +18,7 @@ from gradtx.transforms._weight_decay import add_decayed_weights
 
 
 class DoWGState(NamedTuple):
-    """The initial parameters, the weighted sum of ‖g‖², and the largest squared distance from the initial parameters."""
+    """The initial parameters, the weighted sum of ‖g‖², and the largest squared distance from these parameters."""
 
     init_params: Params
     weighted_sq_norm_grads: jax.Array

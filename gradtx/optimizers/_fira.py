@@ -35,8 +35,7 @@ def scale_by_fira(
     ```
 
     Args:
-      rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers: see
-        `scale_by_galore`.
+      rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers: see `scale_by_galore`.
       growth: the largest factor by which the norm of S may grow from step to step.
       scaling: whether ‖N‖ / ‖R‖ is taken for each channel (column of R) or for the whole matrix.
       side: whether P shortens the larger or the smaller side of a matrix.
@@ -68,8 +67,7 @@ def fira(
     See `scale_by_fira` for the formula.
 
     Args:
-      rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers: see
-        `scale_by_galore`.
+      rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers: see `scale_by_galore`.
       mask: where to decay, see `add_decayed_weights`.
       growth, scaling, side: see `scale_by_fira`.
 

@@ -67,8 +67,7 @@ def galore(
     projected.
 
     Args:
-      rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers, side: see
-        `scale_by_galore`.
+      rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers, side: see `scale_by_galore`.
       mask: where to decay, see `add_decayed_weights`.
 
     Reference: Zhao et al. 2024, arXiv:2403.03507.
