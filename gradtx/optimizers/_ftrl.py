@@ -17,7 +17,7 @@ NonPositive = Annotated[Any, Range(high=0.0, example=-0.5)]
 
 
 class FtrlState(NamedTuple):
-    """The sums n and z: of |g|², and of the gradients without their proximal terms."""
+    """The sum n of |g|², and the sum z of the gradients minus their proximal terms."""
 
     accumulator: Updates
     linear: Updates
@@ -44,11 +44,10 @@ def ftrl(
     0 becomes 0.
 
     Args:
-      learning_rate_power: the `power` of the formula, with which learning rates shrink; -0.5 in the paper, 0 for
-        constant learning rates.
-      l1: the factor of |p| in the objective, which makes parameters 0.
+      learning_rate_power: the exponent `power` of n in the learning rate; -0.5 in the paper, 0 for a constant rate.
+      l1: the factor of |p| in the objective, which makes small parameters 0.
       l2: the factor of |p|² in the objective, half of the paper's lambda_2.
-      l2_shrinkage: an L2 penalty that is added to the gradient, but not to the squares in n.
+      l2_shrinkage: the factor of an L2 penalty that is added to the gradient in z, but not to its square in n.
       beta: the paper's beta; Keras and TensorFlow have 0 by default.
 
     Reference: McMahan et al. 2013, "Ad click prediction: a view from the trenches".

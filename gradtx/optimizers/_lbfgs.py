@@ -176,10 +176,9 @@ def lbfgs(
     scale_init_precond: bool = True,
     linesearch: Any = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one"),  # noqa: B008  # a value
 ) -> GradientTransformationExtraArgs:
-    """L-BFGS: steps along -H g, whose length a line search finds.
+    """L-BFGS: a line search along -H g, with the H of `scale_by_lbfgs`.
 
-    See `scale_by_lbfgs` for the formula. `update` needs `value`, `grad` and `value_fn` for the line search; `minimize`
-    runs the whole loop.
+    `update` needs `value`, `grad` and `value_fn` for the line search; `minimize` runs the whole loop.
 
     Args:
       learning_rate: the factor of the direction, before the line search; None for 1.

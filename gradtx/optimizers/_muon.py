@@ -64,7 +64,7 @@ def scale_by_muon(
 
     ```
     mu = beta mu + (1 - beta) g        m = mu, or beta mu + (1 - beta) g with `nesterov`, bias-corrected
-    u  = NewtonSchulz(m)               adaptive: u ⟨m, u⟩
+    u  = NewtonSchulz(m)               (times ⟨m, u⟩ if `adaptive`)
     ```
 
     Args:
@@ -190,9 +190,9 @@ def muon(
       eps: added to Muon's norm and to Adam's denominator.
       weight_decay_mask: where to decay among Muon's parameters; Adam's have `adam_weight_decay`.
       adam_learning_rate: None for `learning_rate`.
-      muon_weight_dimension_numbers: what goes to Muon: a tree like the parameters (or a prefix, or a function from them
-        to it) of `MuonDimensionNumbers`, with None for Adam. A function is called a second time with all of Adam's
-        parameters hidden.
+      muon_weight_dimension_numbers: a tree like the parameters (or a prefix, or a function from them to it) that has
+        `MuonDimensionNumbers` for Muon's parameters and None for Adam's. A function is called a second time with all of
+        Adam's parameters hidden. None decides as described above.
       consistent_rms: see `scale_by_matrix_shape`.
 
     References: Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982.

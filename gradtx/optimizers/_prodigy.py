@@ -17,7 +17,7 @@ from gradtx.optimizers._dadapt import bias_corrected, pair_of
 
 
 class ProdigyState(NamedTuple):
-    """The averages mu and nu, the sum s, the initial p, the estimate d, its numerator r, and the number of updates made."""
+    """The averages mu and nu, the sum s, the initial p, the estimate d, its numerator r, and the number of updates."""
 
     exp_avg: Updates
     exp_avg_sq: Updates

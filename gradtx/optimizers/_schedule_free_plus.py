@@ -74,8 +74,7 @@ def schedule_free_plus(
       state_dtype: the dtype in which z is stored; None for at least float32.
       polyak_decay: the decay of n.
       average_from: the number of steps in which c is 1, about twice the warmup.
-      b1_steps, b1_max: the number of steps in which b1 rises to `b1_max`, its distance from 1 shrinking geometrically;
-        None for a constant b1.
+      b1_steps, b1_max: b1 rises to `b1_max` in `b1_steps` steps, 1 - b1 falling geometrically; None for a constant b1.
 
     Reference: Defazio 2026, arXiv:2605.19095.
     """
