@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ACProp: this step's gradient over the centered second moment of the steps before."""
+"""ACProp: the gradient divided by the root of the centered second moment of the steps before."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ from gradtx.transforms._weight_decay import add_decayed_weights
 def scale_by_acprop(
     b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-16, eps_root: NonNegative = 1e-16
 ) -> GradientTransformationExtraArgs:
-    """ACProp's direction, with nu before its update in the denominator, and 1 for its root at the first step:
+    """ACProp's direction; the denominator has nu from before this step, and 1 for its root at the first step:
 
     ```
     u  = g / (sqrt(nu / (1 - b2^(t-1))) + eps)
@@ -57,11 +57,12 @@ def acprop(
     weight_decay: NonNegative = 0.0,
     mask: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
-    """ACProp: asynchronous, because the denominator does not know this step's gradient, and centered, as AdaBelief.
+    """ACProp: AdaBelief with a denominator that does not contain this step's gradient ("asynchronous").
 
     See `scale_by_acprop` for the formula. The weight decay is decoupled.
 
     Args:
+      eps_root: added to nu at each step, see `scale_by_acprop`.
       mask: where to decay, see `add_decayed_weights`.
 
     Reference: Zhuang et al. 2021, arXiv:2110.05454.

@@ -41,7 +41,7 @@ def scale_by_belief(
 
     Args:
       eps_root: added to nu at each step, so that it accumulates to eps_root / (1 - b2).
-      nesterov: the numerator of `scale_by_adam(nesterov=True)`.
+      nesterov: True takes the numerator of `scale_by_adam(nesterov=True)`.
 
     Reference: Zhuang et al. 2020, arXiv:2010.07468, algorithm 2.
     """
@@ -71,6 +71,9 @@ def adabelief(
     """AdaBelief: Adam with the squared distance of g from its moving average in place of g².
 
     See `scale_by_belief` for the formula.
+
+    Args:
+      eps_root: added to nu at each step, see `scale_by_belief`.
 
     Reference: Zhuang et al. 2020, arXiv:2010.07468.
     """

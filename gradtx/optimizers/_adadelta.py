@@ -33,7 +33,8 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: NonNegative = 1e-6) -> GradientTran
     ```
 
     Args:
-      eps: sets the first steps, since e_x starts at 0; with eps=0 there are none.
+      rho: the decay of both averages.
+      eps: added inside both roots. It sets the size of the first steps, since e_x starts at 0; with 0 nothing moves.
 
     Reference: Zeiler 2012, arXiv:1212.5701, algorithm 1.
     """
@@ -58,8 +59,9 @@ def adadelta(
     """AdaDelta: p = p - learning_rate u, with the u of `scale_by_adadelta`.
 
     Args:
-      learning_rate: None for 1, the paper's.
-      weight_decay: L2 regularization: weight_decay p is added to g, as PyTorch does.
+      learning_rate: the factor of u; None for 1, as in the paper.
+      rho, eps: see `scale_by_adadelta`.
+      weight_decay: weight_decay p is added to the gradient, as L2 regularization, as in PyTorch.
       weight_decay_mask: where to decay, see `add_decayed_weights`.
 
     Reference: Zeiler 2012, arXiv:1212.5701.

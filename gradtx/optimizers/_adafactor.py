@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adafactor: second moments of matrices in two factors, one number a row and one a column."""
+"""Adafactor: the second moment of a matrix as two factors, with one number for each row and for each column."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,9 +24,9 @@ from gradtx.transforms._weight_decay import add_decayed_weights
 
 
 class FactoredState(NamedTuple):
-    """The number of updates made, and moving averages of g²: its means over two axes, or else the whole in `v`.
+    """The number of updates made, and the moving average of g²: its means over two axes, or the whole of it in `v`.
 
-    Where a parameter has no use for one of the three there is a zero of shape (1,).
+    A slot that a parameter does not use holds a zero of shape (1,).
     """
 
     count: jax.Array
@@ -48,14 +48,17 @@ def scale_by_factored_rms(
 ) -> GradientTransformationExtraArgs:
     """v = b v + (1 - b) (g² + epsilon), b = 1 - t^-decay_rate; u = g / sqrt(v).
 
-    Of arrays with two axes of some size only r and c, the means of v over the largest axis and over the second
-    largest, are kept; v is then r c / mean(r). The others keep v.
+    Arrays with two large axes keep only the means of v over the largest and over the second largest axis, r and c; v is
+    then r c / mean(r). All other arrays keep v itself.
 
     Args:
-      step_offset: subtracted from t: the step of a resumed run at which averaging starts anew. t is at least 1.
-      min_dim_size_to_factor: both axes must have at least this size.
-      decay_rate_fn: another b, called with t - 1 and `decay_rate`.
-      decay_cap: b is at most this.
+      factored: False keeps v itself for all arrays.
+      decay_rate: the exponent in b; with 0, v is not averaged.
+      step_offset: subtracted from t, which stays at least 1: the step of a resumed run at which averaging starts anew.
+      min_dim_size_to_factor: the least size of both axes.
+      epsilon: added to g².
+      decay_rate_fn: a function that returns b, called with t - 1 and `decay_rate`; None for the b above.
+      decay_cap: the largest b.
 
     Reference: Shazeer and Stern 2018, arXiv:1804.04235, algorithm 4.
     """
@@ -105,12 +108,18 @@ def adafactor(
 ) -> GradientTransformationExtraArgs:
     """u = g / sqrt(v); p = p - learning_rate * max(RMS(p), min_scale) * u / max(1, RMS(u) / clipping_threshold).
 
+    The second moment v is that of `scale_by_factored_rms`.
+
     Args:
-      learning_rate: relative to the parameter; None for 1. The paper's is `lambda count: min(0.01, (count + 1)^-0.5)`.
-      min_dim_size_to_factor, decay_rate, decay_offset, eps, factored: see `scale_by_factored_rms`.
-      multiply_by_parameter_scale: False leaves max(RMS(p), min_scale) out.
-      momentum: the decay of a moving average of the steps, rates included; kept in `dtype_momentum`.
-      weight_decay_rate: subtracts weight_decay_rate * p each step; the learning rate does not multiply it.
+      learning_rate: relative to RMS(p); None for 1. The paper's is `lambda count: min(0.01, (count + 1)^-0.5)`.
+      min_dim_size_to_factor, decay_rate, factored: see `scale_by_factored_rms`.
+      decay_offset, eps: the `step_offset` and `epsilon` of `scale_by_factored_rms`.
+      multiply_by_parameter_scale: False leaves out max(RMS(p), min_scale); the learning rate is then absolute.
+      clipping_threshold: the largest RMS of u that is not scaled down; None for no clipping.
+      momentum: the decay of a moving average of the steps, learning rate included; None for no average.
+      dtype_momentum: the dtype in which that average is stored.
+      weight_decay_rate: the part of p that is subtracted at each step, whatever the learning rate; None for 0.
+      min_scale: counts in place of RMS(p) where that is smaller, so that parameters of 0 move.
 
     Reference: Shazeer and Stern 2018, arXiv:1804.04235, algorithms 4 and 5.
     """
@@ -142,12 +151,16 @@ def adafactor_big_vision(
     eps: NonNegative = 1e-30,
     dtype_momentum: DType = jnp.bfloat16,
 ) -> GradientTransformationExtraArgs:
-    """Adafactor as vision transformers are trained: p = p - learning_rate (m + weight_decay p).
+    """Adafactor in the variant that trains vision transformers: p = p - learning_rate (m + weight_decay p).
 
-    m is the moving average of g / sqrt(v), not debiased; the decay of v is at most `decay_cap`; nothing is relative to
-    the size of the parameter. Rates are those of Adam.
+    m is the moving average of g / sqrt(v), without bias correction, with the v of `scale_by_factored_rms`. Steps do not
+    depend on the size of the parameter, so that learning rates are those of Adam.
 
     Args:
+      decay_rate, decay_cap, min_dim_size_to_factor: see `scale_by_factored_rms`.
+      eps: added to g².
+      clipping_threshold: the largest RMS of g / sqrt(v) that is not scaled down; None for no clipping.
+      momentum, dtype_momentum: the decay of m, and the dtype in which it is stored.
       mask: where to decay, see `add_decayed_weights`.
 
     Reference: Zhai et al. 2021, arXiv:2106.04560, section 3.4.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AdaGrad: rates that shrink with the sum of squared gradients."""
+"""AdaGrad: a learning rate for each element that shrinks with the sum of its squared gradients."""
 
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ def scale_by_rss(
     """s = s + g²; u = g / sqrt(s + eps), or g / (sqrt(s) + eps); 0 where s is 0.
 
     Args:
-      initial_accumulator_value: what s starts from.
+      initial_accumulator_value: the initial value of s.
       eps_in_sqrt: whether eps is added inside the root or outside.
     """
 
@@ -49,6 +49,9 @@ def adagrad(
     eps_in_sqrt: bool = True,
 ) -> GradientTransformationExtraArgs:
     """AdaGrad: p = p - learning_rate * g / sqrt(s + eps), where s is the sum of all squared gradients.
+
+    Args:
+      eps_in_sqrt: whether eps is added inside the root or outside.
 
     Reference: Duchi, Hazan and Singer 2011, "Adaptive subgradient methods for online learning".
     """

@@ -108,7 +108,7 @@ def adamw(
 ) -> GradientTransformationExtraArgs:
     """Adam with decoupled weight decay: p = p - learning_rate (u + weight_decay p).
 
-    The decay is multiplied by the learning rate, as in PyTorch and Optax; the paper's own form is not.
+    The weight decay is multiplied by the learning rate, as in PyTorch and Optax; in the paper it is not.
 
     Args:
       mask: where to decay, see `add_decayed_weights`.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adam-mini: Adam with one second moment a block of a parameter, such as a neuron or a head."""
+"""Adam-mini: Adam with one second moment for each block of a parameter, such as a neuron or a head."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,11 +40,12 @@ def scale_by_adam_mini(
     """`scale_by_adam` with nu = b2 nu + (1 - b2) mean(g²), one number for each block of a parameter.
 
     Args:
-      blocks: into how many equal blocks to cut each axis, -1 for as many as it is long: (1, -1) is a block a column,
-        (-1, 1) a block a row (a token of an embedding), (1, 8) eight heads side by side, (-1, -1) plain Adam. A tree of
-        such tuples like the parameters or a prefix of it, or a function of a parameter's path ("layers/0/kernel") and
-        itself. None among them or for them all: by the role, a block a head where the outputs have heads, a token for
-        embeddings and heads of the model, else an output neuron; without roles, the last axis. One block for a vector.
+      blocks: the number of equal blocks along each axis, -1 for as many as the axis is long: (1, -1) makes a block of
+        each column, (-1, 1) of each row (a token of an embedding), (1, 8) of each of eight heads side by side, and
+        (-1, -1) is plain Adam. Given as a tree of such tuples like the parameters or a prefix of it, or as a function
+        of a parameter's path ("layers/0/kernel") and the parameter. None, for one or for all, decides by role: a block
+        for each head if the outputs have heads, for each token in embeddings and output layers, else for each output
+        neuron. A parameter without a role has a block for each index of its last axis, a vector a single block.
       mu_dtype, nu_dtype: the dtypes in which the moments are stored; None for at least float32.
 
     Raises:
@@ -53,7 +54,7 @@ def scale_by_adam_mini(
     Reference: Zhang et al. 2024, arXiv:2406.16793, algorithms 1 and 3.
     """
     if blocks is not None:
-        # What differs from the default is only the shape of nu, which `update` reads off the state.
+        # Only the shape of nu differs from the default, and `update` reads it off the state.
         usual = scale_by_adam_mini(b1, b2, eps, eps_root, mu_dtype=mu_dtype, nu_dtype=nu_dtype)
 
         def init_blocks(params: Params) -> ScaleByAdamState:
@@ -85,7 +86,7 @@ def scale_by_adam_mini(
 
 
 def _blocks_of(role: Role | None, ndim: int) -> tuple[int, ...] | None:
-    """The blocks that a role asks for; None for the usual ones."""
+    """The blocks that a role asks for; None for the default ones."""
     if role is None or ndim < 2:
         return None
     lines = role.in_axes if role.kind == "embedding" else role.out_axes
@@ -116,7 +117,7 @@ def _counts(blocks: Any, where: str, p: Any) -> tuple[int, ...]:
 
 
 def _counts_of_all(blocks: Blocks, params: Params) -> Any:
-    """A tree like the parameters of numbers of blocks."""
+    """For each parameter the numbers of blocks along its axes, in a tree like the parameters."""
 
     def counts(path: tuple, p: Any, entry: Any) -> tuple[int, ...]:
         if callable(blocks):
@@ -149,11 +150,11 @@ def adam_mini(
 ) -> GradientTransformationExtraArgs:
     """Adam-mini: p = p - learning_rate (mu / sqrt(nu) + weight_decay p), with a second moment nu for each block.
 
-    The state is about half of Adam's. For a transformer the paper has a block a head in queries and keys, a block a
-    token in the embedding and the head, a block an output neuron in the other matrices.
+    The state is about half the size of Adam's. In the paper, the blocks of a transformer are the heads of queries and
+    keys, the tokens of embedding and output layer, and the output neurons of all other matrices.
 
     Args:
-      blocks: how to cut the parameters, see `scale_by_adam_mini`.
+      blocks: the blocks of each parameter, see `scale_by_adam_mini`.
       mask: where to decay, see `add_decayed_weights`.
 
     Reference: Zhang et al. 2024, arXiv:2406.16793.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AdaMax: Adam with the infinity norm of past gradients for the root of their mean square."""
+"""AdaMax: Adam with the infinity norm of past gradients in place of the root of their mean square."""
 
 from collections.abc import Callable
 from typing import Any
@@ -52,6 +52,9 @@ def adamax(
 
     See `scale_by_adamax` for the formula.
 
+    Args:
+      eps: added to |g| inside the maximum, see `scale_by_adamax`.
+
     Reference: Kingma and Ba 2014, arXiv:1412.6980, section 7.1.
     """
     return chain(scale_by_adamax(b1, b2, eps), scale_by_lr(learning_rate))
@@ -69,6 +72,7 @@ def adamaxw(
     """`adamax` with the decoupled weight decay of `adamw`: p = p - learning_rate (u + weight_decay p).
 
     Args:
+      eps: added to |g| inside the maximum, see `scale_by_adamax`.
       mask: where to decay, see `add_decayed_weights`.
 
     Reference: Loshchilov and Hutter 2017, arXiv:1711.05101.

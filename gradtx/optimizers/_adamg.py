@@ -38,7 +38,7 @@ def scale_by_adamg(
     power: NonNegative = 0.24,
     mu_dtype: DType = None,
 ) -> GradientTransformationExtraArgs:
-    """AdamG's direction, in which r is its own step size:
+    """AdamG's direction, in which r is the step size of each element:
 
     ```
     nu = b2 nu + (1 - b2) g²        r = b3 r + (1 - b3) factor nu^power
@@ -46,7 +46,7 @@ def scale_by_adamg(
     ```
 
     Args:
-      factor, power: of the paper's numerator function s(x) = p x^q.
+      factor, power: p and q of the paper's numerator function s(x) = p x^q.
       mu_dtype: the dtype in which mu is stored; None for at least float32.
 
     Reference: Pang et al. 2024, arXiv:2405.04376.
@@ -81,12 +81,13 @@ def adamg(
     weight_decay: NonNegative = 0.0,
     mask: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
-    """AdamG: p = p - min(learning_rate, 1 / sqrt(t)) (u + weight_decay p), without a rate to find.
+    """AdamG: p = p - min(learning_rate, 1 / sqrt(t)) (u + weight_decay p), without a learning rate to tune.
 
     See `scale_by_adamg` for the formula.
 
     Args:
-      learning_rate: 1 in the paper, which leaves 1 / sqrt(t).
+      learning_rate: an upper limit of the step size; with 1, as in the paper, that is 1 / sqrt(t).
+      factor, power: see `scale_by_adamg`.
       mask: where to decay, see `add_decayed_weights`.
 
     Reference: Pang et al. 2024, arXiv:2405.04376.

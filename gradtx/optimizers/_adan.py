@@ -19,7 +19,7 @@ from gradtx.transforms._weight_decay import add_decayed_weights
 
 
 class ScaleByAdanState(NamedTuple):
-    """Moving averages of g, of its differences and of the squared look-ahead, the last g, the number of updates."""
+    """The moving averages of g, its differences and the squared look-ahead, the last g, the number of updates made."""
 
     m: Updates
     v: Updates
@@ -32,7 +32,7 @@ class ScaleByAdanState(NamedTuple):
 def scale_by_adan(
     b1: Decay = 0.98, b2: Decay = 0.92, b3: Decay = 0.99, eps: NonNegative = 1e-8, eps_root: NonNegative = 0.0
 ) -> GradientTransformationExtraArgs:
-    """Adan's direction, with d = g - (g of the step before), 0 at the first step:
+    """Adan's direction, where d is g minus the g of the step before, and 0 at the first step:
 
     ```
     m = b1 m + (1 - b1) g             v = b2 v + (1 - b2) d
@@ -40,7 +40,8 @@ def scale_by_adan(
     u = (m / (1 - b1^t) + b2 v / (1 - b2^t)) / (sqrt(n / (1 - b3^t) + eps_root) + eps)
     ```
 
-    The decays are those of the averages, as in the authors' code; the paper's letters are one minus these.
+    Args:
+      b1, b2, b3: the decays of m, v and n, as in the authors' code; the paper's letters are one minus these.
 
     Reference: Xie et al. 2022, arXiv:2208.06677, algorithm 1.
     """
@@ -75,9 +76,10 @@ def adan(
     """Adan: Nesterov's look-ahead and Adam's scaling, without a gradient at another point.
 
     See `scale_by_adan` for the formula. The weight decay is that of `adamw`, the authors' `no_prox=True`; for the
-    paper's proximal form put `add_proximal_decay` in the place of `add_decayed_weights` in the chain.
+    paper's proximal form put `add_proximal_decay` in place of `add_decayed_weights` in the chain.
 
     Args:
+      b1, b2, b3: the decays of m, v and n.
       mask: where to decay, see `add_decayed_weights`.
 
     Reference: Xie et al. 2022, arXiv:2208.06677.

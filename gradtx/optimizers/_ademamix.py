@@ -20,7 +20,7 @@ from gradtx.transforms._weight_decay import add_decayed_weights
 
 
 class ScaleByAdemamixState(NamedTuple):
-    """The number of updates made, twice, and the moving averages of g, fast and slow, and of |g|²."""
+    """The number of updates made, kept twice, the fast and the slow moving average of g, and that of |g|²."""
 
     count: jax.Array
     count_m2: jax.Array
@@ -49,8 +49,8 @@ def scale_by_ademamix(
     ```
 
     Args:
-      b3, alpha: of the slow average, which is not corrected. For runs of less than some 1 / (1 - b3) steps the paper
-        warms both up: `ademamix_b3_schedule` and `ademamix_alpha_schedule`.
+      b3, alpha: the decay and the weight of the slow average m2, which has no bias correction. The paper warms both up
+        in runs of fewer than about 1 / (1 - b3) steps: `ademamix_b3_schedule` and `ademamix_alpha_schedule`.
       mu_dtype: the dtype in which m1 and m2 are stored; None for at least float32.
 
     Reference: Pagliardini et al. 2024, arXiv:2409.03137.
@@ -90,6 +90,10 @@ def ademamix(
     """AdEMAMix: a fast and a slow average of the gradient together, with decoupled weight decay.
 
     See `scale_by_ademamix` for the formula and for the warm-ups of `b3` and `alpha`.
+
+    Args:
+      b3, alpha: the decay and the weight of the slow average.
+      mask: where to decay, see `add_decayed_weights`.
 
     Reference: Pagliardini et al. 2024, arXiv:2409.03137.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ADOPT: Adam whose second moment does not know the current gradient."""
+"""ADOPT: Adam whose second moment does not contain the current gradient."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def scale_by_adopt(
     use_clipping: bool = True,
     clip_value_fn: Callable[[jax.Array], jax.Array] = fourth_root,
 ) -> GradientTransformationExtraArgs:
-    """ADOPT's direction. The first step only sets nu = g² and does not move; then, with t from 1:
+    """ADOPT's direction. The first step only sets nu = g²; from the second on, counted by t from 1:
 
     ```
     c  = clip(g / max(sqrt(nu), eps), -clip_value_fn(t), clip_value_fn(t))
@@ -41,7 +41,8 @@ def scale_by_adopt(
     ```
 
     Args:
-      nesterov: u = b1 mu + (1 - b1) c; not in the paper.
+      eps: the least denominator.
+      nesterov: True for u = b1 mu + (1 - b1) c, which is not in the paper.
       use_clipping: False for the paper's first form, without the clip.
       clip_value_fn: the limit as a function of t, a scalar array.
 
@@ -79,9 +80,13 @@ def adopt(
     use_clipping: bool = True,
     clip_value_fn: Callable[[jax.Array], jax.Array] = fourth_root,
 ) -> GradientTransformationExtraArgs:
-    """ADOPT: Adam that converges for any b2, since it normalizes with the second moment of the past only.
+    """ADOPT: Adam that converges for any b2, since it normalizes by the second moment of past gradients only.
 
     See `scale_by_adopt` for the formula.
+
+    Args:
+      eps: the least denominator.
+      use_clipping, clip_value_fn: see `scale_by_adopt`.
 
     Reference: Taniguchi et al. 2024, arXiv:2411.02853.
     """

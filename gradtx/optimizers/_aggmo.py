@@ -25,7 +25,7 @@ def scale_by_aggmo(
 ) -> GradientTransformationExtraArgs:
     """v_k = decays[k] v_k + g; u = the mean of the v_k.
 
-    The slow velocities give speed, the fast ones damp their oscillations.
+    Velocities with large decays give speed; those with small decays damp the oscillations.
 
     Args:
       decays: numbers in [0, 1); the paper's are 1 - 0.1^k for k = 0, ..., K - 1.
@@ -55,6 +55,9 @@ def aggmo(
     """Aggregated momentum: descent along the mean of momenta with several decays.
 
     See `scale_by_aggmo` for the formula.
+
+    Args:
+      decays: numbers in [0, 1), one for each velocity.
 
     Reference: Lucas et al. 2018, arXiv:1804.00325.
     """

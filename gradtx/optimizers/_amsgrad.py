@@ -17,7 +17,7 @@ from gradtx.transforms._scaling import scale_by_lr
 
 
 class ScaleByAmsgradState(NamedTuple):
-    """The number of updates made, the moving averages of g and |g|², and the largest of the latter so far."""
+    """The number of updates made, the moving averages of g and |g|², and the largest second moment so far."""
 
     count: jax.Array
     mu: Updates
@@ -37,7 +37,7 @@ def scale_by_amsgrad(
     *,
     max_of_corrected: bool = True,
 ) -> GradientTransformationExtraArgs:
-    """AMSGrad's direction, where the paper has neither of the two corrections:
+    """AMSGrad's direction; the paper's has neither of the two bias corrections:
 
     ```
     mu = b1 mu + (1 - b1) g           nu = b2 nu + (1 - b2) g²
@@ -47,9 +47,9 @@ def scale_by_amsgrad(
 
     Args:
       mu_dtype: the dtype in which mu is stored; None for at least float32.
-      bias_correction_mu, bias_correction_nu: whether to divide by 1 - b1^t and 1 - b2^t.
-      max_of_corrected: False keeps the largest nu and corrects that, as PyTorch and Keras do: the denominator can then
-        shrink, by at most its correction.
+      bias_correction_mu, bias_correction_nu: whether to divide mu by 1 - b1^t and nu by 1 - b2^t.
+      max_of_corrected: False keeps the largest uncorrected nu and corrects it at each step, as in PyTorch and Keras;
+        the denominator can then shrink, but at most by its correction.
 
     Reference: Reddi, Kale and Kumar 2018, arXiv:1904.09237, algorithm 2.
     """
@@ -88,6 +88,9 @@ def amsgrad(
 
     See `scale_by_amsgrad` for the formula. PyTorch's `Adam(amsgrad=True)` is `max_of_corrected=False`; the paper's
     algorithm is `bias_correction_mu=False, bias_correction_nu=False`.
+
+    Args:
+      bias_correction_mu, bias_correction_nu, max_of_corrected: see `scale_by_amsgrad`.
 
     Reference: Reddi, Kale and Kumar 2018, arXiv:1904.09237.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""APOLLO: gradients scaled by channel or by tensor, with factors from an optimizer on a random projection."""
+"""APOLLO: gradients scaled by channel or by tensor, with factors that an optimizer finds on a random projection."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -36,13 +36,16 @@ def scale_by_apollo(
     u = scale u min(1, growth ‖u before‖ / ‖u‖)
     ```
 
-    P is drawn from the seed, the number of redraws and the number of the leaf, and not stored.
+    P is not stored: the seed, the number of redraws and the index of the leaf determine it.
 
     Args:
-      scale: its square is what the authors' code calls scale.
-      growth: how much the norm of an update may grow from step to step.
+      rank: the number of columns of P, at most the smaller side of the matrix.
+      update_proj_gap: the number of steps between redraws of P.
+      scale: the factor of u for projected matrices; its square is what the authors' code calls scale.
+      base_optimizer, weight_dimension_numbers: see `scale_by_galore`.
+      growth: the largest factor by which the norm of an update may grow from step to step.
       scaling: whether ‖N‖ / ‖R‖ is taken for each channel (column of R) or for the whole matrix.
-      side: which side of a matrix P acts on. For the others see `scale_by_galore`.
+      side: whether P shortens the larger or the smaller side of a matrix.
 
     Reference: Zhu et al. 2024, arXiv:2412.05270.
     """
@@ -69,9 +72,14 @@ def apollo(
     side: Literal["larger", "smaller"] = "smaller",
     seed: NonNegativeInt = 0,
 ) -> GradientTransformationExtraArgs:
-    """APOLLO: one adaptive rate for each channel of a matrix, estimated in few dimensions; Adam for everything else.
+    """APOLLO: one adaptive learning rate for each channel of a matrix, estimated in few dimensions; Adam for the rest.
 
     See `scale_by_apollo` for the formula.
+
+    Args:
+      rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers: see `scale_by_apollo`.
+      mask: where to decay, see `add_decayed_weights`.
+      growth, scaling, side: see `scale_by_apollo`.
 
     Reference: Zhu et al. 2024, arXiv:2412.05270.
     """
@@ -98,7 +106,12 @@ def apollo_mini(
     side: Literal["larger", "smaller"] = "smaller",
     seed: NonNegativeInt = 0,
 ) -> GradientTransformationExtraArgs:
-    """APOLLO-Mini: one adaptive rate for each matrix, from a projection of rank 1; memory like that of plain descent.
+    """APOLLO-Mini: one adaptive learning rate for each matrix, from a projection of rank 1; about the memory of `sgd`.
+
+    Args:
+      rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers: see `scale_by_apollo`.
+      mask: where to decay, see `add_decayed_weights`.
+      growth, side: see `scale_by_apollo`.
 
     Reference: Zhu et al. 2024, arXiv:2412.05270.
     """

@@ -15,7 +15,7 @@ from gradtx.numerics._averages import copy_of
 
 
 class ASGDState(NamedTuple):
-    """The number of updates made, and the average of the parameters, with which `eval_params` answers."""
+    """The number of updates made, and the average of the parameters, which `eval_params` returns."""
 
     count: jax.Array
     ax: Updates
@@ -34,7 +34,7 @@ def asgd(
     t0: NonNegative = 1e6,
     weight_decay: NonNegative = 0.0,
 ) -> GradientTransformationExtraArgs:
-    """Descent with a decaying rate, and the average of the parameters for evaluation, from step t0 on:
+    """Descent with a decaying learning rate and an average ax of the parameters, for evaluation, from step t0 on:
 
     ```
     eta = learning_rate / (1 + lambd learning_rate (t - 1))^alpha
@@ -45,10 +45,12 @@ def asgd(
     Validate and save ax: `eval_params(state, params)`. Up to step t0 + 2 it is p.
 
     Args:
-      lambd: how fast the rate decays; also a weight decay.
+      lambd: how fast the learning rate eta decays; it is also added to the weight decay.
+      alpha: the exponent with which eta decays.
       t0: the number of updates before averaging starts.
+      weight_decay: weight_decay p is added to the gradient, as L2 regularization.
 
-    References: Polyak and Juditsky 1992; Bottou 2010 (the rate); the settings are PyTorch's.
+    References: Polyak and Juditsky 1992; Bottou 2010 (eta); the settings are PyTorch's.
     """
 
     def shared(t, total):

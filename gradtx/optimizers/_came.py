@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CAME: Adafactor with momentum whose elements are trusted as far as the updates agree with it."""
+"""CAME: Adafactor with momentum that shrinks where the momentum and the current update disagree."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,9 +19,9 @@ from gradtx.transforms._weight_decay import add_decayed_weights
 
 
 class ScaleByCameState(NamedTuple):
-    """The momentum, the factored second moment of g (or the whole in `v`), that of the momentum's errors.
+    """The momentum, the second moment of g in two factors or whole in `v`, and that of the momentum's errors.
 
-    Where a parameter has no use for one of the last five there is a zero of shape (1,).
+    A slot that a parameter does not use holds a zero of shape (1,).
     """
 
     mu: Updates
@@ -44,7 +44,7 @@ def scale_by_came(
     min_dim_size_to_factor: PositiveInt = 1,
     mu_dtype: DType = None,
 ) -> GradientTransformationExtraArgs:
-    """The direction of CAME, where v and s are kept as in Adafactor, in two factors:
+    """The direction of CAME, where v and s are kept in two factors, as in Adafactor:
 
     ```
     v = b2 v + (1 - b2) (g² + eps)       x = g / sqrt(v);  x = x / max(1, RMS(x) / clipping_threshold)
@@ -52,11 +52,12 @@ def scale_by_came(
     s = b3 s + (1 - b3) ((x - mu)² + eps_error)                          u = mu / sqrt(s)
     ```
 
-    Vectors, scalars and arrays smaller than asked for keep the whole v and no s; for them u = mu, as in the authors'
-    code.
+    Vectors, scalars and arrays with small axes keep v itself and no s; for them u = mu, as in the authors' code.
 
     Args:
-      min_dim_size_to_factor: the two largest axes must have at least this size.
+      eps, eps_error: added to g² and to (x - mu)².
+      clipping_threshold: the largest RMS of x that is not scaled down.
+      min_dim_size_to_factor: the least size of the two largest axes for v and s to be kept in factors.
       mu_dtype: the dtype in which mu is stored; None for at least float32.
 
     Reference: Luo et al. 2023, arXiv:2307.02047, algorithm 2.
@@ -110,6 +111,7 @@ def came(
     """CAME: p = p - learning_rate (u + weight_decay p), with the direction u of `scale_by_came`.
 
     Args:
+      b1, b2, b3, eps, eps_error, clipping_threshold, min_dim_size_to_factor: see `scale_by_came`.
       mask: where to decay, see `add_decayed_weights`.
 
     Reference: Luo et al. 2023, arXiv:2307.02047.

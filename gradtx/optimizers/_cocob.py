@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""COCOB: each coordinate bets on the outcomes of a coin, its negative gradients."""
+"""COCOB: each element bets on a coin whose outcomes are the negative gradients."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from gradtx.transforms._weight_decay import add_decayed_weights
 
 
 class COCOBState(NamedTuple):
-    """The first parameters, the sum of -g, the largest |g|, the sum of |g|, and what was won."""
+    """The initial parameters, the sum of -g, the largest |g|, the sum of |g|, and the reward."""
 
     init_particles: Params
     cumulative_gradients: Updates
@@ -28,16 +28,18 @@ class COCOBState(NamedTuple):
 
 @transformation
 def scale_by_cocob(alpha: Positive = 100.0, eps: Positive = 1e-8) -> GradientTransformationExtraArgs:
-    """COCOB-Backprop, element by element. The update is complete: it descends, and needs no learning rate.
+    """COCOB-Backprop, element by element. The update is complete: it descends by itself, without a learning rate.
 
     ```
     L = max(L, |g|)    G = G + |g|    theta = theta - g    R = max(R - (p - p_1) g, 0)
     u = p_1 + theta / (L max(G + L, alpha L)) (L + R) - p
     ```
 
+    The initial parameter is p_1.
+
     Args:
-      alpha: the larger, the smaller the first steps.
-      eps: what L starts from.
+      alpha: the larger it is, the smaller are the first steps.
+      eps: the initial value of L.
 
     Reference: Orabona and Tommasi 2017, arXiv:1705.07795, algorithm 2.
     """
@@ -49,7 +51,7 @@ def scale_by_cocob(alpha: Positive = 100.0, eps: Positive = 1e-8) -> GradientTra
         first, theta, largest, total, reward = slots
         largest, total, theta = jnp.maximum(largest, jnp.abs(g)), total + jnp.abs(g), theta - g
         reward = jnp.maximum(reward - jnp.real((p - first) * jnp.conj(g)), 0)
-        # (L + R) / L, and not L in the other denominator too: squares of small gradients would underflow.
+        # (L + R) / L first: in the denominator, L times the maximum is a square, which underflows for small gradients.
         bet = theta / jnp.maximum(total + largest, alpha * largest) * (1 + reward / largest)
         return first + bet - p, (first, theta, largest, total, reward)
 
@@ -69,9 +71,10 @@ def cocob(
     See `scale_by_cocob` for the formula.
 
     Args:
-      learning_rate: multiplies the gradients. The update does not depend on their scale, so a constant changes nothing
-        as long as they are larger than eps; a schedule weights them.
-      weight_decay: is added to the gradient, as L2 regularization.
+      learning_rate: the factor of the gradients. The update does not depend on their scale, so a constant changes
+        nothing as long as they are larger than eps; a schedule weights the steps.
+      alpha, eps: see `scale_by_cocob`.
+      weight_decay: weight_decay p is added to the gradient, as L2 regularization.
       mask: where to decay, see `add_decayed_weights`.
 
     Reference: Orabona and Tommasi 2017, arXiv:1705.07795.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""D-Adaptation: the learning rate is an estimate of the distance to the solution. Its general form, and Adam."""
+"""D-Adaptation, where the learning rate is an estimate of the distance to the solution: its general form, and Adam."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
@@ -19,7 +19,7 @@ GrowthRate = Annotated[Any, Range(low=1.0, example=1.5)]
 
 
 class DAdaptAdamWState(NamedTuple):
-    """Averages of weighted g, of |g|² and again of weighted g, the distance, its numerator, the number of updates."""
+    """The averages mu, nu and s, the estimate d, its numerator r, and the number of updates made."""
 
     exp_avg: Updates
     exp_avg_sq: Updates
@@ -32,7 +32,7 @@ class DAdaptAdamWState(NamedTuple):
 
 
 def pair_of(name: str, betas: Any) -> tuple:
-    """The two decays of an optimizer that takes them together."""
+    """The two decays of an optimizer that takes them as a pair."""
     if not (isinstance(betas, tuple | list) and len(betas) == 2):
         raise ValueError(f"{name}: betas must be a pair of numbers, got {betas!r}")
     return tuple(betas)
@@ -54,14 +54,14 @@ def d_adapted(
     weight_decay: NonNegative,
     growth_rate: GrowthRate | None,
 ) -> GradientTransformationExtraArgs:
-    """The estimate around a rule whose gradients are weighted by w = d rate(t), where x is g or what stands for it:
+    """D-Adaptation of a rule on gradients weighted by w = d rate(t), where x is g or what the rule makes of it:
 
     ```
     r = c r + (1 - c) <w x, s / D>          s = c s + (1 - c) w x          c = sqrt(decay)
     d = max(d, r / ((1 - c) ‖s‖_1))
     ```
 
-    `sensed(g, moments, w)` are w x and D, `moved(g, w x, moments, w, t)` the step and the new moments.
+    `sensed(g, moments, w)` returns w x and D, `moved(g, w x, moments, w, t)` the step and the new moments.
     """
 
     def memory():
@@ -100,7 +100,7 @@ def scale_by_dadapt_adam(
     bias_correction: bool = True,
     growth_rate: GrowthRate | None = None,
 ) -> GradientTransformationExtraArgs:
-    """D-Adapted Adam. The update is complete: sign, learning rate and decay are in it.
+    """D-Adapted Adam. The update is complete: it includes the sign, the learning rate and the weight decay.
 
     ```
     w = d learning_rate sqrt(1 - b2^t) / (1 - b1^t)          c = sqrt(b2)
@@ -109,12 +109,12 @@ def scale_by_dadapt_adam(
     u = -mu / (sqrt(nu) + eps) - w weight_decay p            d = max(d, r / ((1 - c) ‖s‖_1))
     ```
 
-    The nu in r is the one before the step, as in the authors' code; the paper has the one after it.
+    The formula of r has nu from before the step, as in the authors' code; in the paper it is from after the step.
 
     Args:
-      estim_lr0: what d starts from, below the distance to the solution.
-      bias_correction: the roots in w, which the paper has not.
-      growth_rate: by how much d may grow in a step, at least 1; None for any.
+      estim_lr0: the initial d, which should be below the distance to the solution.
+      bias_correction: False leaves the factor sqrt(1 - b2^t) / (1 - b1^t) out of w, as the paper does.
+      growth_rate: the largest factor by which d may grow in a step; None for no limit.
 
     Reference: Defazio and Mishchenko 2023, arXiv:2301.07733, algorithm 5.
     """
@@ -150,9 +150,13 @@ def dadapt_adamw(
     bias_correction: bool = True,
     growth_rate: GrowthRate | None = None,
 ) -> GradientTransformationExtraArgs:
-    """AdamW whose learning rate D-Adaptation estimates; `learning_rate` multiplies it and may be a schedule.
+    """AdamW whose learning rate D-Adaptation estimates; `learning_rate` multiplies the estimate.
 
-    See `scale_by_dadapt_adam` for the formula and the arguments; it takes the betas one by one.
+    See `scale_by_dadapt_adam` for the formula.
+
+    Args:
+      betas: the pair of b1 and b2.
+      estim_lr0, bias_correction, growth_rate: see `scale_by_dadapt_adam`.
 
     Reference: Defazio and Mishchenko 2023, arXiv:2301.07733.
     """

@@ -16,7 +16,7 @@ from gradtx.optimizers._dadapt import GrowthRate, d_adapted
 
 
 class DAdaptAdanState(NamedTuple):
-    """Adan's averages and its last g, the average of weighted g, the distance, its numerator, the updates made."""
+    """Adan's m, v, n and last g, the average s, the estimate d, its numerator r, the number of updates made."""
 
     exp_avg: Updates
     exp_avg_diff: Updates
@@ -49,6 +49,10 @@ def dadapt_adan(
     ```
 
     The authors' code for Adan still has the estimate of the first preprint, a difference of two sums.
+
+    Args:
+      b1, b2, b3: the decays of m, v and n.
+      estim_lr0, growth_rate: see `scale_by_dadapt_adam`.
 
     References: Defazio and Mishchenko 2023, arXiv:2301.07733; Xie et al. 2022, arXiv:2208.06677 (Adan).
     """

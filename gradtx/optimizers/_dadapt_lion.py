@@ -15,7 +15,7 @@ from gradtx.optimizers._dadapt import GrowthRate, d_adapted
 
 
 class DAdaptLionState(NamedTuple):
-    """Averages of weighted g and of weighted signs, the distance, its numerator, the number of updates."""
+    """The averages m and s, the estimate d, its numerator r, and the number of updates made."""
 
     exp_avg: Updates
     grad_sum: Updates
@@ -36,7 +36,7 @@ def dadapt_lion(
     *,
     growth_rate: GrowthRate | None = None,
 ) -> GradientTransformationExtraArgs:
-    """Lion whose learning rate is estimated as in `scale_by_dadapt_adam`, from its signs instead of the gradients.
+    """Lion whose learning rate is estimated as in `scale_by_dadapt_adam`, from signs instead of gradients.
 
     ```
     w = d learning_rate        x = sign(b1 m + (1 - b1) w g)        m = b2 m + (1 - b2) w g
@@ -45,7 +45,11 @@ def dadapt_lion(
     p = p - w (x + weight_decay p)
     ```
 
-    As long as w is constant this is Lion. The authors' code has no w in x, so that m hardly counts where w is small.
+    As long as w is constant this is Lion. In the authors' code the g in x is not multiplied by w, so that m hardly
+    counts where w is small.
+
+    Args:
+      estim_lr0, growth_rate: see `scale_by_dadapt_adam`.
 
     References: Defazio and Mishchenko 2023, arXiv:2301.07733; Chen et al. 2023, arXiv:2302.06675 (Lion).
     """

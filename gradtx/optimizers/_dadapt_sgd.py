@@ -19,7 +19,7 @@ from gradtx.transforms._weight_decay import add_decayed_weights
 
 
 class DAdaptSGDState(NamedTuple):
-    """The velocity, the sum of weighted g, the first ‖g‖, the distance, its numerator, the number of updates made."""
+    """The velocity v, the sum s, the first ‖g‖, the estimate d, its numerator r, and the number of updates made."""
 
     velocity: Updates
     grad_sum: Updates
@@ -39,7 +39,7 @@ def scale_by_dadapt_sgd(
     *,
     growth_rate: GrowthRate | None = None,
 ) -> GradientTransformationExtraArgs:
-    """D-Adapted gradient descent. The update is complete: sign and learning rate are in it.
+    """D-Adapted gradient descent. The update is complete: it includes the sign and the learning rate.
 
     ```
     w = d learning_rate / ‖g_1‖        r = r + w <g, s>        s = s + w g
@@ -47,12 +47,12 @@ def scale_by_dadapt_sgd(
     u = -(1 - momentum) v
     ```
 
-    All norms are over all parameters together; g_1 is the first gradient that is not 0. The paper has the same steps as
-    an average of the parameters, p = momentum p + (1 - momentum) (p_1 - s), which rounding disturbs.
+    All norms are over all parameters together; g_1 is the first gradient that is not 0. The paper writes the same
+    steps as an average of the parameters, p = momentum p + (1 - momentum) (p_1 - s), which loses more to rounding.
 
     Args:
-      estim_lr0: what d starts from, below the distance to the solution.
-      growth_rate: by how much d may grow in a step, at least 1; None for any.
+      estim_lr0: the initial d, which should be below the distance to the solution.
+      growth_rate: the largest factor by which d may grow in a step; None for no limit.
 
     Reference: Defazio and Mishchenko 2023, arXiv:2301.07733, algorithm 4.
     """
@@ -67,7 +67,7 @@ def scale_by_dadapt_sgd(
         norm = jnp.where(norm > 0, norm, safe_sqrt(of_g))
         w = safe_divide(d * learning_rate, norm)
         numerator = memory["numerator"] + w * along
-        # ‖s + w g‖ without a second pass over the parameters; rounding must not take it below zero.
+        # ‖s + w g‖ without a second pass over the parameters; rounding must not make its square negative.
         size = safe_sqrt(jnp.maximum(of_s + 2 * w * along + w**2 * of_g, 0))
         larger = larger_estimate(d, 2 * numerator, size, growth_rate)
         return w, {"first_norm": norm, "estim_lr": larger, "numerator": numerator}
@@ -96,12 +96,13 @@ def dadapt_sgd(
     *,
     growth_rate: GrowthRate | None = None,
 ) -> GradientTransformationExtraArgs:
-    """Gradient descent whose learning rate D-Adaptation estimates; `learning_rate` multiplies it.
+    """Gradient descent whose learning rate D-Adaptation estimates; `learning_rate` multiplies the estimate.
 
-    See `scale_by_dadapt_sgd` for the formula and the arguments.
+    See `scale_by_dadapt_sgd` for the formula.
 
     Args:
-      weight_decay: is added to the gradient, as L2 regularization.
+      estim_lr0, growth_rate: see `scale_by_dadapt_sgd`.
+      weight_decay: weight_decay p is added to the gradient, as L2 regularization.
 
     Reference: Defazio and Mishchenko 2023, arXiv:2301.07733.
     """

@@ -25,7 +25,14 @@ class ScaleByDeltaBarDeltaState(NamedTuple):
 def scale_by_delta_bar_delta(
     initial_rate: NonNegative = 0.01, kappa: NonNegative = 1e-3, phi: Fraction = 0.1, theta: Decay = 0.7
 ) -> GradientTransformationExtraArgs:
-    """`delta_bar_delta` before its sign: u = rate g."""
+    """The stage of `delta_bar_delta`: u = rate g, with the rate of its formula.
+
+    Args:
+      initial_rate: the initial value of each rate.
+      kappa, phi, theta: see `delta_bar_delta`.
+
+    Reference: Jacobs 1988, "Increased rates of convergence through learning rate adaptation".
+    """
 
     def init(p):
         return zeros_like(p, real=True) + initial_rate, zeros_like(p)
@@ -43,18 +50,20 @@ def scale_by_delta_bar_delta(
 def delta_bar_delta(
     learning_rate: ScalarOrSchedule, kappa: NonNegative = 1e-3, phi: Fraction = 0.1, theta: Decay = 0.7
 ) -> GradientTransformationExtraArgs:
-    """Descent with a rate for each weight, grown by a step and cut by a factor, for full batches only:
+    """Full-batch descent with a learning rate for each element, raised by a constant and cut by a factor:
 
     ```
     rate = rate + kappa where a g > 0, rate (1 - phi) where a g < 0, with a before its update
     p    = p - rate g      a = theta a + (1 - theta) g
     ```
 
-    The signs of minibatch gradients are noise, on which the rates shrink.
+    The signs of minibatch gradients are mostly noise, on which the rates shrink.
 
     Args:
-      learning_rate: where the rates start.
+      learning_rate: the initial value of each rate.
+      kappa: the amount by which a rate is raised.
       phi: the fraction by which a rate is cut.
+      theta: the decay of a, the moving average of g.
 
     Reference: Jacobs 1988, "Increased rates of convergence through learning rate adaptation".
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DoG: the distance from the start over the root of the sum of squared gradient norms, as a learning rate."""
+"""DoG: the learning rate is the distance from the start over the root of the sum of squared gradient norms."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -22,7 +22,7 @@ InitStep = Literal["heuristic", "distance", "learning_rate"]
 
 
 class DoGState(NamedTuple):
-    """Whether the first step is to come, the first parameters, the largest distance from them, the sum of ‖g‖²."""
+    """Whether no update was made yet, the initial parameters, the largest distance from them, and the sum of ‖g‖²."""
 
     is_init_step: jax.Array
     init_params: Params
@@ -31,7 +31,7 @@ class DoGState(NamedTuple):
 
 
 class ScaleByDistanceOverGradientsState(NamedTuple):
-    """For each parameter, the largest distance from where it started, the sum of ‖g‖² (shape (1,)), and the start."""
+    """For each parameter, the largest distance from its initial value, the sum of ‖g‖² (shape (1,)), and that value."""
 
     max_dist: Params
     grad_sum_of_squares: Params
@@ -42,7 +42,7 @@ class ScaleByDistanceOverGradientsState(NamedTuple):
 def scale_by_dog(
     init_step: InitStep = "heuristic", init_value: Positive = 1e-6, eps: NonNegative = 1e-8
 ) -> GradientTransformationExtraArgs:
-    """DoG's step, all norms over all parameters together:
+    """DoG's step from the initial parameters p_1, with all norms over all parameters together:
 
     ```
     r = max(r, ‖p - p_1‖)        G = G + ‖g‖²
@@ -50,8 +50,10 @@ def scale_by_dog(
     ```
 
     Args:
-      init_step: what `init_value` is at the first step: "distance" for r, "heuristic" for r / (1 + ‖p_1‖),
-        "learning_rate" for the factor of g.
+      init_step: what `init_value` sets for the first step: r ("distance"), r / (1 + ‖p_1‖) ("heuristic") or the factor
+        of g ("learning_rate").
+      init_value: the number that is set, small in comparison with the distance to the solution.
+      eps: added inside the root.
 
     Reference: Ivgi, Hinder and Carmon 2023, arXiv:2302.12022.
     """
@@ -88,7 +90,7 @@ def scale_by_dog(
 def scale_by_distance_over_gradients(
     reps_rel: Positive = 1e-6, eps: NonNegative = 1e-8, param_dtype: DType = jnp.float32, global_scale: Real = 1.0
 ) -> GradientTransformationExtraArgs:
-    """L-DoG's step: that of DoG for each parameter by itself, from r = reps_rel (1 + ‖p_1‖):
+    """L-DoG's step: DoG for each parameter p by itself, with an initial r of reps_rel (1 + ‖p_1‖):
 
     ```
     r = max(r, ‖p - p_1‖)        G = G + ‖g‖²
@@ -96,13 +98,16 @@ def scale_by_distance_over_gradients(
     ```
 
     Args:
+      reps_rel: the initial r, relative to 1 + ‖p_1‖; p_1 is the initial parameter.
+      eps: added inside the root.
       param_dtype: the dtype in which p_1 is stored; None for at least float32.
+      global_scale: the factor of all updates.
 
     Reference: Ivgi, Hinder and Carmon 2023, arXiv:2302.12022 (layer-wise DoG).
     """
 
     def init(p):
-        # A sum has an axis, as in Optax, so that states can be exchanged.
+        # The sum has an axis of length 1, as in Optax, so that states can be exchanged.
         return reps_rel * (1 + l2_norm(p)), jnp.zeros(1, jnp.real(p).dtype), copy_of(p, param_dtype)
 
     def update(g, slots, p, t):
@@ -123,14 +128,16 @@ def dog(
     weight_decay: NonNegative | None = None,
     mask: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
-    """DoG: gradient descent without a learning rate; the answer should be an average of the parameters.
+    """DoG: gradient descent without a learning rate to tune, to be evaluated at an average of its parameters.
 
     See `scale_by_dog` for the formula.
 
     Args:
-      learning_rate: a factor, 1 in the paper.
-      init_step: a pair of `init_step` and `init_value` of `scale_by_dog`; with batch normalization ("heuristic", 1e-4).
-      weight_decay: is added to the gradient, as L2 regularization.
+      learning_rate: the factor of DoG's step; 1 in the paper.
+      init_step: the pair (`init_step`, `init_value`) of `scale_by_dog`; the authors use ("heuristic", 1e-4) with batch
+        normalization.
+      eps: added inside the root.
+      weight_decay: weight_decay p is added to the gradient, as L2 regularization; None for none.
       mask: where to decay, see `add_decayed_weights`.
 
     Reference: Ivgi, Hinder and Carmon 2023, arXiv:2302.12022.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DoWG: DoG with gradients weighted by the distance at which they were taken."""
+"""DoWG: DoG whose gradients are weighted by the distance from the start at which they were taken."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from gradtx.transforms._weight_decay import add_decayed_weights
 
 
 class DoWGState(NamedTuple):
-    """The first parameters, the weighted sum of ‖g‖², the largest squared distance from the first parameters."""
+    """The initial parameters, the weighted sum of ‖g‖², and the largest squared distance from these parameters."""
 
     init_params: Params
     weighted_sq_norm_grads: jax.Array
@@ -27,7 +27,7 @@ class DoWGState(NamedTuple):
 
 @transformation
 def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: Positive = 1e-4) -> GradientTransformationExtraArgs:
-    """DoWG's step, all norms over all parameters together:
+    """DoWG's step from the initial parameters p_1, with all norms over all parameters together:
 
     ```
     r² = max(r², ‖p - p_1‖²)     v = v + r² ‖g‖²
@@ -35,7 +35,7 @@ def scale_by_dowg(init_estim_sq_dist: Positive | None = None, eps: Positive = 1e
     ```
 
     Args:
-      init_estim_sq_dist: what r² starts from; None for eps, as in the authors' code.
+      init_estim_sq_dist: the initial r²; None for eps, as in the authors' code.
 
     Reference: Khaled, Mishchenko and Jin 2023, arXiv:2305.16284, algorithm 1.
     """
@@ -68,14 +68,14 @@ def dowg(
     weight_decay: NonNegative | None = None,
     mask: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
-    """DoWG: gradient descent without a learning rate, in more of a hurry than `dog`.
+    """DoWG: gradient descent without a learning rate to tune, with larger steps than `dog` for the same gradients.
 
     See `scale_by_dowg` for the formula.
 
     Args:
-      learning_rate: a factor, 1 in the paper.
-      init_estim_sq_dist: what the squared distance starts from; None for eps.
-      weight_decay: is added to the gradient, as L2 regularization.
+      learning_rate: the factor of DoWG's step; 1 in the paper.
+      init_estim_sq_dist: the initial squared distance; None for eps.
+      weight_decay: weight_decay p is added to the gradient, as L2 regularization; None for none.
       mask: where to decay, see `add_decayed_weights`.
 
     Reference: Khaled, Mishchenko and Jin 2023, arXiv:2305.16284.

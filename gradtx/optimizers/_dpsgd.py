@@ -22,15 +22,17 @@ def dpsgd(
     momentum: Decay | None = None,
     nesterov: bool = False,
 ) -> GradientTransformationExtraArgs:
-    """Descent with clipped and noisy gradients of single examples: their axis is the first, as in
-    `differentially_private_aggregate`, which has the formula.
+    """Differentially private descent: the gradients of single examples are clipped and averaged, and noise is added.
 
-    The privacy that training keeps follows from `noise_multiplier`, the batch size and the number of steps, with an
-    accountant of another library.
+    See `differentially_private_aggregate` for the formula. The first axis of each gradient is that of the examples. How
+    much privacy training keeps follows from `noise_multiplier`, the batch size and the number of steps; to compute it,
+    use a privacy accountant of another library.
 
     Args:
+      l2_norm_clip: the largest norm that an example's gradient keeps, over all parameters together.
+      noise_multiplier: the standard deviation of the noise on the sum of gradients, in units of `l2_norm_clip`.
       seed: a whole number, or a key of `jax.random`.
-      momentum: the decay of `trace`, after the noise; None for none.
+      momentum: the decay of a velocity, after the noise; None for no momentum.
 
     Reference: Abadi et al. 2016, arXiv:1607.00133.
     """

@@ -27,7 +27,7 @@ def scale_by_fira(
     scaling: Literal["channel", "tensor"] = "channel",
     side: Literal["larger", "smaller"] = "smaller",
 ) -> GradientTransformationExtraArgs:
-    """GaLore, and what its projection leaves over, scaled as the base scaled the projection:
+    """GaLore plus the rest of the gradient, which is scaled as the base optimizer scales the projected part:
 
     ```
     R = Pᵀg            N = base(R)            S = (g - P R) ‖N‖ / ‖R‖
@@ -35,9 +35,10 @@ def scale_by_fira(
     ```
 
     Args:
-      growth: how much the norm of S may grow from step to step.
+      rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers: see `scale_by_galore`.
+      growth: the largest factor by which the norm of S may grow from step to step.
       scaling: whether ‖N‖ / ‖R‖ is taken for each channel (column of R) or for the whole matrix.
-      side: which side of a matrix P acts on. For the others see `scale_by_galore`.
+      side: whether P shortens the larger or the smaller side of a matrix.
 
     Reference: Chen et al. 2024, arXiv:2410.01623.
     """
@@ -61,9 +62,14 @@ def fira(
     scaling: Literal["channel", "tensor"] = "channel",
     side: Literal["larger", "smaller"] = "smaller",
 ) -> GradientTransformationExtraArgs:
-    """Adam, or another optimizer, with its state in a low-rank subspace and updates of full rank.
+    """Fira: Adam, or another optimizer, with its state in a low-rank subspace and updates of full rank.
 
     See `scale_by_fira` for the formula.
+
+    Args:
+      rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers: see `scale_by_galore`.
+      mask: where to decay, see `add_decayed_weights`.
+      growth, scaling, side: see `scale_by_fira`.
 
     Reference: Chen et al. 2024, arXiv:2410.01623.
     """

@@ -19,7 +19,7 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: NonNegative = 1e-6) -> Gr
     """p = (p - learning_rate * g ‖p‖ / ‖g‖) / sqrt(1 + learning_rate²), parameter by parameter.
 
     Args:
-      min_norm: both norms count as at least this; if it is 0, a ratio with a norm of 0 is 1.
+      min_norm: both norms count as at least this; with 0, the ratio is 1 where one of the norms is 0.
 
     Reference: Bernstein et al. 2020, arXiv:2002.03432, algorithm 1.
     """
@@ -39,6 +39,6 @@ def _shrinkage(rate: Any) -> Any:
 
 
 def _loss(rate: Any) -> Any:
-    """1 - shrinkage, without the cancellation that would leave nothing of it for small rates."""
+    """1 - shrinkage, without the cancellation that would make it 0 for small learning rates."""
     shrinkage = _shrinkage(rate)
     return rate**2 * shrinkage / (1 + 1 / shrinkage)

@@ -17,7 +17,7 @@ NonPositive = Annotated[Any, Range(high=0.0, example=-0.5)]
 
 
 class FtrlState(NamedTuple):
-    """The sum of |g|², and the gradients less what their proximal terms already account for."""
+    """The sum n of |g|², and the sum z of the gradients minus their proximal terms."""
 
     accumulator: Updates
     linear: Updates
@@ -33,20 +33,22 @@ def ftrl(
     l2_shrinkage: NonNegative = 0.0,
     beta: NonNegative = 0.0,
 ) -> GradientTransformationExtraArgs:
-    """Follow the regularized leader, for sparse linear models, in TensorFlow's form (the power is the second argument):
+    """FTRL-proximal (follow the regularized leader) for sparse linear models, in TensorFlow's form:
 
     ```
     n' = n + g²      z = z + g + 2 l2_shrinkage p - (n'^-power - n^-power) / learning_rate p
     p  = (sign(z) l1 - z) / ((beta + n'^-power) / learning_rate + 2 l2)   where |z| > l1, else 0
     ```
 
-    The parameters are a function of the state alone: they move towards 0 at the first step, and one whose gradient
-    has always been 0 becomes 0.
+    Parameters depend on the state alone: they move towards 0 at the first step, and one whose gradient has always been
+    0 becomes 0.
 
     Args:
-      l2: multiplies |p|², so that it is half of the paper's lambda_2.
-      l2_shrinkage: the same on the gradient, and not on its square.
-      beta: the paper's; Keras and TensorFlow have 0 by default.
+      learning_rate_power: the exponent `power` of n in the learning rate; -0.5 in the paper, 0 for a constant rate.
+      l1: the factor of |p| in the objective, which makes small parameters 0.
+      l2: the factor of |p|² in the objective, half of the paper's lambda_2.
+      l2_shrinkage: the factor of an L2 penalty that is added to the gradient in z, but not to its square in n.
+      beta: the paper's beta; Keras and TensorFlow have 0 by default.
 
     Reference: McMahan et al. 2013, "Ad click prediction: a view from the trenches".
     """
@@ -63,7 +65,7 @@ def ftrl(
         sigma = (root(new_n) - root(n)) / learning_rate  # type: ignore[operator]  # a number in here
         z = z + g + 2 * l2_shrinkage * p - sigma * p
         over = jnp.abs(z) > l1
-        far = jnp.where(over, z, 1)  # where the absolute value has a derivative
+        far = jnp.where(over, z, 1)  # away from 0, so that the absolute value has a derivative
         shrunk = far * (1 - l1 / jnp.abs(far))
         curvature = (beta + root(new_n)) / learning_rate + 2 * l2
         return jnp.where(over, safe_divide(-shrunk, curvature), 0) - p, (new_n, z)

@@ -28,16 +28,19 @@ def scale_by_galore(
     """An optimizer on gradients projected to their leading singular vectors, and its updates projected back:
 
     ```
-    P = the `rank` leading left singular vectors of g, anew every `update_proj_gap` steps, from the first on
+    P = the `rank` leading left singular vectors of g, at the first step and every `update_proj_gap` steps
     u = scale P base(Pᵀg)
     ```
 
     Args:
-      base_optimizer: a stage without learning rate, `scale_by_adam()` if None. It runs on what is not projected too.
+      rank: the number of columns of P, at most the smaller side of the matrix.
+      update_proj_gap: the number of steps between two computations of P.
+      scale: the factor of u for projected matrices.
+      base_optimizer: a stage without learning rate; None for `scale_by_adam()`. It also runs on all other parameters.
       weight_dimension_numbers: a tree of `GaLoreDimensionNumbers` like the parameters (or a prefix, or a function
-        from them to it), with None where nothing is projected. By default all matrices are, and nothing else.
-      side: which side of a matrix P acts on. "smaller" is the paper's choice; "larger", Optax's and the authors'
-        option reverse_std, remembers less.
+        from them to it), with None where nothing is projected. By default exactly the arrays with two axes are.
+      side: whether P shortens the larger or the smaller side of a matrix. "smaller" is the paper's choice; "larger",
+        that of Optax and of the authors' option `reverse_std`, needs less memory.
 
     Reference: Zhao et al. 2024, arXiv:2403.03507.
     """
@@ -58,9 +61,14 @@ def galore(
     *,
     side: Literal["larger", "smaller"] = "larger",
 ) -> GradientTransformationExtraArgs:
-    """Adam, or another optimizer, with its state in a low-rank subspace; see `scale_by_galore`.
+    """GaLore: Adam, or another optimizer, with its state in a low-rank subspace.
 
-    The authors use a scale of 0.25. The decoupled weight decay is of full rank.
+    See `scale_by_galore` for the formula. The authors use a scale of 0.25. The weight decay is decoupled and not
+    projected.
+
+    Args:
+      rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers, side: see `scale_by_galore`.
+      mask: where to decay, see `add_decayed_weights`.
 
     Reference: Zhao et al. 2024, arXiv:2403.03507.
     """

@@ -21,9 +21,13 @@ def gpa_adamw(
     weight_decay: NonNegative = 1e-4,
     state_dtype: DType = None,
 ) -> GradientTransformationExtraArgs:
-    """GPA-AdamW: `adamw` on z, with gradients near the moving average of z; see `primal_averaging`.
+    """GPA-AdamW: `adamw` on z, with gradients taken near the moving average of z.
 
-    Validate, save and deploy the average: `eval_params(state, params)`.
+    See `primal_averaging` for the formula. Validate, save and deploy the average: `eval_params(state, params)`.
+
+    Args:
+      mu_x, mu_y: the decay of the average of z, and its weight in the parameters.
+      state_dtype: the dtype in which z is stored; None for at least float32.
 
     Reference: Defazio et al. 2025, arXiv:2512.17131.
     """

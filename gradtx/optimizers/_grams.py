@@ -28,7 +28,10 @@ def grams(
 ) -> GradientTransformationExtraArgs:
     """Grams: u = |u of Adam| sign(g), with decoupled weight decay.
 
-    The same for another rule: `with_gradient_signs`.
+    `with_gradient_signs` does the same for other rules.
+
+    Args:
+      mask: where to decay, see `add_decayed_weights`.
 
     Reference: Cao et al. 2024, arXiv:2412.17107.
     """

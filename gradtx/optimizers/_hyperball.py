@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hyperball: any direction, with parameters and steps of constant norm."""
+"""Hyperball: the direction of any stage, with parameters and steps of constant norm."""
 
 from typing import Any
 
@@ -24,11 +24,12 @@ def hyperball(
     u = inner(g)        v = p - learning_rate ‖p‖ u / ‖u‖        p = norm v / ‖v‖
     ```
 
-    Meant for matrices: choose them with `masked`. Without `keep_norm`, the same chain is the relative update.
+    Meant for matrices: choose them with `masked`. The same chain without `keep_norm` makes steps of constant relative
+    size.
 
     Args:
       learning_rate: roughly the angle of a step in radians.
-      inner: a stage without learning rate, `scale_by_adam()` if None.
+      inner: a stage without learning rate; None for `scale_by_adam()`.
       norm: None for the norm that each parameter has in `init`.
 
     Reference: Wen et al. 2026, arXiv:2606.16899.

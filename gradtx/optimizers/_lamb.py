@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LAMB: Adam with each parameter's step as large as the parameter."""
+"""LAMB: Adam with steps in proportion to the norm of each parameter."""
 
 from collections.abc import Callable
 from typing import Any

@@ -58,9 +58,12 @@ def laprop(
     weight_decay: NonNegative = 0.0,
     mask: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
-    """LaProp: Adam with momentum and adaptivity in the other order, stable for any b1 and b2.
+    """LaProp: Adam that normalizes the gradient before the momentum, not after it; stable for any b1 and b2.
 
     See `scale_by_laprop` for the formula.
+
+    Args:
+      mask: where to decay, see `add_decayed_weights`.
 
     Reference: Ziyin et al. 2020, arXiv:2002.04839.
     """

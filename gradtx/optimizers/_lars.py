@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LARS: momentum with a rate for each parameter, from the ratio of its norm to its gradient's."""
+"""LARS: momentum with a learning rate for each parameter, from the ratio of its norm to that of its gradient."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,10 @@ def scale_by_lars(
 ) -> GradientTransformationExtraArgs:
     """u = r (g + weight_decay p), r = trust_coefficient ‖p‖ / (‖g‖ + weight_decay ‖p‖ + eps), parameter by parameter.
 
-    r is 1 where ‖p‖ is 0 or the denominator without eps is.
+    r is 1 where ‖p‖ or the denominator without eps is 0.
+
+    Args:
+      trust_coefficient: about the ratio of the norms of step and parameter, for a learning rate of 1.
 
     Reference: You, Gitman and Ginsburg 2017, arXiv:1708.03888, equation 6.
     """
@@ -55,9 +58,11 @@ def lars(
     """v = momentum v + learning_rate r (g + weight_decay p); p = p - v, with the r of `scale_by_lars`.
 
     Args:
-      weight_decay_mask: where to decay; a tree of booleans like the parameters, a prefix of it, or a function to one.
-      trust_ratio_mask: where r is used (elsewhere it is 1), in the same forms. The authors leave out biases and norms.
-      nesterov: Nesterov's form of the momentum.
+      weight_decay_mask: where to decay: a tree of booleans like the parameters or a prefix of it, or a function of the
+        parameters that makes one.
+      trust_coefficient: see `scale_by_lars`.
+      trust_ratio_mask: where r is used, in the same forms; elsewhere it is 1. The authors leave out biases and the
+        parameters of normalization layers.
 
     Reference: You, Gitman and Ginsburg 2017, arXiv:1708.03888, algorithm 1.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""L-BFGS."""
+"""L-BFGS: directions from an estimate of the inverse Hessian by the latest steps and changes of the gradient."""
 
 import functools
 from typing import Any, NamedTuple
@@ -25,9 +25,9 @@ from gradtx.transforms._scaling import scale, scale_by_lr
 
 
 class ScaleByLBFGSState(NamedTuple):
-    """Updates made, the last parameters and gradients, and the latest differences s and y of both with 1 / <s, y>.
+    """Updates made, the last parameters and gradients, the latest differences s and y of these, and 1 / <s, y>.
 
-    A weight 0 marks a place without a pair. The pair of step t is at place (t - 1) mod memory_size.
+    A weight of 0 marks a place without a pair. The pair of step t is at place (t - 1) mod memory_size.
     """
 
     count: jax.Array
@@ -40,20 +40,20 @@ class ScaleByLBFGSState(NamedTuple):
 
 @transformation
 def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: bool = True) -> GradientTransformationExtraArgs:
-    """u = H g, where H is what the latest pairs s = p - old p, y = g - old g say of the inverse Hessian:
+    """u = H g, where H estimates the inverse Hessian from the latest pairs s = p - old p, y = g - old g:
 
     ```
     H = V' H V + s s' / <s, y>,  V = 1 - y s' / <s, y>,  from the oldest pair to the newest, starting with gamma
     gamma = <s, y> / <y, y> of the newest pair;  min(1, 1 / ‖g‖) before there is one
     ```
 
-    H is not made: two loops over the pairs do with inner products. A pair is left out if <s, y> is not positive (up to
-    rounding) or not finite, so that H is positive definite, and all are if p has not moved. With the keyword argument
-    `bounds=(lower, upper)` of `update`, elements of p that are at a bound, and that their gradients would move out of
-    it, get no update, and H is that of the others (the two-metric projection of Bertsekas 1982).
+    H is never formed: two loops over the pairs need only inner products. A pair is left out if <s, y> is not positive
+    (up to rounding) or not finite, so that H is positive definite; all pairs are left out if p has not moved. With the
+    keyword argument `bounds=(lower, upper)` of `update`, elements of p at a bound that descent would cross get no
+    update, and H is that of the other elements (the two-metric projection of Bertsekas 1982).
 
     Args:
-      memory_size: the number of pairs.
+      memory_size: the number of pairs that are kept.
       scale_init_precond: False for gamma = 1.
 
     Reference: Nocedal and Wright 2006, Numerical Optimization, algorithm 7.4; Liu and Nocedal 1989.
@@ -108,7 +108,7 @@ def _step(
         s, y = ([a - b for a, b in zip(*pair, strict=True)] for pair in ((ps, old_ps), (gs, old_gs)))
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in (weights, *ps, *gs)]))
         weight = jnp.where(finite & (count > 0), _weight(_inner(s, y), _inner(y, y)), 0)
-        # A direction along which the parameters did not move at all led nowhere: without its pairs, the next is -g.
+        # The parameters did not move at all along the last direction: drop the pairs, so that the next one is -g.
         weights = jnp.where((count > 0) & finite & (_inner(s, s) == 0), 0, weights)
         place = jnp.maximum(count - 1, 0) % weights.shape[0]
         weights = weights.at[place].set(weight)
@@ -125,7 +125,7 @@ def _step(
 def _two_loops(
     gs: list, all_s: list, all_y: list, weights: jax.Array, newest: jax.Array, free: list | None, scaled: bool
 ) -> list:
-    """H g; with `free`, that of the free elements, from the parts of the pairs that are free."""
+    """H g; with `free`, for the free elements only, from the same elements of the pairs."""
     if free is not None:
         gs = [jnp.where(f, g, 0) for f, g in zip(free, gs, strict=True)]
         all_s, all_y = ([jnp.where(f[None], m, 0) for f, m in zip(free, ms, strict=True)] for ms in (all_s, all_y))
@@ -152,14 +152,14 @@ def _two_loops(
 
 
 def _weight(s_y: jax.Array, y_y: jax.Array) -> jax.Array:
-    """1 / <s, y>, 0 where the pair says nothing about curvature."""
+    """1 / <s, y>, or 0 for a pair that is to be left out."""
     weight = 1 / jnp.where(s_y > 0, s_y, 1)
     good = (s_y > float(jnp.finfo(s_y.dtype).eps) * y_y) & jnp.isfinite(y_y) & jnp.isfinite(weight)
     return jnp.where(good, weight, 0)
 
 
 def _norm(xs: list) -> jax.Array:
-    """The norm of all, without overflow of the squares."""
+    """The norm of all arrays together, without overflow of the squares."""
     largest = jnp.max(jnp.stack([jnp.ones([]), *(jnp.max(jnp.abs(x), initial=0) for x in xs)]))
     return largest * safe_sqrt(_inner(*[[x / largest for x in xs]] * 2))
 
@@ -176,13 +176,14 @@ def lbfgs(
     scale_init_precond: bool = True,
     linesearch: Any = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one"),  # noqa: B008  # a value
 ) -> GradientTransformationExtraArgs:
-    """L-BFGS: steps along -H g, see `scale_by_lbfgs`, whose length a line search finds.
+    """L-BFGS: a line search along -H g, with the H of `scale_by_lbfgs`.
 
-    `update` needs `value`, `grad` and `value_fn` for the search; `minimize` is the loop around it.
+    `update` needs `value`, `grad` and `value_fn` for the line search; `minimize` runs the whole loop.
 
     Args:
-      learning_rate: a factor for the direction, before the search; None for 1.
-      linesearch: a last stage that scales its updates; None for none, then a learning rate is wanted.
+      learning_rate: the factor of the direction, before the line search; None for 1.
+      memory_size, scale_init_precond: see `scale_by_lbfgs`.
+      linesearch: the last stage, which scales the update; None for no line search, then give a learning rate.
 
     Reference: Nocedal and Wright 2006, Numerical Optimization, algorithm 7.5; Liu and Nocedal 1989.
     """

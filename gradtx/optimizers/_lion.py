@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lion: the sign of a momentum, and its smooth forms."""
+"""Lion: the sign of a momentum, or a smooth function in its place."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -36,7 +36,8 @@ def scale_by_lion(
     Args:
       mu_dtype: the dtype in which mu is stored; None for at least float32.
       mode: "hard" for f = sign (0 at 0), "smooth" for tanh(smooth_beta x), "refined" for x clipped to [-1, 1]. Of
-        complex numbers f changes the magnitude.
+        complex numbers f changes the magnitude only.
+      smooth_beta: the slope of f at 0 for "smooth"; the larger it is, the closer f is to the sign.
 
     References: Chen et al. 2023, arXiv:2302.06675, algorithm 2; Chen et al. 2023, arXiv:2310.05898 (other f).
     """
@@ -69,11 +70,12 @@ def lion(
 ) -> GradientTransformationExtraArgs:
     """Lion: p = p - learning_rate (sign(b1 mu + (1 - b1) g) + weight_decay p).
 
-    All elements move by the same amount: rates are 3 to 10 times smaller than Adam's, weight decay as much larger.
+    All elements move by the same amount: use a learning rate 3 to 10 times smaller than Adam's, and a weight decay as
+    many times larger.
 
     Args:
       mask: where to decay, see `add_decayed_weights`.
-      mode, smooth_beta: a smooth function for the sign, see `scale_by_lion`.
+      mode, smooth_beta: a smooth function in place of the sign, see `scale_by_lion`.
 
     Reference: Chen et al. 2023, arXiv:2302.06675.
     """

@@ -32,14 +32,15 @@ class MadgradState(NamedTuple):
 def scale_by_madgrad(
     learning_rate: ScalarOrSchedule, momentum: Decay = 0.9, eps: NonNegative = 1e-6
 ) -> GradientTransformationExtraArgs:
-    """The whole of MADGRAD but its weight decay; the updates are steps, with their sign and learning rate:
+    """MADGRAD without weight decay. The update is complete: it includes the sign and the learning rate.
 
     ```
     l = (learning_rate + eps) sqrt(t)      v = v + l g²      s = s + l g
     u = (1 - momentum) (p_0 - s / (cbrt(v) + eps) - p)
     ```
 
-    `eps` is added to the learning rate as in the authors' code; the paper adds it to the root only.
+    The initial parameter is p_0. `eps` is added to the learning rate as in the authors' code; the paper adds it to the
+    cube root only.
 
     Reference: Defazio and Jelassi 2021, arXiv:2101.11075.
     """
@@ -65,7 +66,10 @@ def madgrad(
 ) -> GradientTransformationExtraArgs:
     """MADGRAD: dual averaging with cube-root scaling, its iterates averaged with weight 1 - momentum.
 
-    See `scale_by_madgrad` for the formula. The weight decay is added to the gradient: it is L2 regularization.
+    See `scale_by_madgrad` for the formula.
+
+    Args:
+      weight_decay: weight_decay p is added to the gradient, as L2 regularization.
 
     Reference: Defazio and Jelassi 2021, arXiv:2101.11075.
     """

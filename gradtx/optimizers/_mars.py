@@ -28,10 +28,16 @@ def mars(
     gamma: NonNegative = 0.025,
     max_norm: Positive | None = 1.0,
 ) -> GradientTransformationExtraArgs:
-    """MARS-AdamW: AdamW on gradients corrected by their change.
+    """MARS-AdamW: AdamW on gradients whose variance a correction reduces.
 
-    The same for another rule is a chain: `chain(mars_correction(b1=0.9), scale_by_lion(b1=0.9), ...)`. See
-    `mars_correction` for the formula. Vectors are corrected too; the authors' code gives them plain AdamW by default.
+    See `mars_correction` for the formula. For another rule, write the chain yourself:
+    `chain(mars_correction(b1=0.9), scale_by_lion(b1=0.9), ...)`. Vectors are corrected too; the authors' code leaves
+    them to plain AdamW by default.
+
+    Args:
+      mask: where to decay, see `add_decayed_weights`.
+      gamma: the weight of the correction; 0 is AdamW.
+      max_norm: the largest norm of a parameter's corrected gradient; None for no clipping.
 
     Reference: Yuan et al. 2024, arXiv:2411.10438.
     """

@@ -27,7 +27,7 @@ class MomoState(NamedTuple):
 
 
 class MomoAdamState(NamedTuple):
-    """The same with the average of |g|²."""
+    """`MomoState` with the average of |g|²."""
 
     exp_avg: Updates
     exp_avg_sq: Updates
@@ -37,8 +37,8 @@ class MomoAdamState(NamedTuple):
     count: jax.Array
 
 
-# In Optax's layout one count is the age of the averages and the step of a schedule: where there is one, `restart` moves
-# both.
+# Optax's state has one count for two things: the age of the averages, and the step of a schedule. If the learning rate
+# is a schedule, `restart` therefore moves both.
 
 
 class ScheduledMomoState(MomoState):
@@ -65,10 +65,10 @@ def _momo(
     weight_decay: NonNegative,
     adapt: bool,
 ) -> GradientTransformationExtraArgs:
-    """What both have in common.
+    """What MoMo and MoMo-Adam have in common.
 
-    `average(old, new, t)` are the averages of g, value and <g, p>, `weight(t)` is their total weight rho,
-    `denominator(g, second, t)` gives D and the slots behind the first.
+    `average(old, new, t)` returns the new average of g, of the value or of <g, p>, `weight(t)` its total weight rho,
+    `denominator(g, second, t)` D and the slots after the first.
     """
 
     def moments(g, slots, t):
@@ -123,10 +123,10 @@ def momo(
     weight_decay: NonNegative = 0.0,
     adapt_lower_bound: bool = False,
 ) -> GradientTransformationExtraArgs:
-    """MoMo: momentum with a Polyak step size, never more than the learning rate.
+    """MoMo: momentum with a Polyak step size, at most the learning rate.
 
     ```
-    d = beta d + (1 - beta) g; so do f average value and gamma average <g, p>, all from their first values
+    d = beta d + (1 - beta) g         f, gamma = the same averages of value and <g, p>, all from their first values
     a = 1 + learning_rate weight_decay
     tau = min(learning_rate, max(a (f - lower_bound - gamma) + <d, p>, 0) / ‖d‖²)
     p = (p - tau d) / a
@@ -135,8 +135,8 @@ def momo(
     `update` needs the value of the loss where the gradient was taken: `update(g, state, params, value=value)`.
 
     Args:
-      lower_bound: of the loss.
-      adapt_lower_bound: estimates the bound, from `lower_bound` on and never below it.
+      lower_bound: a lower bound of the loss.
+      adapt_lower_bound: True estimates the bound, starting at `lower_bound` and never going below it.
 
     Reference: Schaipp et al. 2023, arXiv:2305.07583, algorithm 1 and lemma 3.1.
     """
@@ -168,16 +168,19 @@ def momo_adam(
     weight_decay: NonNegative = 0.0,
     adapt_lower_bound: bool = False,
 ) -> GradientTransformationExtraArgs:
-    """MoMo-Adam: Adam with a Polyak step size, never more than the learning rate.
+    """MoMo-Adam: Adam with a Polyak step size, at most the learning rate.
 
     ```
-    d = b1 d + (1 - b1) g; so do f average value and gamma average <g, p>, from zero; rho = 1 - b1^t
+    d = b1 d + (1 - b1) g             f, gamma = the same averages of value and <g, p>          rho = 1 - b1^t
     nu = b2 nu + (1 - b2) g²          D = sqrt(nu / (1 - b2^t)) + eps          a = 1 + learning_rate weight_decay
     tau = min(learning_rate / rho, max(a (f - rho lower_bound - gamma) + <d, p>, 0) / <d, d / D>)
     p = (p - tau d / D) / a
     ```
 
-    Arguments and the value that `update` needs are those of `momo`.
+    `update` needs the value of the loss, as in `momo`.
+
+    Args:
+      lower_bound, adapt_lower_bound: see `momo`.
 
     Reference: Schaipp et al. 2023, arXiv:2305.07583, algorithm 2 and lemma 3.1.
     """

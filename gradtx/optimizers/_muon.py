@@ -27,9 +27,9 @@ from gradtx.wrappers._partition import partition
 
 
 class MuonDimensionNumbers(NamedTuple):
-    """Which axes of a tensor are the inputs of its matrix and which the outputs; along the others matrices are stacked.
+    """Which axes of a tensor are the inputs of its matrix, and which the outputs; the other axes stack matrices.
 
-    No axis at all, (), is a side of length 1: `MuonDimensionNumbers(0, ())` makes a column of a vector.
+    An empty tuple is a side of length 1: `MuonDimensionNumbers(0, ())` makes a vector a column.
     """
 
     reduction_axis: tuple[int, ...] | int = 0
@@ -63,17 +63,20 @@ def scale_by_muon(
     """Muon's direction: the momentum of each matrix with all singular values set to about 1.
 
     ```
-    mu = beta mu + (1 - beta) g        m = mu, or beta mu + (1 - beta) g with `nesterov`, both without bias
-    u  = NewtonSchulz(m)               adaptive: u ⟨m, u⟩
+    mu = beta mu + (1 - beta) g        m = mu, or beta mu + (1 - beta) g with `nesterov`, bias-corrected
+    u  = NewtonSchulz(m)               (times ⟨m, u⟩ if `adaptive`)
     ```
 
     Args:
-      ns_coeffs: three numbers for all of `ns_steps`, three for each step, "quintic" or "polar_express".
+      ns_coeffs: the three coefficients of all iterations, a row of three for each, "quintic" or "polar_express".
+      ns_steps: the number of iterations; ignored if there is a row for each, as in "polar_express".
       eps: added to the norm that m is divided by, so that a momentum of 0 gives 0.
-      preconditioning: see `gradtx.numerics._newton_schulz`.
+      adaptive: True multiplies u by ⟨m, u⟩, about the sum of the singular values of m.
+      preconditioning: what m is divided by, so that its singular values are at most 1: its "frobenius" norm, its
+        "spectral" norm or its "schatten" 4-norm. "aol" scales each row instead, after which u is less exact.
       weight_dimension_numbers: a tree of `MuonDimensionNumbers` like the parameters (or a prefix, or a function from
-        them to it). By default all are matrices, (inputs, outputs); what has not two axes is an error.
-      ns_dtype: in which dtype to iterate; None for at least float32. In bfloat16 it is faster on accelerators.
+        them to it). None reads the axes off the roles; without roles all must be matrices (inputs, outputs).
+      ns_dtype: the dtype of the iterations; None for at least float32. bfloat16 is faster on accelerators.
 
     References: Jordan et al. 2024 (Muon); Bernstein and Newhouse 2024, arXiv:2409.20325 (adaptive).
     """
@@ -126,10 +129,11 @@ def scale_by_matrix_shape(
 ) -> GradientTransformationExtraArgs:
     """u = sqrt(max(1, outputs / inputs)) g, or consistent_rms sqrt(max(inputs, outputs)) g.
 
-    The first is Jordan's, for which one learning rate serves all widths. With the second, of which 0.2 is usual, the
-    root mean square of an orthogonal update is `consistent_rms`, like Adam's, whose learning rate then serves.
+    With the first form, which is Jordan's, one learning rate fits all widths. With the second, it can be that of Adam:
+    at the usual 0.2, the updates have about the same root mean square as Adam's.
 
     Args:
+      consistent_rms: the root mean square of an orthogonal update; None for the first form.
       weight_dimension_numbers: as in `scale_by_muon`.
 
     Reference: Liu et al. 2025, arXiv:2502.16982 (consistent_rms).
@@ -176,18 +180,19 @@ def muon(
 ) -> GradientTransformationExtraArgs:
     """Muon on matrices, Adam on the rest, both with Nesterov momentum and decoupled weight decay.
 
-    With roles (`with_roles`), what is "hidden" goes to Muon, if its role names the axes of inputs and outputs or it
-    has two axes besides the stack; each head is a matrix. Without, a parameter with exactly two axes goes to Muon and
-    every other to Adam, as in Optax: embeddings and output layers, which are better left to Adam, go to Muon, stacked
-    matrices and convolutions to Adam. `muon_weight_dimension_numbers` says otherwise. See `scale_by_muon` and
-    `scale_by_matrix_shape` for the formula.
+    With roles (`with_roles`), a "hidden" parameter goes to Muon if its role names the axes of inputs and outputs, or if
+    it has two axes besides the stack; each head is a matrix. Without roles, parameters with exactly two axes go to Muon
+    and all others to Adam, as in Optax: Muon then has embeddings and output layers, which are better left to Adam, and
+    Adam has stacked matrices and convolutions. See `scale_by_muon` for the formula.
 
     Args:
-      eps: of both.
+      ns_coeffs, ns_steps, adaptive, preconditioning, ns_dtype: see `scale_by_muon`.
+      eps: added to Muon's norm and to Adam's denominator.
       weight_decay_mask: where to decay among Muon's parameters; Adam's have `adam_weight_decay`.
-      muon_weight_dimension_numbers: a tree of `MuonDimensionNumbers`, and None for Adam, like the parameters (or a
-        prefix, or a function from them to it; it is called for Muon's part alone too, with the rest hidden).
-      adam_learning_rate: by default the same.
+      adam_learning_rate: None for `learning_rate`.
+      muon_weight_dimension_numbers: a tree like the parameters (or a prefix, or a function from them to it) that has
+        `MuonDimensionNumbers` for Muon's parameters and None for Adam's. A function is called a second time with all of
+        Adam's parameters hidden. None decides as described above.
       consistent_rms: see `scale_by_matrix_shape`.
 
     References: Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982.
@@ -238,7 +243,7 @@ def to_matrices(x: jax.Array, axes: Axes) -> jax.Array:
 
 
 def from_matrices(matrices: jax.Array, axes: Axes, shape: tuple[int, ...]) -> jax.Array:
-    """The tensor of this shape that `to_matrices` made the matrices of."""
+    """The tensor of this shape from its matrices: the inverse of `to_matrices`."""
     rows, columns = axes
     order = (*(i for i in range(len(shape)) if i not in (*rows, *columns)), *rows, *columns)
     inverse = sorted(range(len(shape)), key=order.__getitem__)
@@ -246,7 +251,7 @@ def from_matrices(matrices: jax.Array, axes: Axes, shape: tuple[int, ...]) -> ja
 
 
 def _dimension_numbers(where: str, numbers: Any, tree: Any) -> list[Axes]:
-    """The axes of inputs and outputs for each leaf, None included, from the left."""
+    """The axes of inputs and outputs of each leaf, counted from the left; a leaf that is None has none."""
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_leaf)
     said = said_of(numbers, tree)
     entries = [None] * len(leaves)
@@ -258,7 +263,7 @@ def _dimension_numbers(where: str, numbers: Any, tree: Any) -> list[Axes]:
 
 
 def _axes(where: str, tree: Any, i: int, leaf: Any, spec: Any, by_role: bool) -> Axes:
-    """The axes of one leaf; entries are of one logical parameter, whose axes are then found in the stack."""
+    """The axes of one leaf. Its entry counts axes without those of the stack; the result counts all."""
     if leaf is None:
         return (), ()
     role, x = (leaf.role or Role(), leaf.value) if is_box(leaf) else (Role(), leaf)
@@ -274,7 +279,7 @@ def _axes(where: str, tree: Any, i: int, leaf: Any, spec: Any, by_role: bool) ->
 
 
 def _is_matrix(p: Any) -> bool:
-    """Whether a parameter goes to Muon when nobody says so: by its role, or if it has two axes."""
+    """Whether a parameter goes to Muon by default: by its role or, without one, if it has two axes."""
     if not is_box(p) or p.role is None:
         return jnp.ndim(unboxed(p)) == 2
     role, ndim = p.role.logical(jnp.ndim(p.value)), jnp.ndim(p.value) - len(p.role.stack)
@@ -305,5 +310,5 @@ def _wide(x: Any) -> jax.Array:
 
 
 def _in(value: Any, dtype: Any) -> Any:
-    """An array in this dtype; a Python number stays one, and is folded in double precision."""
+    """The value as an array of this dtype; a Python number stays one, so that it is folded in double precision."""
     return value if isinstance(value, int | float) else jnp.asarray(value, dtype)

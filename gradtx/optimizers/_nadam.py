@@ -48,7 +48,7 @@ def scale_by_nadam(
     ```
 
     Args:
-      momentum_decay: PyTorch's; Keras has 1.
+      momentum_decay: how fast w(t) grows; 0.004 in PyTorch, 1 in Keras.
       mu_dtype, nu_dtype: the dtypes in which the moments are stored; None for at least float32.
 
     Reference: Dozat 2016, "Incorporating Nesterov momentum into Adam", whose mu decays by w(t) too.
@@ -98,7 +98,7 @@ def nadam(
     """Adam with Nesterov momentum: `scale_by_adam(nesterov=True)`, or with a momentum schedule `scale_by_nadam`.
 
     Args:
-      momentum_decay: None for a constant momentum weight b1; PyTorch has 0.004, Keras 1 with eps=1e-7.
+      momentum_decay: see `scale_by_nadam`; None for a constant momentum weight b1. Keras has 1 with eps=1e-7.
 
     Reference: Dozat 2016, "Incorporating Nesterov momentum into Adam".
     """
@@ -125,7 +125,7 @@ def nadamw(
 
     Args:
       mask: where to decay, see `add_decayed_weights`.
-      momentum_decay: None for a constant momentum weight b1; PyTorch has 0.004.
+      momentum_decay: see `scale_by_nadam`; None for a constant momentum weight b1.
 
     Reference: Dozat 2016, "Incorporating Nesterov momentum into Adam".
     """

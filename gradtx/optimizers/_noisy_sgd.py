@@ -24,6 +24,8 @@ def noisy_sgd(
     """p = p - learning_rate (g + N(0, eta / (1 + count)^gamma)), where `count` is 0 at the first step.
 
     Args:
+      eta: the variance of the noise at the first step.
+      gamma: the exponent with which the variance decays.
       key, seed: where the noise comes from, see `add_noise`.
 
     Reference: Neelakantan et al. 2015, arXiv:1511.06807.

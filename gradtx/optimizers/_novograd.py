@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NovoGrad: momentum of gradients that are normalized a tensor at a time."""
+"""NovoGrad: momentum of gradients that are normalized tensor by tensor."""
 
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ def scale_by_novograd(
     ```
 
     Args:
-      weight_decay: inside the momentum; the parameters are needed where it is not 0.
+      weight_decay: the factor of p in the momentum; unless it is 0, `update` needs the parameters.
       mu_dtype: the dtype in which mu is stored; None for at least float32.
 
     Reference: Ginsburg et al. 2019, arXiv:1905.11286, algorithm 1.
@@ -72,9 +72,12 @@ def novograd(
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
 ) -> GradientTransformationExtraArgs:
-    """NovoGrad: each tensor's gradient by its moving norm, then momentum; the memory of momentum alone.
+    """NovoGrad: momentum of gradients, each tensor's divided by its average norm; the memory of momentum alone.
 
     See `scale_by_novograd` for the formula.
+
+    Args:
+      weight_decay: the factor of p in the momentum; unless it is 0, `update` needs the parameters.
 
     Reference: Ginsburg et al. 2019, arXiv:1905.11286.
     """

@@ -30,8 +30,9 @@ def scale_by_optimistic_gradient(
     """u = (alpha + beta) g - beta g', where g' is the previous gradient.
 
     Args:
-      from_zero: whether g' is 0 at the first step, as in optimistic mirror descent (Daskalakis et al. 2017,
-        arXiv:1711.00141), instead of g, as if the step before had not moved the parameters.
+      alpha, beta: the factors of the gradient and of its change since the step before.
+      from_zero: True for g' = 0 at the first step, as in optimistic mirror descent (Daskalakis et al.
+        2017, arXiv:1711.00141); False for g' = g, as if the step before had not moved the parameters.
 
     Reference: Mokhtari, Ozdaglar and Pattathil 2019, arXiv:1901.08511 (generalized OGDA).
     """
@@ -58,6 +59,9 @@ def optimistic_gradient_descent(
 ) -> GradientTransformationExtraArgs:
     """p = p - learning_rate ((alpha + beta) g - beta g'), where g' is the previous gradient, at first g itself.
 
+    Args:
+      alpha, beta: the factors of the gradient and of its change since the step before.
+
     Reference: Mokhtari, Ozdaglar and Pattathil 2019, arXiv:1901.08511.
     """
     return chain(scale_by_optimistic_gradient(alpha, beta), scale_by_lr(learning_rate))
@@ -79,8 +83,8 @@ def optimistic_adam(
     """p = p - (learning_rate + optimism) d + optimism d', with Adam's direction d and the one before, d' (at first 0).
 
     Args:
-      optimism: None for the learning rate, as in the paper.
-      nesterov: the paper's Adam is the one without.
+      optimism: the factor of the change d - d'; None for the learning rate, as in the paper.
+      nesterov: False in the paper, True in Optax.
       from_zero: False takes d for d' at the first step, as Optax does, which halves that step.
 
     Reference: Daskalakis et al. 2017, arXiv:1711.00141, algorithm 1.
@@ -109,6 +113,10 @@ def optimistic_adam_v2(
     from_zero: bool = True,
 ) -> GradientTransformationExtraArgs:
     """`optimistic_adam` with the learning rate as a factor: p = p - learning_rate ((alpha + beta) d - beta d').
+
+    Args:
+      alpha, beta: the factors of Adam's direction d and of its change since the step before.
+      nesterov, from_zero: see `optimistic_adam`.
 
     Reference: Daskalakis et al. 2017, arXiv:1711.00141, algorithm 1.
     """

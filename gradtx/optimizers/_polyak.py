@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Polyak's step size: as long as the value above its minimum says."""
+"""Polyak's step size: the distance of the loss from its minimum over the squared norm of the gradient."""
 
 from typing import Literal
 
@@ -25,8 +25,9 @@ def scale_by_polyak(
     `update` needs the function's value where the gradient was taken: `update(g, state, params, value=value)`.
 
     Args:
-      f_min: the smallest value, or a bound below it.
-      variant: "sps+" takes 0 for a negative value - f_min; "sps" then steps backwards.
+      f_min: the minimum of the function, or a lower bound of it.
+      max_learning_rate: the largest factor of g.
+      variant: for a negative value - f_min, "sps+" makes no step; "sps" steps along +g.
 
     References: Loizou et al. 2020, arXiv:2002.10542; Garrigos, Gower and Schaipp 2023, arXiv:2307.14528 (sps+).
     """
@@ -57,8 +58,8 @@ def polyak_sgd(
     """p = p - scaling * min((value - f_min) / (‖g‖² + eps), max_learning_rate) g.
 
     Args:
-      scaling: a factor or a schedule; 1/c for the constant c of the paper.
-      f_min, variant: see `scale_by_polyak`, also for how to give the value.
+      max_learning_rate, f_min, variant: see `scale_by_polyak`, also for the `value` that `update` needs.
+      scaling: the factor of the step, a number or a schedule; 1/c for the constant c of the paper.
 
     Reference: Loizou et al. 2020, arXiv:2002.10542.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prodigy: D-Adaptation with gradients weighted by the estimate, which grows faster."""
+"""Prodigy: D-Adaptation whose estimate grows faster, since it also weights the gradients."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from gradtx.optimizers._dadapt import bias_corrected, pair_of
 
 
 class ProdigyState(NamedTuple):
-    """Averages of d g and of |d g|², the sum of weighted g, p_1, the distance d, its numerator, the updates made."""
+    """The averages mu and nu, the sum s, the initial p, the estimate d, its numerator r, and the number of updates."""
 
     exp_avg: Updates
     exp_avg_sq: Updates
@@ -44,7 +44,7 @@ def scale_by_prodigy(
     *,
     bias_correction: bool = True,
 ) -> GradientTransformationExtraArgs:
-    """Prodigy. The update is complete: sign, learning rate and decay are in it.
+    """Prodigy. The update is complete: it includes the sign, the learning rate and the weight decay.
 
     ```
     w = d learning_rate sqrt(1 - b2^t) / (1 - b1^t)      a = d / estim_lr0
@@ -54,11 +54,14 @@ def scale_by_prodigy(
     u = -w mu / (sqrt(nu) + d eps) - w weight_decay p
     ```
 
+    The initial parameter is p_1.
+
     Args:
-      b3: None for sqrt(b2).
-      estim_lr0: what d starts from, below the distance to the solution.
-      safeguard_warmup: a d instead of a w in s, against overestimates while the learning rate warms up.
-      bias_correction: the roots in w, which the paper has not.
+      b3: the decay of r and s; None for sqrt(b2).
+      estim_lr0: the initial d, which should be below the distance to the solution.
+      estim_lr_coef: the factor of the estimate; smaller values make smaller steps.
+      safeguard_warmup: True has d in place of w in s, against overestimates while the learning rate warms up.
+      bias_correction: False leaves the factor sqrt(1 - b2^t) / (1 - b1^t) out of w, as the paper does.
 
     Reference: Mishchenko and Defazio 2023, arXiv:2306.06101, algorithm 4.
     """
@@ -111,9 +114,14 @@ def prodigy(
     *,
     bias_correction: bool = True,
 ) -> GradientTransformationExtraArgs:
-    """AdamW whose learning rate Prodigy estimates; `learning_rate` multiplies it and may be a schedule.
+    """AdamW whose learning rate Prodigy estimates; `learning_rate` multiplies the estimate.
 
-    See `scale_by_prodigy` for the formula and the arguments; it takes the betas one by one.
+    See `scale_by_prodigy` for the formula.
+
+    Args:
+      betas: the pair of b1 and b2.
+      beta3: the b3 of `scale_by_prodigy`.
+      estim_lr0, estim_lr_coef, safeguard_warmup, bias_correction: see `scale_by_prodigy`.
 
     Reference: Mishchenko and Defazio 2023, arXiv:2306.06101.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quasi-hyperbolic momentum: an average of the plain and the averaged step, for descent and for Adam."""
+"""Quasi-hyperbolic momentum: a weighted mean of gradient and momentum, for descent and for Adam."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ def scale_by_qhm(
     """v = decay v + (1 - decay) g; u = mix v + (1 - mix) g.
 
     Args:
-      mix: the paper's nu. 0 is plain descent, 1 averaged momentum, `decay` Nesterov's.
+      mix: the weight of v, the paper's nu: 0 is plain descent, 1 averaged momentum, `decay` Nesterov's momentum.
       accumulator_dtype: the dtype in which v is stored; None for at least float32.
 
     Reference: Ma and Yarats 2018, arXiv:1810.06801.
@@ -44,6 +44,9 @@ def qhm(
     """Quasi-hyperbolic momentum: descent along a mixture of the gradient and its moving average.
 
     See `scale_by_qhm` for the formula.
+
+    Args:
+      mix: the weight of the moving average, see `scale_by_qhm`.
 
     Reference: Ma and Yarats 2018, arXiv:1810.06801.
     """
@@ -66,7 +69,7 @@ def scale_by_qhadam(
     ```
 
     Args:
-      mix1, mix2: the paper's nu1 and nu2; with 1 and 1 this is Adam.
+      mix1, mix2: the weights of m and v, the paper's nu1 and nu2; with 1 and 1 this is Adam.
       mu_dtype: the dtype in which the first moment is stored; None for at least float32.
 
     Reference: Ma and Yarats 2018, arXiv:1810.06801, section 5.
@@ -99,9 +102,13 @@ def qhadam(
     weight_decay: NonNegative = 0.0,
     mask: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
-    """QHAdam: Adam with a mixture of the gradient and its average, of the squared gradient and its average.
+    """QHAdam: Adam with mixtures of the gradient and its average, and of the squared gradient and its average.
 
     See `scale_by_qhadam` for the formula. The defaults are the paper's advice for replacing Adam.
+
+    Args:
+      mix1, mix2: the weights of the moving averages, see `scale_by_qhadam`.
+      mask: where to decay, see `add_decayed_weights`.
 
     Reference: Ma and Yarats 2018, arXiv:1810.06801.
     """

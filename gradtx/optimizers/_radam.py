@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RAdam: Adam that waits with its scaling until the second moment can be trusted, and then rectifies it."""
+"""RAdam: Adam that does not scale until the second moment is reliable, and then rectifies its scaling."""
 
 import functools
 import math
@@ -18,10 +18,10 @@ from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._scaling import scale_by_lr
 
-# The rectification is the root of a negative number below 4.
+# Below 4, the rectification would be the root of a negative number.
 Threshold = Annotated[Any, Range(low=4.0, example=5.0)]
 
-# B_2k 2 / (2k)! for the Bernoulli numbers B_2k: the series of coth(x/2) - 2/x by powers of x².
+# B_2k 2 / (2k)! for the Bernoulli numbers B_2k: coth(x/2) - 2/x is x times the series in x².
 SERIES = [1 / 6, -1 / 360, 1 / 15120, -1 / 604800, 1 / 23950080, -691 / 653837184000]
 
 
@@ -33,16 +33,16 @@ def _excess(x: jax.Array) -> jax.Array:
 
 
 def _rate(b2: Any, t: jax.Array) -> jax.Array:
-    """-log(b2), of a Python number in double precision."""
+    """-log(b2), computed in double precision if b2 is a Python number."""
     if isinstance(b2, int | float):
         return jnp.asarray(-math.log(b2) if b2 > 0 else math.inf, t.dtype)
     return -jnp.log(b2)
 
 
 def _lengths(b2: Any, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The length of the simple average that an average with decay b2 amounts to, after t steps and in the limit.
+    """The length of the simple moving average that is like one with decay b2, after t steps and in the limit.
 
-    2 / (1 - b2) - 1 - 2 t b2^t / (1 - b2^t) and its limit 2 / (1 - b2) - 1, written by -log(b2) so that nearly equal
+    2 / (1 - b2) - 1 - 2 t b2^t / (1 - b2^t) and its limit 2 / (1 - b2) - 1, computed from -log(b2) so that nearly equal
     numbers (1,999 and 1,993 for b2 = 0.999 at step 6) are not subtracted.
     """
     rate = _rate(b2, t)
@@ -68,8 +68,8 @@ def scale_by_radam(
     ```
 
     Args:
-      threshold: at least 4, the paper's; the authors' code and PyTorch have 5.
-      nesterov: m is the numerator of `scale_by_adam(nesterov=True)`.
+      threshold: the least r at which m is scaled: 4 in the paper, 5 in the authors' code and PyTorch.
+      nesterov: True makes m the numerator of `scale_by_adam(nesterov=True)`.
 
     Reference: Liu et al. 2019, arXiv:1908.03265, algorithm 2.
     """
@@ -104,6 +104,9 @@ def radam(
     """RAdam: Adam with a warmup of its own, derived from the variance of the scaling.
 
     See `scale_by_radam` for the formula.
+
+    Args:
+      threshold: the length of average at which the scaling begins, see `scale_by_radam`.
 
     Reference: Liu et al. 2019, arXiv:1908.03265.
     """

@@ -24,7 +24,7 @@ class ScaleByRmsState(NamedTuple):
 
 
 class ScaleByRmsWithCountState(NamedTuple):
-    """The same with the number of updates made, which bias correction needs."""
+    """`ScaleByRmsState` with the number of updates made, which bias correction needs."""
 
     count: jax.Array
     nu: Updates
@@ -38,7 +38,7 @@ class ScaleByRStdDevState(NamedTuple):
 
 
 class ScaleByRStdDevWithCountState(NamedTuple):
-    """The same with the number of updates made, which bias correction needs."""
+    """`ScaleByRStdDevState` with the number of updates made, which bias correction needs."""
 
     count: jax.Array
     mu: Updates
@@ -50,7 +50,7 @@ def _denominator(variance, eps, eps_in_sqrt):
 
 
 def _weight(decay, bias_correction):
-    """The `shared` of both rules: by how much to divide the averages."""
+    """The `shared` of both rules: the number by which the averages are divided."""
     return lambda t, total: one_minus_power(decay, t) if bias_correction else 1.0
 
 
@@ -65,9 +65,9 @@ def scale_by_rms(
     """nu = decay nu + (1 - decay) g²; u = g / sqrt(nu + eps), or g / (sqrt(nu) + eps).
 
     Args:
-      initial_scale: what nu starts from.
+      initial_scale: the initial value of nu.
       eps_in_sqrt: whether eps is added inside the root or outside.
-      bias_correction: divides nu by 1 - decay^t.
+      bias_correction: whether to divide nu by 1 - decay^t.
     """
 
     def update(g, nu, p, t, weight):
@@ -87,7 +87,12 @@ def scale_by_stddev(
     eps_in_sqrt: bool = True,
     bias_correction: bool = False,
 ) -> GradientTransformationExtraArgs:
-    """`scale_by_rms` with the variance nu - mu² (at least 0) for nu, where mu = decay mu + (1 - decay) g."""
+    """`scale_by_rms` with the variance nu - mu² (at least 0) for nu, where mu = decay mu + (1 - decay) g.
+
+    Args:
+      initial_scale, eps_in_sqrt: see `scale_by_rms`.
+      bias_correction: whether to divide mu and nu by 1 - decay^t.
+    """
 
     def init(p):
         return zeros_like(p), zeros_like(p, real=True) + initial_scale
@@ -114,12 +119,12 @@ def rmsprop(
     nesterov: bool = False,
     bias_correction: bool = False,
 ) -> GradientTransformationExtraArgs:
-    """RMSProp: p = p - learning_rate * g / sqrt(nu + eps), nu a moving average of g².
+    """RMSProp: p = p - learning_rate * g / sqrt(nu + eps), where nu is a moving average of g².
 
     Args:
       initial_scale, eps_in_sqrt, bias_correction: see `scale_by_rms`.
-      centered: subtracts the squared mean from nu (Graves 2013, arXiv:1308.0850).
-      momentum: accumulates the steps, learning rate included, as TensorFlow does; None for none.
+      centered: True subtracts from nu the square of the mean gradient (Graves 2013, arXiv:1308.0850).
+      momentum: the decay of a sum of the steps, learning rate included, as in TensorFlow; None for no momentum.
       nesterov: Nesterov's form of that momentum.
 
     Reference: Tieleman and Hinton 2012, Coursera lecture 6.5.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rprop: a step size for each number, grown while its gradient keeps its sign and cut when it turns."""
+"""Rprop: a step size for each element, which grows while the gradient keeps its sign and is cut when that changes."""
 
 from typing import Annotated, Any, NamedTuple
 
@@ -17,7 +17,7 @@ Growth = Annotated[Any, Range(low=1.0, example=1.2)]
 
 
 class ScaleByRpropState(NamedTuple):
-    """The step size of each number, and the last updates."""
+    """The step size of each element, and the last updates."""
 
     step_sizes: Updates
     prev_updates: Updates
@@ -39,11 +39,13 @@ def scale_by_rprop(
     u = 0 if a < 0, else sign(g) size
     ```
 
-    After a turn there is no step and no comparison, so that a size is not cut twice (iRprop-, as in PyTorch). It reads
-    signs only, so it needs gradients of all data: those of small batches change sign by chance.
+    After a change of sign there is no step, and the next sign is not compared with it, so that a size is not cut twice
+    (iRprop-, as in PyTorch). Only full-batch gradients are of use: the signs of minibatch gradients are mostly noise.
 
     Args:
-      learning_rate: the step size that each number starts with.
+      learning_rate: the initial step size of each element.
+      eta_minus, eta_plus: the factors of a step size when the sign changes and when it stays.
+      min_step_size, max_step_size: the bounds of the step sizes.
 
     Raises:
       TypeError: for complex parameters, which have no sign.
@@ -82,7 +84,8 @@ def rprop(
     """Rprop: p = p - u, with the u of `scale_by_rprop`. For full batches only.
 
     Args:
-      learning_rate: the step size that each number starts with.
+      learning_rate: the initial step size of each element.
+      eta_minus, eta_plus, min_step_size, max_step_size: see `scale_by_rprop`.
 
     Reference: Riedmiller and Braun 1993, "A direct adaptive method for faster backpropagation learning".
     """

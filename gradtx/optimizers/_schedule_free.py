@@ -32,7 +32,7 @@ def _times(weight_decay: Any, learning_rate: Any) -> Any:
 
 
 def _at(x: Any, count: Any) -> jax.Array:
-    """A number or a schedule as a floating-point number at a step."""
+    """The value of a number or a schedule at a step, in floating point."""
     return jnp.asarray(x(count) if callable(x) else x, jnp.result_type(float))
 
 
@@ -50,17 +50,20 @@ def schedule_free_adamw(
     weight_step_power: NonNegative = 0.0,
     corrected_decay: bool = False,
 ) -> GradientTransformationExtraArgs:
-    """Schedule-Free AdamW: `schedule_free` over Adam without momentum, which b1 replaces:
+    """Schedule-Free AdamW: `schedule_free` around Adam without momentum, which the average replaces:
 
     ```
     nu = b2 nu + (1 - b2) g²      z = z - rate (g / (sqrt(nu / (1 - b2^t)) + eps) + weight_decay y)
     ```
 
-    Gradients are taken at the parameters, which are y; validate, save and deploy `eval_params(state, params)`.
+    The parameters are y, at which gradients are taken; validate, save and deploy `eval_params(state, params)`.
 
     Args:
-      warmup_steps: the rate is learning_rate min(1, t / warmup_steps), with t from 1.
-      corrected_decay: multiplies the decay by the rate once more: rate² weight_decay y.
+      warmup_steps: the rate is learning_rate min(1, t / warmup_steps), with t from 1; None for no warmup.
+      b1: the weight of the average in y; it may be a schedule.
+      weight_lr_power, weight_step_power: the exponents of learning rate and step in the weights of the average.
+      state_dtype: the dtype in which z is stored; None for at least float32.
+      corrected_decay: True multiplies the weight decay by the rate once more: rate² weight_decay y.
 
     References: Defazio et al. 2024, arXiv:2405.15682; Defazio 2026, arXiv:2605.19095 (the keyword-only arguments).
     """
@@ -84,10 +87,15 @@ def schedule_free_sgd(
     *,
     weight_step_power: NonNegative = 0.0,
 ) -> GradientTransformationExtraArgs:
-    """Schedule-Free descent: `schedule_free` over z = z - rate (g + weight_decay y).
+    """Schedule-Free descent: `schedule_free` around z = z - rate (g + weight_decay y).
+
+    The parameters are y, at which gradients are taken; validate, save and deploy `eval_params(state, params)`.
 
     Args:
-      warmup_steps: the rate is learning_rate min(1, t / warmup_steps), with t from 1.
+      warmup_steps: the rate is learning_rate min(1, t / warmup_steps), with t from 1; None for no warmup.
+      b1: the weight of the average in y; it may be a schedule.
+      weight_lr_power, weight_step_power: the exponents of learning rate and step in the weights of the average.
+      state_dtype: the dtype in which z is stored; None for at least float32.
 
     Reference: Defazio et al. 2024, arXiv:2405.15682.
     """

@@ -20,7 +20,7 @@ from gradtx.wrappers._schedule_free_averaging import Interpolation
 
 
 class ScheduleFreePlusState(NamedTuple):
-    """The updates made, the last b1, the sum of the weights, the largest rate, the average of ‖g‖_1, mu, nu and z."""
+    """Updates made, the last b1, the sum of weights, the largest learning rate, the average of ‖g‖_1, mu, nu and z."""
 
     count: jax.Array
     b1: jax.Array
@@ -53,7 +53,7 @@ def schedule_free_plus(
     b1_max: Decay = 0.965,
     weight_step_power: NonNegative = 0.0,
 ) -> GradientTransformationExtraArgs:
-    """ScheduleFree+, with u that of `adam` and n the unbiased average of sqrt(pi / 2) ‖g‖_1 over all parameters:
+    """ScheduleFree+, where u is Adam's direction and n the average of sqrt(pi / 2) ‖g‖_1 over all parameters:
 
     ```
     a = rate max(0, value + b1 <g, z - x>) / n        rate = learning_rate min(1, t / warmup_steps)
@@ -62,13 +62,19 @@ def schedule_free_plus(
     y = b1 x + (1 - b1) z
     ```
 
-    The parameters are y, where `update` needs the loss: `update(g, state, params, value=value)`. Its least value should
-    be near 0. Validate, save and deploy x: `eval_params(state, params)`.
+    The parameters are y; `update` needs the loss there: `update(g, state, params, value=value)`. The minimum of the
+    loss should be near 0. Validate, save and deploy x: `eval_params(state, params)`.
 
     Args:
-      momentum, b2, eps: of u. polyak_decay: of n. weight_decay: 20 to 50 are usual, as a² multiplies it.
-      average_from: c is 1 for so many steps, about twice the warmup.
-      b1_steps: in which b1 rises to `b1_max`, its distance from 1 geometrically; None for a constant b1.
+      warmup_steps: None for no warmup, rate = learning_rate.
+      b1: the weight of x in y.
+      momentum, b2, eps: the b1, b2 and eps of Adam in u.
+      weight_decay: usually 20 to 50, since a² multiplies it.
+      weight_lr_power, weight_step_power: the exponents in w_t.
+      state_dtype: the dtype in which z is stored; None for at least float32.
+      polyak_decay: the decay of n.
+      average_from: the number of steps in which c is 1, about twice the warmup.
+      b1_steps, b1_max: b1 rises to `b1_max` in `b1_steps` steps, 1 - b1 falling geometrically; None for a constant b1.
 
     Reference: Defazio 2026, arXiv:2605.19095.
     """

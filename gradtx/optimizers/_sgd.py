@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradient descent, with momentum if wanted."""
+"""Gradient descent, with or without momentum."""
 
 from gradtx.core._combine import chain, identity
 from gradtx.core._factory import transformation
@@ -17,12 +17,15 @@ def sgd(
     nesterov: bool = False,
     accumulator_dtype: DType = None,
 ) -> GradientTransformationExtraArgs:
-    """p = p - learning_rate * g; with momentum, of v = momentum * v + g instead of g.
+    """p = p - learning_rate * g; with momentum, v = momentum * v + g takes the place of g.
 
     Batch, stochastic and mini-batch descent are this rule with gradients of different data.
 
+    Args:
+      momentum: the decay of v; None for no momentum.
+
     Raises:
-      ValueError: if `nesterov` is asked for without momentum.
+      ValueError: for `nesterov=True` without momentum.
     """
     if nesterov and momentum is None:
         raise ValueError("sgd: nesterov=True needs a momentum, got momentum=None")

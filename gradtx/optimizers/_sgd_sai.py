@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SGD-SaI: momentum with a factor for each parameter that its first gradient fixes."""
+"""SGD-SaI: momentum with a constant factor for each parameter, which its first gradient determines."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from gradtx.transforms._weight_decay import add_decayed_weights
 
 
 class ScaleBySNRState(NamedTuple):
-    """The factor of each parameter, one number; 0 until there was a gradient."""
+    """One factor for each parameter; 0 until its first gradient that is not 0."""
 
     snr: Any
 
@@ -27,8 +27,8 @@ class ScaleBySNRState(NamedTuple):
 def scale_by_initial_snr(eps: NonNegative = 1e-8) -> GradientTransformationExtraArgs:
     """u = g ‖g_1‖ / (std(g_1) + eps), where g_1 is the first gradient of the parameter that is not 0.
 
-    The standard deviation is that of the elements of g_1, from their squares over n - 1, as in the authors' code. Where
-    they do not vary, as a scalar's cannot, the factor is the root of n, about the least that it can be elsewhere.
+    The standard deviation is that of the n elements of g_1, with n - 1 as its denominator, as in the authors' code. If
+    it is 0, as for every scalar, the factor is sqrt(n), about the least that it is for others.
 
     Reference: Xu et al. 2024, arXiv:2412.11768.
     """
@@ -52,10 +52,10 @@ def sgd_sai(
     weight_decay: NonNegative = 0.0,
     mask: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
-    """SGD-SaI: p = p - learning_rate (snr m + weight_decay p), m a moving average of g, snr constant for a parameter.
+    """SGD-SaI: p = p - learning_rate (snr m + weight_decay p), where m averages g and snr is constant.
 
-    It keeps half of what Adam keeps. See `scale_by_initial_snr` for the constant. The average starts at the first
-    gradient, as in the authors' code.
+    Each parameter has its own snr, see `scale_by_initial_snr`. The average starts at the first gradient, as in the
+    authors' code. The state is half of Adam's.
 
     Args:
       mask: where to decay, see `add_decayed_weights`.

@@ -72,9 +72,13 @@ def simplified_ademamix(
     weight_decay: NonNegative = 0.0,
     mask: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
-    """Simplified AdEMAMix: what AdEMAMix does with two averages, with one, and with decoupled weight decay.
+    """Simplified AdEMAMix: AdEMAMix with one sum of gradients in place of two averages, and decoupled weight decay.
 
     See `scale_by_simplified_ademamix` for the formula.
+
+    Args:
+      alpha: the weight of the current gradient; large for small batches.
+      mask: where to decay, see `add_decayed_weights`.
 
     Reference: Morwani et al. 2025, arXiv:2502.02431.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SM3: AdaGrad with one accumulator for each index of each axis, not for each number."""
+"""SM3: AdaGrad with one accumulator for each index of each axis, not for each element."""
 
 import functools
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class ScaleBySM3State(NamedTuple):
 
 
 def _slices(shape: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """For each axis, its accumulator's shape against the parameter and the other axes. A scalar is its only slice."""
+    """For each axis, the shape in which its accumulator broadcasts, and the other axes. A scalar is a slice itself."""
     axes = range(len(shape))
     own = [tuple(n if i == j else 1 for j, n in enumerate(shape)) for i in axes]
     return [(own[i], tuple(j for j in axes if j != i)) for i in axes] or [((), ())]
@@ -35,14 +35,14 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -
     """SM3-II's direction, with an accumulator mu for each slice (each index of each axis):
 
     ```
-    s  = g² + (the least mu of the slices that the number is in)
+    s  = g² + (the least mu of the slices that the element is in)
     mu = (the greatest s in the slice)
     nu = b1 nu + (1 - b1) g / sqrt(s + eps)
     u  = nu
     ```
 
     Args:
-      b2: with b2 < 1 the sum is a moving average: s = b2 (least mu) + (1 - b2) g².
+      b2: 1 for a sum; below 1, s is a moving average: s = b2 (least mu) + (1 - b2) g².
 
     Reference: Anil et al. 2019, arXiv:1901.11150, algorithm SM3-II.
     """
@@ -68,7 +68,7 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -
 
 @transformation
 def sm3(learning_rate: ScalarOrSchedule, momentum: Decay = 0.9) -> GradientTransformationExtraArgs:
-    """SM3: AdaGrad in the memory of momentum, for a matrix of m by n numbers m + n accumulators.
+    """SM3: AdaGrad in the memory of momentum, with m + n accumulators for an m by n matrix.
 
     See `scale_by_sm3` for the formula.
 

@@ -82,7 +82,13 @@ def scale_by_sophia(
     verbose: bool = False,
     print_win_rate_every_n_steps: NonNegativeInt = 0,
 ) -> GradientTransformationExtraArgs:
-    """Sophia's direction; see `sophia`."""
+    """The direction u of `sophia`, which has the formula.
+
+    Args:
+      eps: the least denominator.
+      gamma, clip_threshold, update_interval, hessian_diagonal_fn: see `sophia`.
+      verbose, print_win_rate_every_n_steps: see `sophia`.
+    """
     check_transformation("scale_by_sophia: hessian_diagonal_fn", hessian_diagonal_fn)
     estimator = with_extra_args_support(hessian_diagonal_fn)
 
@@ -148,8 +154,13 @@ def sophia(
     ```
 
     Args:
-      hessian_diagonal_fn: a transformation that makes the estimate, and gets the extra arguments of `update`.
-      verbose: prints, at every `print_win_rate_every_n_steps` steps, which part of the coordinates is not clipped.
+      eps: the least denominator.
+      gamma: the factor of h; the larger it is, the fewer elements are clipped.
+      clip_threshold: the largest |u|; None for no clipping.
+      update_interval: the number of steps between two estimates.
+      hessian_diagonal_fn: a transformation whose updates are the estimate; it gets the extra arguments of `update`.
+      verbose: whether to print the fraction of elements that are not clipped.
+      print_win_rate_every_n_steps: the number of steps between two prints; 0 for a print at every step.
 
     Reference: Liu et al. 2023, arXiv:2305.14342, algorithm 3.
     """

@@ -26,9 +26,13 @@ def sophia_g(
     update_interval: PositiveInt = 10,
     mu_dtype: DType = None,
 ) -> GradientTransformationExtraArgs:
-    """`sophia` with the Gauss-Newton-Bartlett estimate batch_size * ĝ², ĝ the gradient at labels drawn from the model.
+    """`sophia` with the Gauss-Newton-Bartlett estimate of the Hessian's diagonal, batch_size * ĝ².
 
-    `update` needs `sampled_grad`: see `gauss_newton_bartlett`.
+    ĝ is the gradient at labels drawn from the model; `update` needs it as `sampled_grad`, see `gauss_newton_bartlett`.
+
+    Args:
+      batch_size: the number of examples over which the loss is a mean.
+      eps, gamma, clip_threshold, update_interval: see `sophia`.
 
     Reference: Liu et al. 2023, arXiv:2305.14342, algorithms 2 and 3.
     """

@@ -35,11 +35,12 @@ def scale_by_stable_adam(
     u  = (m / (sqrt(v) + eps) + weight_decay p) min(1, threshold / RMS(g / max(sqrt(v), eps)))
     ```
 
-    with the root mean square of each parameter by itself. `chain(scale_by_adam(), clip_by_block_rms(1.0))` clips by
-    the RMS of Adam's update instead, as some libraries do.
+    where RMS is the root mean square over one parameter. `chain(scale_by_adam(), clip_by_block_rms(1.0))` clips by the
+    RMS of Adam's update instead, as some libraries do.
 
     Args:
-      weight_decay: decays together with the update, since it is the learning rate that the paper clips.
+      weight_decay: shrinks together with the update, since it is the learning rate that the paper clips.
+      threshold: the largest RMS at which the update is not made smaller.
       mu_dtype: the dtype in which mu is stored; None for at least float32.
 
     Reference: Wortsman et al. 2023, arXiv:2304.13013.
@@ -77,10 +78,11 @@ def stable_adamw(
 ) -> GradientTransformationExtraArgs:
     """StableAdamW: AdamW whose learning rate shrinks, parameter by parameter, when gradients suddenly grow.
 
-    See `scale_by_stable_adam` for the formula. Replaces gradient clipping.
+    See `scale_by_stable_adam` for the formula. It replaces gradient clipping.
 
     Args:
       mask: where to decay, see `add_decayed_weights`.
+      threshold: the largest RMS at which the update is not made smaller, see `scale_by_stable_adam`.
 
     Reference: Wortsman et al. 2023, arXiv:2304.13013.
     """

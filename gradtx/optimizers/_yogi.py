@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Yogi: Adam with a second moment that changes additively, so that it cannot be forgotten quickly."""
+"""Yogi: Adam whose second moment changes additively, so that it cannot shrink quickly."""
 
 import jax.numpy as jnp
 
@@ -32,7 +32,7 @@ def scale_by_yogi(
     ```
 
     Args:
-      initial_accumulator_value: what nu starts from.
+      initial_accumulator_value: the initial value of nu.
       bias_correction: False leaves both corrections out, as the paper's algorithm does.
 
     Reference: Zaheer et al. 2018, "Adaptive methods for nonconvex optimization", algorithm 2.

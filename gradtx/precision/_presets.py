@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Optimizers whose moments, or parameters too, take few bytes: ordinary chains of stages, storage and rounding."""
+"""Optimizers whose moments, or parameters too, are stored in few bits: chains of stages, storage and rounding."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,11 +37,13 @@ def adamw8bit(
 ) -> GradientTransformationExtraArgs:
     """`adamw` with both moments in 8 bits: about 2.03 bytes of state for each parameter instead of 8.
 
-    The first is rounded to the nearest, the second by chance: it moves by a thousandth a step, and would stand still.
+    The first moment is rounded to nearest, the second stochastically: it moves by about a thousandth of itself in a
+    step, which rounding to nearest would always lose.
 
     Args:
       mask: where to decay, see `add_decayed_weights`.
-      block, min_size: the length of the blocks with a scale each, and the size from which parameters are stored so.
+      block: the number of elements that share a scale, along the last axis.
+      min_size: parameters with fewer elements keep moments in float32.
 
     Reference: Dettmers et al. 2021, arXiv:2110.02861.
     """
@@ -93,7 +95,7 @@ def muon8bit(
     block: PositiveInt = 256,
     min_size: NonNegativeInt = 4096,
 ) -> GradientTransformationExtraArgs:
-    """`muon` with its momentum and Adam's moments in 8 bits. For its other options, `stored` takes any `muon(...)`.
+    """`muon` with its momentum and Adam's moments in 8 bits. For Muon's other options, use `stored` around `muon(...)`.
 
     Args:
       adam_b1, adam_b2, adam_weight_decay, adam_learning_rate, consistent_rms: see `muon`.
@@ -126,10 +128,10 @@ def adamw_bf16(
     block: PositiveInt = 256,
     min_size: NonNegativeInt = 4096,
 ) -> GradientTransformationExtraArgs:
-    """`adamw8bit` for parameters in bfloat16, 8 bits below which are kept: 5.03 bytes for each parameter in all.
+    """`adamw8bit` for bfloat16 parameters with 8 more bits of precision each: 5.03 bytes for each parameter in all.
 
-    Weights and their error bits make 24 bits, so that small steps add up; see `error_bits`. Float32 parameters are
-    those of `adamw8bit`.
+    Parameters and their error bits have 24 bits together, so that small steps add up; see `error_bits`. Float32
+    parameters are updated as by `adamw8bit`.
 
     Args:
       mask: where to decay, see `add_decayed_weights`.
