@@ -26,6 +26,7 @@ from gradtx._roles._boxing import with_roles as with_roles
 from gradtx._roles._inference import infer_roles as infer_roles
 from gradtx._roles._metadata import roles_from_names as roles_from_names
 from gradtx._roles._rules import roles as roles
+from gradtx._version import __version__ as __version__
 from gradtx.core._apply import apply_updates as apply_updates
 from gradtx.core._combine import chain as chain
 from gradtx.core._combine import identity as identity

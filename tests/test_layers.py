@@ -22,7 +22,7 @@ SPDX = "# SPDX-License-Identifier: Apache-2.0"
 
 # From the lowest to the highest. A module imports from its own package and from lower rows, never from its own row.
 LAYERS = [
-    ["core"],
+    ["core", "_version"],
     ["numerics"],
     ["tree"],
     ["schedules"],
