@@ -23,8 +23,8 @@ MISSING = "call update(updates, state, params, value=..., grad=..., value_fn=...
 class Line:
     """value_fn(p + step u) and its slope, for the update u of parameters p.
 
-    With bounds it is the projected line, clip(p + step u). Along it, those elements of p do not move that are at a
-    bound and whose gradient points out of the bounds. Gradients are as `jax.grad` returns them; `grad` is the conjugate.
+    With bounds it is the projected line, clip(p + step u). Elements of p that are at a bound, and that descent would
+    move out of it, do not move along this line. Gradients are as `jax.grad` returns them; `grad` is their conjugate.
     """
 
     def __init__(

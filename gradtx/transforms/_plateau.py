@@ -18,8 +18,8 @@ Factor = Annotated[Any, Range(low=0.0, high=1.0, low_open=True, high_open=True, 
 
 
 class ReduceLROnPlateauState(NamedTuple):
-    """The factor of the updates, the best metric, the metrics since that did not improve and those of the cooldown left,
-    the values in the next metric, and their mean.
+    """The factor of the updates, the best metric, the number of metrics since, those that are left of the cooldown, the
+    number of values in the next metric, and their mean.
     """
 
     scale: jax.Array
@@ -34,7 +34,7 @@ class ReduceLROnPlateauState(NamedTuple):
 
 
 class EarlyStoppingState(NamedTuple):
-    """Whether to stop, the best metric, the metrics since that did not improve, the values in the next metric, their
+    """Whether to stop, the best metric, the number of metrics since, the number of values in the next metric, their
     mean, and the parameters at the best metric (if kept).
     """
 
