@@ -20,7 +20,7 @@ from gradtx.numerics._averages import copy_of
 
 
 class ParamsEmaState(NamedTuple):
-    """The number of updates made, the total weight of what was averaged, and the average."""
+    """The number of updates made, the total weight of the parameters averaged so far, and their average."""
 
     count: jax.Array
     weight: jax.Array

@@ -32,7 +32,7 @@ def hutchinson_estimator_diag_hessian(
     `update` needs `obj_fn(params) -> value`. H v costs about as much as two gradients; H is never formed.
 
     Args:
-      random_seed: a key of `jax.random`, or a whole number that makes one; None for 0.
+      random_seed: a key of `jax.random`, or a whole number to make one from; None for 0.
       probes: the distribution of v: "rademacher" for ±1 with equal probability, where only the elements off the
         diagonal add variance, or "normal".
 

@@ -35,7 +35,7 @@ def differentially_private_aggregate(
 
     The first axis of the gradients is that of the examples (`jax.vmap(jax.grad(loss), (None, 0))`); updates have the
     parameters' shapes. The norm of an example is over all its gradients together. This must be the first stage of a
-    chain, because privacy is lost if another stage sees the gradients before.
+    chain: the bound on one example's influence holds only if nothing else depends on the gradients before.
 
     Args:
       l2_norm_clip: the largest norm of one example.

@@ -96,10 +96,9 @@ def sam(
     p = p + optimizer's update from the gradient at q
     ```
 
-    Each call of `update` is either one step of ascent or the descent, which also returns to p. So one descent takes
-    `sync_period` gradients. The ascent of SAM is `chain(normalize(), sgd(rho))`: q = p + rho g / ‖g‖. That of ASAM,
-    which is invariant to the scale of parameters, is `chain(T, normalize(), T, sgd(rho))` with
-    T = `scale_by_param_magnitude()`.
+    Each call of `update` is either one step of ascent or the descent, which also returns to p. The ascent of SAM is
+    `chain(normalize(), sgd(rho))`: q = p + rho g / ‖g‖. That of ASAM, which is invariant to the scale of parameters, is
+    `chain(T, normalize(), T, sgd(rho))` with T = `scale_by_param_magnitude()`.
 
     Args:
       optimizer: the optimizer of the descent.
