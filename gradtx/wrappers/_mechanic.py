@@ -149,7 +149,7 @@ def mechanize(
     s_init: Positive = 1e-6,
     num_betas: PositiveInt = 6,
 ) -> GradientTransformationExtraArgs:
-    """Mechanic: scales the sum D of an optimizer's updates by S, computed for decays b = 0.9, 0.99, 0.999, ... as
+    """Mechanic: scales the sum D of an optimizer's updates by S, the sum of one s for each decay b = 0.9, 0.99, ...:
 
     ```
     h = -<D, g + weight_decay S (‖g‖ / ‖p‖) p>        r = b r + s min(max(h, -m), m)

@@ -32,7 +32,7 @@ class TracState(NamedTuple):
 def trac(
     base_optimizer: Any, betas: tuple[float, ...] = BETAS, eps: Positive = 1e-8, *, nonnegative: bool = False
 ) -> GradientTransformationExtraArgs:
-    """TRAC: scales the sum D of an optimizer's updates by S, computed for each decay b in `betas` as
+    """TRAC: scales the sum D of an optimizer's updates by S, which sums one term for each decay b in `betas`:
 
     ```
     h = <D, g>        v = b² v + h²        sigma = b sigma - h
