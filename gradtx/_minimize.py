@@ -27,9 +27,9 @@ from gradtx.transforms._linesearch import ScaleByZoomLinesearchState
 class MinimizeResult(NamedTuple):
     """What `minimize` returns.
 
-    `grad_norm` is the largest element of the gradient, with bounds that of clip(p - g) - p. `evaluations` counts every
-    call of the function, those of line searches too, each with its gradient or without. `converged` is whether one of
-    the tolerances was met. `aux` is that of the final parameters, None without `has_aux`.
+    `grad_norm` is the largest magnitude of an element of the gradient, or with bounds of clip(p - g) - p. `evaluations`
+    counts all calls of the function, with or without gradient, those of line searches too. `converged` tells whether
+    one of the tolerances was met. `aux` belongs to the final parameters; it is None without `has_aux`.
     """
 
     params: Params
@@ -60,7 +60,7 @@ class _Loop(NamedTuple):
     steps: jax.Array
     evaluations: jax.Array
     settled: jax.Array  # the value has stopped changing
-    stuck: jax.Array  # how many searches in a row found no step
+    stuck: jax.Array  # how many steps in a row changed no parameter
     over: jax.Array
 
 
@@ -78,23 +78,30 @@ def minimize(
     projection: Callable | None = None,
     callback: Callable | None = None,
 ) -> MinimizeResult:
-    """The minimum of `fn(params, *args)` that a transformation finds from `params`, in one compiled loop.
+    """Minimizes `fn(params, *args)` from `params` with a transformation, in one compiled loop.
 
-    The loop ends when no element of the gradient exceeds `tol`, the value changes by no more than
-    `value_tol max(1, |value|)`, nothing finite can be reached any more, or after `max_steps`. A second call with
-    the same function, and arguments of the same types, compiles nothing. It may run under `jax.jit` and `jax.vmap`.
+    It ends when `tol` or `value_tol` is met, when a step makes value or gradient non-finite (that step is undone), when
+    line searches find no step any more, or after `max_steps`. A second call with the same function and arguments of the
+    same types compiles nothing. It may run under `jax.jit` and `jax.vmap`.
 
     Args:
-      fn: a scalar function; with `has_aux`, (value, aux). One more evaluation, at the end, is for `aux`.
-      tx: the method, `lbfgs()` if None. Value and gradient of a line search as its last stage are used again.
-      args: further arguments of `fn`, such as data: new arrays there do not compile anew, as a new function does.
-      bounds: (lower, upper), each None, a number, or a tree like `params` of numbers, arrays and Nones. Steps end at
-        the nearest point within. L-BFGS and the line searches leave out elements held by a bound (Bertsekas 1982).
-      projection: the nearest point of a convex set, in which steps then end. Not for line searches.
-      callback: gets a `MinimizeProgress` after each step, by `jax.debug.callback`.
+      fn: a function that returns a scalar, or with `has_aux` a pair (scalar, aux).
+      params: where to start.
+      tx: the method; None for `lbfgs()`. If its last stage is a line search, its value and gradient are reused.
+      args: further arguments of `fn`, such as data. New arrays here compile nothing, while a new `fn` does.
+      max_steps: the largest number of steps.
+      tol: the loop ends when no element of the gradient exceeds this magnitude.
+      value_tol: the loop ends when a step changes the value by at most value_tol max(1, |value|); 0 for never.
+      has_aux: whether `fn` also returns aux, for which it is evaluated once more at the end.
+      bounds: (lower, upper), each None, a number, or a tree like `params` of numbers, arrays and Nones. Each step is
+        clipped to them. L-BFGS and line searches leave out elements held by a bound (Bertsekas 1982).
+      projection: a function from parameters to the nearest point of a convex set, applied after each step. Not for
+        line searches.
+      callback: gets a `MinimizeProgress` after each step, through `jax.debug.callback`.
 
     Raises:
-      ValueError: for bounds that do not fit the parameters, and for what excludes each other.
+      ValueError: for bounds that do not fit the parameters, bounds and a projection together, or a projection with a
+        line search.
     """
     tx = lbfgs() if tx is None else check_transformation("minimize: tx", tx)
     if max_steps < 0:
@@ -102,7 +109,7 @@ def minimize(
     if bounds is not None and projection is not None:
         raise ValueError("minimize: give bounds or a projection, not both")
     box = None if bounds is None else _full_bounds(bounds, params)
-    # Of a gradtx value the hyperparameters are arguments of what is compiled: a new learning rate compiles nothing.
+    # The hyperparameters of a gradtx value are arguments of the compiled loop: a new learning rate compiles nothing.
     leaves, treedef = jax.tree.flatten(tx) if isinstance(tx, Value) else ([], None)
     method = _Method(fn, tx if treedef is None else None, treedef, has_aux, projection, callback)
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.result_type(p)), params)
@@ -178,7 +185,7 @@ def _minimize(
         stuck = jnp.where(moved, 0, loop.stuck + 1)
         steps = loop.steps + 1
         settled = finite & moved & (value_tol > 0) & (change <= value_tol * size)
-        # A search that found nothing is repeated once, as L-BFGS then starts anew; another would be the same.
+        # A search that found no step is repeated once, since L-BFGS then starts anew; a third would be the same.
         over = (~finite | (stuck > 1)) if searches else ~finite
         new = loop._replace(params=p, state=state, value=value, gradient=gradient, norm=norm)
         kept = jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, loop)
@@ -201,7 +208,7 @@ def _minimize(
 
 
 def _last_search(state: Any) -> Any:
-    """The state of a line search that is the last stage, so that its value is that of the updated parameters."""
+    """The state of a line search that is the last stage, so that its value belongs to the updated parameters."""
     if isinstance(state, ScaleByZoomLinesearchState | ScaleByBacktrackingLinesearchState):
         return state
     if isinstance(state, ScheduledState):
@@ -214,7 +221,7 @@ def _last_search(state: Any) -> Any:
 
 
 def _search_steps(state: Any) -> Any:
-    """The numbers of evaluations of the last line searches in a state."""
+    """The number of evaluations in the last search of each line search in a state."""
     if hasattr(state, "num_linesearch_steps"):
         yield state.num_linesearch_steps
     elif isinstance(state, tuple | list | dict):
@@ -223,7 +230,7 @@ def _search_steps(state: Any) -> Any:
 
 
 def _full_bounds(bounds: Any, params: Params) -> tuple:
-    """The bounds as trees like the parameters, of arrays of their shapes or None."""
+    """The bounds as two trees like the parameters, whose leaves are arrays of the parameters' shapes or None."""
     if not (isinstance(bounds, tuple | list) and len(bounds) == 2):
         raise ValueError(f"minimize: bounds must be a pair (lower, upper), got {type(bounds).__name__}")
     leaves, treedef = jax.tree.flatten(params)
@@ -263,7 +270,7 @@ def _clipped(params: Params, box: tuple | None) -> Params:
 
 
 def _projected(params: Params, gradient: Updates, box: tuple) -> Updates:
-    """p - clip(p - g), without the rounding of p - g."""
+    """p - clip(p - g), computed without rounding p - g."""
 
     def element(p: Any, g: Any, lower: Any, upper: Any) -> Any:
         if is_none(g):

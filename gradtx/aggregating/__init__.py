@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Aggregating: from gradients of single elements of a batch to one update."""
+"""Aggregating: one update from the gradients of the single elements of a batch."""
 
 from gradtx.aggregating._aggregate import accumulate_avg_updates as accumulate_avg_updates
 from gradtx.aggregating._aggregate import aggregate as aggregate

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradients of single elements: their mean over a batch and over micro-batches, and what comes before and after.
+"""Per-element gradients: their mean over a batch and over micro-batches, with stages before and after it.
 
-The gradients of n elements, such as the examples of a batch, are arrays with an axis more than the parameters
-(`jax.vmap(jax.grad(loss), in_axes=(None, 0))`), or with several. An aggregator is a transformation from these to
-updates of the parameters' shapes. If it needs several calls for that, its state has a field `ready`.
+The gradients of n elements, such as the examples of a batch, are arrays with one or more axes in addition to those of
+the parameters (`jax.vmap(jax.grad(loss), in_axes=(None, 0))`). An aggregator is a transformation that reduces them to
+updates of the parameters' shapes. If that takes several calls, its state has a field `ready`.
 """
 
 import functools
@@ -35,16 +35,19 @@ from gradtx.wrappers._skipping import run_if
 def aggregate(
     preprocessor: Any, aggregator: Any, postprocessor: Any, aggregator_has_aux: bool = False
 ) -> GradientTransformationExtraArgs:
-    """Three transformations one after the other, of which the last runs only when the second is ready.
+    """Three transformations in sequence, the last of which runs only when the second is ready.
 
-    `preprocessor` gets the gradients of single elements, `aggregator` makes one update from them, `postprocessor` is
-    the optimizer. While the `ready` of the aggregator's state is False, updates are zeros and `postprocessor` does no
-    work; an aggregator without it is always ready. The state is the tuple of the three states.
+    While the field `ready` of the aggregator's state is False, updates are zeros and `postprocessor` does not run; an
+    aggregator without this field is always ready. The state is the tuple of the three states. Extra arguments of
+    `update` reach all three.
 
     Args:
-      preprocessor: gets the parameters only if gradients have their shapes, as they have without an axis of elements.
-      aggregator_has_aux: whether the aggregator returns `((updates, aux), state)`, where `aux` is a dictionary of extra
-        arguments for `postprocessor`. All three get those of the caller.
+      preprocessor: gets the per-element gradients. It gets the parameters only if gradients have their shapes, that is
+        without an axis of elements.
+      aggregator: makes one update from the per-element gradients.
+      postprocessor: the optimizer, which gets that update.
+      aggregator_has_aux: whether the aggregator returns `((updates, aux), state)`, where `aux` is a dictionary of
+        further extra arguments for `postprocessor`.
     """
     stages = {"preprocessor": preprocessor, "aggregator": aggregator, "postprocessor": postprocessor}
     pre, agg, post = (with_extra_args_support(check_transformation(f"aggregate: {n}", x)) for n, x in stages.items())
@@ -65,7 +68,7 @@ def aggregate(
         new, post_state = run_if(_ready(agg_state), "aggregate", post, updates, state[2], params, known)
         return new, (pre_state, agg_state, post_state)
 
-    # Which needs of the postprocessor the aux meets is known only when it is there: then it says itself what lacks.
+    # Which arguments the aux provides is known only at run time; the postprocessor then reports what is missing.
     asking = [preprocessor, aggregator, *([] if aggregator_has_aux else [postprocessor])]
     return GradientTransformationExtraArgs(
         init,
@@ -77,13 +80,13 @@ def aggregate(
 
 @transformation
 def average_per_element_updates(per_elt_axis: int | Sequence[int] = 0) -> GradientTransformationExtraArgs:
-    """u = the mean of the gradients of single elements, in at least float32.
+    """u = the mean of the per-element gradients, in at least float32.
 
     Args:
-      per_elt_axis: the axis of the elements, or several.
+      per_elt_axis: the axis of the elements, or several axes.
 
     Raises:
-      ValueError: if a gradient has no such axis, or another number of elements than others.
+      ValueError: if a gradient has no such axis, or the numbers of elements differ.
     """
     where = "average_per_element_updates"
     axes = element_axes(where, per_elt_axis)
@@ -102,7 +105,7 @@ def average_per_element_updates(per_elt_axis: int | Sequence[int] = 0) -> Gradie
 
 
 class AccumulateAvgUpdatesState(NamedTuple):
-    """The calls made in this round, whether the last one ended a round, and the mean of those of this round."""
+    """The calls made in this round, whether the last call ended a round, and the mean of this round's gradients."""
 
     micro_step: jax.Array
     ready: jax.Array
@@ -111,10 +114,13 @@ class AccumulateAvgUpdatesState(NamedTuple):
 
 @transformation
 def accumulate_avg_updates(accumulation_steps: PositiveInt) -> GradientTransformationExtraArgs:
-    """u = the mean of the last k updates at every k-th call, 0 at all others; the mean is kept in at least float32.
+    """u = the mean of the last k gradients at every k-th call, 0 at all others; the mean is kept in at least float32.
 
-    An aggregator of `aggregate` for gradients that are means of micro-batches. What is after it in a `chain` runs at
-    every call; to run it on the means only, and to drop gradients that are not finite, there is `MultiSteps`.
+    An aggregator for `aggregate`, for gradients that are means over micro-batches. In a `chain`, the stages after it
+    run at every call; `MultiSteps` runs an optimizer on the means only and can drop non-finite gradients.
+
+    Args:
+      accumulation_steps: k, the number of calls in a round.
     """
     if accumulation_steps == 1:
         return identity()
@@ -145,20 +151,25 @@ def average_incrementally_updates(
 ) -> GradientTransformationExtraArgs:
     """`average_per_element_updates`, then `accumulate_avg_updates`: the mean over the elements of k micro-batches.
 
-    Micro-batches have the same weight, so they should be of one size.
+    All micro-batches have the same weight, so they should have the same size.
 
     Args:
-      per_elt_axis: the axis of the elements, or several; None if gradients are means over micro-batches already.
+      per_elt_axis: the axis of the elements, or several axes; None if gradients are already means over micro-batches.
+      accumulation_steps: k, the number of calls in a round.
     """
     over_calls = accumulate_avg_updates(accumulation_steps)
     return over_calls if per_elt_axis is None else chain(average_per_element_updates(per_elt_axis), over_calls)
 
 
 def get_batch_size_from_per_elt_updates(per_elt_updates: Updates, per_elt_axis: int | Sequence[int]) -> int:
-    """The number of elements of a tree of gradients of single elements.
+    """The number of elements in a tree of per-element gradients.
+
+    Args:
+      per_elt_updates: the gradients.
+      per_elt_axis: the axis of the elements, or several axes, whose sizes are multiplied.
 
     Raises:
-      ValueError: if a gradient has no such axis, if their numbers differ, or if there is none.
+      ValueError: if a gradient has no such axis, if the numbers of elements differ, or if there is no gradient.
     """
     where = "get_batch_size_from_per_elt_updates"
     return elements(where, per_elt_updates, element_axes(where, per_elt_axis))[3]
@@ -173,14 +184,14 @@ def element_axes(where: str, per_elt_axis: Any) -> tuple[int, ...]:
 
 
 def elements(where: str, updates: Updates, axes: tuple[int, ...], params: Params = None) -> tuple:
-    """The leaves (None included), their structure, which are gradients, and the number of elements, the same in all.
+    """The leaves (None included), their structure, the indices of those that are gradients, and the number of elements.
 
-    With `params`, gradients must have their shapes besides the axes.
+    With `params`, each gradient must have its parameter's shape apart from the axes of the elements.
     """
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     live = [i for i, g in enumerate(leaves) if not is_hole(g)]
     ps = None if params is None else align(treedef, params, where, "the parameters", updates, "the gradients")
-    numbers: dict[int, int] = {}  # by the leaf
+    numbers: dict[int, int] = {}  # of elements, by the index of the leaf
     for i in live:
         shape = jnp.shape(leaves[i])
         own = {a % len(shape) for a in axes if -len(shape) <= a < len(shape)}
@@ -228,6 +239,6 @@ def _with_aux(found: Any) -> tuple[Updates, dict[str, Any]]:
 
 
 def _ready(state: OptState) -> Any:
-    # A parameter may have the name too.
+    # Only fields of named tuples, since a parameter may have the name "ready" too.
     found = get_all_with_path(state, "ready", lambda path, x: isinstance(path[-1], NamedTupleKey))
     return functools.reduce(jnp.logical_and, (x for _, x in found), True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variance of the gradients of single elements: measured at each update, and averaged beside an optimizer."""
+"""The variance of per-element gradients: measured at each update, and averaged alongside an optimizer."""
 
 import functools
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ from gradtx.tree._search import get
 
 
 class PerElementMeanAndSumSqDiffGradsState(NamedTuple):
-    """The calls made in this round, whether the last one ended a round, and for the elements seen in this round their
-    mean, the sum of their squared differences from it, and their number."""
+    """The calls made in this round, whether the last call ended a round, and for the elements of this round the mean,
+    the sum of squared differences from it, and the number."""
 
     micro_step: jax.Array
     ready: jax.Array
@@ -43,15 +43,16 @@ def get_per_element_mean_and_sum_sq_diff_grads(
     d = m_b - m_a      n = n_a + n_b      m = m_a + d n_b / n      s = s_a + s_b + |d|² n_a n_b / n
     ```
 
-    An aggregator with aux: `update` returns `((m, {"sum_sq_diff_grads": s, "sample_size": n}), state)`, zeros unless
-    the call is the k-th. Everything is in at least float32.
+    Here a are the elements so far and b those of the new micro-batch. This is an aggregator with aux: `update` returns
+    `((m, {"sum_sq_diff_grads": s, "sample_size": n}), state)` at every k-th call, zeros at all others. Everything is in
+    at least float32.
 
     Args:
-      per_elt_axis: the axis of the elements, or several.
+      per_elt_axis: the axis of the elements, or several axes.
       accumulation_steps: k, the number of calls in a round.
 
     Raises:
-      ValueError: if a gradient has no such axis, or another number of elements than others.
+      ValueError: if a gradient has no such axis, or the numbers of elements differ.
 
     Reference: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm".
     """
@@ -103,7 +104,7 @@ def get_per_element_mean_and_sum_sq_diff_grads(
 
 
 class PerElementMeanAndVarianceEMAState(NamedTuple):
-    """The number of updates made, the decay of the last, and the averages of means and variances, which start at 0."""
+    """The number of updates made, the last decay, and the averages of means and variances, which start at 0."""
 
     count: jax.Array
     ema_decay: jax.Array
@@ -113,7 +114,7 @@ class PerElementMeanAndVarianceEMAState(NamedTuple):
 
 @transformation
 def track_per_element_mean_and_variance_with_ema(ema_decay: Decay = 0.9) -> GradientTransformationExtraArgs:
-    """Lets updates pass and averages them and the variance of the elements that they are means of:
+    """Passes updates g unchanged, which are means over elements, and averages them and the variance of the elements:
 
     ```
     m = ema_decay m + (1 - ema_decay) g      v = ema_decay v + (1 - ema_decay) sum_sq_diff_grads / (sample_size - 1)
@@ -122,13 +123,16 @@ def track_per_element_mean_and_variance_with_ema(ema_decay: Decay = 0.9) -> Grad
     `update` needs `sum_sq_diff_grads` and `sample_size`, the aux of `get_per_element_mean_and_sum_sq_diff_grads`; the
     averages without their bias are `get_unbiased_mean_and_variance_ema(state)`.
 
+    Args:
+      ema_decay: the decay of both averages.
+
     Raises:
       ValueError: if `sample_size` is 1: one element has no variance.
     """
     where = "track_per_element_mean_and_variance_with_ema"
 
     def decay() -> jax.Array:
-        # An array here too, so that the averages and their total weight are of the same rounded decay.
+        # An array also for a Python number, so that averages and their total weight use the same rounded decay.
         return jnp.array(ema_decay, jnp.result_type(float))
 
     def init(params: Params) -> PerElementMeanAndVarianceEMAState:
@@ -166,14 +170,14 @@ def track_per_element_mean_and_variance_with_ema(ema_decay: Decay = 0.9) -> Grad
 def get_unbiased_mean_and_variance_ema(state: OptState) -> tuple[Updates, Updates]:
     """The averages of `track_per_element_mean_and_variance_with_ema`, divided by 1 - ema_decay^t: means and variances.
 
-    Zeros before the first update.
+    They are zeros before the first update.
 
     Args:
-      state: of any transformation with that stage inside, once.
+      state: the state of any transformation that has this stage in it once.
 
     Raises:
-      ValueError: if it is not in there.
-      KeyError: if it is there several times.
+      ValueError: if the stage is not in it.
+      KeyError: if the stage is in it several times.
     """
     found = get(state, PerElementMeanAndVarianceEMAState.__name__)
     if found is None:
@@ -192,14 +196,15 @@ def get_unbiased_mean_and_variance_ema(state: OptState) -> tuple[Updates, Update
 def add_mean_variance_to_opt(
     opt: Any, ema_decay: Decay = 0.9, per_elt_axis: int | Sequence[int] = 0, accumulation_steps: PositiveInt = 1
 ) -> GradientTransformationExtraArgs:
-    """`opt` on the mean gradient of the elements of k micro-batches, and averages of their mean and variance.
+    """Runs `opt` on the mean gradient of the elements of k micro-batches, and averages their mean and variance.
 
-    It takes gradients of single elements; `get_unbiased_mean_and_variance_ema(state)` reads the averages.
+    It takes per-element gradients; `get_unbiased_mean_and_variance_ema(state)` returns the averages.
 
     Args:
-      opt: runs at every k-th call, on the mean in at least float32; the updates of the other calls are zeros.
-      per_elt_axis: the axis of the elements, or several.
-      accumulation_steps: k.
+      opt: the optimizer. It runs at every k-th call, on the mean in at least float32; other calls return zeros.
+      ema_decay: the decay of both averages.
+      per_elt_axis: the axis of the elements, or several axes.
+      accumulation_steps: k, the number of calls in a round.
     """
     tx = check_transformation("add_mean_variance_to_opt: opt", opt)
     measure = get_per_element_mean_and_sum_sq_diff_grads(per_elt_axis, accumulation_steps)
@@ -208,7 +213,7 @@ def add_mean_variance_to_opt(
 
 
 def _zeros(params: Params) -> tuple[Updates, Updates]:
-    """For the means and, real, for the sums of squares."""
+    """Zeros for the means, and real ones for the sums of squares."""
     params = jax.tree.map(jnp.asarray, params)
     means = jax.tree.map(lambda p: zeros_like(p, compute_dtype(p)), params)
     return means, jax.tree.map(lambda p: zeros_like(p, compute_dtype(p), real=True), params)
@@ -223,7 +228,7 @@ def _measured(g: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array
 
 @jax.jit
 def _merged(a: tuple, b: tuple) -> tuple[jax.Array, jax.Array]:
-    """Mean and sum of squares of the elements of a, which may be none, and b, from those of each and their numbers."""
+    """The mean and the sum of squares over two sets of elements, from (mean, sum, number) of each; `a` may be empty."""
     numbers = a[2], a[2] + b[2], b[2]
     dtype = compute_dtype(a[:2], b[:2])
     mean_a, sum_a, mean_b, sum_b, n_a, n, n_b = widen((*a[:2], *b[:2], *numbers), dtype)
@@ -235,7 +240,7 @@ def _merged(a: tuple, b: tuple) -> tuple[jax.Array, jax.Array]:
 
 @jax.jit
 def _dealt(ready: jax.Array, new: tuple, old: tuple) -> tuple[tuple, tuple]:
-    """What goes out and what is kept: when ready the new values and zeros, else the reverse."""
+    """The values to return and those to keep: if ready, the new values and zeros, else zeros and the new values."""
     new = tuple(x.astype(o.dtype) for x, o in zip(new, old, strict=True))
     zeros = tuple(jnp.zeros_like(x) for x in new)
     choices = (new, zeros), (zeros, new)

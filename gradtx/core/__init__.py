@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a transformation is. Imports nothing else of gradtx."""
+"""What a transformation is; imports nothing else from gradtx."""

@@ -14,8 +14,8 @@ from gradtx.core._types import Params, Updates
 def apply_updates(params: Params, updates: Updates) -> Params:
     """`params + updates`, each leaf in the dtype of its parameter.
 
-    The sum is taken in the widest of float32, parameter and update, then rounded once. Where the update is None the
-    parameter (or whatever stands there) is returned as it is.
+    The sum is computed in the widest of float32 and the dtypes of parameter and update, then rounded once. Where the
+    update is None, the parameter is returned unchanged.
 
     Raises:
       ValueError: if the trees or the shapes differ; nothing is broadcast.

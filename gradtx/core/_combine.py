@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transformations from transformations and from plain functions: chain, identity, stateless."""
+"""Transformations made of other transformations and of plain functions: chain, identity, stateless."""
 
 import functools
 from collections import OrderedDict
@@ -18,11 +18,13 @@ from gradtx.core._types import EmptyState, OptState, Params, Updates
 
 @transformation
 def chain(*transformations: Any) -> GradientTransformationExtraArgs:
-    """Applies transformations one after the other: the updates of each are the gradients of the next.
+    """Applies transformations in sequence: the updates of each are the gradients of the next.
 
-    The state is the tuple of their states. Extra keyword arguments of `update` reach the stages that take them; if one
-    that a stage needs is missing, that is an error before the first has run. Any object with `init` and `update` can be
-    a stage, Optax's too.
+    The state is the tuple of their states. Extra arguments of `update` reach the stages that take them; if one that a
+    stage needs is missing, an error is raised before the first stage runs.
+
+    Args:
+      *transformations: the stages, in order: any objects with `init` and `update`, Optax's too.
     """
     stages = [_stage(f"chain: transformations[{i}]", tx) for i, tx in enumerate(transformations)]
 
@@ -53,6 +55,9 @@ def chain(*transformations: Any) -> GradientTransformationExtraArgs:
 @transformation
 def named_chain(*transformations: Any) -> GradientTransformationExtraArgs:
     """`chain` of `(name, transformation)` pairs; the state is an ordered dictionary by name.
+
+    Args:
+      *transformations: the pairs, in order.
 
     Raises:
       ValueError: if two stages have the same name.
@@ -110,7 +115,7 @@ def _describe(state: Any) -> str:
 
 @transformation
 def identity() -> GradientTransformationExtraArgs:
-    """Returns the updates as they are."""
+    """Returns the updates unchanged."""
 
     def init(params: Params) -> EmptyState:
         return EmptyState()
@@ -124,7 +129,11 @@ def identity() -> GradientTransformationExtraArgs:
 
 @transformation
 def stateless(f: Callable[[Updates, Params], Updates]) -> GradientTransformationExtraArgs:
-    """A transformation without state from a function on whole trees: `f(updates, params) -> updates`."""
+    """A transformation without state from a function on whole trees.
+
+    Args:
+      f: `f(updates, params) -> updates`; `params` is None if `update` is called without parameters.
+    """
 
     def init(params: Params) -> EmptyState:
         return EmptyState()
@@ -138,5 +147,9 @@ def stateless(f: Callable[[Updates, Params], Updates]) -> GradientTransformation
 
 @transformation
 def stateless_with_tree_map(f: Callable) -> GradientTransformationExtraArgs:
-    """A transformation without state from a function on one array: `f(g, p) -> u`; `p` is None without parameters."""
+    """A transformation without state from a function on one array.
+
+    Args:
+      f: `f(g, p) -> u` for one gradient; `p` is None if `update` is called without parameters.
+    """
     return per_parameter(None, lambda g, slots, p, t: (f(g, p), slots))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Step counts: they saturate instead of wrapping, and are found and set in any state.
+"""Step counts, which saturate instead of wrapping around and can be found and set in any state.
 
-A state class that counts steps for schedules says so with `counts_from`, a dict from the names of its count fields to
-their values before the first update: `counts_from = {"count": 0}`. A count that only says how old an average is, such
-as that of `ScaleByAdamState`, is not one of them.
+A state class that counts steps for schedules declares them as `counts_from`, a dictionary from the names of its count
+fields to their values before the first update: `counts_from = {"count": 0}`. A count that only gives the age of an
+average, such as that of `ScaleByAdamState`, is not declared.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from gradtx.core._types import Numeric, OptState
 
 
 def safe_increment(count: jax.Array) -> jax.Array:
-    """`count + 1`, or `count` when its dtype could not hold that.
+    """`count + 1`, or `count` if its dtype cannot hold the sum.
 
     Args:
       count: a scalar (or array) of any real dtype; the dtype is kept.
@@ -35,15 +35,15 @@ def step_of(state: Any) -> jax.Array | None:
 
 
 def restart(state: OptState, at: Numeric) -> OptState:
-    """The state with every step count set to `at`: the next update reads all schedules at that step.
+    """The state with every step count set to `at`, so that the next update evaluates all schedules at that step.
 
-    It goes through chains, masks and wrappers. Moments and other averages are kept, and so is their age: bias
-    corrections go on being right. `restart(tx.init(params), at=1000)` starts the schedules in their middle,
-    `restart(state, at=0)` is a warm restart.
-    Exceptions are states with Optax's one count for both, such as that of `momo(schedule)`: there the age moves too.
+    Counts are found in chains, masks and wrappers. Moments and other averages are kept with their age, so that bias
+    corrections stay right. `restart(tx.init(params), at=1000)` starts schedules in their middle, `restart(state, at=0)`
+    is a warm restart. In a state that, as in Optax, has one count for both, such as that of `momo(schedule)`, the age
+    changes too.
 
     Args:
-      at: the number of updates that count as made, at least 0; may be traced.
+      at: the number of updates to count as made, at least 0; may be traced.
 
     Raises:
       ValueError: for a negative or fractional number.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dtype policy: arithmetic is at least float32, storage keeps its own dtype."""
+"""The dtype policy: arithmetic is in at least float32, stored arrays keep their own dtype."""
 
 import contextlib
 from typing import Any
@@ -15,7 +15,7 @@ def real_dtype(dtype: Any) -> np.dtype:
 
 
 def compute_dtype(*trees: Any) -> np.dtype:
-    """The real dtype in which to compute with these arrays: the widest floating one among them, at least float32."""
+    """The real dtype in which to compute with these arrays: the widest floating dtype among them, at least float32."""
     dtypes = {real_dtype(x.dtype) for x in jax.tree.leaves(trees) if jnp.issubdtype(x.dtype, jnp.inexact)}
     return np.dtype(np.float64) if np.dtype(np.float64) in dtypes else np.dtype(np.float32)
 
@@ -37,6 +37,6 @@ def widen(tree: Any, dtype: np.dtype) -> Any:
 
 
 def promotion(*trees: Any) -> contextlib.AbstractContextManager:
-    """The promotion under which a rule runs: strict mode, where the user has it on, knows no complex times real."""
+    """The dtype promotion under which a rule runs: strict promotion, if the user set it, forbids complex times real."""
     is_complex = any(jnp.iscomplexobj(x) for x in jax.tree.leaves(trees))
     return jax.numpy_dtype_promotion("standard") if is_complex else contextlib.nullcontext()

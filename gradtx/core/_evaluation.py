@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which parameters to evaluate a model with: some methods train at one point and answer with another."""
+"""The parameters with which to evaluate a model, which are not always those that are trained."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +10,10 @@ from gradtx.core._types import OptState, Params
 
 
 def eval_params(state: OptState, params: Params) -> Params:
-    """The parameters to validate, save and deploy, for any state: `params` themselves unless a stage knows better.
+    """The parameters to validate, save and deploy, for any state: `params` unless a stage provides others.
 
-    Averaging methods (Schedule-Free, LAWA, moving averages of the parameters) answer with their average; the answer is
-    found through chains, masks and wrappers. Of several that answer for one parameter, the last stage counts.
+    Averaging methods (Schedule-Free, LAWA, moving averages of the parameters) provide their average, also from inside
+    chains, masks and wrappers. If several stages provide the same parameter, the last stage counts.
     """
     method = getattr(type(state), "eval_params", None)
     if method is not None:
@@ -25,10 +25,13 @@ def eval_params(state: OptState, params: Params) -> Params:
 
 
 def eval_from(f: Callable, params: Params, *slots: Any) -> Params:
-    """`f(p, *slots)` for each parameter; where the slots hold nothing (None, a masked node), the parameter itself.
+    """`f(p, *slots)` for each parameter, in its dtype; the parameter itself where slots are empty (None or masked).
 
-    For the `eval_params` method of a state class: `return eval_from(lambda p, ema: ema, params, self.ema)`. The result
-    has the parameter's dtype.
+    For the `eval_params` method of a state class: `return eval_from(lambda p, ema: ema, params, self.ema)`.
+
+    Args:
+      f: a function from a parameter and its slots, one array each, to the parameter to evaluate with.
+      *slots: trees like the parameters, such as fields of the state; slots in few-bit storage are decoded first.
     """
     leaves, treedef = jax.tree.flatten(slots[0], is_leaf=lambda x: _is_empty(x) or _is_stored(x))
     rows = zip(leaves, treedef.flatten_up_to(params), *(treedef.flatten_up_to(s) for s in slots[1:]), strict=True)
@@ -40,7 +43,7 @@ def eval_from(f: Callable, params: Params, *slots: Any) -> Params:
 
 
 def _is_stored(x: Any) -> bool:
-    """Whether a slot is kept by a storage codec, whose payloads can be decoded."""
+    """Whether a slot is stored as the payload of a storage codec, which can be decoded."""
     return hasattr(x, "decoded")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run of an optimizer can be asked about: the numbers that stages publish, and the values of schedules."""
+"""Metrics of a run: the numbers that stages publish, and the values of schedules."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from gradtx.core._types import OptState
 def metrics(state: OptState, tx: Any = None) -> dict[str, jax.Array]:
     """The scalars that the stages of a state publish, by their paths in it: `{"0.gradient_norm": ..., ...}`.
 
-    A state class publishes by a method `metrics(self) -> {name: scalar}`. With the transformation given, the value of
-    every scheduled hyperparameter at the last update (before the first: at it) is there too, such as
-    "1.learning_rate". Nothing is computed unless this is called; the names never change during a run, so it may be
-    called inside `jit` and `scan`.
+    A state class publishes scalars by a method `metrics(self) -> {name: scalar}`. Nothing is computed unless this
+    function is called. The names never change during a run, so it may be called inside `jit` and `scan`.
 
     Args:
-      tx: the transformation whose state it is. Inside transformations that gradtx did not make, schedules are not seen.
+      tx: the transformation to which the state belongs. If given, the result also has the value of every scheduled
+        hyperparameter at the last update, such as "1.learning_rate" (at the first update, if there was none yet).
+        Schedules inside transformations of other libraries are not found.
     """
     found = _published(state, "")
     if tx is not None:
@@ -51,7 +51,7 @@ def _scheduled(tx: Any, state: Any, path: str) -> dict[str, jax.Array]:
     if schedules and step is not None:
         last = jnp.maximum(step - 1, 0)
         found = {path + name: jnp.asarray(schedule(last)) for name, schedule in schedules.items()}
-    elif tx.expanded is not tx:  # a recipe hands its schedules on to its stages, which count
+    elif tx.expanded is not tx:  # a recipe passes its schedules on to its stages, which count the steps
         return _scheduled(tx.expanded, state, path)
     for name, (inner, part) in tx.parts(state).items():
         found |= _scheduled(inner, part, f"{path}{name}." if name else path)

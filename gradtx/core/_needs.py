@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which extra arguments the `update` of a transformation must be given."""
+"""The extra arguments that the `update` of a transformation must be given."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,12 +15,14 @@ from gradtx.core._transformation import (
 
 
 def needs(tx: Any) -> frozenset[str]:
-    """The names of the extra arguments without which `update` is an error, such as {"value"}.
+    """The names of the extra arguments that `update` cannot do without, such as {"value"}.
 
-    They are declared: by the rule of a stage (`per_parameter(..., needs=...)`), by the pair that a wrapper returns
-    (`GradientTransformationExtraArgs(..., needs=...)`), or by the signature of `update`, where they are keyword
-    arguments without a default. A recipe, a chain or a wrapper that declares nothing needs what the transformations
-    among its arguments need.
+    They are declared by the rule of a stage (`per_parameter(..., needs=...)`), by the pair that a wrapper returns
+    (`GradientTransformationExtraArgs(..., needs=...)`), or by the signature of `update`, as keyword arguments without a
+    default. A recipe, chain or wrapper that declares nothing needs what the transformations among its arguments need.
+
+    Args:
+      tx: any object with `init` and `update`.
     """
     return frozenset(requirements(check_transformation("needs: tx", tx)))
 
@@ -44,7 +46,7 @@ def all_requirements(parts: Iterable[Any]) -> dict[str, str]:
 
 
 def check_needs(needed: dict[str, str], extra: dict[str, Any]) -> None:
-    """An error that names every requirement that is not met and who has it."""
+    """Raises an error if arguments are missing, which names each of them and the stage that needs it."""
     missing = {n: stage for n, stage in needed.items() if extra.get(n) is None}
     if missing:
         stages = dict.fromkeys(missing.values())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Payloads that know their codec: what reads a state needs no transformation to know what its arrays stand for."""
+"""Payloads that know their codec, so that a state can be decoded without the transformation that made it."""
 
 import functools
 from collections.abc import Mapping
@@ -10,30 +10,30 @@ import jax.numpy as jnp
 
 
 class Payload:
-    """What a codec's payload has besides its fields. Its class is a named tuple class of its own for each codec."""
+    """The methods of a codec's payload. Each codec has a payload class of its own, a named tuple class."""
 
     __slots__ = ()
     codec: Any  # a `Codec` of `gradtx.precision`
 
     def decoded(self, shape: tuple[int, ...]) -> jax.Array:
-        """The float32 array of this shape that it stands for."""
+        """The float32 array of this shape that the payload represents."""
         return self.codec.decode(self, shape)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of the array; of 4-bit codes, whose last axis was odd, with one element more."""
+        """The shape of the array; for 4-bit codes of an array whose last axis is odd, that axis is one longer."""
         return self.codec.shape_of(self)
 
     def saturated(self) -> jax.Array:
-        """How many elements have the largest code of either sign."""
+        """The number of elements whose code is the largest or the smallest there is."""
         return self.codec.saturated(self)  # type: ignore[attr-defined]  # codecs whose payloads are no arrays have it
 
     def largest_scale(self) -> jax.Array:
-        """The largest magnitude that a code stands for."""
+        """The largest of the payload's scales in magnitude."""
         return jnp.max(jnp.abs(self[1]), initial=0)  # type: ignore[index]  # a named tuple, codes first
 
     def encoded(self, x: jax.Array) -> Any:
-        """The payload of another array, kept in the same way, rounded to the nearest."""
+        """The payload of another array with the same codec, rounded to the nearest code."""
         return of_codec(self.codec, self.codec.nearest.encode(x))
 
     def __reduce__(self) -> tuple:
@@ -42,7 +42,7 @@ class Payload:
 
 
 def of_codec(codec: Any, payload: Any) -> Any:
-    """The payload of the class that knows the codec; an array is one already."""
+    """The payload in the class that knows the codec; a payload that is a plain array is returned unchanged."""
     return payload if isinstance(payload, jax.Array) else _class(codec, type(payload))(*payload)
 
 
@@ -56,9 +56,9 @@ def _made(codec: Any, plain: type, fields: tuple) -> Any:
 
 
 def payload_of(codec: Any, x: Any) -> Any:
-    """The codec's payload that this is, None if it is something else.
+    """The object as a payload of this codec, None if it is something else.
 
-    Containers that know fields by names only, such as the states of Flax's nnx, hand payloads back as mappings.
+    Containers that know fields only by name, such as the states of Flax's nnx, return payloads as mappings.
     """
     if is_payload(x):
         return x if x.codec == codec else None
@@ -68,7 +68,7 @@ def payload_of(codec: Any, x: Any) -> Any:
 
 
 def payloads(state: Any) -> list[Payload]:
-    """All payloads in a state that are more than arrays."""
+    """All payloads in a state, apart from those that are plain arrays."""
     return [x for x in jax.tree.leaves(state, is_leaf=is_payload) if is_payload(x)]
 
 
@@ -77,7 +77,7 @@ def is_payload(x: Any) -> bool:
 
 
 def kept_alike(state: Any, other: Any) -> bool:
-    """Whether payloads of one state can stand in the other: by the same codecs, or restored as dictionaries."""
+    """Whether one state can take the payloads of the other: same codecs, or `state` was restored as dictionaries."""
     here, there = (jax.tree.leaves(x, is_leaf=_is_kept) for x in (state, other))
     restored = any(_is_kept(x) and not is_payload(x) for x in here)
     return restored or {x.codec for x in here if is_payload(x)} == {x.codec for x in there if is_payload(x)}
@@ -88,12 +88,12 @@ def _is_kept(x: Any) -> bool:
 
 
 def decoded(state: Any) -> Any:
-    """The state with the arrays that payloads stand for in their places."""
+    """The state with each payload replaced by the array that it represents."""
     return jax.tree.map(lambda x: x.decoded(x.shape) if is_payload(x) else x, state, is_leaf=is_payload)
 
 
 def encoded_like(kept: Any, state: Any) -> Any:
-    """The state with payloads where `kept` has them and it has arrays."""
+    """The state with its arrays encoded where `kept` has payloads."""
 
     def like(k: Any, x: Any) -> Any:
         return k.encoded(x) if is_payload(k) and not is_payload(x) else x

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trees that say something of each parameter, masks and labels: leaf by leaf, or once for a whole branch."""
+"""Prefix trees such as masks and labels: their entries apply to one parameter or to a whole branch of parameters."""
 
 import functools
 from collections.abc import Callable
@@ -13,16 +13,16 @@ from gradtx.core._types import Params, Updates
 
 
 class MaskedNode(NamedTuple):
-    """Stands where a masked tree has no value. It has no leaves, so transformations do not see it."""
+    """Stands in place of the hidden leaves of a masked tree. It has no leaves, so transformations do not see it."""
 
 
 def is_function(x: Any) -> bool:
-    """Whether an argument is a function of the parameters. A module that can be called is a tree, and not one."""
+    """Whether an argument is a function of the parameters; a callable module does not count, it is a tree."""
     return callable(x) and (isinstance(x, functools.partial) or jax.tree_util.all_leaves([x]))
 
 
 class Rows(NamedTuple):
-    """The leaves of a tree of updates, None included, with their parameters and with what was said of them."""
+    """The leaves of a tree of updates, None included, with the parameter and the prefix entry of each."""
 
     given: Updates
     treedef: Any
@@ -31,7 +31,7 @@ class Rows(NamedTuple):
     entries: list
 
     def tree(self, leaves: list, seen: list[bool]) -> Any:
-        """The tree with these leaves, those that are not seen hidden."""
+        """The tree with these leaves, where those that are not seen are hidden."""
         shown = [x if s else MaskedNode() for x, s in zip(leaves, seen, strict=True)]
         return jax.tree.unflatten(self.treedef, shown)
 
@@ -41,32 +41,32 @@ class Rows(NamedTuple):
         return [n if s else x for n, s, x in zip(leaves, seen, others, strict=True)]
 
     def whole(self, leaves: list) -> Updates:
-        """The tree with these leaves, built like the updates that were given."""
+        """The tree with these leaves, in the structure of the updates that were given."""
         tree = jax.tree.unflatten(self.treedef, leaves)
         return jax.tree.map(lambda g, u: None if g is None else u, self.given, tree, is_leaf=is_none)
 
 
 def of_boxes(function: Callable) -> Callable:
-    """Marks a function of the parameters that takes them in their boxes, with their roles."""
+    """Marks a function of the parameters that takes them in boxes, with their roles."""
     function.of_boxes = True  # type: ignore[attr-defined]  # a function attribute
     return function
 
 
 def said_of(prefix: Any, tree: Any) -> Any:
-    """A prefix, or what a function of the parameters says of them: of the logical ones, unless it asks for boxes."""
+    """The prefix itself, or the result of a function, which gets logical parameters unless it asks for boxes."""
     if not is_function(prefix):
         return prefix
     return prefix(tree if getattr(prefix, "of_boxes", False) else logical_view(tree))
 
 
 def rows(where: str, name: str, prefix: Any, updates: Updates, params: Params, is_entry: Callable) -> Rows:
-    """What a prefix, or a function of the parameters that makes one, says of each leaf; see `spread`."""
+    """The leaves with the entry that a prefix, or a function that makes one, has for each; see `spread`."""
     reference = updates if params is None else params
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     ps = None
     if params is not None:
         ps = align(treedef, params, where, "the parameters", updates, "the gradients")
-        # One None may stand for a branch, of which only a part is hidden.
+        # One None may stand for a branch of parameters, only a part of which is hidden.
         branches = [jax.tree.map(lambda _: None, p) if g is None else g for g, p in zip(leaves, ps, strict=True)]
         leaves, treedef = jax.tree.flatten(jax.tree.unflatten(treedef, branches), is_leaf=is_none)
         ps = treedef.flatten_up_to(params)
@@ -76,12 +76,13 @@ def rows(where: str, name: str, prefix: Any, updates: Updates, params: Params, i
 
 
 def spread(where: str, name: str, prefix: Any, tree: Any, is_entry: Callable) -> Any:
-    """The tree with, in the place of each leaf (None too), the entry of the prefix for it or for its branch.
+    """The tree with each leaf (None too) replaced by the entry that the prefix has for it or for its branch.
 
-    A prefix of other containers than the tree's, such as a dictionary for the state of a module, is matched by names.
+    If the prefix has other container types than the tree, such as a dictionary for the state of a module, it is matched
+    by the names on the paths.
 
     Raises:
-      ValueError: with the paths, if leaves have no entry or entries no leaf.
+      ValueError: if a leaf has no entry or an entry no leaf, with the paths.
     """
 
     def leaf_of_prefix(x: Any) -> bool:
@@ -104,7 +105,7 @@ def spread(where: str, name: str, prefix: Any, tree: Any, is_entry: Callable) ->
 
 
 def _by_names(where: str, name: str, known: list, tree: Any) -> list:
-    """The entry for each leaf, found by the names on its path, whatever the containers are."""
+    """The entry for each leaf, found by the names on its path, whatever the container types."""
     by_names = {tuple(map(_name, path)): (path, entry) for path, entry in known}
     found, used, holes, lacking = [], set(), set(), []
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_empty)[0]:
@@ -130,15 +131,15 @@ def _by_names(where: str, name: str, known: list, tree: Any) -> list:
 
 
 def is_empty(x: Any) -> bool:
-    """None, or a masked node: Optax has a class of its own."""
+    """Whether this is None or a masked node, gradtx's or Optax's, which is another class."""
     return x is None or isinstance(x, tuple) and not x and hasattr(x, "_fields")
 
 
 def _beginnings(names: tuple) -> list[tuple]:
-    """The paths to a leaf and to the branches that it is on, the longest first."""
+    """The path itself and all its prefixes, the longest first."""
     return [names[:n] for n in range(len(names), -1, -1)]
 
 
 def _name(key: Any) -> Any:
-    """What a step of a path is called: the same for an attribute, a key and an index."""
+    """The name of one element of a path: the same for an attribute, a key or an index."""
     return next((getattr(key, n) for n in ("key", "name", "idx") if hasattr(key, n)), key)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hyperparameter ranges as annotations: `b1: Decay`, `eps: NonNegative`, `max_norm: Positive`.
 
-A range says three things at once: the parameter is numeric (so it may be a number, an array, a traced value or a
-schedule, and is a leaf of the transformation), which values are legal, and what an example of a legal value is.
+A range specifies three things: that the parameter is numeric (so it may be a number, an array, a traced value or a
+schedule, and is a leaf of the transformation), which values are legal, and an example of a legal value.
 """
 
 import dataclasses
@@ -49,10 +49,10 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Floating:
-    """Marks a parameter that names the dtype in which something is stored; `None` means the library's choice."""
+    """Marks a parameter that is the dtype in which something is stored; `None` means the library's choice."""
 
 
-# Any, because inside a rule they are numbers, while a caller may pass whatever `ScalarOrSchedule` allows.
+# Any, because inside a rule the values are numbers, while a caller may pass whatever `ScalarOrSchedule` allows.
 Real = Annotated[Any, Range()]
 Positive = Annotated[Any, Range(low=0.0, low_open=True, example=0.5)]
 NonNegative = Annotated[Any, Range(low=0.0, example=0.01)]
@@ -64,7 +64,7 @@ DType = Annotated[Any, Floating()]
 
 
 def specification(annotation: Any) -> Range | Floating | None:
-    """What an annotation says of its parameter: its range, that it is a dtype, or nothing."""
+    """The specification in an annotation: a range, `Floating` for a dtype, or None."""
     if annotation == ScalarOrSchedule:
         return Range()
     if typing.get_origin(annotation) is Annotated:
@@ -78,19 +78,19 @@ def specification(annotation: Any) -> Range | Floating | None:
 
 
 def is_number(value: Any) -> bool:
-    """A Python number, which stays one (and is folded in double precision) until somebody traces it."""
+    """Whether this is a Python number, which stays one (and is folded in double precision) until it is traced."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_array(value: Any) -> bool:
-    """A real array or scalar of NumPy or JAX, traced or not."""
+    """Whether this is a real array or scalar of NumPy or JAX, traced or not."""
     return isinstance(value, jax.Array | np.ndarray | np.generic) and (
         jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
     )
 
 
 def check_argument(where: str, name: str, value: Any, spec: Range | Floating, optional: bool) -> Any:
-    """The value to keep for an argument, or an error that names it, says what was given and what would be right."""
+    """The checked value of an argument, or an error that names the argument, the value given and the legal values."""
     if value is None and (optional or isinstance(spec, Floating)):
         return None
     if isinstance(spec, Floating):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a parameter is: its role, and the box in which the role travels with the parameter through transformations."""
+"""The role of a parameter, and the box that carries the role with the parameter through transformations."""
 
 import dataclasses
 from typing import Any, Literal, get_args
@@ -18,10 +18,10 @@ class Role:
     Attributes:
       kind: "hidden" for the weights between units of a model, "embedding" for rows that are looked up, "head" for the
         weights of the output, "norm" for the scales of normalizations, "bias" for what is added, "other" for the rest.
-      stack: the axes along which several parameters of equal shape are stacked, such as the layers of a scan. What is
-        left of the shape is one logical parameter; rules run on it as if each were a leaf of its own.
-      in_axes, out_axes: the axes of the inputs and outputs of a matrix, () where nobody said.
-      heads: the axis of attention heads, of which each is a matrix of its own; None for none.
+      stack: the axes along which several parameters of equal shape are stacked, such as the layers of a scan. The other
+        axes are those of one logical parameter; rules run on each of these as on a leaf of its own.
+      in_axes, out_axes: the axes of the inputs and outputs of a matrix, () if not known.
+      heads: the axis of attention heads, each of which is a matrix of its own; None for none.
     """
 
     kind: Kind = "other"
@@ -43,15 +43,15 @@ class Role:
             raise TypeError(f"Role: heads must be an axis or None, got {self.heads!r}")
 
     def __repr__(self) -> str:
-        """The call, without what is as by default."""
+        """The call, without arguments that have their default."""
         fields = [f for f in dataclasses.fields(self) if f.name != "kind" and getattr(self, f.name) != f.default]
         return f"Role({', '.join([repr(self.kind), *(f'{f.name}={getattr(self, f.name)!r}' for f in fields)])})"
 
     def fitted(self, ndim: int) -> "Role":
-        """The same role with all axes from the left, for an array of this rank.
+        """The same role with all axes counted from the left, for an array of this rank.
 
         Raises:
-          ValueError: for an axis that the array has not, or one that is named for two purposes.
+          ValueError: for an axis that the array does not have, or one that is named for two purposes.
         """
         fields = {n: getattr(self, n) for n in ("stack", "in_axes", "out_axes")}
         fields["heads"] = () if self.heads is None else (self.heads,)
@@ -69,7 +69,7 @@ class Role:
         return dataclasses.replace(self, **fields, heads=heads[0] if heads else None)
 
     def logical(self, ndim: int) -> "Role":
-        """The role of one logical parameter of an array of this rank: no stack, its axes numbered in what is left."""
+        """The role of one logical parameter in an array of this rank: without the stack, the other axes renumbered."""
         role = self.fitted(ndim)
         new = {axis: i for i, axis in enumerate(a for a in range(ndim) if a not in role.stack)}
         return Role(
@@ -88,12 +88,14 @@ def _is_axis(x: Any) -> bool:
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True, eq=False)
 class Boxed:
-    """A value of a tree with what is known of its parameter, which is static.
+    """A leaf of a tree together with static facts about its parameter.
 
     Attributes:
-      role: its role, None where nobody said.
-      group: the number of its group, or of a stack, a number for each parameter in it, in the order of the stack's
-        axes; None outside of `groups`. Hyperparameters that differ between groups are arrays with an entry a group.
+      value: the leaf, an array.
+      role: the role of the parameter, None if not known.
+      group: the number of its group; for a stack, a tuple with the number for each parameter, in the order of the
+        stack's axes; None outside `groups`. Hyperparameters that differ between groups are arrays with an entry for
+        each group.
     """
 
     value: Any
@@ -116,17 +118,17 @@ def is_box(x: Any) -> bool:
 
 
 def is_full_box(x: Any) -> bool:
-    """Whether this is a box with an array in it: a masked parameter leaves an empty one."""
+    """Whether this is a box with an array in it; masking a parameter leaves an empty box."""
     return isinstance(x, Boxed) and (hasattr(x.value, "dtype") or jax.tree_util.all_leaves([x.value]))
 
 
 def unboxed(tree: Any) -> Any:
-    """The tree with each box replaced by what is in it."""
+    """The tree with each box replaced by its value."""
     return jax.tree.map(lambda x: x.value if is_box(x) else x, tree, is_leaf=is_box)
 
 
 def logical_view(tree: Any) -> Any:
-    """What functions of the parameters are shown: no boxes, and of a stack the shape and dtype of one parameter."""
+    """The tree that functions of the parameters get: without boxes, and a stack as shape and dtype of one parameter."""
 
     def shown(x: Any) -> Any:
         if not is_box(x):

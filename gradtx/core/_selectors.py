@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which parameters are meant: globs on their paths, regular expressions, predicates, kinds."""
+"""Selecting parameters: by globs or regular expressions on their paths, predicates, or kinds of roles."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ from gradtx.core._types import Params
 
 @dataclasses.dataclass(frozen=True)
 class OfKind:
-    """The parameters whose role is of one of these kinds."""
+    """Selects the parameters whose role has one of these kinds."""
 
     kinds: tuple[str, ...]
 
@@ -26,11 +26,15 @@ class OfKind:
 
 
 def of_kind(*kinds: str) -> OfKind:
-    """Chooses parameters by the kind of their role, such as `of_kind("norm", "bias")`, in `where` and in rules of
-    groups. Roles are known to what runs inside `with_roles`.
+    """Selects parameters by the kind of their role, in `where` and in rules of groups: `of_kind("norm", "bias")`.
+
+    Roles are known to transformations inside `with_roles`.
+
+    Args:
+      *kinds: one or more of the kinds of a `Role`.
 
     Raises:
-      ValueError: for a kind that is none, see `Role`.
+      ValueError: for a kind that `Role` does not have.
     """
     wrong = [kind for kind in kinds if kind not in KINDS]
     if wrong or not kinds:
@@ -40,12 +44,12 @@ def of_kind(*kinds: str) -> OfKind:
 
 @dataclasses.dataclass(frozen=True)
 class Selector:
-    """What `where` returns: a choice of parameters, which is also a function from parameters to a mask of them."""
+    """What `where` returns: a selection of parameters, which is also a function from parameters to their mask."""
 
     chosen: Any
     inverted: bool = False
 
-    # Asks wrappers for the parameters in the boxes of their roles.
+    # Asks wrappers to pass the parameters in boxes, with their roles.
     of_boxes: ClassVar[bool] = True
 
     def __repr__(self) -> str:
@@ -71,25 +75,27 @@ Where = str | re.Pattern | Callable[[str, Any], bool] | OfKind | Selector | tupl
 
 
 def where(*chosen: Where) -> Selector:
-    """Chooses the parameters that any of these means; `~where(...)` chooses the others. It serves as a mask, as of
-    `masked` and of weight decay: `gradtx.adamw(1e-3, mask=~where("bias", "*norm*/**"))`.
+    """Selects the parameters that match any of the arguments; `~where(...)` selects the others.
+
+    The result can be used as a mask: `gradtx.adamw(1e-3, mask=~where("bias", "*norm*/**"))`. A glob is matched against
+    the path of a parameter, names joined by "/", or against its last names: "kernel" matches "block/0/kernel". With a
+    leading "/" it must match the whole path. `*` stands for anything but "/", `**` for anything, `?` for one character,
+    `[ab]` and `[!ab]` for one of a set.
 
     Args:
-      chosen: a glob on the path, whose parts are joined by "/": `*` stands for anything but "/", `**` for anything,
-        `?` for one character, `[ab]` and `[!ab]` for one of a set. It matches the path or the last parts of it
-        ("kernel" matches "block/0/kernel"), with a leading "/" only the whole path; a compiled regular expression,
-        which is searched in the path; a function of the path and the parameter, whose shape inside `with_roles` is
-        that of one parameter of a stack; `of_kind(...)`; or a tuple of those, of which any has to match.
+      *chosen: globs; compiled regular expressions, which are searched in the path; functions `f(path, parameter)` that
+        return a boolean (inside `with_roles`, a stack is given as shape and dtype of one parameter); `of_kind(...)`; or
+        tuples of these, any of which may match.
 
     Raises:
-      TypeError, ValueError: for what is none of those, and for a glob that matches nothing.
+      TypeError, ValueError: for any other argument, and for a glob that cannot match a path.
     """
     checked = check_where("where", chosen)
     return Selector(checked[0] if len(checked) == 1 else checked)
 
 
 def check_where(context: str, given: Any) -> Any:
-    """The same choice of parameters, lists as tuples; an error for what is none."""
+    """The selection with lists turned into tuples; an error if it is not a selection of parameters."""
     if isinstance(given, tuple | list):
         if not given:
             raise ValueError(f"{context}: an empty tuple chooses no parameters; name some, such as '**' for all")
@@ -107,7 +113,7 @@ def check_where(context: str, given: Any) -> Any:
 
 
 def matches(chosen: Where, path: str, leaf: Any, role: Role | None) -> bool:
-    """Whether this means the parameter at the path; of a stack, predicates are shown the shape of one parameter."""
+    """Whether the selection has the parameter at the path; predicates get a stack as the shape of one parameter."""
     if isinstance(chosen, str):
         return _glob(chosen).fullmatch(path) is not None
     if isinstance(chosen, tuple):
@@ -130,7 +136,7 @@ def matches(chosen: Where, path: str, leaf: Any, role: Role | None) -> bool:
 
 
 def described(chosen: Any) -> str:
-    """The text of a choice of parameters for errors: what the user wrote, functions by name."""
+    """A selection of parameters as text for errors: as the user wrote it, functions by name."""
     if isinstance(chosen, tuple):
         return f"({', '.join(map(described, chosen))}{',' * (len(chosen) == 1)})"
     if isinstance(chosen, functools.partial):
@@ -140,7 +146,7 @@ def described(chosen: Any) -> str:
 
 
 class Named(NamedTuple):
-    """The leaves of a tree, None and boxes among them, with their paths as text."""
+    """The leaves of a tree, where None and boxes are leaves, with their paths as text."""
 
     names: list[str]
     leaves: list
@@ -148,7 +154,7 @@ class Named(NamedTuple):
 
 
 def named_leaves(tree: Any) -> Named:
-    """The leaves with what globs match on: the names on the path, without the `value` of flax's variables and boxes."""
+    """The leaves with the paths that globs match: names joined by "/", without the `value` of flax's variables."""
     pairs, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_entry)
     carriers = set()
     if any(path and _is_value(path[-1]) for path, _ in pairs):
@@ -160,7 +166,7 @@ def named_leaves(tree: Any) -> Named:
 
 
 def is_carrier(x: Any) -> bool:
-    """Whether this holds one value and says what it is: a variable of flax's nnx, a box of its linen."""
+    """Whether this holds one value with metadata: a variable of flax's nnx, or a box of flax's linen."""
     return hasattr(x, "get_metadata") or hasattr(x, "replace_boxed")
 
 
@@ -192,7 +198,7 @@ def _check_glob(context: str, glob: str) -> None:
 
 @functools.lru_cache(maxsize=4096)
 def _glob(glob: str) -> re.Pattern:
-    """The regular expression for whole paths that a glob stands for."""
+    """The glob as a regular expression for whole paths."""
     anchored = glob.startswith("/")
     text, parts, i = glob[anchored:], [], 0
     while i < len(text):
@@ -204,7 +210,7 @@ def _glob(glob: str) -> re.Pattern:
             parts.append(".*")
             i += 2
         elif text[i] == "[":
-            # A "]" that comes first is one of the set.
+            # A "]" in first place is a member of the set.
             first = i + 1 + text.startswith("!", i + 1)
             end = text.find("]", first + 1)
             if end < 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running a rule over a stack: on each parameter in it by itself, as if it were a leaf of its own."""
+"""Running a rule over a stack: on each parameter in it separately, as if it were a leaf of its own."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Axes = tuple[int, ...]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Stacked:
-    """An array of which each parameter of a stack has its own part, and its axes that are the stack's."""
+    """An array with one part for each parameter of a stack, and the axes of the array that are the stack's."""
 
     value: Any
     axes: Axes = dataclasses.field(metadata={"static": True})
@@ -31,7 +31,7 @@ def stack_axes(role: Role | None, ndim: int) -> Axes:
 
 
 def slots_of(slots: Any, stack: Axes, shape: tuple[int, ...]) -> Any:
-    """The slots of a stack of this shape, as `over_stack` returned them, ready for it again."""
+    """The slots of a stack of this shape as `over_stack` returned them, marked as `Stacked` for the next call of it."""
 
     def slot(x: jax.Array) -> Stacked:
         before = x.ndim - len(shape)
@@ -42,11 +42,11 @@ def slots_of(slots: Any, stack: Axes, shape: tuple[int, ...]) -> Any:
 
 
 def over_stack(f: Callable, stack: Axes, shape: tuple[int, ...], *arguments: Any) -> Any:
-    """`f` on each parameter of a stack of this shape; without a stack, `f` itself.
+    """`f(*arguments)` for each parameter of a stack of this shape; without a stack, one call of `f`.
 
-    What is `Stacked` among the arguments is cut, all else is the same for each. Where a result is an array like the
-    parameter, or a row of such arrays, it gets the stack's axes where the parameter has them; any other gets them in
-    front. So a slot has the same layout as without the role whenever its shape would be the same.
+    `Stacked` arguments are split between the parameters, all others are the same for each. A result with the shape of
+    the parameter, or a row of such arrays, gets the stack's axes in the same place as the parameter; any other result
+    gets them in front. So a slot with the parameter's shape has the same layout with and without a role.
     """
     if not stack:
         return f(*arguments)
@@ -66,7 +66,7 @@ def over_stack(f: Callable, stack: Axes, shape: tuple[int, ...], *arguments: Any
         before = x.ndim - depth - len(one)
         if before >= 0 and x.shape[depth + before :] == one:
             return jnp.moveaxis(x, in_front, [before + axis for axis in stack])
-        if before >= 0 and x.shape[before:] == shape:  # the shape is how `slots_of` knows where the stack is
+        if before >= 0 and x.shape[before:] == shape:  # `slots_of`, which looks at the shape, would be misled
             raise ValueError(f"a slot of shape {x.shape[depth:]} for each parameter of shape {one} in a stack {shape}")
         return x
 

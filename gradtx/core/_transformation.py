@@ -16,14 +16,20 @@ class GradientTransformation(Value):
     """A pair of pure functions: `init(params) -> state` and `update(updates, state, params=None) -> (updates, state)`.
 
     Immutable. It unpacks and indexes like a pair. The value of a factory call prints, compares, hashes and pickles as
-    that call and is a pytree whose leaves are the numeric hyperparameters; one made by hand from two functions compares
-    by them and has no leaves. `parts` says, for a state, which transformations run inside and which parts of the state
-    are theirs: `lambda state: {"inner_state": (inner, state.inner_state)}`. `needs` are the extra arguments of `update`
-    that must be given, all of them, those of the transformations inside too; see `gradtx.needs`.
+    that call, and is a pytree whose leaves are the numeric hyperparameters; one made by hand from two functions
+    compares by these and has no leaves.
+
+    Args:
+      init, update: the two functions.
+      rule: set by `per_parameter` only.
+      parts: a function from a state to the transformations inside and their parts of that state, by path:
+        `lambda state: {"inner_state": (inner, state.inner_state)}`. None if there are none inside.
+      needs: the names of all extra arguments that `update` must be given, also those that transformations inside need;
+        None to read them off the signature of `update`. See `gradtx.needs`.
     """
 
     __slots__ = ("_init", "_update", "_inner", "_rule", "_parts", "_needs")
-    _fields = ("init", "update")  # clients read the fields of the named tuple that Optax has here
+    _fields = ("init", "update")  # clients read the fields of Optax's class, a named tuple
 
     def __init__(
         self,
@@ -67,16 +73,16 @@ class GradientTransformation(Value):
 
     @property
     def declared(self) -> tuple[str, ...] | None:
-        """The extra arguments that a stage or wrapper says its `update` needs; None if it says nothing."""
+        """The extra arguments that a stage or wrapper declares its `update` to need; None if it declares nothing."""
         return self._expanded()._needs if self.rule is None else self.rule.needs
 
     def parts(self, state: OptState) -> dict[str, tuple[Any, OptState]]:
-        """The transformations inside a chain or wrapper with their parts of its state, by their paths in the state."""
+        """The transformations inside a chain or wrapper with their parts of its state, by path in the state."""
         parts = self._expanded()._parts
         return {} if parts is None else dict(parts(state))
 
     def _expanded(self) -> "GradientTransformation":
-        # Built on first use: JAX rebuilds values from placeholders that no factory body could take.
+        # Built on first use: JAX may rebuild the value from placeholders, which the body of a factory cannot take.
         if not hasattr(self, "_init"):
             assert self._call is not None
             self._set(**self._call.factory.expand(self._call))
@@ -115,12 +121,12 @@ register_value(GradientTransformationExtraArgs)
 
 
 def is_transformation(tx: Any) -> bool:
-    """Whether an object is a pair of functions: gradtx's, Optax's or anybody's with `init` and `update`."""
+    """Whether an object has functions `init` and `update`, whether it is gradtx's, Optax's or of any other class."""
     return callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))
 
 
 def check_transformation(where: str, tx: Any) -> Any:
-    """The object itself, or an error that says what it is instead of a transformation."""
+    """The object itself, or an error if it is not a transformation."""
     if is_transformation(tx):
         return tx
     if hasattr(tx, "factory") and not isinstance(tx, Value):
@@ -138,10 +144,10 @@ def required_arguments(update: Callable) -> tuple[str, ...]:
 
 
 def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
-    """The same transformation with an `update` that tolerates any keyword argument and hands on those `tx` takes.
+    """The same transformation with an `update` that accepts any extra argument and passes on those that `tx` takes.
 
     Args:
-      tx: any object with `init` and `update`. What its `update` takes is read off the signature.
+      tx: any object with `init` and `update`. The arguments that it takes are read off the signature of its `update`.
     """
     check_transformation("with_extra_args_support: tx", tx)
     if isinstance(tx, GradientTransformationExtraArgs):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks on trees, with errors that name the path."""
+"""Checks of trees, with errors that name the path."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def is_none(x: Any) -> bool:
 
 
 def is_leaf(x: Any) -> bool:
-    """What rules take for one parameter besides arrays: None, and an array in its box."""
+    """Whether to treat this as one leaf, although JAX does not: None, or a box with an array in it."""
     return x is None or is_full_box(x)
 
 
@@ -52,7 +52,7 @@ def align(treedef: Any, tree: Any, where: str, name: str, reference: Any, refere
 
 
 def check_shapes(where: str, name: str, updates: Any, leaves: list, params: list) -> None:
-    """An error at the first value (`name` says of what) whose shape is not its parameter's: nothing is broadcast."""
+    """Raises an error for the first leaf whose shape differs from its parameter's; `name` says what the leaves are."""
     for i, (g, p) in enumerate(zip(leaves, params, strict=True)):
         if is_hole(g):
             continue
@@ -66,7 +66,7 @@ def check_shapes(where: str, name: str, updates: Any, leaves: list, params: list
 
 
 def check_state(where: str, state: Any, kind: Any) -> None:
-    """Refuses what is not a state of this named tuple class, which swapped arguments of `update` are not."""
+    """Raises an error for anything but a state of this named tuple class, such as for swapped arguments of `update`."""
     if getattr(state, "_fields", None) != kind._fields:
         raise TypeError(
             f"{where}: state must be the {kind.__name__} that init or the last update returned, "

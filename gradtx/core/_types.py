@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of the contract: aliases for trees and schedules, and the empty state."""
+"""Types of the contract: aliases for trees and schedules, and the empty state."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Union
@@ -11,7 +11,7 @@ ScheduleFn = Callable[[Numeric], Numeric]
 # typing.Union and not `|`: inspect.signature accepts only the former, and clients compare annotations with this object.
 ScalarOrSchedule = Union[float, jax.Array, ScheduleFn]  # noqa: UP007  # see above
 
-Params = Any  # a tree of arrays; None stands for "no value here"
+Params = Any  # a tree of arrays; None means "no value here"
 Updates = Any  # a tree of the same structure
 OptState = Any  # a tree of arrays, usually nested named tuples
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schedules: the pieces that they are made of, and what joins them. Whole schedules stand in `gradtx` itself."""
+"""Pieces to build schedules from, and schedules with a state. Whole schedules are in `gradtx` itself."""
 
 from gradtx.schedules._ademamix_warmup import ademamix_alpha_schedule as ademamix_alpha_schedule
 from gradtx.schedules._ademamix_warmup import ademamix_b3_schedule as ademamix_b3_schedule

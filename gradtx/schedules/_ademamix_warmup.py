@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The warm-ups of AdEMAMix's slow average: `ademamix(rate, b3=ademamix_b3_schedule(...), alpha=...)`.
 
-The paper counts its steps from 1, so the first update, whose count is 0, gets the value of t = 1.
+The paper counts steps from 1, so the first update, whose count is 0, gets the value for t = 1.
 """
 
 import math
@@ -20,9 +20,12 @@ ProperDecay = Annotated[Any, Range(low=0.0, high=1.0, low_open=True, high_open=T
 
 @schedule
 def ademamix_alpha_schedule(alpha: NonNegative, transition_steps: Positive) -> ScheduleFn:
-    """The weight of the slow average, from 0 in a straight line, and `alpha` from update `transition_steps` on.
+    """The weight of the slow average: grows linearly from 0 to `alpha`, which it reaches at update `transition_steps`.
 
     min(alpha t / transition_steps, alpha), t = count + 1
+
+    Args:
+      alpha: the final weight.
 
     Reference: Pagliardini et al. 2024, arXiv:2409.03137.
     """
@@ -41,7 +44,8 @@ def ademamix_b3_schedule(b3: ProperDecay, transition_steps: Positive, b_start: P
     exp(log(b_start) log(b3) / ((1 - x) log(b3) + x log(b_start))), x = min(t / transition_steps, 1), t = count + 1
 
     Args:
-      b_start: b1 in the paper.
+      b3: the final decay, in (0, 1).
+      b_start: the decay at the start, in (0, 1); b1 in the paper.
 
     Reference: Pagliardini et al. 2024, arXiv:2409.03137.
     """

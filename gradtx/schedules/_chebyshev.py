@@ -14,7 +14,7 @@ from gradtx.schedules._steps import alike
 
 
 def fractal_order(steps: int) -> np.ndarray:
-    """The order of 0, ..., steps - 1 in which no partial product of the steps' factors grows large."""
+    """The order of 0, ..., steps - 1 that keeps all partial products of the steps' factors small."""
     order = np.zeros(1, int)
     while len(order) < steps:
         order = np.stack([order, 2 * len(order) - 1 - order], axis=1).reshape(-1)
@@ -23,17 +23,22 @@ def fractal_order(steps: int) -> np.ndarray:
 
 @schedule
 def chebyshev_schedule(steps: PositiveInt, min_curvature: Positive, max_curvature: Positive) -> ScheduleFn:
-    """The step sizes with which plain gradient descent is fastest on quadratics whose curvatures are in a range.
+    """The step sizes with which plain gradient descent is fastest on quadratics with curvatures in a given range.
 
     ```
     2 / (M + m - (M - m) cos(pi (i + 1/2) / steps)), i = order[t], m = min_curvature, M = max_curvature
     order of 2n = each i of the order of n, followed by 2n - 1 - i
     ```
 
-    Some steps are far longer than 2 / M; the order is what keeps rounding errors small. The last value stays;
-    `.repeat()` begins again.
+    Some steps are far longer than 2 / M; their order keeps rounding errors small. After the last step its value stays;
+    `.repeat()` starts over instead.
 
-    Raises: ValueError if `steps` is not a power of 2, or for `max_curvature` < `min_curvature`.
+    Args:
+      steps: the number of different step sizes, a power of 2.
+      min_curvature, max_curvature: the bounds of the eigenvalues of the Hessian.
+
+    Raises:
+      ValueError: if `steps` is not a power of 2, or for `max_curvature` < `min_curvature`.
 
     Reference: Agarwal et al. 2021, arXiv:2103.01338.
     """

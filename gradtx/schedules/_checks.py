@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the lists that schedules are given; single numbers are checked by their annotations."""
+"""Checks of lists among the arguments of schedules; single numbers are checked through their annotations."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from gradtx.core._ranges import Range, is_array, is_number
 
 
 def known(*values: Any) -> bool:
-    """Whether the values can be compared now, which traced ones cannot."""
+    """Whether the values can be compared now: whether none of them is traced."""
     return not any(isinstance(x, Tracer) for x in values)
 
 
@@ -23,7 +23,7 @@ def check_list(where: str, name: str, values: Any) -> tuple:
 
 
 def check_number(where: str, name: str, value: Any, spec: Range) -> None:
-    """Refuses what is not a number in the range."""
+    """Raises an error for anything but a number in the range."""
     if not (is_number(value) or is_array(value)):
         raise TypeError(f"{where}: {name} must be {spec}, got {value!r} ({type(value).__name__})")
     if known(value) and not spec.holds(value):
@@ -31,7 +31,7 @@ def check_number(where: str, name: str, value: Any, spec: Range) -> None:
 
 
 def check_boundaries(where: str, boundaries: Any, strictly: bool = True) -> tuple:
-    """The boundaries, which are numbers that increase, or without `strictly` do not decrease."""
+    """The boundaries as a tuple; an error unless they are numbers that increase (not `strictly`: do not decrease)."""
     boundaries = check_list(where, "boundaries", boundaries)
     for i, boundary in enumerate(boundaries):
         check_number(where, f"boundaries[{i}]", boundary, Range())
@@ -43,7 +43,7 @@ def check_boundaries(where: str, boundaries: Any, strictly: bool = True) -> tupl
 
 
 def check_scales(where: str, boundaries_and_scales: Any) -> tuple[tuple, tuple]:
-    """The boundaries in order and their scales."""
+    """The boundaries in increasing order, and their scales in the same order."""
     if boundaries_and_scales is None:
         return (), ()
     if not isinstance(boundaries_and_scales, Mapping):

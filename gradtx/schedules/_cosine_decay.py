@@ -12,12 +12,17 @@ from gradtx.schedules._steps import alike, since
 def cosine_decay_schedule(
     init_value: Real, decay_steps: Positive, alpha: Real = 0.0, exponent: NonNegative = 1.0
 ) -> ScheduleFn:
-    """Half a period of a cosine, down to the part `alpha` of the initial value.
+    """Decay along half a period of a cosine, to the fraction `alpha` of the initial value.
 
     ```
     c = ((1 + cos(pi * min(t, decay_steps) / decay_steps)) / 2) ** exponent
     init_value * ((1 - alpha) * c + alpha)
     ```
+
+    Args:
+      decay_steps: the number of updates until the end, after which the value stays.
+      alpha: the final value as a fraction of the initial one.
+      exponent: the power of the cosine; 1 for the usual cosine decay, larger ones decay faster at first.
 
     Reference: Loshchilov and Hutter, arXiv 1608.03983
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triangles again and again."""
+"""Cyclic schedules: triangles that repeat."""
 
 from typing import Literal
 
@@ -19,7 +19,7 @@ def cyclic_schedule(
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
     gamma: Positive = 1.0,
 ) -> ScheduleFn:
-    """Up from `init_value` to the peak in a line and down again, for ever.
+    """Repeats linear growth from `init_value` to the peak and linear decay back, without an end.
 
     ```
     init_value + (peak_value - init_value) * triangle(t) * h
@@ -27,8 +27,11 @@ def cyclic_schedule(
     ```
 
     Args:
-      down_steps: None for as many as `up_steps`.
-      gamma: what "exp_range" multiplies by at each step; other modes do not use it.
+      peak_value: the value at the top of the first triangle.
+      up_steps: the number of updates from the bottom to the top.
+      down_steps: the number of updates back to the bottom; None for as many as `up_steps`.
+      mode: "triangular" for triangles of equal height, "triangular2" or "exp_range" for decreasing ones, as above.
+      gamma: the factor of the height at each step of "exp_range"; other modes do not use it.
 
     Reference: Smith 2015, arXiv:1506.01186.
     """

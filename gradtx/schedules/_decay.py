@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decays without an end: inverse time, exponential and natural exponential, smooth or by steps."""
+"""Decays without an end: inverse time, exponential and natural exponential, smooth or in steps."""
 
 import jax.numpy as jnp
 
@@ -14,12 +14,16 @@ from gradtx.schedules._steps import alike, since
 def inverse_time_decay(
     init_value: Real, transition_steps: Positive, decay_rate: NonNegative, *, staircase: bool = False
 ) -> ScheduleFn:
-    """Decay by the reciprocal of the time.
+    """Decay with the reciprocal of the step.
 
     ```
     init_value / (1 + decay_rate * t / transition_steps)
     staircase: floor(t / transition_steps) in place of t / transition_steps
     ```
+
+    Args:
+      decay_rate: with 1, the value is half of the initial one after `transition_steps`; 0 for no decay.
+      staircase: whether to decay in steps, every `transition_steps`, instead of smoothly.
     """
 
     def at(count):
@@ -36,6 +40,9 @@ def step_decay_schedule(init_value: Real, drop_steps: Positive) -> ScheduleFn:
     ```
     init_value / floor(t / drop_steps + 1)
     ```
+
+    Args:
+      drop_steps: the number of updates from one drop to the next.
     """
 
     def at(count):
@@ -54,14 +61,18 @@ def exponential_decay(
     staircase: bool = False,
     end_value: Real | None = None,
 ) -> ScheduleFn:
-    """Decay (or for a rate above 1 growth) by the factor `decay_rate` in every `transition_steps`.
+    """Exponential decay, or growth: multiplies the value by `decay_rate` every `transition_steps`.
 
     ```
     init_value * decay_rate ** (max(t - transition_begin, 0) / transition_steps)
     staircase: the exponent is rounded down
     ```
 
-    `end_value` is the lowest value for a `decay_rate` below 1, the highest for any other.
+    Args:
+      decay_rate: below 1 for decay, above 1 for growth.
+      transition_begin: the number of updates before the decay begins.
+      staircase: whether to decay in steps, every `transition_steps`, instead of smoothly.
+      end_value: the smallest value if `decay_rate` is below 1, else the largest; None for no bound.
     """
 
     def at(count):
@@ -82,6 +93,10 @@ def natural_exponential_decay(
     init_value * exp(-decay_rate * t / transition_steps)
     staircase: floor(t / transition_steps) in place of t / transition_steps
     ```
+
+    Args:
+      decay_rate: with 1, the value falls to 1 / e in `transition_steps`; 0 for no decay.
+      staircase: whether to decay in steps, every `transition_steps`, instead of smoothly.
     """
 
     def at(count):

@@ -9,13 +9,17 @@ from gradtx.schedules._checks import check_number
 
 
 def at(epochs: Numeric, steps_per_epoch: Numeric) -> Numeric:
-    """The number of updates that so many epochs take, rounded to a whole number.
+    """The number of updates in a number of epochs, rounded to a whole number.
 
     `piecewise_values_schedule([at(30, 391), at(60, 391)], [0.1, 0.01, 0.001])` has its boundaries at epochs 30 and 60,
-    `warmup(at(5, 391))` warms up for five. A schedule that counts epochs itself is made to count updates by
-    `.stretch(391)`.
+    and `warmup(at(5, 391))` warms up for five epochs. To convert a schedule that counts epochs, use `.stretch(391)`.
 
-    Raises: ValueError for negative epochs or a `steps_per_epoch` that is not positive.
+    Args:
+      epochs: at least 0; may be a fraction.
+      steps_per_epoch: the number of updates in one epoch.
+
+    Raises:
+      ValueError: for negative `epochs`, or a `steps_per_epoch` that is not positive.
     """
     check_number("at", "epochs", epochs, Range(low=0.0))
     check_number("at", "steps_per_epoch", steps_per_epoch, Range(low=0.0, low_open=True))

@@ -17,9 +17,13 @@ def join_schedules(schedules: Sequence[ScheduleFn], boundaries: Sequence[Numeric
     schedules[i](t - boundaries[i-1]) for boundaries[i-1] <= t < boundaries[i]
     ```
 
-    The schedules may be any functions of the step. Two equal boundaries leave out the schedule between them.
+    Args:
+      schedules: any functions of the step, one more than there are boundaries.
+      boundaries: the steps at which the next schedule begins, in order. If two are equal, the schedule between them is
+        left out.
 
-    Raises: ValueError for boundaries that decrease, or other than one schedule more than boundaries.
+    Raises:
+      ValueError: for boundaries that decrease, or another number of schedules.
     """
     name = "join_schedules"
     curves, steps = check_list(name, "schedules", schedules), check_boundaries(name, boundaries, strictly=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values joined by lines or half cosines, and the one-cycle schedules that are made of them."""
+"""Values joined by lines or half cosines, and one-cycle schedules."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ _CURVES = {"linear": linear, "cosine": cosine}
 
 
 def _interpolated(count: jax.Array, curve: Callable, boundaries: Sequence, values: Sequence) -> jax.Array:
-    """From values[i] to values[i+1] between boundaries[i] and boundaries[i+1], the last value after."""
+    """From values[i] to values[i+1] between boundaries[i] and boundaries[i+1], then the last value."""
     pieces = zip(itertools.pairwise(boundaries), itertools.pairwise(values), strict=True)
     result = lookup(count, (), values[:1])
     for (begin, end), (low, high) in pieces:
@@ -39,11 +39,17 @@ def piecewise_interpolate_schedule(
     """The values of `piecewise_constant_schedule` at the boundaries, with lines or half cosines between them.
 
     ```
-    v[i] = init_value * scales[0] * ... * scales[i-1] at boundary i, boundary 0 is step 0
-    v[i] + (v[i+1] - v[i]) * w between, with w = x or (1 - cos(pi x)) / 2 for the part x of the way
+    v[i] = init_value * scales[0] * ... * scales[i-1] at boundary i, where boundary 0 is step 0
+    v[i] + (v[i+1] - v[i]) * w between, with w = x or (1 - cos(pi x)) / 2 for the fraction x of the way
     ```
 
-    Raises: ValueError for a negative boundary or scale.
+    Args:
+      interpolate_type: "linear" for lines, "cosine" for half cosines.
+      boundaries_and_scales: a dictionary from steps to scales, the factors by which the value changes until that step;
+        None for a constant.
+
+    Raises:
+      ValueError: for a negative boundary or scale.
     """
     boundaries, scales = check_scales("piecewise_interpolate_schedule", boundaries_and_scales)
 
@@ -64,7 +70,7 @@ def linear_onecycle_schedule(
     div_factor: Positive = 25.0,
     final_div_factor: Positive = 1e4,
 ) -> ScheduleFn:
-    """One cycle of lines: up to the peak, down to where it began, and on down to almost nothing.
+    """One cycle of three lines: up to the peak, down to the first value, and down to almost 0.
 
     ```
     peak_value / div_factor at step 0, peak_value at floor(pct_start * transition_steps),
@@ -72,7 +78,15 @@ def linear_onecycle_schedule(
     peak_value / (div_factor * final_div_factor) from transition_steps on
     ```
 
-    Raises: ValueError for `pct_final` < `pct_start`.
+    Args:
+      transition_steps: the number of updates in the cycle.
+      peak_value: the largest value.
+      pct_start, pct_final: the fractions of the cycle at which the first and the second line end.
+      div_factor: the peak divided by the first value.
+      final_div_factor: the first value divided by the last one.
+
+    Raises:
+      ValueError: for `pct_final` < `pct_start`.
 
     Reference: Smith and Topin, arXiv 1708.07120
     """
@@ -98,12 +112,19 @@ def cosine_onecycle_schedule(
     div_factor: Positive = 25.0,
     final_div_factor: Positive = 1e4,
 ) -> ScheduleFn:
-    """One cycle of half cosines: up to the peak and down to almost nothing.
+    """One cycle of two half cosines: up to the peak and down to almost 0.
 
     ```
     peak_value / div_factor at step 0, peak_value at floor(pct_start * transition_steps),
     peak_value / (div_factor * final_div_factor) from transition_steps on
     ```
+
+    Args:
+      transition_steps: the number of updates in the cycle.
+      peak_value: the largest value.
+      pct_start: the fraction of the cycle at which the peak is reached.
+      div_factor: the peak divided by the first value.
+      final_div_factor: the first value divided by the last one.
 
     Reference: Smith and Topin, arXiv 1708.07120
     """
@@ -118,5 +139,5 @@ def cosine_onecycle_schedule(
 
 
 def _whole(x: Any) -> Any:
-    """Rounded down."""
+    """The number, rounded down."""
     return float(math.floor(x)) if is_number(x) else jnp.floor(x)

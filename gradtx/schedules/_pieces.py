@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pieces to compose schedules of, in units of the peak: `3e-4 * warmup(1000).then(cosine(9000))`.
+"""Pieces of which to compose schedules, in units of the peak: `3e-4 * warmup(1000).then(cosine(9000))`.
 
-Each decay goes from 1 to `end` in `steps` updates and stays there.
+Each decay with an end goes from 1 to `end` in `steps` updates and then stays there.
 """
 
 from collections.abc import Callable
@@ -26,16 +26,24 @@ def _piece(curve: Callable, start: Any, end: Any, steps: Any) -> Lasting:
 
 @schedule
 def warmup(steps: Positive, start: Real = 0.0) -> ScheduleFn:
-    """From `start` to 1 in a straight line: start + (1 - start) min(t / steps, 1).
+    """Linear growth from `start` to 1: start + (1 - start) min(t / steps, 1).
 
-    The first update gets `start`, and update `steps` is the first with 1. `warmup(steps).shift(-1)` is (t + 1) / steps.
+    With t from 0, the first update gets `start`. `warmup(steps).shift(-1)` is min((t + 1) / steps, 1).
+
+    Args:
+      steps: the step t from which on the value is 1.
+      start: the first value, as a fraction of the peak.
     """
     return _piece(curves.linear, start, 1.0, steps)
 
 
 @schedule
 def constant(steps: Positive | None = None) -> ScheduleFn:
-    """1, for `steps` updates, or without an end."""
+    """The value 1.
+
+    Args:
+      steps: the length, after which `then` continues with another schedule; None for no end.
+    """
 
     def at(count):
         return jnp.ones_like(count)
@@ -45,13 +53,22 @@ def constant(steps: Positive | None = None) -> ScheduleFn:
 
 @schedule
 def linear(steps: Positive, end: Real = 0.0) -> ScheduleFn:
-    """Decay in a straight line: end + (1 - end) (1 - p), p = min(t / steps, 1)."""
+    """Linear decay: end + (1 - end) (1 - p), p = min(t / steps, 1).
+
+    Args:
+      steps: the number of updates until the end.
+      end: the last value, as a fraction of the peak.
+    """
     return _piece(curves.linear, 1.0, end, steps)
 
 
 @schedule
 def cosine(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     """Decay along half a period of a cosine: end + (1 - end) (1 + cos(pi p)) / 2, p = min(t / steps, 1).
+
+    Args:
+      steps: the number of updates until the end.
+      end: the last value, as a fraction of the peak.
 
     Reference: Loshchilov and Hutter 2016, arXiv:1608.03983.
     """
@@ -62,20 +79,35 @@ def cosine(steps: Positive, end: Real = 0.0) -> ScheduleFn:
 def one_minus_sqrt(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     """Decay that is steep at first: end + (1 - end) (1 - sqrt(p)), p = min(t / steps, 1).
 
-    A cooldown after a constant rate (Hägele et al. 2024, arXiv:2405.18392). The derivative at p = 0 is taken as 0.
+    A cooldown after a constant rate. The derivative at p = 0, which is infinite, is returned as 0.
+
+    Args:
+      steps: the number of updates until the end.
+      end: the last value, as a fraction of the peak.
+
+    Reference: Hägele et al. 2024, arXiv:2405.18392.
     """
     return _piece(curves.one_minus_sqrt, 1.0, end, steps)
 
 
 @schedule
 def one_minus_square(steps: Positive, end: Real = 0.0) -> ScheduleFn:
-    """Decay that is steep at the end: end + (1 - end) (1 - p^2), p = min(t / steps, 1)."""
+    """Decay that is steep at the end: end + (1 - end) (1 - p^2), p = min(t / steps, 1).
+
+    Args:
+      steps: the number of updates until the end.
+      end: the last value, as a fraction of the peak.
+    """
     return _piece(curves.one_minus_square, 1.0, end, steps)
 
 
 @schedule
 def rex(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     """Decay between a line and a delayed line: end + (1 - end) (1 - p) / (1 - p / 2), p = min(t / steps, 1).
+
+    Args:
+      steps: the number of updates until the end.
+      end: the last value, as a fraction of the peak.
 
     Reference: Chen et al. 2021, arXiv:2107.04197.
     """
@@ -86,8 +118,14 @@ def rex(steps: Positive, end: Real = 0.0) -> ScheduleFn:
 def inverse_sqrt(timescale: Positive, shift: NonNegative = 0) -> ScheduleFn:
     """Decay without an end: 1 / sqrt(1 + (t + shift) / timescale).
 
-    `warmup(w).then(inverse_sqrt(w))` is the schedule of the Transformer, min(t / w, sqrt(w / t)) (Vaswani et al. 2017,
-    arXiv:1706.03762); with a cooldown to the last step n: `... * linear(c).until(n)`.
+    `warmup(w).then(inverse_sqrt(w))` is the schedule of the Transformer, min(t / w, sqrt(w / t)). For a cooldown over
+    the last c of n steps, multiply by `linear(c).until(n)`.
+
+    Args:
+      timescale: the number of steps after which the value has fallen to 1 / sqrt(2), if `shift` is 0.
+      shift: a number that is added to t, to begin further along the decay.
+
+    Reference: Vaswani et al. 2017, arXiv:1706.03762.
     """
 
     def at(count):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A constant, and constants between boundaries (manual decay)."""
+"""A constant, and different constants between boundaries (manual decay)."""
 
 import itertools
 import operator
@@ -15,7 +15,11 @@ from gradtx.schedules._steps import alike
 
 @schedule
 def constant_schedule(value: Real) -> ScheduleFn:
-    """The same value at every step."""
+    """The same value at every step.
+
+    Args:
+      value: any number.
+    """
 
     def at(count):
         count, level = alike(count, value)
@@ -26,16 +30,18 @@ def constant_schedule(value: Real) -> ScheduleFn:
 
 @schedule
 def piecewise_values_schedule(boundaries: Sequence[Numeric], values: Sequence[Numeric]) -> ScheduleFn:
-    """Manual decay: the values that you list, each until the next boundary.
+    """Manual decay: a list of values, each until the next boundary.
 
     ```
     values[i] for boundaries[i-1] <= t < boundaries[i]
     ```
 
-    The boundaries count updates and not epochs; at a boundary the next value holds already. There is one more value
-    than there are boundaries.
+    Args:
+      boundaries: the steps from which on the next value holds, strictly increasing; updates, not epochs (see `at`).
+      values: one value more than there are boundaries.
 
-    Raises: ValueError for boundaries that do not strictly increase, or another number of values.
+    Raises:
+      ValueError: for boundaries that do not strictly increase, or another number of values.
     """
     name = "piecewise_values_schedule"
     steps, levels = check_boundaries(name, boundaries), check_list(name, "values", values)
@@ -56,13 +62,17 @@ def piecewise_values_schedule(boundaries: Sequence[Numeric], values: Sequence[Nu
 def piecewise_constant_schedule(
     init_value: Real, boundaries_and_scales: Mapping[Numeric, Numeric] | None = None
 ) -> ScheduleFn:
-    """Manual decay by factors: a dict from boundaries to what the value is multiplied by from there on.
+    """Manual decay by factors: at each boundary the value is multiplied by a scale.
 
     ```
     init_value * product of the scales whose boundary <= t
     ```
 
-    Raises: ValueError for a negative boundary or scale.
+    Args:
+      boundaries_and_scales: a dictionary from steps to scales; None for a constant.
+
+    Raises:
+      ValueError: for a negative boundary or scale.
     """
     boundaries, scales = check_scales("piecewise_constant_schedule", boundaries_and_scales)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From one value to another along a line or a power of it, then constant."""
+"""From one value to another along a line or a polynomial, then constant."""
 
 import jax.numpy as jnp
 
@@ -14,12 +14,15 @@ from gradtx.schedules._steps import alike, since, total
 def linear_schedule(
     init_value: Real, end_value: Real, transition_steps: Positive, transition_begin: NonNegative = 0
 ) -> ScheduleFn:
-    """Linear decay (or warm-up) to step tau, then constant.
+    """Linear decay (or warm-up) over tau steps, then constant.
 
     ```
     tau = transition_steps, t counted from transition_begin
     (1 - t/tau) init_value + (t/tau) end_value for t <= tau, end_value after
     ```
+
+    Args:
+      transition_begin: the number of updates before the decay begins.
     """
 
     def at(count):
@@ -46,7 +49,11 @@ def polynomial_schedule(
     (init_value - end_value) * (1 - t/T) ** power + end_value
     ```
 
-    With `cycle` the decay starts again, slower and slower: t is not bounded and T becomes T * max(ceil(t/T), 1).
+    Args:
+      power: the exponent; 1 for linear decay, larger ones decay faster at first.
+      transition_begin: the number of updates before the decay begins.
+      cycle: whether the decay starts over at each multiple of T, from lower values and more slowly: t is not bounded,
+        and T becomes T * max(ceil(t/T), 1).
     """
 
     def at(count):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A power of the tokens seen."""
+"""A power of the number of tokens seen."""
 
 from typing import Annotated, Any
 
@@ -17,16 +17,20 @@ Falling = Annotated[Any, Range(high=0.0, high_open=True, example=-0.5)]
 def power_schedule(
     max_value: Real, batch_size: Positive, tokens_per_step: Positive, a: Positive = 4.6, b: Falling = -0.51
 ) -> ScheduleFn:
-    """A rate that knows neither the length of the run nor the batch size beforehand, for muP.
+    """A learning rate for muP that needs no retuning for another length of the run or another batch size.
 
     ```
     min(max_value, batch_size * a * tokens ** b), tokens = t * tokens_per_step
     ```
 
-    The paper warms up before it and decays at the end: `power_schedule(...) * warmup(w).then(linear(c).until(n - w))`.
+    The paper adds a warm-up and a final decay: `power_schedule(...) * warmup(w).then(linear(c).until(n - w))`.
 
     Args:
+      max_value: the largest value, also that at t = 0.
       batch_size: in sequences.
+      tokens_per_step: the number of tokens in one batch.
+      a: the amplitude, positive.
+      b: the exponent, below 0.
 
     Reference: Shen et al. 2024, arXiv:2408.13359.
     """

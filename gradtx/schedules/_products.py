@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Products of factors given step by step."""
+"""Products of one factor for each step."""
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +12,19 @@ from gradtx.schedules._steps import alike
 
 @schedule
 def multiplicative_schedule(init_value: Real, factor: ScheduleFn, steps: PositiveInt) -> ScheduleFn:
-    """Each step multiplies the value by a factor that depends on the step.
+    """Multiplies the value at each step by a factor that depends on the step.
 
     ```
     init_value * factor(1) * factor(2) * ... * factor(min(t, steps))
     ```
 
     Args:
-      factor: a function of the step.
-      steps: after so many the value stays. All of them are evaluated at each call, so keep it to thousands.
+      factor: a function from the step, from 1, to the factor.
+      steps: the number of factors, after which the value stays. Each call evaluates all of them, so keep it to
+        thousands.
 
-    Raises: TypeError if `factor` is not a function; for a constant one there is `exponential_decay`.
+    Raises:
+      TypeError: if `factor` is not a function; for a constant one see `exponential_decay`.
     """
     if not callable(factor):
         raise TypeError(f"multiplicative_schedule: factor must be a function of the step, got {factor!r}")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Schedules as values: functions of the step that print, compare and hash as the expression that makes them.
 
-Their algebra is here too. Each method is a factory like any other, of a value whose first argument is a schedule.
+Their algebra is here too: each method is a factory whose first argument is a schedule.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Growth = Annotated[Any, Range(low=1.0, example=2.0)]
 
 
 class Lasting(NamedTuple):
-    """What the body of a schedule returns if the schedule has an end: the function, and the steps until then."""
+    """What the body of a schedule with an end returns: the function, and the number of steps until the end."""
 
     function: Callable
     length: Any
@@ -33,7 +33,7 @@ class Lasting(NamedTuple):
 
 
 class _Later:
-    """Stands for `Schedule`, which does not exist yet while its methods are made."""
+    """Stands for `Schedule`, which does not exist yet while its methods are defined."""
 
     @staticmethod
     def from_call(call: Call) -> "Schedule":
@@ -66,20 +66,20 @@ class Schedule(Value):
     """A pure function of the step count: `schedule(count) -> value`, where `count` is the number of updates made.
 
     `count` is a scalar (or array) of integers or floats, traced or not; the value is a float of its shape. The numeric
-    arguments of the call are the leaves of the pytree, so a new peak value does not compile again.
+    arguments of the call are the leaves of the pytree, so a new peak value does not cause a new compilation.
 
-    Methods and operators make new schedules of it: `3e-4 * warmup(1000).then(cosine(9000))`.
+    Methods and operators make new schedules from it: `3e-4 * warmup(1000).then(cosine(9000))`.
     """
 
     __slots__ = ("_expansion",)
-    __array_ufunc__ = None  # np.float64(2) * schedule is for the schedule to answer
+    __array_ufunc__ = None  # so that np.float64(2) * schedule calls the schedule's __rmul__
 
     def __call__(self, count: Numeric) -> jax.Array:
         return self._expanded()._expansion.function(counted(count))
 
     @property
     def length(self) -> Any:
-        """The number of updates until its end, from which on the value stays; None for a schedule without one."""
+        """The number of updates until its end, after which the value stays; None for a schedule without an end."""
         return self._expanded()._expansion.length
 
     def _expanded(self) -> "Schedule":
@@ -90,12 +90,14 @@ class Schedule(Value):
 
     @_method
     def then(self, following: ScheduleFn, after: NonNegative | None = None):
-        """This schedule up to its end, then another, which counts from there.
+        """This schedule until its end, then another one, which counts steps from there.
 
         Args:
-          after: where to go over instead of at the end; needed if there is none.
+          following: any function of the step.
+          after: the step at which to change over; None for the end of this schedule.
 
-        Raises: ValueError for a schedule without an end, if `after` is not given.
+        Raises:
+          ValueError: for a schedule without an end, if `after` is not given.
         """
         if not callable(following):
             raise TypeError(f"then: following must be a function of the step, such as cosine(1000), got {following!r}")
@@ -133,22 +135,23 @@ class Schedule(Value):
 
     @_method
     def shift(self, steps: Real):
-        """It begins `steps` later, and until then has its first value: `schedule(max(t - steps, 0))`.
+        """The schedule begun `steps` later, with its first value until then: `schedule(max(t - steps, 0))`.
 
-        With a traced `steps` a decay begins when the run decides so: `rate * linear(1000).shift(start)`, where an
-        infinite `start` stands for "not yet". Negative `steps` leave out its beginning.
+        With a traced `steps` the run decides when a decay begins: `rate * linear(1000).shift(start)`, where an infinite
+        `start` means "not yet". A negative number leaves out the beginning.
         """
         length = total(self.length, steps)
         return Lasting(lambda count: self(since(count, steps)), longest(length, 0))
 
     @_method
     def until(self, end: Real):
-        """It begins so late that it ends at step `end`: `shift(end - length)`.
+        """The schedule, begun so late that it ends at step `end`: `shift(end - length)`.
 
-        `rate * linear(c).until(N)` is a cooldown of any rate, by min(1, (N - t) / c). A traced `end`, such as the
-        current step plus the steps that the budget still allows, may change at any step; infinity is "no end in sight".
+        `rate * linear(c).until(N)` multiplies any rate by the cooldown min(1, (N - t) / c). A traced `end`, such as the
+        current step plus the steps that the budget still allows, may change at any step; infinity means no end yet.
 
-        Raises: ValueError for a schedule without an end.
+        Raises:
+          ValueError: for a schedule without an end.
         """
         length = _length(self, "until")
         begin = end - length if is_number(end) and is_number(length) else total(end, -jnp.asarray(length))
@@ -156,19 +159,22 @@ class Schedule(Value):
 
     @_method
     def stretch(self, factor: Positive):
-        """It takes `factor` times as long, `schedule(t / factor)`: with the updates of an epoch, it counts epochs."""
+        """The schedule, `factor` times as long: `schedule(t / factor)`.
+
+        With the number of updates in an epoch as `factor`, the schedule counts epochs.
+        """
 
         def at(count):
             steps, width = paired(count, factor)
             whole = jnp.floor_divide(steps, width)
-            # Not steps / width: compiled, that is a product with a reciprocal, which is less than 1 at 49 / 49.
+            # Not steps / width: the compiler makes that a product with a reciprocal, which is below 1 for 49 / 49.
             return self(floating(whole) + floating(steps - whole * width) / floating(width))
 
         return Lasting(at, None if self.length is None else _times(self.length, factor))
 
     @_method
     def staircase(self, every: Positive):
-        """It changes at every so many updates only: `schedule(floor(t / every) * every)`."""
+        """The schedule, but changing only every `every` updates: `schedule(floor(t / every) * every)`."""
 
         def at(count):
             steps, width = paired(count, every)
@@ -178,13 +184,15 @@ class Schedule(Value):
 
     @_method
     def repeat(self, times: PositiveInt | None = None, growth: Growth = 1.0, factor: Positive = 1.0):
-        """It begins again at its end, without an end or `times` times.
+        """The schedule, repeated from its start whenever it reaches its end.
 
         Args:
-          growth: how many times as long a repetition is as the one before it.
-          factor: how many times as high it is.
+          times: the number of repetitions, the first run included; None to repeat without an end.
+          growth: the length of a repetition relative to the one before, at least 1.
+          factor: the height of a repetition relative to the one before.
 
-        Raises: ValueError for a schedule without an end.
+        Raises:
+          ValueError: for a schedule without an end.
 
         Reference: Loshchilov and Hutter 2016, arXiv:1608.03983, whose T_mult is `growth`.
         """
@@ -199,7 +207,7 @@ class Schedule(Value):
                 steps = floating(count)
                 cycle = _at_most(cycle_at(steps, length, growth), None if times is None else times - 1)
                 own = (steps - cycle_begin(cycle, length, growth)) / jnp.asarray(growth, steps.dtype) ** cycle
-            own = own if times is None else _at_most(own, length)  # behind the last repetition, its end
+            own = own if times is None else _at_most(own, length)  # after the last repetition, the value at its end
             return self(own) * jnp.asarray(factor, cycle.dtype) ** cycle
 
         return Lasting(at, None if times is None else cycle_begin(times, length, growth))
@@ -211,14 +219,17 @@ class Schedule(Value):
 def schedule(body: Callable[P, Callable]) -> Callable[P, Schedule]:
     """Makes a function that returns a function of the step into a factory of `Schedule` values.
 
-    The body gets its arguments as given (numbers stay Python numbers), the function it returns gets the step as a
-    floating-point array. A schedule with an end returns `Lasting(function, length)`; one made of others, a `Schedule`.
+    The function that `body` returns gets the step as a floating-point array.
+
+    Args:
+      body: gets its arguments as given (numbers stay Python numbers). It returns a function of the step;
+        `Lasting(function, length)` for a schedule with an end; or a `Schedule`, composed of others.
     """
     return factory_decorator(body, Schedule, _expand_in_floats, schedules=False)
 
 
 def composition(body: Callable[P, Callable]) -> Callable[P, Schedule]:
-    """The same for functions that get the step as it is, integers as integers, to hand it on to other schedules."""
+    """`schedule` for functions of the step that get it unchanged, integers as integers, and pass it on to schedules."""
     return factory_decorator(body, Schedule, _expand, schedules=False)
 
 
@@ -246,7 +257,7 @@ def _times(length: Any, factor: Any) -> Any:
 
 
 def _whole_times(length: Any, every: Any) -> Any:
-    """The length rounded up to a multiple."""
+    """The length, rounded up to a multiple of `every`."""
     if is_number(length) and is_number(every):
         return -(-length // every) * every
     return -jnp.floor_divide(-jnp.asarray(length, float), jnp.asarray(every, float)) * jnp.asarray(every, float)

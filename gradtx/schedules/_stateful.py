@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schedules that remember: hyperparameters that follow the run, not only its steps."""
+"""Schedules with a state: hyperparameters that depend on the course of a run, not only on the step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from gradtx.core._types import Numeric
 
 
 class StatefulSchedule:
-    """A hyperparameter with a state of its own, for `inject_hyperparams`: subclass it, or write the same methods.
+    """A hyperparameter with a state of its own, for `inject_hyperparams`: subclass this, or write the same methods.
 
-    At each step the value is `schedule(state, **extra)`, and after it the state is `update(state, **extra)`, where
-    `extra` are the keyword arguments of the transformation's `update`, such as the loss.
+    At each step the value is `schedule(state, **extra)` and the next state `update(state, **extra)`, where `extra` are
+    the extra arguments of the transformation's `update`, such as the loss.
     """
 
     def init(self) -> Any:
@@ -28,7 +28,7 @@ class StatefulSchedule:
         raise NotImplementedError(f"{type(self).__name__}: a stateful schedule needs update(state, **extra) -> state")
 
     def __call__(self, state: Any, **extra: Any) -> Numeric:
-        """The value at a state."""
+        """The value of the hyperparameter for a state."""
         raise NotImplementedError(f"{type(self).__name__}: a stateful schedule needs __call__(state, **extra) -> value")
 
 
@@ -44,8 +44,8 @@ class WrappedScheduleState(NamedTuple):
 class WrappedSchedule(StatefulSchedule):
     """A function of the step as a stateful schedule, whose state is the step.
 
-    It also says that a module is a schedule: `inject_hyperparams` takes functions for schedules, but hands a module
-    that can be called on to the factory.
+    It also marks a module as a schedule: `inject_hyperparams` treats functions as schedules, but passes a callable
+    module on to the factory.
     """
 
     schedule_fn: Callable[[Numeric], Numeric]
@@ -65,5 +65,5 @@ class WrappedSchedule(StatefulSchedule):
 
 
 def is_stateful_schedule(x: Any) -> bool:
-    """Whether an object has the three methods of `StatefulSchedule`, whose class may be Optax's or anybody's."""
+    """Whether an object has the three methods of `StatefulSchedule`, whatever its class, such as Optax's."""
     return all(callable(getattr(x, name, None)) for name in ("init", "update", "__call__"))

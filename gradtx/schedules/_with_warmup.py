@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A linear warm-up and what follows it."""
+"""Schedules that begin with a linear warm-up."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
@@ -22,11 +22,15 @@ def _warmed(count: jax.Array, start: Any, peak: Any, steps: Any, after: Callable
 
 @schedule
 def warmup_constant_schedule(init_value: Real, peak_value: Real, warmup_steps: NonNegative) -> ScheduleFn:
-    """Linear warm-up from `init_value`, which reaches `peak_value` at step `warmup_steps` and stays there.
+    """Linear warm-up, then constant.
 
     ```
     init_value + (peak_value - init_value) * min(t / warmup_steps, 1)
     ```
+
+    Args:
+      peak_value: the value after the warm-up.
+      warmup_steps: the number of updates in the warm-up; 0 for none.
     """
 
     def at(count):
@@ -52,9 +56,14 @@ def warmup_cosine_decay_schedule(
     end_value + (peak_value - end_value) * c for W <= t <= decay_steps
     ```
 
-    `decay_steps` is the length of the whole schedule, with the warm-up.
+    Args:
+      peak_value: the value at the end of the warm-up.
+      warmup_steps: the number of updates in the warm-up; 0 for none.
+      decay_steps: the number of updates in the whole schedule, including the warm-up.
+      exponent: the power of the cosine; 1 for the usual cosine decay, larger ones decay faster at first.
 
-    Raises: ValueError for `decay_steps` <= `warmup_steps`.
+    Raises:
+      ValueError: for `decay_steps` <= `warmup_steps`.
     """
     if known(warmup_steps, decay_steps) and np.any(np.asarray(decay_steps) <= np.asarray(warmup_steps)):
         raise ValueError(
@@ -81,11 +90,15 @@ def warmup_exponential_decay_schedule(
     staircase: bool = False,
     end_value: Real | None = None,
 ) -> ScheduleFn:
-    """Linear warm-up to the peak, then `exponential_decay` with the remaining arguments.
+    """Linear warm-up to the peak, then `exponential_decay` from there, with t counted from the end of the warm-up.
 
-    ```
-    t = step - warmup_steps from there on; `transition_begin` counts from the end of the warm-up.
-    ```
+    Args:
+      peak_value: the value at the end of the warm-up.
+      warmup_steps: the number of updates in the warm-up; 0 for none.
+      decay_rate: the factor by which the value changes every `transition_steps`: below 1 for decay, above 1 for growth.
+      transition_begin: the number of updates between the warm-up and the decay.
+      staircase: whether to decay in steps, every `transition_steps`, instead of smoothly.
+      end_value: the smallest value if `decay_rate` is below 1, else the largest; None for no bound.
     """
 
     def at(count):
@@ -99,9 +112,11 @@ def warmup_exponential_decay_schedule(
 
 @composition
 def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> ScheduleFn:
-    """Warm restarts: one `warmup_cosine_decay_schedule` after another, given by a list of dicts of its arguments.
+    """Warm restarts: several `warmup_cosine_decay_schedule`s, each beginning where the one before it ends.
 
-    Each begins when the one before it has made its `decay_steps`; the last stays at its end.
+    Args:
+      cosine_kwargs: a list of dictionaries, the arguments of each `warmup_cosine_decay_schedule`. After the last one,
+        its final value stays.
 
     Reference: Loshchilov and Hutter, arXiv 1608.03983
     """

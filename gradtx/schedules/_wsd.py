@@ -25,12 +25,17 @@ def wsd_schedule(
 
     ```
     init_value to peak_value in warmup_steps, peak_value for stable_steps,
-    end_value + (peak_value - end_value) * w(p) for the part p of decay_steps
+    end_value + (peak_value - end_value) * w(p) for the fraction p of decay_steps
     w: 1 - p, (1 + cos(pi p)) / 2, 1 - sqrt(p), 1 - p^2 or (1 - p) / (1 - p / 2)
     ```
 
-    Several cycles, each with a warm-up: `wsd_schedule(...).repeat(3)`. Where the decay begins is decided at run time
-    with `peak_value * warmup(1000).then(constant()) * linear(1000).shift(start)`.
+    For several cycles, each with a warm-up: `wsd_schedule(...).repeat(3)`. To decide at run time when the decay begins:
+    `peak_value * warmup(1000).then(constant()) * linear(1000).shift(start)`.
+
+    Args:
+      peak_value: the value after the warm-up.
+      warmup_steps, stable_steps, decay_steps: the number of updates in each of the three phases.
+      shape: the curve w of the decay, in the order of the formulas above.
 
     Reference: Hu et al. 2024, arXiv:2404.06395; the shapes: Hägele et al. 2024, arXiv:2405.18392.
     """

@@ -17,7 +17,7 @@ from gradtx.transforms._adaptive_clipping import shrunk
 
 
 class AdaGCState(NamedTuple):
-    """The number of updates made, the average norm of each tensor (0 before its first), and what happened last."""
+    """The number of updates made, the average norm of each tensor (0 before its first), and the last metrics."""
 
     count: jax.Array
     gamma: Updates
@@ -26,7 +26,7 @@ class AdaGCState(NamedTuple):
     clipped_fraction: jax.Array
 
     def metrics(self) -> dict[str, jax.Array]:
-        """The global norm before clipping, what clipping made of it as a factor, the fraction of tensors clipped."""
+        """The global norm before clipping, the factor by which clipping changed it, the fraction of tensors clipped."""
         return {
             "gradient_norm": self.norm,
             "clip_factor": self.clip_factor,
@@ -47,12 +47,14 @@ def adagc(
     h = min(1, lambda_rel gamma / ‖g‖)          u = h g          gamma = decay gamma + (1 - decay) ‖u‖
     ```
 
-    In the first `warmup_steps` h = min(1, lambda_abs / ‖all gradients‖) is common to all and gamma the least ‖u‖ so
-    far. Norms of 0 do not count, as a gamma of 0 would stop its tensor for good; a tensor that had no other norm yet is
-    clipped as in the warm-up. An infinite norm gives u = 0, NaN is left as it is; neither counts.
+    During the warm-up all tensors share h = min(1, lambda_abs / ‖all gradients‖), and gamma is the smallest ‖u‖ of the
+    tensor so far. Norms of 0 are ignored, since with gamma = 0 the tensor could never move again; a tensor without any
+    other norm yet is clipped as in the warm-up. An infinite norm gives u = 0, NaN passes; neither enters gamma.
 
     Args:
-      lambda_rel: 1.05, the paper's choice, lets a norm grow by a twentieth over its average.
+      lambda_rel: the largest ratio of a norm to its average; the paper's 1.05 lets norms exceed it by 5 %.
+      warmup_steps: the number of updates in the warm-up.
+      lambda_abs: the largest global norm during the warm-up.
 
     Reference: Wang et al. 2025, arXiv:2502.11034, algorithm 1.
     """
@@ -64,7 +66,7 @@ def adagc(
         norm, local = l2_norm(g), is_local(gamma, t)
         after = jnp.minimum(norm, lambda_rel * gamma)
         over = local & (norm > lambda_rel * gamma)
-        # Of tensors with their own thresholds: ‖u‖², how many are clipped; of the others ‖g‖², how many there are.
+        # For tensors with their own threshold: ‖u‖² and whether they are clipped; for the others: ‖g‖² and their count.
         one = jnp.ones_like(norm)
         mine = jnp.where(local, after**2, 0), jnp.where(over, one, 0)
         others = jnp.where(local, 0, norm**2), jnp.where(local, 0, one)

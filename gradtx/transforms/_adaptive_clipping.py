@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clipping by the global norm, to a threshold from the norms of the steps before."""
+"""Clipping of the global norm to a threshold that is computed from the norms of earlier steps."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
@@ -19,7 +19,7 @@ Percentile = Annotated[Any, Range(low=0.0, high=100.0, example=50.0)]
 
 
 class AutoClipState(NamedTuple):
-    """The last norms, how many they are, and what happened: see `metrics`."""
+    """The last norms, the number of them, and what the last update did; see `metrics`."""
 
     count: jax.Array
     norms: jax.Array
@@ -34,7 +34,7 @@ class AutoClipState(NamedTuple):
 
 
 class ZClipState(NamedTuple):
-    """How many norms the mean and the variance are of, both, and what happened: see `metrics`."""
+    """The number of norms averaged, their mean and variance, and what the last update did; see `metrics`."""
 
     count: jax.Array
     number: jax.Array
@@ -50,7 +50,7 @@ class ZClipState(NamedTuple):
 
 
 class ClipSpikesState(NamedTuple):
-    """The last norms, how many they are, how many spikes came in a row, and what happened: see `metrics`."""
+    """The last norms, the number of them, the spikes in a row so far, and what the last update did; see `metrics`."""
 
     count: jax.Array
     norms: jax.Array
@@ -66,9 +66,9 @@ class ClipSpikesState(NamedTuple):
 
 
 def published(state: Any) -> dict[str, jax.Array]:
-    """The norm before clipping, threshold and factor of the last update; of all, the fraction that was clipped.
+    """The norm before clipping, the threshold and the factor of the last update; the fraction of all updates clipped.
 
-    The threshold is 0 while there is none.
+    The threshold is 0 as long as there is none.
     """
     fraction = state.clipped / jnp.maximum(state.count, 1)
     return {
@@ -80,14 +80,14 @@ def published(state: Any) -> dict[str, jax.Array]:
 
 
 def shrunk(g: jax.Array, factor: jax.Array) -> jax.Array:
-    """factor * g, and 0 for a factor of 0, which an infinite norm has, even where g is infinite."""
+    """factor * g; a factor of 0, which an infinite norm causes, gives 0 even where g is infinite."""
     return jnp.where(factor > 0, factor * g, 0)
 
 
 def _clip_by_history(
     state: type, start: Callable[[], dict], judge: Callable[[jax.Array, dict], tuple]
 ) -> GradientTransformationExtraArgs:
-    """Clips the global norm to the threshold of `judge(norm, memory) -> (threshold, new memory)`, 0 for none."""
+    """Clips the global norm to the threshold of `judge(norm, memory) -> (threshold, new memory)`; 0 means none."""
     nothing = {"norm": 0.0, "threshold": 0.0, "clip_factor": 1.0, "clipped": _none()}
 
     def measure(g, slots, p, t, memory):
@@ -97,7 +97,7 @@ def _clip_by_history(
         norm = safe_sqrt(total)
         threshold, new = judge(norm, memory)
         factor = jnp.where(threshold > 0, shrink_factor(norm, threshold), 1)
-        factor = jnp.where(jnp.isinf(norm), 0, factor)  # while there is no threshold, too
+        factor = jnp.where(jnp.isinf(norm), 0, factor)  # also while there is no threshold
         clipped = jnp.where(_over(norm, threshold), safe_increment(memory["clipped"]), memory["clipped"])
         return factor, {**new, "norm": norm, "threshold": threshold, "clip_factor": factor, "clipped": clipped}
 
@@ -121,10 +121,10 @@ def _over(norm: jax.Array, threshold: jax.Array) -> jax.Array:
 
 @transformation
 def autoclip(percentile: Percentile = 10.0, window: PositiveInt = 1000) -> GradientTransformationExtraArgs:
-    """AutoClip: u = g min(1, c / ‖g‖), c a percentile of the last norms, that of this step among them.
+    """AutoClip: u = g min(1, c / ‖g‖), where c is a percentile of the last norms, including that of this step.
 
-    The norm is over all gradients together and counts as it is before clipping. An infinite norm gives u = 0, NaN is
-    left as it is; neither counts. Nothing is clipped to a percentile of 0.
+    The norm is over all gradients together; norms are remembered as they were before clipping. An infinite norm gives
+    u = 0, NaN passes; neither is remembered. As long as c is 0, nothing is clipped.
 
     Args:
       percentile: in [0, 100]; 10, the paper's choice, clips nine steps out of ten.
@@ -147,19 +147,21 @@ def zclip(
     warmup_steps: PositiveInt = 25,
     to: Literal["reciprocal", "threshold", "mean"] = "reciprocal",
 ) -> GradientTransformationExtraArgs:
-    """ZClip: where the global norm n lies z > z_threshold deviations above its mean, scales g to the norm n':
+    """ZClip: if the global norm n lies more than z_threshold standard deviations above its mean, scales g to norm n':
 
     ```
     z = (n - mu) / sigma          n' = mu + sigma z_threshold² / z, or n where z <= z_threshold
     u = g n' / n          mu = decay mu + (1 - decay) n'          sigma² = decay sigma² + (1 - decay) (n' - mu)²
     ```
 
-    z and n' are of mu and sigma before the step, sigma² is of mu after it. The first `warmup_steps` norms are not
-    clipped; their mean and variance are where mu and sigma² start. An infinite norm gives u = 0, NaN is left as it is;
-    neither counts. Norms that rise for good are clipped for long: `clip_spikes` has patience for that.
+    z and n' use mu and sigma from before the step, sigma² uses mu from after it. An infinite norm gives u = 0, NaN
+    passes; neither enters mu and sigma. Norms that rise permanently are clipped for a long time; `clip_spikes` has a
+    `patience` for that.
 
     Args:
-      to: "reciprocal" for n' above, "threshold" for mu + sigma z_threshold, "mean" for mu.
+      z_threshold: in standard deviations.
+      warmup_steps: the number of first norms that are not clipped; mu and sigma² start as their mean and variance.
+      to: "reciprocal" for n' as above, "threshold" for mu + sigma z_threshold, "mean" for mu.
 
     Reference: Kumar et al. 2025, arXiv:2504.02507.
     """
@@ -193,16 +195,17 @@ def clip_spikes(
     patience: NonNegativeInt = 10,
     statistic: Literal["mean", "median"] = "mean",
 ) -> GradientTransformationExtraArgs:
-    """u = g min(1, c / ‖g‖), c = mean + deviations * standard deviation of the last norms that were no spikes.
+    """u = g min(1, c / ‖g‖) with c = mean + deviations * standard deviation of the last norms that were not spikes.
 
-    A norm above c is a spike. It does not enter the window, so it raises no later threshold. An infinite norm gives
-    u = 0, NaN is left as it is; neither enters. The norm is over all gradients together.
+    A norm above c is a spike. It does not enter the window, so it does not raise later thresholds. An infinite norm
+    gives u = 0, NaN passes; neither enters the window. The norm is over all gradients together.
 
     Args:
+      deviations: how many standard deviations above the mean the threshold lies.
       window: how many norms are remembered.
-      min_history: how many there must be before anything is clipped, at most `window`.
-      patience: of spikes in a row, those after so many enter: the norms have risen for good.
-      statistic: "median" for the median and 1.4826 times the median absolute deviation.
+      min_history: how many norms must be remembered before anything is clipped, at most `window`.
+      patience: after this many spikes in a row, further ones enter the window: the norms have risen permanently.
+      statistic: "mean" as above, or "median" for the median and 1.4826 times the median absolute deviation.
 
     Raises:
       ValueError: if `min_history` is larger than `window`.

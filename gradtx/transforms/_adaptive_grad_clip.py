@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clipping in proportion to the parameter, unit by unit."""
+"""Clipping of each unit's gradient in proportion to the norm of the unit's parameters."""
 
 from typing import Any
 
@@ -15,16 +15,16 @@ from gradtx.numerics._units import unitwise_clip, unitwise_norm
 def adaptive_grad_clip(
     clipping: Positive, eps: NonNegative = 1e-3, axis: int | tuple[int, ...] | None = None
 ) -> GradientTransformationExtraArgs:
-    """u = g min(1, clipping max(‖p‖, eps) / ‖g‖), with the norms of each unit by itself.
+    """u = g min(1, clipping max(‖p‖, eps) / ‖g‖), with norms taken for each unit separately.
 
     Args:
-      clipping: the largest ratio of the norms of the gradient and of the parameter.
-      eps: the norm of a unit counts as at least this, so that units that start at zero can move.
-      axis: the axes that the norms are over; None for those of the inputs where a role names them, and else those of
-        `unitwise_norm`.
+      clipping: the largest ratio of the norm of a unit's gradient to the norm of its parameters.
+      eps: a lower bound of the parameters' norm, so that units that start at zero can move.
+      axis: the axes over which norms are taken; None for the input axes if a role names them, otherwise the axes that
+        `unitwise_norm` chooses.
 
     Raises:
-      ValueError: for an axis that a parameter has not.
+      ValueError: for an axis that a parameter does not have.
 
     Reference: Brock et al. 2021, arXiv:2102.06171, section 4.
     """

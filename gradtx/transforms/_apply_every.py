@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adding updates up and letting their sum pass now and then."""
+"""Adding up updates and passing on their sum every k steps."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from gradtx.numerics._averages import zeros_like
 
 
 class ApplyEvery(NamedTuple):
-    """The updates made since the sum was let through, modulo k, and the sum of those of this cycle."""
+    """The number of updates in this cycle (0 after the k-th), and their sum."""
 
     count: jax.Array
     grad_acc: Updates
@@ -24,8 +24,13 @@ class ApplyEvery(NamedTuple):
 def apply_every(k: PositiveInt = 1) -> GradientTransformationExtraArgs:
     """u = the sum of the last k updates at every k-th step, 0 at all others.
 
-    The last stage of a chain: what is before it runs at every step, so this is not the same as a larger batch. An
-    update that is not finite spoils the sum of its own cycle only.
+    Put it last in a chain. The stages before it run at every step, so the result differs from that of a larger batch.
+    A non-finite update spoils the sum of its own cycle only.
+
+    Args:
+      k: the number of steps in a cycle; 1 passes every update.
+
+    See also `MultiSteps`, which averages gradients before the optimizer.
     """
 
     def shared(t, total, memory):
@@ -43,5 +48,5 @@ def apply_every(k: PositiveInt = 1) -> GradientTransformationExtraArgs:
         ApplyEvery,
         shared=shared,
         memory=lambda: {"count": jnp.zeros([], jnp.int32)},
-        counter="step",  # the count is the place in the cycle, not the step
+        counter="step",  # the field `count` is the place in the cycle, not the step
     )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Averages of the parameters: stages that let updates pass, and answer `eval_params`.
+"""Averages of the parameters: stages that pass updates unchanged and provide what `eval_params` returns.
 
-Such a stage sees the parameters before the update, so it averages their sum with the updates that reach it: it must be
-the last stage of its chain.
+Such a stage receives the parameters from before the update and averages p + u, where u is the update that reaches it.
+So it must be the last stage of its chain.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from gradtx.numerics._averages import copy_of
 
 
 class ParamsEmaState(NamedTuple):
-    """The number of updates made, the total weight of what was averaged, and the average."""
+    """The number of updates made, the total weight of the parameters averaged so far, and their average."""
 
     count: jax.Array
     weight: jax.Array
@@ -31,7 +31,7 @@ class ParamsEmaState(NamedTuple):
 
 
 class LawaState(NamedTuple):
-    """The updates since the last snapshot, the number of snapshots taken, and the last ones along a first axis."""
+    """The updates since the last snapshot, the number of snapshots taken, and the last snapshots, stacked."""
 
     since: jax.Array
     taken: jax.Array
@@ -56,12 +56,12 @@ def params_ema(
 ) -> GradientTransformationExtraArgs:
     """A moving average of the parameters, for evaluation: ema = decay ema + (1 - decay) p, with p after the update.
 
-    The last stage of a chain; updates pass unchanged, and `eval_params(state, params)` answers the average.
+    Put it last in a chain. Updates pass unchanged, and `eval_params(state, params)` returns the average.
 
     Args:
-      warmup: at step t, from 1, the decay is min(decay, (1 + t) / (10 + t)).
-      debias: the average is of the parameters after the updates only, as if it started at zero and were divided by the
-        total weight since. If False it starts at the initial parameters, which keep the weight decay^t.
+      warmup: whether the decay at step t is min(decay, (1 + t) / (10 + t)).
+      debias: True to average only parameters after an update, as if the average started at zero and were divided by
+        its total weight. If False it starts at the initial parameters, which keep the weight decay^t.
       ema_dtype: the dtype in which the average is stored; None for at least float32.
 
     Reference: Polyak and Juditsky 1992, "Acceleration of stochastic approximation by averaging".
@@ -70,7 +70,7 @@ def params_ema(
     def shared(t, total, memory):
         now = jnp.minimum(decay, (1 + t) / (10 + t)) if warmup else decay
         weight = now * memory["weight"] + (1 - now)
-        # What is stored is the average already divided by its weight, so the first one is the parameter itself.
+        # The stored average is already divided by its weight, so the first one is the parameter itself.
         return (1 - now) / weight, {"weight": weight}
 
     def update(u, ema, p, t, step):
@@ -90,14 +90,14 @@ def params_ema(
 def lawa(
     window: PositiveInt = 5, every: PositiveInt = 1, *, snapshot_dtype: DType = None
 ) -> GradientTransformationExtraArgs:
-    """Latest weight averaging: the mean of the parameters' last `window` snapshots, one after every `every` updates.
+    """Latest weight averaging: the mean of the last `window` snapshots of the parameters, taken every `every` updates.
 
-    The last stage of a chain; updates pass unchanged, and `eval_params(state, params)` answers the mean: of fewer
-    snapshots while there are fewer, and the parameters themselves before the first.
+    Put it last in a chain. Updates pass unchanged, and `eval_params(state, params)` returns the mean of the snapshots
+    taken so far, at most `window`; before the first one it returns the parameters themselves.
 
     Args:
-      window: how many snapshots are held, each as large as the parameters.
-      every: updates from one snapshot to the next, such as those of an epoch.
+      window: how many snapshots are kept, each as large as the parameters.
+      every: the number of updates from one snapshot to the next, such as those of an epoch.
       snapshot_dtype: the dtype in which snapshots are stored; None for at least float32.
 
     Reference: Kaddour 2022, arXiv:2209.14981.

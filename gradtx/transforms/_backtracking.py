@@ -21,14 +21,14 @@ Growing = Annotated[Any, Range(low=1.0, example=1.5)]
 
 
 class BacktrackingLinesearchInfo(NamedTuple):
-    """How often the last search evaluated the function, and by how much its step misses the condition."""
+    """How often the last search evaluated the function, and by how much its step violates the condition."""
 
     num_linesearch_steps: jax.Array
     decrease_error: jax.Array
 
 
 class ScaleByBacktrackingLinesearchState(NamedTuple):
-    """The last trial (the step, if it was accepted), and the value and gradient at the parameters that it led to."""
+    """The last trial step size, and the value and gradient at the parameters after the update."""
 
     learning_rate: jax.Array
     value: jax.Array
@@ -57,20 +57,26 @@ def scale_by_backtracking_linesearch(
     store_grad: bool = False,
     verbose: bool = False,
 ) -> GradientTransformationExtraArgs:
-    """u = s u with the first s of s0, decrease_factor s0, decrease_factor² s0, ... for which
+    """Scales the update u by the first s of s0, decrease_factor s0, decrease_factor² s0, ... for which
 
     ```
     value_fn(p + s u) <= value + slope_rtol s <grad, u> + rtol |value| + atol
     ```
 
-    where s0 = min(increase_factor * the last s, max_learning_rate). Values that are not finite are rejected. If none of
-    the trials is accepted, or u does not descend, u is 0, and the next search goes on from the last trial.
+    where s0 = min(increase_factor * the last s, max_learning_rate). Non-finite values are rejected. If no trial is
+    accepted, or u is not a descent direction, the update is 0 and the next search continues from the last trial.
 
-    It is the last stage of a chain; for `value`, `grad`, `value_fn` and `bounds` see `scale_by_zoom_linesearch`.
+    Put it last in a chain; for `value`, `grad`, `value_fn` and `bounds` see `scale_by_zoom_linesearch`.
 
     Args:
-      max_backtracking_steps: how often s may be decreased.
-      store_grad: whether to evaluate the gradient with each value, so that `value_and_grad_from_state` has it.
+      max_backtracking_steps: how often s may be decreased in one search.
+      slope_rtol: the fraction of the decrease predicted by the slope that is required (Armijo's constant), in [0, 1).
+      decrease_factor: the factor of s from one trial to the next, in (0, 1).
+      increase_factor: the factor from the last s to the first trial of the next search, at least 1.
+      max_learning_rate: the largest s.
+      atol, rtol: by how much the value may exceed the limit, absolutely and relative to |value|.
+      store_grad: whether to evaluate the gradient with each value, so that `value_and_grad_from_state` can return it.
+      verbose: whether to print the result of each search, also under `jit`.
 
     Reference: Nocedal and Wright 2006, Numerical Optimization, algorithm 3.1.
     """

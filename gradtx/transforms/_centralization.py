@@ -11,12 +11,12 @@ from gradtx.core._transformation import GradientTransformationExtraArgs
 
 @transformation
 def centralize(*, units: Literal["first", "last"] = "first") -> GradientTransformationExtraArgs:
-    """u = g - mean(g) for parameters of rank 2 and more, with a mean for each unit by itself; vectors and scalars pass.
+    """u = g - mean(g) for parameters of rank at least 2, with one mean for each unit; vectors and scalars pass.
 
     Args:
-      units: the axis that numbers the units of a layer; the mean is over all others. "first" is Optax's and the layout
-        (outputs, inputs) of the paper's code; the kernels of flax, (inputs, outputs), have it "last". Where a role
-        names the axes of the outputs, it is those.
+      units: the axis that numbers the units of a layer; the mean is over all other axes. "first" is Optax's choice and
+        fits the layout (outputs, inputs) of the paper's code; "last" fits flax's kernels, (inputs, outputs). Where a
+        role names the output axes, those are used instead.
 
     Reference: Yong et al. 2020, arXiv:2004.01461.
     """

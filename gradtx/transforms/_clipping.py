@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clipping: by value, by the norm of a parameter's gradient, by the norm of all of them."""
+"""Clipping: by value, by the norm of each parameter's gradient, by the norm of all gradients together."""
 
 import jax.numpy as jnp
 
@@ -11,13 +11,21 @@ from gradtx.numerics._safe import abs_sq, root_mean_square, safe_sqrt, shrink_fa
 
 @transformation
 def clip(max_delta: Positive) -> GradientTransformationExtraArgs:
-    """u = min(max(g, -max_delta), max_delta), element by element."""
+    """u = min(max(g, -max_delta), max_delta), element by element.
+
+    Args:
+      max_delta: the largest magnitude of an element.
+    """
     return per_parameter(None, lambda g, slots, p, t: (jnp.clip(g, -max_delta, max_delta), slots))
 
 
 @transformation
 def clip_by_norm(max_norm: Positive) -> GradientTransformationExtraArgs:
-    """u = g min(1, max_norm / ‖g‖), with the norm of each parameter's gradient by itself."""
+    """u = g min(1, max_norm / ‖g‖), with the norm of each parameter's gradient separately.
+
+    Args:
+      max_norm: the largest norm of one parameter's gradient.
+    """
 
     def update(g, slots, p, t):
         return g * shrink_factor(safe_sqrt(jnp.sum(abs_sq(g))), max_norm), slots
@@ -27,7 +35,10 @@ def clip_by_norm(max_norm: Positive) -> GradientTransformationExtraArgs:
 
 @transformation
 def clip_by_block_rms(threshold: Positive) -> GradientTransformationExtraArgs:
-    """u = g min(1, threshold / RMS(g)), with the root mean square of each parameter's gradient by itself.
+    """u = g min(1, threshold / RMS(g)), with the root mean square of each parameter's gradient separately.
+
+    Args:
+      threshold: the largest root mean square of one parameter's gradient.
 
     Reference: Shazeer and Stern 2018, arXiv:1804.04235, section 6.
     """
@@ -38,7 +49,10 @@ def clip_by_block_rms(threshold: Positive) -> GradientTransformationExtraArgs:
 def clip_by_global_norm(max_norm: Positive) -> GradientTransformationExtraArgs:
     """u = g min(1, max_norm / ‖g‖), with the norm over all gradients together.
 
-    The norm is taken in at least float32 and the factor computed once a step.
+    The norm is computed in at least float32, the factor once a step.
+
+    Args:
+      max_norm: the largest norm of all gradients together.
 
     Reference: Pascanu et al. 2012, arXiv:1211.5063.
     """

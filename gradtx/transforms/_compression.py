@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compression of the range of gradients: element by element, large ones are made small and small ones told apart.
+"""Companding of gradients: element by element, large values are compressed and differences of small ones spread.
 
-Each is odd and increasing and has its inverse, `inverse=True`: compress before a rule and expand after it, so that
-outliers count less in its averages, or compress alone as a soft way to clip. Complex numbers keep their direction.
+Each function is odd and increasing, and `inverse=True` gives its inverse. Compress before a rule and expand after it,
+so that outliers weigh less in its averages; or only compress, as soft clipping. Complex numbers keep their phase.
 """
 
 from typing import Annotated, Any
@@ -20,7 +20,8 @@ def mu_law_compress(mu: Positive = 127.0, *, inverse: bool = False) -> GradientT
     """u = sign(g) log(1 + mu |g|) / log(1 + mu), element by element: linear far below 1 / mu, logarithmic above.
 
     Args:
-      inverse: u = sign(g) ((1 + mu)^|g| - 1) / mu instead.
+      mu: the strength of the compression; elements far below 1 / mu are only scaled.
+      inverse: True for the inverse, u = sign(g) ((1 + mu)^|g| - 1) / mu.
 
     Reference: ITU-T 1988, Recommendation G.711, where mu is 255.
     """
@@ -30,15 +31,15 @@ def mu_law_compress(mu: Positive = 127.0, *, inverse: bool = False) -> GradientT
 
 @transformation
 def a_law_compress(a: AtLeastOne = 87.6, *, inverse: bool = False) -> GradientTransformationExtraArgs:
-    """Linear below 1 / a and logarithmic above, element by element:
+    """A-law compression, linear below 1 / a and logarithmic above, element by element:
 
     ```
     u = sign(g) a |g| / (1 + log a) if |g| < 1 / a else sign(g) (1 + log(a |g|)) / (1 + log a)
     ```
 
     Args:
-      a: at least 1.
-      inverse: the g of which this is the u instead.
+      a: where the curve bends, at least 1.
+      inverse: True for the inverse, which computes g from u.
 
     Reference: ITU-T 1988, Recommendation G.711.
     """
@@ -48,10 +49,11 @@ def a_law_compress(a: AtLeastOne = 87.6, *, inverse: bool = False) -> GradientTr
 
 @transformation
 def softsign_compress(limit: Positive = 1.0, *, inverse: bool = False) -> GradientTransformationExtraArgs:
-    """u = g / (1 + |g| / limit), element by element, which is always below the limit.
+    """u = g / (1 + |g| / limit), element by element; |u| is always below the limit.
 
     Args:
-      inverse: u = g / (1 - |g| / limit) instead; what reaches the limit counts as the largest number below it.
+      limit: the bound of |u|; elements far below it pass nearly unchanged.
+      inverse: True for the inverse, u = g / (1 - |g| / limit); |g| >= limit counts as the largest number below it.
     """
     law = companding.softsign_inverse if inverse else companding.softsign
     return per_parameter(None, lambda g, slots, p, t: (law(g, limit), slots))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replacing elements: NaNs by zero, what would make a parameter negative, everything by zero."""
+"""Replacing elements of updates: NaNs, elements that would make a parameter negative, or all of them."""
 
 from typing import NamedTuple
 
@@ -22,12 +22,12 @@ class ZeroNansState(NamedTuple):
 
 
 class NonNegativeParamsState(NamedTuple):
-    """Nothing is remembered."""
+    """The state of a stage that remembers nothing."""
 
 
 @transformation
 def zero_nans() -> GradientTransformationExtraArgs:
-    """u = 0 where g is NaN, g elsewhere; infinities pass. The state, and `metrics`, say whether there was a NaN."""
+    """u = 0 where g is NaN, g elsewhere; infinities pass. The state and `metrics` tell whether there was a NaN."""
 
     def update(g, found, p, t):
         is_nan = jnp.isnan(g)
@@ -40,7 +40,7 @@ def zero_nans() -> GradientTransformationExtraArgs:
 def keep_params_nonnegative() -> GradientTransformationExtraArgs:
     """u = -p where p + g < 0, g elsewhere: a parameter that would become negative becomes 0.
 
-    The last stage of a chain, for parameters that are not negative at the start.
+    Put it last in a chain, for parameters that start nonnegative.
 
     Raises:
       ValueError: for complex parameters.
@@ -56,5 +56,5 @@ def keep_params_nonnegative() -> GradientTransformationExtraArgs:
 
 @transformation
 def set_to_zero() -> GradientTransformationExtraArgs:
-    """u = 0, whatever the gradient: keeps parameters as they are, for instance those of a mask."""
+    """u = 0, whatever the gradient: leaves parameters unchanged, for instance inside `masked` or `partition`."""
     return per_parameter(None, lambda g, slots, p, t: (jnp.zeros_like(g), slots))

@@ -23,7 +23,7 @@ class EmaState(NamedTuple):
 def ema(decay: Decay, debias: bool = True, accumulator_dtype: DType = None) -> GradientTransformationExtraArgs:
     """m = decay m + (1 - decay) g; u = m / (1 - decay^t), or m itself.
 
-    `scale_by_momentum(decay, averaged=True)` in Optax's name and state.
+    It is `scale_by_momentum(decay, averaged=True)` with Optax's name and state.
 
     Args:
       debias: whether to divide by 1 - decay^t, the total weight of the average so far.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filters of the gradient: what is done to it, with a memory, before an optimizer sees it."""
+"""Filters of the gradient, with a state of their own, that come before an optimizer."""
 
 from typing import NamedTuple
 
@@ -33,11 +33,12 @@ class MarsCorrectionState(NamedTuple):
 def grokfast(
     decay: Decay = 0.98, strength: NonNegative = 2.0, accumulator_dtype: DType = None
 ) -> GradientTransformationExtraArgs:
-    """h = decay h + (1 - decay) g; u = g + strength h: amplifies what is slow in the gradient.
+    """h = decay h + (1 - decay) g; u = g + strength h: amplifies the slowly varying part of the gradient.
 
-    h starts at the first gradient, as in the authors' code. Comes before the optimizer.
+    h starts at the first gradient, as in the authors' code. Put it before the optimizer.
 
     Args:
+      strength: the factor of h, the paper's lambda; 0 leaves gradients unchanged.
       accumulator_dtype: the dtype in which h is stored; None for at least float32.
 
     Reference: Lee et al. 2024, arXiv:2405.20233 (the variant Grokfast-EMA).
@@ -57,18 +58,19 @@ def mars_correction(
     max_norm: Positive | None = 1.0,
     accumulator_dtype: DType = None,
 ) -> GradientTransformationExtraArgs:
-    """MARS's correction of the gradient, before any rule with momentum b1:
+    """MARS's variance-reducing correction of the gradient, to put before any rule with momentum b1:
 
     ```
     c = g + gamma b1 / (1 - b1) (g - g_before)        u = c min(1, max_norm / ‖c‖)
     ```
 
-    At the first step c = g. The gradient before is the one of its own batch (the paper's MARS-approx). The norm is that
-    of each parameter's gradient by itself, as in the authors' code.
+    At the first step c = g. g_before is the last gradient, on its own batch (the paper's MARS-approx). The norm is
+    taken for each parameter separately, as in the authors' code.
 
     Args:
+      gamma: the strength of the correction; 0 for none, 1 for the full one.
       b1: the momentum of the rule that follows.
-      max_norm: None for no clipping.
+      max_norm: the largest norm of c; None for no clipping.
       accumulator_dtype: the dtype in which the last gradient is stored; None for at least float32.
 
     Reference: Yuan et al. 2024, arXiv:2411.10438.

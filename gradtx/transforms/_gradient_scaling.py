@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scaling gradients inside a model, where they are made."""
+"""Scaling gradients inside a model, during differentiation."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from gradtx.core._ranges import Range, check_argument
 
 
 def scale_gradient(inputs: Any, scale: Any) -> Any:
-    """The inputs themselves, whose derivatives are multiplied by `scale`: for use inside a loss.
+    """Returns the inputs, but multiplies their derivatives by `scale`; for use inside a loss.
 
-    A scale of 0 stops the gradient, even an infinite one; a negative scale reverses it. Derivatives of any order and in
-    both modes are of this function; the scale itself has derivative 0.
+    A scale of 0 stops the gradient, even an infinite one; a negative scale reverses it. This holds in forward and
+    reverse mode and for every order of derivative; the derivative with respect to `scale` is 0.
 
     Args:
-      inputs: a tree; what is not a floating or complex number passes.
+      inputs: a tree; leaves that are not floating-point or complex pass.
       scale: a number or a scalar array, traced or not.
 
     Reference: Ganin and Lempitsky 2015, arXiv:1409.7495 (the reversal layer).
@@ -43,5 +43,5 @@ def _scaled_jvp(primals: tuple, tangents: tuple) -> tuple:
     wide, factor = widen((dx, scale), compute_dtype(dx))
     with promotion(wide):
         product = wide * factor
-    # Selected, because infinity times 0 is NaN.
+    # Selected by `where`, because infinity times 0 is NaN.
     return _scaled(x, scale), jnp.where(factor == 0, jnp.zeros([], wide.dtype), product).astype(dx.dtype)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Estimates of the diagonal of the Hessian, as stages: what comes out are not updates but the estimate."""
+"""Estimators of the diagonal of the Hessian, as stages that return the estimate in place of updates."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -18,7 +18,7 @@ from gradtx.numerics._safe import abs_sq
 
 
 class HutchinsonState(NamedTuple):
-    """The random key of the next estimate."""
+    """The random key for the next estimate."""
 
     key: jax.Array
 
@@ -27,13 +27,14 @@ class HutchinsonState(NamedTuple):
 def hutchinson_estimator_diag_hessian(
     random_seed: Any = None, *, probes: Literal["rademacher", "normal"] = "rademacher"
 ) -> GradientTransformationExtraArgs:
-    """v * (H v), an unbiased estimate of the diagonal of the Hessian H of `obj_fn` at the parameters, v random.
+    """v * (H v) for random v: an unbiased estimate of the diagonal of the Hessian H of `obj_fn` at the parameters.
 
-    `update` needs `obj_fn(params) -> value`. H v costs about two gradients; H is not made.
+    `update` needs `obj_fn(params) -> value`. H v costs about as much as two gradients; H is never formed.
 
     Args:
-      random_seed: a key of `jax.random`, or a whole number that makes one; None for 0.
-      probes: the distribution of v: ±1 with equal chances, or normal. With ±1 the diagonal itself adds no variance.
+      random_seed: a key of `jax.random`, or a whole number to make one from; None for 0.
+      probes: the distribution of v: "rademacher" for ±1 with equal probability, where only the elements off the
+        diagonal add variance, or "normal".
 
     References: Hutchinson 1990; Bekas, Kokiopoulou and Saad 2007 (the diagonal).
     """
@@ -76,13 +77,13 @@ def hutchinson_estimator_diag_hessian(
 
 @transformation
 def gauss_newton_bartlett(batch_size: Positive) -> GradientTransformationExtraArgs:
-    """batch_size * ĝ², where ĝ is the gradient of the mean loss at labels drawn from the model's own predictions.
+    """batch_size * ĝ², where ĝ is the gradient of the mean loss for labels drawn from the model's own predictions.
 
-    Its mean is the diagonal of the Gauss-Newton matrix, and so never negative. `update` needs `sampled_grad`: ĝ, or a
-    function from the parameters to it, which runs only when an estimate is due.
+    Its expectation is the diagonal of the Gauss-Newton matrix, which is never negative. `update` needs `sampled_grad`:
+    ĝ, or a function from the parameters to it, which runs only when an estimate is due.
 
     Args:
-      batch_size: over how many examples the loss is a mean.
+      batch_size: the number of examples over which the loss is a mean.
 
     Reference: Liu et al. 2023, arXiv:2305.14342, algorithm 2.
     """

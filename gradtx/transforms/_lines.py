@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A function of parameters as a function of one number, the step along an update."""
+"""A function of the parameters, restricted to a line: a function of the step size along an update."""
 
 import inspect
 from collections.abc import Callable
@@ -23,8 +23,8 @@ MISSING = "call update(updates, state, params, value=..., grad=..., value_fn=...
 class Line:
     """value_fn(p + step u) and its slope, for the update u of parameters p.
 
-    With bounds it is the projected line, clip(p + step u), along which the elements of p that are at a bound, and that
-    their gradients would move out of it, do not move. Gradients are those of `jax.grad`, `grad` is their conjugate.
+    With bounds it is the projected line, clip(p + step u). Elements of p that are at a bound, and that descent would
+    move out of it, do not move along this line. Gradients are as `jax.grad` returns them; `grad` is their conjugate.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class Line:
         self.slope = self._slope([None if is_hole(g) else jnp.conj(g) for g in gs], [True] * len(us))
 
     def updates(self, step: jax.Array) -> Updates:
-        """`step` times the update; with bounds, the way from p to the projected line."""
+        """`step` times the update; with bounds, the difference between the point on the projected line and p."""
         if self.box is None:
-            # A step 0 is no update, also where u is not finite.
+            # A step of 0 gives an update of 0, also where u is not finite.
             scaled = [u if is_hole(u) else jnp.where(step > 0, _times(step, u), 0) for u in self.us]
             return self.treedef.unflatten(scaled)
         at, _ = self._at(step)
@@ -83,13 +83,13 @@ class Line:
         return Point(step, value.astype(self.dtype), slope, gradient)
 
     def start(self, grad: Updates) -> Point:
-        """The point at 0; its gradient, where `grad` has none, is 0."""
+        """The point at step 0; its gradient is 0 where `grad` has none."""
         gs = self.treedef.flatten_up_to(grad)
         held = [no_gradient(p) if is_hole(g) else _gradient_like(p, g) for p, g in zip(self.ps, gs, strict=True)]
         return Point(jnp.zeros([], self.dtype), self.value, self.slope, self.treedef.unflatten(held))
 
     def shortest(self) -> jax.Array:
-        """A step that is too short to change any parameter."""
+        """A step size so small that no parameter changes."""
         found = [jnp.asarray(jnp.inf, self.dtype)]
         for u, p in zip(self.us, self.ps, strict=True):
             if is_hole(u) or jnp.size(u) == 0:
@@ -101,7 +101,7 @@ class Line:
         return jnp.where(jnp.isfinite(shortest), shortest, 0)
 
     def _at(self, step: jax.Array) -> tuple[Params, list]:
-        """The parameters at a step, and where they move with it."""
+        """The parameters at a step, and which of their elements move along the line there."""
         scaled = self.treedef.unflatten([u if is_hole(u) else _times(step, u) for u in self.us])
         at = apply_updates(self.params, scaled)
         if self.box is None:
@@ -112,7 +112,7 @@ class Line:
         return self.treedef.unflatten(inside), moving
 
     def _slope(self, gradients: list, moving: list) -> jax.Array:
-        """The sum of Re(g u) over what moves."""
+        """The sum of Re(g u) over the elements that move."""
         parts = [jnp.zeros([], self.dtype)]
         for g, u, m in zip(gradients, self.us, moving, strict=True):
             if not (is_hole(u) or is_hole(g)):
@@ -122,7 +122,7 @@ class Line:
 
 
 def value_and_gradient(f: Callable, params: Params) -> tuple[jax.Array, Updates]:
-    """The value, and the gradient as of `jax.grad`, None for parameters that are whole numbers."""
+    """The value, and the gradient as `jax.grad` returns it; None for integer parameters."""
     leaves, treedef = jax.tree.flatten(params)
     real = [i for i, p in enumerate(leaves) if _is_inexact(p)]
 
@@ -138,7 +138,7 @@ def value_and_gradient(f: Callable, params: Params) -> tuple[jax.Array, Updates]
 
 
 def box_leaves(where: str, bounds: Any, treedef: Any, reference: Any, ps: list) -> list[tuple]:
-    """The pairs (lower, upper) of the leaves of a tree; a bound is None, or a tree like the parameters."""
+    """The pair (lower, upper) for each leaf; each of the two bounds is None or a tree like the parameters."""
     if not (isinstance(bounds, tuple | list) and len(bounds) == 2):
         raise ValueError(f"{where}: bounds must be a pair (lower, upper), got {type(bounds).__name__}")
     columns = [
@@ -155,7 +155,7 @@ def _is_inexact(p: Any) -> bool:
 
 
 def _with_known_arguments(value_fn: Callable, extra: dict[str, Any]) -> Callable:
-    """`value_fn` with the extra arguments that its signature names."""
+    """`value_fn`, bound to those extra arguments that its signature names."""
     try:
         _, *rest = inspect.signature(value_fn).parameters
     except ValueError:  # no signature, or one without parameters
@@ -171,7 +171,7 @@ def _restricted(u: jax.Array, p: Any, g: Any, i: int, box: list[tuple] | None) -
 
 
 def no_gradient(params: Params) -> Updates:
-    """Zeros for what gradients are taken of."""
+    """Zeros in place of the gradient; None for integer parameters, which have none."""
     return jax.tree.map(lambda x: zeros_like(jnp.asarray(x, jnp.result_type(x))) if _is_inexact(x) else None, params)
 
 

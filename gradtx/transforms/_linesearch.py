@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Line search for the strong Wolfe conditions, and the reuse of what a search has evaluated."""
+"""Line search for the strong Wolfe conditions, and the reuse of the value and gradient that a search evaluated."""
 
 import functools
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Growth = Annotated[Any, Range(low=1.0, low_open=True, example=2.0)]
 
 
 class ZoomLinesearchInfo(NamedTuple):
-    """How often the last search evaluated the function, and by how much its step misses the two conditions."""
+    """How often the last search evaluated the function, and by how much its step violates the two conditions."""
 
     num_linesearch_steps: jax.Array
     decrease_error: jax.Array
@@ -30,7 +30,7 @@ class ZoomLinesearchInfo(NamedTuple):
 
 
 class ScaleByZoomLinesearchState(NamedTuple):
-    """The last step (0: none was found), and the value and gradient at the parameters that it led to."""
+    """The last step size (0 if none was found), and the value and gradient at the parameters after the update."""
 
     learning_rate: jax.Array
     value: jax.Array
@@ -54,23 +54,28 @@ def scale_by_zoom_linesearch(
     initial_guess_strategy: Literal["keep", "one"] = "keep",
     verbose: bool = False,
 ) -> GradientTransformationExtraArgs:
-    """u = s u with a step s for which φ(s) = value_fn(p + s u) satisfies the strong Wolfe conditions:
+    """Scales the update u by a step size s for which φ(s) = value_fn(p + s u) satisfies the strong Wolfe conditions:
 
     ```
     φ(s) <= φ(0) + slope_rtol s φ'(0)  and  |φ'(s)| <= curv_rtol |φ'(0)|
     ```
 
-    It is the last stage of a chain, behind a direction of descent. `update` needs `value`, `grad` (both at p) and
-    `value_fn`, which gets those other keyword arguments that its signature names; `bounds=(lower, upper)`, trees like p
-    or None, lets it search the projected line. If no trial decreases the value, or u does not descend, u is 0.
+    Put it last in a chain, after a stage that makes u a descent direction. `update` needs `value`, `grad` (both at p)
+    and `value_fn`, which is given those extra arguments of `update` that its signature names. With
+    `bounds=(lower, upper)`, each a tree like p or None, the projected line is searched. If no trial decreases the
+    value, or u is not a descent direction, the update is 0.
 
     Args:
-      max_linesearch_steps: the most evaluations, each of the value and the gradient.
-      tol: by how much the conditions may be missed.
-      increase_factor: trials grow by this factor at least, and its square at most.
-      approx_dec_rtol: a value above φ(0) by this part of it still is a decrease if slopes say so; None: it is not.
-      stepsize_precision: the search ends when a bracket is narrower than this part of the step.
-      initial_guess_strategy: whether the first trial is the last step or 1.
+      max_linesearch_steps: the largest number of evaluations, each of the value and the gradient.
+      max_learning_rate: the largest s; None for no bound.
+      tol: by how much the conditions may be violated.
+      increase_factor: until a bracket is found, each trial is larger by this factor at least, its square at most.
+      slope_rtol, curv_rtol: the constants of the two conditions, c1 and c2 in the literature.
+      approx_dec_rtol: a value up to φ(0) + approx_dec_rtol |φ(0)| is accepted too if slopes indicate a decrease; None
+        to accept no such value.
+      stepsize_precision: the search ends when the bracket is narrower than this fraction of the step size.
+      initial_guess_strategy: "keep" to start from the last step size, "one" to start from 1.
+      verbose: whether to print the result of each search, also under `jit`.
 
     References: Nocedal and Wright 2006, Numerical Optimization, algorithms 3.5 and 3.6; Moré and Thuente 1994 (trials);
     Hager and Zhang 2005 (approximate decrease).
@@ -123,11 +128,14 @@ def _unsearched(dtype: Any) -> ZoomLinesearchInfo:
 
 
 def value_and_grad_from_state(value_fn: Callable) -> Callable:
-    """Like `jax.value_and_grad(value_fn)`, but the result is taken from a line search's state if it is there.
+    """Like `jax.value_and_grad(value_fn)`, but takes value and gradient from a line search's state if they are there.
 
-    The function returned is called `(params, *args, state=state, **kwargs)`, the state being that of a transformation
-    with a line search as its last stage. Only before the first update, when the state knows no value, `value_fn` runs.
-    The value belongs to the parameters that the updates led to: if you change them otherwise, evaluate anew.
+    Call the function returned as `f(params, *args, state=state, **kwargs)`, where `state` is that of a transformation
+    whose last stage is a line search. It runs `value_fn` only before the first update, when the state has no value.
+    The stored value is that at the updated parameters: after any other change of the parameters, evaluate anew.
+
+    Args:
+      value_fn: the function `value_fn(params, *args, **kwargs) -> scalar` that the line search evaluates.
 
     Raises:
       ValueError: if no stage, or more than one, keeps value and gradient; backtracking needs `store_grad=True`.
@@ -154,7 +162,7 @@ def value_and_grad_from_state(value_fn: Callable) -> Callable:
 
 
 def _kept(state: Any) -> Any:
-    """The parts of a state that have a value and a gradient."""
+    """The states inside a state that have a value and a gradient."""
     if getattr(state, "value", None) is not None and getattr(state, "grad", None) is not None:
         yield state
     elif isinstance(state, tuple | list | dict):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Momentum in all its forms: one rule with parameters."""
+"""Momentum in all its forms, as one rule with options."""
 
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class ScaleByMomentumState(NamedTuple):
 def trace(decay: Decay, nesterov: bool = False, accumulator_dtype: DType = None) -> GradientTransformationExtraArgs:
     """v = decay v + g; u = v, or with Nesterov's momentum u = decay v + g.
 
-    `scale_by_momentum` without its options, in Optax's name and state. With the learning rate before it
+    It is `scale_by_momentum` without options, with Optax's name and state. With the learning rate before it
     (`chain(scale_by_lr(a), trace(r))`) it is the velocity form v = r v + a g, p = p - v.
 
     Args:
@@ -57,12 +57,13 @@ def scale_by_momentum(
 ) -> GradientTransformationExtraArgs:
     """v = decay v + (1 - dampening) g; u = v, or with Nesterov's momentum u = decay v + (1 - dampening) g.
 
-    The learning rate comes after it for the form of TensorFlow and PyTorch, before it for the velocity form.
+    With the learning rate after it, this is PyTorch's and TensorFlow's momentum; with the learning rate before it, the
+    velocity form.
 
     Args:
       dampening: in [0, 1].
-      averaged: a moving average: the dampening is `decay`.
-      bias_correction: divides the average by 1 - decay^t, the total weight so far (with `nesterov`, v by
+      averaged: True for a moving average: uses `decay` as the dampening.
+      bias_correction: whether to divide the average by 1 - decay^t, its total weight so far (with `nesterov`, v by
         1 - decay^(t+1) and g by 1 - decay^t, as in NAdam). Needs `averaged`.
       dampen_first: False leaves the first gradient undampened, as PyTorch does.
       accumulator_dtype: the dtype in which v is stored; None for at least float32.

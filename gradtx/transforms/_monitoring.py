@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measuring updates on their way: stages that let them pass, keep numbers of them in the state and publish these.
+"""Measuring updates inside a chain: stages that pass them unchanged, store measurements in the state and publish them.
 
-What is measured has its shapes fixed at `init`, by evaluating the measure abstractly for the parameters, so states keep
-their types and can be carried by `scan`. Until the first update it is 0.
+The shapes of a measurement are fixed in `init`, by evaluating the measure abstractly on the parameters. So states keep
+their types and can be carried through `scan`. Before the first update all measurements are 0.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ Measure = Callable[[Updates], Any]
 
 
 class SnapshotState(NamedTuple):
-    """The last measurement by its name."""
+    """The last measurement, under its name."""
 
     measurement: dict[str, Any]
 
@@ -34,7 +34,7 @@ class SnapshotState(NamedTuple):
 
 
 class MonitorState(NamedTuple):
-    """The last measurements by their names, and the states of those measures that have one."""
+    """The last measurements by name, and the states of the measures."""
 
     measurements: dict[str, Any]
     measure_states: tuple
@@ -45,14 +45,15 @@ class MonitorState(NamedTuple):
 
 @transformation
 def snapshot(measure_name: str, measure: Measure) -> GradientTransformationExtraArgs:
-    """Keeps `measure(updates)` of the last updates in the state; `metrics(state)` has its scalars under their name.
+    """Stores `measure(updates)` of the last updates in the state; `metrics(state)` returns its scalars.
 
     Args:
-      measure: a function of the tree of updates, such as `global_norm`, to an array or a tree of arrays; floats are
+      measure_name: the name under which `metrics` publishes the measurement.
+      measure: a function from the tree of updates to an array or a tree of arrays, such as `global_norm`; floats are
         stored in at least float32.
 
     Raises:
-      ValueError: if the measure has other shapes for the updates than it had for the parameters.
+      ValueError: if the measurement of the updates has other shapes than that of the parameters.
     """
     if not isinstance(measure_name, str):
         raise TypeError(f"snapshot: measure_name must be a text, got {measure_name!r}")
@@ -71,15 +72,15 @@ def snapshot(measure_name: str, measure: Measure) -> GradientTransformationExtra
 
 @transformation
 def monitor(measures: Mapping[str, Any]) -> GradientTransformationExtraArgs:
-    """Keeps several measurements of the last updates in the state; `metrics(state)` has their scalars.
+    """Stores several measurements of the last updates in the state; `metrics(state)` returns their scalars.
 
     Args:
-      measures: by name, functions of the tree of updates to an array or a tree of arrays, as for `snapshot`; or
-        transformations whose "updates" are the measurement, as those of `measure_with_ema`, which also get the
-        parameters and the extra arguments.
+      measures: a dictionary from names to measures. A measure is a function from the tree of updates to an array or a
+        tree of arrays, as for `snapshot`, or a transformation that returns the measurement in place of updates, such as
+        `measure_with_ema(...)`; transformations also get the parameters and the extra arguments.
 
     Raises:
-      ValueError: if a measure has other shapes for the updates than it had for the parameters.
+      ValueError: if the measurement of the updates has other shapes than that of the parameters.
     """
     for name in measures:
         if not isinstance(name, str):
@@ -113,10 +114,10 @@ def measure_with_ema(
 ) -> GradientTransformationExtraArgs:
     """A measure for `monitor`: the moving average m = decay m + (1 - decay) measure(updates), or m / (1 - decay^n).
 
-    A measurement that is not finite is left out, so it does not spoil the average; n is the number of those that are
-    in it.
+    Non-finite measurements are left out of the average; n is the number of measurements in it.
 
     Args:
+      measure: a function from the tree of updates to an array or a tree of arrays, as for `snapshot`.
       debias: whether to divide by 1 - decay^n, the total weight of the average so far.
       accumulator_dtype: the dtype in which m is stored; None for at least float32.
     """
@@ -177,12 +178,12 @@ def _as_transformation(where: str, measure: Any) -> GradientTransformationExtraA
 
 
 def _without_holes(updates: Updates) -> Updates:
-    """None for the gradients of whole numbers, with which no function can compute."""
+    """The updates with None for float0 gradients (those of integer parameters), which functions cannot compute with."""
     return jax.tree.map(lambda g: None if is_hole(g) else g, updates)
 
 
 def _blank(tx: GradientTransformationExtraArgs, params: Params) -> Any:
-    """Zeros in the shapes of a measurement."""
+    """Zeros in the shapes of the measurement that a transformation makes."""
     return jax.tree.map(_zeros, jax.eval_shape(lambda p: tx.update(p, tx.init(p), p)[0], params))
 
 
@@ -191,7 +192,7 @@ def _zeros(x: jax.ShapeDtypeStruct) -> jax.Array:
 
 
 def _float_zeros(x: jax.ShapeDtypeStruct) -> jax.Array:
-    """Zeros for an average, which whole numbers have too."""
+    """Zeros for an average, which is a float for integers too."""
     return _zeros(x if jnp.issubdtype(x.dtype, jnp.inexact) else jax.ShapeDtypeStruct(x.shape, jnp.float32))
 
 
@@ -203,7 +204,7 @@ def _wide_dtype(x: Any) -> Any:
 
 
 def _stored(where: str, found: Any, old: Any, widened: bool = False) -> Any:
-    """What was measured in the dtypes of what is remembered, or an error if it has other shapes."""
+    """The measurement in the dtypes of the stored one, or an error if its shapes differ from the stored ones."""
     found = jax.tree.map(jnp.asarray, found)
     shapes = [jax.tree.map(jnp.shape, tree) for tree in (old, found)]
     if jax.tree.structure(found) != jax.tree.structure(old) or shapes[0] != shapes[1]:

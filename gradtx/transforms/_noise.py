@@ -18,7 +18,7 @@ from gradtx.numerics._safe import safe_sqrt
 
 
 class AddNoiseState(NamedTuple):
-    """The number of updates made, and the random key of the next."""
+    """The number of updates made, and the random key for the next one."""
 
     count: jax.Array
     rng_key: jax.Array
@@ -32,13 +32,14 @@ def add_noise(
 ) -> GradientTransformationExtraArgs:
     """u = g + N(0, eta / (1 + count)^gamma), where `count` is the number of updates made before: 0 at the first.
 
-    The numbers depend on the key, the step and the leaf's place among the leaves, on nothing else; they are those of
-    Optax. Two calls with one key add the same noise.
+    The noise depends only on the key, the step and the position of the leaf in the tree, and equals Optax's. Two
+    stages with the same key add the same noise.
 
     Args:
-      eta: the variance of the first noise.
-      key: a key of `jax.random`, or a whole number that makes one.
-      seed: the same as a whole number; give one of the two. With neither it is 0.
+      eta: the variance of the noise at the first step.
+      gamma: the power with which the variance decays over the steps; 0 for a constant one.
+      key: a key of `jax.random`, or a whole number to make one from; None to use `seed`.
+      seed: a whole number to make the key from, in place of `key`; without either it is 0.
 
     Reference: Neelakantan et al. 2015, arXiv:1511.06807.
     """

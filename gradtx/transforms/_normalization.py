@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normalization of all updates together."""
+"""Normalization by the norm of all updates together."""
 
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 
 
 class NormalizeState(NamedTuple):
-    """Nothing is remembered."""
+    """The state of a stage that remembers nothing."""
 
 
 @transformation
 def normalize() -> GradientTransformationExtraArgs:
-    """u = g / ‖g‖, with the norm over all gradients together; 0 where all are 0."""
+    """u = g / ‖g‖, with the norm over all gradients together; u = 0 if all gradients are 0."""
 
     def measure(g, slots, p, t):
         return jnp.sum(abs_sq(g))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clipping the gradients of single examples: functions from a batch of gradients to the sum of the clipped ones.
+"""Clipping of per-example gradients: functions from a batch of gradients to the sum of the clipped ones.
 
-`differentially_private_aggregate` is the stage that adds the noise too.
+The stage `differentially_private_aggregate` also adds noise.
 """
 
 import math
@@ -20,19 +20,19 @@ _LIMIT = Range(low=0.0, low_open=True)
 
 
 def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Any) -> tuple[Updates, jax.Array]:
-    """Σ_i g_i min(1, l2_norm_clip / ‖g_i‖) over the examples i, and how many were clipped.
+    """Σ_i g_i min(1, l2_norm_clip / ‖g_i‖) over the examples i, and the number of examples clipped.
 
     The norm of an example is over all its gradients together. Sums are in at least float32.
 
     Args:
-      grads: gradients with the example as their first axis: `jax.vmap(jax.grad(loss), in_axes=(None, 0))`.
-      l2_norm_clip: a number or a scalar array, positive.
+      grads: gradients whose first axis is that of the examples: `jax.vmap(jax.grad(loss), in_axes=(None, 0))`.
+      l2_norm_clip: the largest norm of one example; a number or a scalar array, positive.
 
     Returns:
       A tree of sums with the parameters' shapes, and an int32 scalar.
 
     Raises:
-      ValueError: if a gradient has no axis of examples, or theirs differ.
+      ValueError: if a gradient has no axis of examples, or the numbers of examples differ.
 
     Reference: Abadi et al. 2016, arXiv:1607.00133, algorithm 1.
     """
@@ -52,7 +52,7 @@ def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Any) -> tuple[Upd
 def per_example_layer_norm_clip(
     grads: Updates, global_l2_norm_clip: Any, uniform: bool = True
 ) -> tuple[Updates, Updates]:
-    """Σ_i g_i min(1, C_l / ‖g_i‖) for each of the L leaves l by itself, and how many examples were clipped there.
+    """Σ_i g_i min(1, C_l / ‖g_i‖) for each of the L leaves l separately, and the number of examples clipped there.
 
     ```
     uniform:      C_l = global_l2_norm_clip / sqrt(L)
@@ -62,14 +62,15 @@ def per_example_layer_norm_clip(
     Either way the norm of a clipped example over all leaves is at most `global_l2_norm_clip`.
 
     Args:
-      grads: gradients with the example as their first axis: `jax.vmap(jax.grad(loss), in_axes=(None, 0))`.
-      global_l2_norm_clip: a number or a scalar array, positive.
+      grads: gradients whose first axis is that of the examples: `jax.vmap(jax.grad(loss), in_axes=(None, 0))`.
+      global_l2_norm_clip: the largest norm of one example over all leaves; a number or a scalar array, positive.
+      uniform: whether all leaves have the same limit C_l, or limits in proportion to the root of their size.
 
     Returns:
       A tree of sums with the parameters' shapes, and one of int32 scalars.
 
     Raises:
-      ValueError: if a gradient has no axis of examples, or theirs differ.
+      ValueError: if a gradient has no axis of examples, or the numbers of examples differ.
 
     Reference: McMahan et al. 2018, arXiv:1710.06963, section 3.
     """

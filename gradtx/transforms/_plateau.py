@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stages that a metric controls: the learning rate falls, or the run should stop, when it no longer improves."""
+"""Stages that react to a metric that no longer improves: by reducing the learning rate, or by asking to stop."""
 
 from typing import Annotated, Any, NamedTuple
 
@@ -18,7 +18,9 @@ Factor = Annotated[Any, Range(low=0.0, high=1.0, low_open=True, high_open=True, 
 
 
 class ReduceLROnPlateauState(NamedTuple):
-    """The factor of the updates, the best mean, how many means came since, those left to wait, and the next mean."""
+    """The factor of the updates, the best metric, the number of metrics since, those that are left of the cooldown, the
+    number of values in the next metric, and their mean.
+    """
 
     scale: jax.Array
     best_value: jax.Array
@@ -32,7 +34,9 @@ class ReduceLROnPlateauState(NamedTuple):
 
 
 class EarlyStoppingState(NamedTuple):
-    """Whether to stop, the best mean, how many means came since, the next mean, and the parameters of the best."""
+    """Whether to stop, the best metric, the number of metrics since, the number of values in the next metric, their
+    mean, and the parameters at the best metric (if kept).
+    """
 
     should_stop: jax.Array
     best_value: jax.Array
@@ -60,20 +64,24 @@ def reduce_on_plateau(
     *,
     mode: Mode = "min",
 ) -> GradientTransformationExtraArgs:
-    """u = scale * g, where a metric that stops improving reduces scale, 1 at first, to max(factor scale, min_scale).
+    """u = scale * g; scale starts at 1 and becomes max(factor scale, min_scale) when a metric stops improving.
 
-    `update` needs the metric: `update(g, state, params, value=loss)`. It improves when it is better than the best so
-    far by more than rtol |best| + atol; values that are not finite never do. Comes after the optimizer.
+    `update` needs the metric: `update(g, state, params, value=loss)`. It improves if it is better than the best so far
+    by more than rtol |best| + atol; a non-finite value never improves. Put it after the optimizer.
 
     Args:
-      patience: after so many metrics in a row without improvement, scale is reduced. PyTorch waits for one more.
-      cooldown: how many metrics after a reduction do not count as lacking improvement.
-      accumulation_size: a metric is the mean of so many values, such as the steps of an epoch; patience and cooldown
-        are then multiples of so many updates.
-      mode: whether small or large metrics are good.
+      factor: what scale is multiplied by at a reduction, in (0, 1).
+      patience: the number of metrics in a row without improvement after which scale is reduced; PyTorch waits for one
+        more.
+      rtol, atol: the smallest improvement that counts, relative to |best| and absolute.
+      cooldown: the number of metrics after a reduction that do not count as lacking improvement.
+      accumulation_size: the number of values whose mean is one metric, such as the number of steps in an epoch;
+        `patience` and `cooldown` count metrics, not updates.
+      min_scale: the smallest scale.
+      mode: "min" if small metrics are good, "max" if large ones are.
 
     Raises:
-      ValueError: if there is no value, or not a scalar.
+      ValueError: if `value` is missing or not a scalar.
     """
 
     def memory():
@@ -95,7 +103,7 @@ def reduce_on_plateau(
     def update(g, slots, p, t, scale):
         return scale * g, slots
 
-    # The field `count` is of values, not of steps.
+    # The field `count` counts values, not steps.
     return per_parameter(
         None, update, ReduceLROnPlateauState, shared=shared, memory=memory, needs=("value",), counter="steps"
     )
@@ -111,19 +119,21 @@ def early_stopping(
     mode: Mode = "min",
     keep_best: bool = False,
 ) -> GradientTransformationExtraArgs:
-    """Lets updates pass and says when to stop: after `patience` metrics in a row that did not improve.
+    """Passes updates unchanged and tells when to stop: after `patience` metrics in a row that did not improve.
 
     `update` needs the metric, `value=...`, and compares it as `reduce_on_plateau` does. `metrics(state)` publishes
-    "should_stop", which stays True, so that a loop need not ask at each step.
+    "should_stop"; once True it stays True, so a loop need not read it at every step.
 
     Args:
-      accumulation_size: a metric is the mean of so many values.
-      mode: whether small or large metrics are good.
-      keep_best: whether to keep a copy of the parameters at which the metric was best, which `eval_params` answers;
-        the value given to `update` belongs to the parameters that are given with it.
+      patience: the number of metrics in a row without improvement after which to stop.
+      rtol, atol: the smallest improvement that counts, relative to |best| and absolute.
+      accumulation_size: the number of values whose mean is one metric.
+      mode: "min" if small metrics are good, "max" if large ones are.
+      keep_best: whether to keep a copy of the parameters with the best metric, which `eval_params` then returns;
+        `value` must be the metric at the parameters that `update` is given with it.
 
     Raises:
-      ValueError: if there is no value, or not a scalar.
+      ValueError: if `value` is missing or not a scalar.
 
     Reference: Prechelt 1998, "Early stopping - but when?"; Goodfellow et al. 2016, "Deep Learning", algorithm 7.1.
     """

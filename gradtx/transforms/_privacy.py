@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Differential privacy: a noisy mean of the clipped gradients of single examples."""
+"""Differential privacy: the mean of clipped per-example gradients, with noise."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from gradtx.numerics._safe import safe_sqrt, shrink_factor
 
 
 class DifferentiallyPrivateAggregateState(NamedTuple):
-    """The random key of the next update."""
+    """The random key for the next update."""
 
     rng_key: jax.Array
 
@@ -27,23 +27,24 @@ class DifferentiallyPrivateAggregateState(NamedTuple):
 def differentially_private_aggregate(
     l2_norm_clip: Positive, noise_multiplier: NonNegative, key: Any = None, *, seed: Any = None
 ) -> GradientTransformationExtraArgs:
-    """The mean of clipped per-example gradients with Gaussian noise, one update from a batch of B gradients:
+    """Turns the gradients of a batch of B examples into one update, their mean after clipping, with Gaussian noise:
 
     ```
     u = (Σ_i g_i min(1, l2_norm_clip / ‖g_i‖) + l2_norm_clip noise_multiplier N(0, 1)) / B
     ```
 
-    Gradients have the example as their first axis (`jax.vmap(jax.grad(loss), (None, 0))`), updates have the parameters'
-    shapes. The norm of an example is over all its gradients together. It must be the first stage of a chain, since
-    nothing may touch the gradients before.
+    The first axis of the gradients is that of the examples (`jax.vmap(jax.grad(loss), (None, 0))`); updates have the
+    parameters' shapes. The norm of an example is over all its gradients together. This must be the first stage of a
+    chain: the bound on one example's influence holds only if nothing else depends on the gradients before.
 
     Args:
-      noise_multiplier: the deviation of the noise on the sum, in units of `l2_norm_clip`.
-      key, seed: a key of `jax.random`, or a whole number that makes one; give one of the two, and keep it to yourself:
-        who knows it can subtract the noise.
+      l2_norm_clip: the largest norm of one example.
+      noise_multiplier: the standard deviation of the noise on the sum, in units of `l2_norm_clip`.
+      key, seed: a key of `jax.random`, or a whole number to make one from. Give one of the two and keep it secret:
+        whoever knows it can subtract the noise.
 
     Raises:
-      ValueError: if a gradient has no axis of examples, or theirs differ.
+      ValueError: if a gradient has no axis of examples, or the numbers of examples differ.
 
     Reference: Abadi et al. 2016, arXiv:1607.00133.
     """
@@ -78,7 +79,7 @@ def _noisy_mean(g: jax.Array, factors: jax.Array, deviation: Any, key: jax.Array
     shape = g.shape[1:]
     with promotion(g):
         total = weighted_sum(g, factors)
-        if jnp.iscomplexobj(g):  # both parts get the whole deviation, and not half of the variance each
+        if jnp.iscomplexobj(g):  # real and imaginary part each get the full variance, where JAX's normal halves it
             noise = jax.random.normal(key, shape, complex_dtype(dtype)) * 2**0.5
         else:
             noise = jax.random.normal(key, shape, dtype)

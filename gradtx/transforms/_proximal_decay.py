@@ -17,12 +17,13 @@ def add_proximal_decay(
 ) -> GradientTransformationExtraArgs:
     """u = (g + weight_decay p) / (1 + learning_rate weight_decay).
 
-    Before `scale_by_lr(learning_rate)` with the same rate, p becomes (p - learning_rate g) / (1 + learning_rate
-    weight_decay), which minimizes |p - old p + learning_rate g|² + learning_rate weight_decay |p|². Unlike
-    `add_decayed_weights`, it never turns the sign of a parameter, however large the rate.
+    Put it before `scale_by_lr(learning_rate)` with the same rate. Then p becomes
+    (p - learning_rate g) / (1 + learning_rate weight_decay), the minimum of
+    |p_new - p + learning_rate g|² + learning_rate weight_decay |p_new|². Unlike `add_decayed_weights`, the decay never
+    changes the sign of a parameter, however large the rate.
 
     Args:
-      mask: where to decay, see `add_decayed_weights`.
+      mask: True where to decay; see `add_decayed_weights`.
 
     References: Zhuang et al. 2022, arXiv:2202.00089; Xie et al. 2022, arXiv:2208.06677 (Adan).
     """

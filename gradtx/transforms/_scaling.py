@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scaling by a number: a constant, a learning rate, a schedule."""
+"""Scaling by one number: a constant, a learning rate or a schedule."""
 
 from typing import NamedTuple
 
@@ -29,13 +29,21 @@ class ScaleByBiasCorrectionState(NamedTuple):
 
 @transformation
 def scale(step_size: Real) -> GradientTransformationExtraArgs:
-    """u = step_size * g."""
+    """u = step_size * g.
+
+    Args:
+      step_size: any factor, negative ones too; its sign is used as it is.
+    """
     return per_parameter(None, lambda g, slots, p, t: (step_size * g, slots))
 
 
 @transformation
 def scale_by_schedule(step_size_fn: ScalarOrSchedule) -> GradientTransformationExtraArgs:
-    """u = step_size_fn(count) * g, where `count` is the number of updates made before: 0 at the first."""
+    """u = step_size_fn(count) * g, where `count` is the number of updates made before: 0 at the first.
+
+    Args:
+      step_size_fn: a schedule, or a number; its sign is used as it is.
+    """
     return per_parameter(None, lambda g, slots, p, t: (step_size_fn * g, slots), ScaleByScheduleState)
 
 
@@ -43,7 +51,7 @@ def scale_by_schedule(step_size_fn: ScalarOrSchedule) -> GradientTransformationE
 def scale_by_lr(
     learning_rate: ScalarOrSchedule | None = None, *, flip_sign: bool = True
 ) -> GradientTransformationExtraArgs:
-    """u = -learning_rate * g: the last step of a recipe, from an ascent direction to a descent step.
+    """u = -learning_rate * g: the last stage of a recipe, which turns an ascent direction into a descent step.
 
     Args:
       learning_rate: a number, an array or a schedule; None leaves the updates as they are.
@@ -62,9 +70,12 @@ scale_by_learning_rate = scale_by_lr
 
 @transformation
 def scale_by_bias_correction(decay: Decay) -> GradientTransformationExtraArgs:
-    """u = g / (1 - decay^t): corrects, as a stage, a moving average with this decay that started at zero.
+    """u = g / (1 - decay^t): removes the bias of a moving average that started at zero.
 
     `chain(scale_by_momentum(0.9, averaged=True), scale_by_bias_correction(0.9))` is the corrected average.
+
+    Args:
+      decay: the decay of that average.
     """
 
     def shared(t, total):

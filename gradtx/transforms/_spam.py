@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of SPAM and Stable-SPAM: clipping of single elements that spike, and steadier norms."""
+"""The stages of SPAM and Stable-SPAM: clipping of single elements that spike, and stabilizing of norms."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,9 @@ from gradtx.tree._reductions import global_norm
 
 
 class SpamClipState(NamedTuple):
-    """The average of u²; how many elements of each parameter the last update clipped, and of how many in all."""
+    """The average of u², the number of elements of each parameter that the last update clipped, and the number of all
+    elements.
+    """
 
     nu: Updates
     clipped: Updates
@@ -28,7 +30,9 @@ class SpamClipState(NamedTuple):
 
 
 class StableSpamClipState(NamedTuple):
-    """The average of max |g| for each parameter, of how many values it is; what was clipped: see `SpamClipState`."""
+    """For each parameter the average of max |g|, the number of values in it and the elements clipped; the number of all
+    elements.
+    """
 
     max_average: Updates
     number: Updates
@@ -40,7 +44,7 @@ class StableSpamClipState(NamedTuple):
 
 
 class StabilizeNormState(NamedTuple):
-    """For each parameter: the averages of ‖g‖ and ‖g‖², of how many values they are; the last ‖g‖ and ‖u‖."""
+    """For each parameter the averages of ‖g‖ and ‖g‖², the number of values in them, and the last ‖g‖ and ‖u‖."""
 
     norm_average: Updates
     square_average: Updates
@@ -55,11 +59,11 @@ class StabilizeNormState(NamedTuple):
 
 
 def _sum(counts: Updates) -> jax.Array:
-    # Of floats, as counts of single parameters fit into 32 bits, but their sum may not.
+    # As floats: the count of one parameter fits into 32 bits, but the sum may not.
     return sum((x.astype(jnp.result_type(float)) for x in jax.tree.leaves(counts)), jnp.zeros([]))
 
 
-# How many elements were looked at. What was clipped is counted where it is clipped, without another look at all.
+# Counts all elements. Clipped elements are counted by the rule itself, without a second pass over the gradients.
 _COUNTING = {
     "measure": lambda g, slots, p, t, memory: jnp.asarray(float(g.size)),
     "shared": lambda t, total, memory: ((), {"elements": total}),
@@ -71,14 +75,15 @@ _COUNTING = {
 def spam_clip(threshold: Positive = 5000.0, b2: Decay = 0.999) -> GradientTransformationExtraArgs:
     """SPAM's spike-aware clipping: u = sign(g) sqrt(threshold nu) where g² > threshold nu, else g, elementwise.
 
-    nu = b2 nu + (1 - b2) u² is as Adam's second moment, before this step and without bias correction; where it is 0,
-    at the first step, nothing is clipped. What is not finite does not enter it.
+    nu = b2 nu + (1 - b2) u² is Adam's second moment without bias correction, used as it was before this step. Where nu
+    is 0, as at the first step, nothing is clipped. Non-finite elements do not enter nu.
 
     SPAM is `chain(spam_clip(b2=b2), scale_by_adam(b2=b2), ...)` in `reset_every(..., 500)`, with a warm-up of the
     learning rate after each reset.
 
     Args:
-      threshold: of g² / nu.
+      threshold: the largest ratio g² / nu that passes unchanged.
+      b2: the decay of nu.
 
     Reference: Huang et al. 2025, arXiv:2501.06842.
     """
@@ -98,15 +103,15 @@ def spam_clip(threshold: Positive = 5000.0, b2: Decay = 0.999) -> GradientTransf
 
 @transformation
 def stable_spam_clip(decay: Decay = 0.999) -> GradientTransformationExtraArgs:
-    """Stable-SPAM's AdaClip, for each parameter by itself:
+    """Stable-SPAM's AdaClip, for each parameter separately:
 
     ```
     M = decay M + (1 - decay) max |g|          c = M / (1 - decay^t)
     u = g c / max |g| where |g| > c, else g
     ```
 
-    A gradient that is not all finite leaves M as it is and counts as no step; its infinite elements become ± c, and
-    NaN stays.
+    A gradient with a non-finite element does not change M and does not count as a step; its infinite elements become
+    ± c, NaNs stay.
 
     Stable-SPAM is `chain(stable_spam_clip(), stabilize_norm(), reset_every(scale_by_adam(), 1000), ...)`.
 
@@ -134,15 +139,18 @@ def stable_spam_clip(decay: Decay = 0.999) -> GradientTransformationExtraArgs:
 
 @transformation
 def stabilize_norm(b1: Decay = 0.7, b2: Decay = 0.9, eps: NonNegative = 1e-8) -> GradientTransformationExtraArgs:
-    """Stable-SPAM's AdaGN, the GradientStabilizer, for each parameter by itself:
+    """Stable-SPAM's AdaGN, also called GradientStabilizer, for each parameter separately:
 
     ```
     m = b1 m + (1 - b1) ‖g‖          v = b2 v + (1 - b2) ‖g‖²
     u = g / ‖g‖ * m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)
     ```
 
-    The norm of u is near 1 while norms are steady, and bounded whatever the spike; it is 0 for a gradient of 0. An
-    infinite ‖g‖ gives u = 0, and NaN gives NaN; neither enters the averages nor counts as a step.
+    ‖u‖ is near 1 while the norms are steady and bounded after any spike; it is 0 for a gradient of 0. An infinite ‖g‖
+    gives u = 0, NaN gives NaN; neither enters the averages or counts as a step.
+
+    Args:
+      b1, b2: the decays of the averages of ‖g‖ and ‖g‖².
 
     Reference: Huang et al. 2025, arXiv:2502.17055.
     """

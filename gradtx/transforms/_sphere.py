@@ -22,11 +22,12 @@ class KeepNormState(NamedTuple):
 def keep_norm(norm: Positive | None = None) -> GradientTransformationExtraArgs:
     """Moves each parameter along the sphere of radius `norm`: u = norm (p + g) / ‖p + g‖ - p.
 
-    The last stage of a chain, after the learning rate and anything else: g is the step, and p + u has the norm.
+    Put it last in a chain, after the learning rate: g is the whole step, and p + u has the norm. To keep the norms of
+    some parameters only, wrap it in `masked`.
 
     Args:
-      norm: None for the norm that each parameter has in `init`; those that are 0 there are left free. Choose the
-        parameters with `masked`.
+      norm: the radius of all spheres; None for the norm that each parameter has in `init`. A parameter that is 0 then
+        is not constrained.
 
     Reference: Wen et al. 2026, arXiv:2606.16899.
     """

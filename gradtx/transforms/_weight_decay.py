@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weight decay of all kinds."""
+"""Weight decay: added to the gradient, decoupled from it, corrected, cautious, or towards the initial parameters."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -15,7 +15,7 @@ from gradtx.wrappers._masked import masked
 
 
 class WeightDecaySchedule(NamedTuple):
-    """The number of updates made, where the weight decay is a schedule."""
+    """The number of updates made; the state if the weight decay or its learning rate is a schedule."""
 
     count: jax.Array
 
@@ -28,10 +28,11 @@ def add_decayed_weights(
 ) -> GradientTransformationExtraArgs:
     """u = g + weight_decay * p.
 
-    Before an adaptive stage it is L2 regularization; after it and before the learning rate, decoupled weight decay.
+    Before an adaptive stage this is L2 regularization; after it and before the learning rate, decoupled weight decay.
 
     Args:
-      mask: a tree of booleans like the parameters, or a function from them to one: where to decay. None for everywhere.
+      mask: True where to decay: a tree of booleans like the parameters or a prefix of it, or a function from the
+        parameters to such a tree; None to decay all.
 
     Reference: Loshchilov and Hutter 2017, arXiv:1711.05101.
     """
@@ -45,7 +46,7 @@ def add_decayed_weights(
 
 
 class DecayWeightsState(NamedTuple):
-    """The number of updates made, and the parameters at the start."""
+    """The number of updates made, and the initial parameters."""
 
     count: jax.Array
     initial: Updates
@@ -67,18 +68,20 @@ def decay_weights(
     """Weight decay of any kind for any recipe, `chain(recipe, decay_weights(...))`: u = u - weight_decay rate p.
 
     ```
-    independent: rate = 1                                        (the paper's form: not times the learning rate)
+    independent: rate = 1                                        (the paper's form, without the learning rate)
     decoupled:   rate = learning_rate                            (the form of PyTorch's and Optax's AdamW)
     corrected:   rate = learning_rate² / max_learning_rate       (AdamC: for layers before a normalization)
     coupled:     u = g + weight_decay p, the first stage: `chain(decay_weights(0.1, "coupled"), recipe)`
     ```
 
     Args:
-      mask: where to decay, see `add_decayed_weights`.
-      learning_rate: that of the recipe.
-      max_learning_rate: the largest value of a learning rate that is a schedule.
-      cautious: decays only the elements that the update moves towards 0 as well.
-      towards_initial: p - p_init for p: decays towards the parameters that `init` was given.
+      kind: which of these forms.
+      mask: True where to decay; see `add_decayed_weights`.
+      learning_rate: the learning rate of the recipe, for "decoupled" and "corrected"; None for the other kinds.
+      max_learning_rate: for "corrected", the largest value of the learning rate if that is a schedule; None for a
+        constant learning rate.
+      cautious: whether to decay only elements that the update does not move away from 0.
+      towards_initial: whether to decay towards the parameters that `init` was given: p - p_init in place of p.
 
     References: Loshchilov and Hutter 2017, arXiv:1711.05101; Defazio 2025, arXiv:2506.02285 (corrected); Chen et al.
     2025, arXiv:2510.12402 (cautious).

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transformations of transformations."""
+"""Wrappers: transformations that are made of other transformations."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transformations that run at certain steps only."""
+"""Running a transformation at some of the steps only."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -41,13 +41,13 @@ class ConditionallyMaskState(NamedTuple):
 def conditionally_transform(
     inner: Any, should_transform_fn: Callable, forward_extra_args: bool = False
 ) -> GradientTransformationExtraArgs:
-    """Runs `inner` at the steps for which a function is true; at the others updates pass as they are.
+    """Runs `inner` at the steps for which a function returns True; at all others updates pass unchanged.
 
     Args:
-      should_transform_fn: `f(step) -> bool`, a function of the number of updates made, 0 at the first.
-      forward_extra_args: whether it also gets the extra arguments of `update`: `f(step, **extra) -> bool`.
+      should_transform_fn: `f(step) -> bool`, where `step` is the number of updates made before, 0 at the first.
+      forward_extra_args: whether the function also gets the extra arguments of `update`: `f(step, **extra) -> bool`.
 
-    See also: `conditionally_mask`, whose updates are 0 at the other steps.
+    See also `conditionally_mask`, whose updates are 0 at the other steps.
     """
     return _at_some_steps(
         "conditionally_transform", inner, should_transform_fn, forward_extra_args, ConditionallyTransformState, _as_is
@@ -58,9 +58,13 @@ def conditionally_transform(
 def conditionally_mask(
     inner: Any, should_transform_fn: Callable, forward_extra_args: bool = False
 ) -> GradientTransformationExtraArgs:
-    """Runs `inner` at the steps for which a function is true; at the others the updates are 0.
+    """Runs `inner` at the steps for which a function returns True; at all others the updates are 0.
 
-    Arguments as in `conditionally_transform`, whose updates pass as they are at the other steps.
+    Args:
+      should_transform_fn: `f(step) -> bool`, where `step` is the number of updates made before, 0 at the first.
+      forward_extra_args: whether the function also gets the extra arguments of `update`: `f(step, **extra) -> bool`.
+
+    See also `conditionally_transform`, which passes updates unchanged at the other steps.
     """
     return _at_some_steps(
         "conditionally_mask", inner, should_transform_fn, forward_extra_args, ConditionallyMaskState, None

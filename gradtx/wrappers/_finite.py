@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leaving out steps that are not finite, up to so many in a row."""
+"""Skipping steps with non-finite gradients, up to a number of steps in a row."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from gradtx.wrappers._skipping import all_finite, run_if
 
 
 class ApplyIfFiniteState(NamedTuple):
-    """Steps in a row that were not finite, whether the last one was, how many were not in all, the inner state."""
+    """The non-finite steps in a row, whether the last step was finite, all non-finite steps, and the inner state."""
 
     notfinite_count: jax.Array
     last_finite: jax.Array
@@ -35,14 +35,15 @@ class ApplyIfFiniteState(NamedTuple):
 def apply_if_finite(
     inner: Any, max_consecutive_errors: NonNegativeInt, *, axis_name: Any = None
 ) -> GradientTransformationExtraArgs:
-    """Leaves out steps with a gradient that is not finite: the updates are 0, `inner` does not run, its state stays.
-
-    See also `guard`, which never lets such a step through, and knows other reasons to leave one out.
+    """Skips steps with a non-finite gradient: the updates are 0, `inner` does not run and its state does not change.
 
     Args:
-      max_consecutive_errors: how many in a row. After as many it gives up: gradients go to `inner` as they are, until
-        some are finite again.
-      axis_name: an axis of `jax.shard_map` over which the gradients are split; all devices along it decide alike.
+      max_consecutive_errors: how many steps in a row are skipped. After that, gradients are passed to `inner` as they
+        are until one is finite again.
+      axis_name: an axis of `jax.shard_map` along which the gradients are split: all its devices skip the same steps.
+        None if they are not split.
+
+    See also `guard`, which never takes a non-finite step and can skip steps for other reasons too.
     """
     tx = with_extra_args_support(check_transformation("apply_if_finite: inner", inner))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Giving a transformation all parameters as one vector."""
+"""Running a transformation on all parameters as one vector."""
 
 import functools
 import itertools
@@ -25,7 +25,7 @@ from gradtx.core._types import OptState, Params, Updates
 
 
 class FlattenState(NamedTuple):
-    """The state of the inner transformation, whose parameters are one vector for each dtype."""
+    """The state of the inner transformation, which sees one vector of parameters for each dtype."""
 
     inner_state: OptState
 
@@ -37,17 +37,17 @@ class FlattenState(NamedTuple):
 
 @transformation
 def flatten(inner: Any) -> GradientTransformationExtraArgs:
-    """Gives `inner` the parameters as one long vector; for several dtypes, a dictionary of vectors by their names.
+    """Gives `inner` all parameters as one vector; if dtypes differ, a dictionary from their names to vectors.
 
-    For rules that work element by element: a norm of one parameter becomes that of all. It saves time outside of `jit`,
-    where each array is work of its own; under `jit`, compilers join such work themselves and take longer over vectors.
+    Meant for rules that work element by element: a norm of one parameter becomes a norm of all. It saves time outside
+    `jit`, where each array costs a dispatch; under `jit` the compiler fuses such work itself and vectors are slower.
 
-    Extra arguments with the structure of the updates become vectors too. A gradient that is None where others of its
-    dtype are not counts as 0 for what `inner` remembers, and its parameter gets no update. On a mesh with explicit axes
-    the vectors are whole on every device: arrays are gathered, updates have the sharding of the parameters.
+    Extra arguments with the structure of the updates become vectors too. If only some gradients of a dtype are None,
+    they are zeros in the slots of `inner`, and their parameters get no update. On a mesh with explicit axes the vectors
+    are replicated: arrays are gathered, and updates get the sharding of the parameters.
 
     Args:
-      inner: the transformation. It must return one number for each it gets.
+      inner: the transformation to run; its updates must have the shapes of its gradients.
     """
     tx = with_extra_args_support(check_transformation("flatten: inner", inner))
 
@@ -62,7 +62,7 @@ def flatten(inner: Any) -> GradientTransformationExtraArgs:
         if params is not None:
             parts = align(treedef, params, "flatten", "the parameters", updates, "the gradients")
             check_shapes("flatten", "gradient", updates, gradients, parts)
-        # A None may stand for a whole subtree of parameters.
+        # One None may stand for a whole subtree of parameters.
         like = [p for g, part in zip(gradients, parts, strict=True) for p in _leaves(g, part, params)]
 
         def packed(values: Sequence) -> Any:
@@ -87,7 +87,7 @@ def flatten(inner: Any) -> GradientTransformationExtraArgs:
 
 
 def _is_like(x: Any, updates: Updates) -> bool:
-    """Whether an extra argument is a tree like the updates; a single number is not taken for one."""
+    """Whether an extra argument is a tree like the updates; a single number does not count as one."""
     if jax.tree.structure(x) != jax.tree.structure(updates):
         return False
     shapes = [[getattr(leaf, "shape", None) for leaf in jax.tree.leaves(tree)] for tree in (x, updates)]
@@ -95,7 +95,7 @@ def _is_like(x: Any, updates: Updates) -> bool:
 
 
 def _leaves(g: Any, part: Any, params: Params) -> list:
-    """The arrays that say where the numbers of one gradient are: parameters, or the gradient itself without them."""
+    """The arrays that give the shapes and dtypes for one gradient: its parameters, or without them the gradient."""
     if params is None:
         return [] if is_hole(g) else [g]
     return jax.tree.leaves(part)
@@ -106,7 +106,7 @@ def _values(value: Any, g: Any, part: Any, params: Params) -> list:
 
 
 def _pack(values: list, like: list) -> Any:
-    """A vector of the values for each dtype of `like`; None counts as zeros, or is None if all of a dtype are."""
+    """One vector of the values for each dtype in `like`. None becomes zeros, unless all values of a dtype are None."""
     vectors = {}
     for name, members in _groups(like).items():
         given = [values[i] for i in members if values[i] is not None]
@@ -146,7 +146,7 @@ def _split(vector: jax.Array, shapes: tuple[tuple[int, ...], ...]) -> list[jax.A
 
 
 def _whole(x: jax.Array) -> jax.Array:
-    """The array, on every device if the axes of its mesh are explicit: of several arrays a vector has no sharding."""
+    """The array, replicated if the axes of its mesh are explicit: a vector of several arrays has no common sharding."""
     return jax.sharding.reshard(x, PartitionSpec()) if _is_explicit(x) else x
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters that stay as they are."""
+"""Freezing: parameters that are not trained."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,10 +25,11 @@ def _zeros(updates: Updates, params: Params) -> Updates:
 def freeze(mask: Any | Callable[[Params], Any]) -> GradientTransformationExtraArgs:
     """Sets the updates to zero where the mask is True; elsewhere they pass unchanged.
 
-    Put it last in a chain. The stages before it still compute and remember: `selective_transform` saves that.
+    Put it last in a chain. The stages before it still compute updates and keep slots for frozen parameters;
+    `selective_transform` saves both.
 
     Args:
-      mask: True for what is frozen; a tree of booleans or a function that makes one, as in `masked`.
+      mask: True for frozen parameters: a tree of booleans or a function that makes one, as in `masked`.
     """
     return masked(stateless(_zeros), mask)
 
@@ -37,13 +38,14 @@ def freeze(mask: Any | Callable[[Params], Any]) -> GradientTransformationExtraAr
 def selective_transform(
     optimizer: Any, *, freeze_mask: Any | Callable[[Params], Any]
 ) -> GradientTransformationExtraArgs:
-    """Runs `optimizer` on the parameters that are not frozen, and gives the frozen ones zeros as updates.
+    """Runs `optimizer` on the parameters that are not frozen; the updates of the frozen ones are zeros.
 
-    The optimizer does not see the frozen parameters: they have no state, cost no work and are in no norm. So that not
-    even their gradients are computed, see `split_frozen`.
+    The optimizer does not see the frozen parameters: they have no state, cost no work and enter no norm. To save even
+    the computation of their gradients, see `split_frozen`.
 
     Args:
-      freeze_mask: True for what is frozen; a tree of booleans or a function that makes one, as in `masked`.
+      optimizer: the transformation of the trained parameters.
+      freeze_mask: True for frozen parameters: a tree of booleans or a function that makes one, as in `masked`.
     """
     check_transformation("selective_transform: optimizer", optimizer)
     mask = mask_of("selective_transform", "freeze_mask", freeze_mask)
@@ -57,13 +59,13 @@ def selective_transform(
 
 
 def split_frozen(params: Params, freeze_mask: Any | Callable[[Params], Any]) -> tuple[Params, Params]:
-    """The parameters to train and the frozen ones, as two trees with None in the place of the other's leaves.
+    """Splits parameters into two trees, the trained and the frozen ones, each with None where the other has a leaf.
 
-    Nothing is computed for None: differentiate, init and update with the first tree, and put both together inside the
-    loss: `jax.grad(lambda trained: loss(join_frozen(trained, frozen)))(trained)`.
+    Nothing is computed for None: differentiate with respect to the first tree, give it to `init` and `update`, and
+    join both inside the loss: `jax.grad(lambda trained: loss(join_frozen(trained, frozen)))(trained)`.
 
     Args:
-      freeze_mask: True for what is frozen; a tree of booleans or a function that makes one, as in `masked`.
+      freeze_mask: True for frozen parameters: a tree of booleans or a function that makes one, as in `masked`.
     """
     mask = mask_of("split_frozen", "freeze_mask", freeze_mask)
     flags = spread("split_frozen", "freeze_mask", said_of(mask, params), params, is_flag)
@@ -73,7 +75,11 @@ def split_frozen(params: Params, freeze_mask: Any | Callable[[Params], Any]) -> 
 
 
 def join_frozen(trained: Params, frozen: Params) -> Params:
-    """The whole parameters from the two trees of `split_frozen`, whose trained part may have been updated since.
+    """Joins the two trees of `split_frozen` to the whole parameters.
+
+    Args:
+      trained: the first tree, which may have been updated since.
+      frozen: the second tree.
 
     Raises:
       ValueError: if the trees do not match, or have a value at the same place.

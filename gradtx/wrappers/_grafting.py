@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grafting: the direction of one optimizer with the size of another's steps."""
+"""Grafting: the direction of one optimizer with the step size of another."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -39,7 +39,7 @@ def _resized(d: Any, m: Any, p: Any, t: Any) -> tuple:
     return d * _ratio(*_square(d, m, p, t)), m
 
 
-# Made once, so that they are compiled once. The sizing updates pose as a slot.
+# Made once, so that they are compiled once. The updates of `magnitude` are passed as a slot.
 _EACH = per_parameter(None, _resized, _Sized)
 _WHOLE = per_parameter(
     None,
@@ -56,12 +56,13 @@ def graft(
 ) -> GradientTransformationExtraArgs:
     """u = d ‖m‖ / ‖d‖, where d and m are the updates of `direction` and of `magnitude` for the same gradients.
 
-    So a preconditioner takes steps of the size that a simpler optimizer is tuned for:
+    So a preconditioner takes steps of the size for which a simpler optimizer is tuned:
     `chain(graft(preconditioner, scale_by_adam()), scale_by_lr(1e-3))`. Where d is 0, so is u.
 
     Args:
-      direction: its sign counts, its size does not. With two recipes, the learning rate is that of `magnitude`.
-      scope: whether the norms are those of each parameter by itself, or of all together.
+      direction: the transformation that gives the direction d; the size of d has no effect.
+      magnitude: the transformation that gives the norm. If both are recipes, its learning rate is the one in effect.
+      scope: "parameter" for norms of each parameter separately, "tree" for norms of all together.
 
     References: Agarwal et al. 2020, arXiv:2002.11803; Anil et al. 2020, arXiv:2002.09018 (Shampoo).
     """

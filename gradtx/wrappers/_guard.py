@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leaving out bad steps: gradients that are not finite, and what rules speak against."""
+"""Skipping bad steps: those with non-finite gradients, and those that guard rules refuse."""
 
 from typing import Any, NamedTuple
 
@@ -23,8 +23,8 @@ from gradtx.wrappers._skipping import floating_leaves, run_if, select
 
 
 class GuardState(NamedTuple):
-    """How many steps were left out, in all and since the last that was taken; why the last of them was; the last
-    finite norm of the gradients, be it of a step that was left out; what the rules remember; the inner state.
+    """The number of skipped steps in all and since the last step taken; the reason of the last skip; the last finite
+    norm of the gradients, also of a skipped step; the states of the rules; the inner state.
     """
 
     skipped: jax.Array
@@ -42,19 +42,19 @@ class GuardState(NamedTuple):
 def guard(
     inner: Any, *rules: Any, max_consecutive_skips: PositiveInt | None = 16, axis_name: Any = None
 ) -> GradientTransformationExtraArgs:
-    """Leaves out bad steps: the updates are 0, `inner` does not run, its state stays.
+    """Skips bad steps: the updates are 0, `inner` does not run and its state does not change.
 
-    A step is bad if the norm of its gradients, or the loss where it is given (`value=loss`), is not finite, or if one
-    of the rules refuses it: `guard(adamw(1e-3), norm_spike(), loss_spike())`. `metrics` has how many were left out, and
-    the `SkipReason` of the last.
+    A step is bad if the norm of its gradients, or the loss if given (`value=loss`), is not finite, or if one of the
+    rules refuses it: `guard(adamw(1e-3), norm_spike(), loss_spike())`. `metrics` has the number of skipped steps and
+    the `SkipReason` of the last one.
 
     Args:
       rules: `norm_spike`, `loss_spike`, `skip_when`, or a `GuardRule` of your own.
-      max_consecutive_skips: after as many steps without one taken, rules are overruled: the next finite step is taken,
-        and they begin anew, for what looked like a spike has become the level. None: never. What is not finite is
-        never taken.
-      axis_name: an axis of `jax.shard_map` over which the gradients are split; all devices along it decide alike, by
-        the norm of the whole and the mean loss.
+      max_consecutive_skips: after this many skips in a row the rules are overruled: the next finite step is taken and
+        they start anew, since what looked like a spike has become the normal level. None to never overrule them. A
+        non-finite step is never taken.
+      axis_name: an axis of `jax.shard_map` along which the gradients are split: all its devices skip the same steps,
+        judged by the norm over all of them and their mean loss. None if they are not split.
 
     Raises:
       ValueError: if a rule needs the loss and it is not given.

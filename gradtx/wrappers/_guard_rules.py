@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What speaks against a step: the rules of `guard`, as values."""
+"""Reasons to skip a step: the rules of `guard`, as values."""
 
 import enum
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from gradtx.numerics._windows import mean_and_std, push, z_score
 
 
 class SkipReason(enum.IntEnum):
-    """Why a step was not taken, as metrics have it. Rules of your own may use any other number above 0."""
+    """Why a step was skipped, as `metrics` reports it. Rules of your own may use any other number above 0."""
 
     NONE = 0
     NON_FINITE = 1
@@ -25,9 +25,9 @@ class SkipReason(enum.IntEnum):
 
 
 class GuardedStep(NamedTuple):
-    """What a rule judges a step by: its gradients, their norm, the loss (None if not given), and what else was given.
+    """What a rule knows of a step: gradients, parameters, norm, loss (None if not given) and other extra arguments.
 
-    The norm is that of all gradients together. Norm and loss are finite where the verdict counts.
+    The norm is that of all gradients together. If norm or loss is not finite, the step is skipped whatever rules say.
     """
 
     updates: Updates
@@ -43,20 +43,20 @@ def _keep(step: GuardedStep, state: Any) -> Any:
 
 @register_value
 class GuardRule(Value):
-    """A reason to leave out a step of `guard`, with what it remembers of the steps that were taken:
+    """A rule by which `guard` skips steps, with a state that it keeps of the steps taken:
 
     ```
-    refuses(step, state) -> bool      whether the rule speaks against a step
-    init() -> state                   a tree of arrays; by default nothing
-    accept(step, state) -> state      the state after a step that is taken; by default unchanged
+    refuses(step, state) -> bool      whether to skip this step
+    init() -> state                   a tree of arrays; by default empty
+    accept(step, state) -> state      the state after a step was taken; by default unchanged
     ```
 
-    A function with the decorator `guard_rule` that returns one is a factory of rules that print, compare and hash as
-    its calls.
+    Decorate a function that returns a `GuardRule` with `guard_rule`: its rules then print, compare and hash as the
+    calls that made them.
 
     Args:
-      reason: the number that metrics have for it, at least 1.
-      refuses: see above; `step` is a `GuardedStep`.
+      reason: the number by which `metrics` reports this rule, at least 1.
+      refuses, init, accept: the functions above; `step` is a `GuardedStep`.
     """
 
     __slots__ = ("_judge",)
@@ -69,22 +69,22 @@ class GuardRule(Value):
 
     @property
     def reason(self) -> int:
-        """The number that metrics have for it."""
+        """The number by which `metrics` reports this rule."""
         return self._expanded()._judge[0]
 
     @property
     def refuses(self) -> Callable[[GuardedStep, Any], jax.Array]:
-        """Whether it speaks against a step: `refuses(step, state) -> bool`."""
+        """Whether to skip a step: `refuses(step, state) -> bool`."""
         return self._expanded()._judge[1]
 
     @property
     def init(self) -> Callable[[], Any]:
-        """What it remembers at first."""
+        """The state before the first step: `init() -> state`."""
         return self._expanded()._judge[2]
 
     @property
     def accept(self) -> Callable[[GuardedStep, Any], Any]:
-        """What it remembers after a step that is taken: `accept(step, state) -> state`."""
+        """The state after a step was taken: `accept(step, state) -> state`."""
         return self._expanded()._judge[3]
 
     def _expanded(self) -> "GuardRule":
@@ -106,7 +106,10 @@ P = ParamSpec("P")
 def guard_rule(body: Callable[P, GuardRule]) -> Callable[P, GuardRule]:
     """Makes a function that returns a `GuardRule` into a factory of such values.
 
-    Parameters annotated with a range are checked at the call and are leaves of the value, and of the `guard` it is in.
+    Parameters annotated with a range are checked at the call and are leaves of the value, and of a `guard` around it.
+
+    Args:
+      body: the function. Its signature becomes that of the factory.
     """
     return factory_decorator(body, GuardRule, _expand, schedules=False)
 
@@ -116,7 +119,7 @@ def _expand(call: Call) -> tuple:
 
 
 class WindowState(NamedTuple):
-    """The last accepted values, oldest first, and how many of the places (the last ones) are in use."""
+    """The last accepted values, oldest first, and the number of them; unused places come before them."""
 
     values: jax.Array
     filled: jax.Array
@@ -127,23 +130,28 @@ class WindowState(NamedTuple):
 
 @guard_rule
 def norm_spike(window: PositiveInt = 128, z: Positive = 6.0, warmup: PositiveInt = 32) -> GuardRule:
-    """Refuses a step whose gradients have a norm of more than mean + z std of the last norms.
+    """Refuses a step whose gradient norm exceeds mean + z * standard deviation of the last norms.
 
-    Only norms of accepted steps count, so a spike does not widen the bounds for the next.
+    Only norms of steps taken are remembered, so a spike does not raise the limit for the next one.
 
     Args:
       window: how many norms are remembered.
-      z: in standard deviations.
-      warmup: before it knows as many norms, at most `window`, it accepts all that are finite.
+      z: how many standard deviations above the mean the limit lies.
+      warmup: how many norms must be remembered before any step is refused, at most `window`.
     """
     return _spike("norm_spike", SkipReason.NORM_SPIKE, lambda step: step.norm, window, z, warmup)
 
 
 @guard_rule
 def loss_spike(window: PositiveInt = 128, z: Positive = 6.0, warmup: PositiveInt = 32) -> GuardRule:
-    """Refuses a step whose loss is more than mean + z std of the last ones: `update(g, state, params, value=loss)`.
+    """Refuses a step whose loss exceeds mean + z * standard deviation of the last losses.
 
-    The arguments are those of `norm_spike`.
+    `update` needs the loss: `update(g, state, params, value=loss)`. Only losses of steps taken are remembered.
+
+    Args:
+      window: how many losses are remembered.
+      z: how many standard deviations above the mean the limit lies.
+      warmup: how many losses must be remembered before any step is refused, at most `window`.
     """
 
     def loss(step: GuardedStep) -> jax.Array:
@@ -156,10 +164,11 @@ def loss_spike(window: PositiveInt = 128, z: Positive = 6.0, warmup: PositiveInt
 
 @guard_rule
 def skip_when(predicate: Callable[[GuardedStep], Any], reason: PositiveInt = SkipReason.PREDICATE.value) -> GuardRule:
-    """Refuses the steps for which a function of the `GuardedStep` is true: `skip_when(lambda step: step.norm > 10)`.
+    """Refuses the steps for which a function returns True: `skip_when(lambda step: step.norm > 10)`.
 
     Args:
-      reason: the number that metrics have for it, so that several can be told apart.
+      predicate: a function from the `GuardedStep` to a boolean scalar.
+      reason: the number by which `metrics` reports this rule, so that several can be told apart.
     """
     return GuardRule(reason, lambda step, state: predicate(step))
 

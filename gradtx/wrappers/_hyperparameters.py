@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hyperparameters in the state: read, set and scheduled while a run goes on."""
+"""Hyperparameters in the state, where they can be read, set and scheduled during a run."""
 
 import functools
 import inspect
@@ -44,7 +44,7 @@ class InjectStatefulHyperparamsState(NamedTuple):
 
 
 class InjectHyperparamsState(NamedTuple):
-    """What the state was in Optax before schedules had states; for `isinstance` and old checkpoints only."""
+    """The state class that Optax had before schedules had states; for `isinstance` and old checkpoints only."""
 
     count: jax.Array
     hyperparams: dict[str, jax.Array]
@@ -56,18 +56,18 @@ def inject_hyperparams(
 ) -> Callable[..., GradientTransformationExtraArgs]:
     """`inject_hyperparams(adamw)(1e-3)` is `adamw(1e-3)` with its hyperparameters in the state, to be read and set.
 
-    Of a factory of gradtx, the numbers that its signature declares as hyperparameters are kept in the state; of any
-    other, all numbers and arrays. Where a function stands in the place of one, it is a schedule. Everything else is
-    handed on as it is, and so is a module that can be called, unless wrapped: `WrappedSchedule(module)`.
+    For a factory of gradtx, the state holds the arguments that the signature declares as hyperparameters; for any other
+    factory, all arguments that are numbers or arrays. A function given for such an argument is a schedule. All other
+    arguments are passed on unchanged, also callable modules, unless wrapped: `WrappedSchedule(module)`.
 
     Args:
-      inner_factory: what makes the transformation: a factory of gradtx or Optax, or a function of your own.
-      static_args: the names of arguments that stay out of the state, such as sizes, or functions that are no schedules.
-      hyperparam_dtype: the dtype of the numbers, by default that of the argument; at least float32 either way, whatever
-        the parameters are: 0.999 is 1 in bfloat16. Whole numbers given to other factories than gradtx's stay whole.
+      inner_factory: the function that makes the transformation: a factory of gradtx or Optax, or one of your own.
+      static_args: the names of arguments to keep out of the state, such as sizes or functions that are not schedules.
+      hyperparam_dtype: the dtype of the numbers, float32 or float64; None for the dtype of each argument, but at least
+        float32, since 0.999 is 1 in bfloat16. Integers given to factories of other libraries stay integers.
 
     Raises:
-      ValueError: for a name in `static_args` that `inner_factory` does not take, or a narrower dtype.
+      ValueError: for a name in `static_args` that `inner_factory` does not take, or for another dtype.
     """
     if not callable(inner_factory):
         raise TypeError(f"inject_hyperparams: inner_factory must be a function, got {inner_factory!r}")
@@ -85,7 +85,7 @@ def inject_hyperparams(
             f"inject_hyperparams: hyperparam_dtype must be float32 or float64, got {jnp.dtype(hyperparam_dtype).name}"
         )
 
-    # Without what else the factory has on it: the result is not a factory of gradtx.
+    # Without the attributes of the function, since the result is not a factory of gradtx.
     @functools.wraps(inner_factory, updated=())
     def wrapped(*args: Any, **kwargs: Any) -> GradientTransformationExtraArgs:
         return _Injected(inner_factory, static_args, hyperparam_dtype, args, kwargs)
@@ -95,7 +95,7 @@ def inject_hyperparams(
 
 @register_value
 class _Injected(GradientTransformationExtraArgs):
-    """A transformation of `inject_hyperparams`: it prints, compares and pickles as the two calls that made it."""
+    """What `inject_hyperparams(factory)(...)` returns: it prints, compares and pickles as these two calls."""
 
     __slots__ = ("_made_by",)
 
@@ -143,7 +143,7 @@ class _InnerCall:
             raise TypeError(f"{self.where}: {error}; the call is {_name(inner_factory)}{self.signature}") from None
         bound.apply_defaults()
         self.arguments = dict(bound.arguments)
-        # What **kwargs collects are arguments like the others.
+        # The arguments that **kwargs collects are treated like all others.
         self.keywords = next((n for n, p in self.signature.parameters.items() if p.kind is p.VAR_KEYWORD), None)
         self.arguments |= self.arguments.pop(self.keywords, {}) if self.keywords else {}
 
@@ -152,7 +152,7 @@ class _InnerCall:
         free = {n: x for n, x in self.arguments.items() if n not in static_args}
         self.schedules = {n: s for n, x in free.items() if (s := self._schedule(n, x)) is not None}
         self.numbers = {n: x for n, x in free.items() if n not in self.schedules and self._is_number(n, x)}
-        # Illegal values are errors here. Factories that gradtx did not make may take no schedules.
+        # This call raises the errors for illegal values. A factory of another library may not accept schedules.
         self.needs = None if self.declared is None else needs(inner_factory(*args, **kwargs))
         self.dtypes = {n: self._dtype(n, x) for n, x in self.numbers.items()}
 
@@ -164,7 +164,7 @@ class _InnerCall:
             return x
         if isinstance(x, Schedule):
             return WrappedSchedule(x)
-        # Where a number is declared, a module can only be a schedule; a dtype can be called, too.
+        # Where a number is declared, a module can only be a schedule; elsewhere a callable may be a dtype or a module.
         if not callable(x) or self.declared is None and (isinstance(x, type) or not is_function(x)):
             return None
         return WrappedSchedule(x)  # type: ignore[arg-type]  # what it returns is checked where it is called
@@ -215,9 +215,9 @@ class _InnerCall:
         return with_extra_args_support(tx)
 
     def _kept(self, name: str, x: Any) -> jax.Array:
-        """A value that may have been assigned since, strongly typed and of the dtype that `init` gave it."""
+        """The value in the state, which the user may have set: strongly typed, in the dtype that `init` gave it."""
         x, dtype = jnp.asarray(x), self.dtypes[name]
-        # A fraction assigned to what began as a whole number is not cut.
+        # If the value was an integer at first, a float that was set later is not truncated.
         dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(x.dtype)
         return x.astype(dtype)
 
@@ -239,7 +239,7 @@ class _InnerCall:
 
 
 def _alike(new: OptState, old: OptState) -> OptState:
-    """The new state in the dtypes of the old: factories of other libraries let them follow those of the numbers."""
+    """The new state in the dtypes of the old one, which other libraries may let the hyperparameters change."""
     if jax.tree.structure(new) != jax.tree.structure(old):
         return new
     return jax.tree.map(lambda x, y: x if not _weak(x) and _dtype(x) == _dtype(y) else x.astype(_dtype(y)), new, old)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lookahead: an optimizer explores, and slow parameters follow it part of the way."""
+"""Lookahead: an optimizer moves fast parameters, and slow ones follow them part of the way."""
 
 from typing import Any, NamedTuple
 
@@ -23,21 +23,21 @@ from gradtx.numerics._branching import branch
 
 
 class LookaheadParams(NamedTuple):
-    """The parameters that the optimizer moves and those that follow, for those who keep both outside of the state."""
+    """The fast and the slow parameters, for callers that keep both themselves and not in the state."""
 
     fast: Params
     slow: Params
 
     @classmethod
     def init_synced(cls, params: Params) -> "LookaheadParams":
-        """The pair in which both are `params`; the slow ones are copies."""
+        """The pair where both are `params`; the slow ones are copies."""
         return cls(fast=params, slow=jax.tree.map(jnp.array, params))
 
 
 class LookaheadState(NamedTuple):
     """The state of the fast optimizer, the updates since the last synchronization, and the slow parameters.
 
-    There are no slow parameters where the caller keeps them, in `LookaheadParams`.
+    `slow` is None if the caller keeps the slow parameters, in `LookaheadParams`.
     """
 
     fast_state: OptState
@@ -60,13 +60,13 @@ def _weights(t, total, *, sync, step_size):
 
 def _step(u, slow, p, t, common):
     sync, step_size = common
-    # Written in the distance, which is small, so that no digits of the parameters are lost.
+    # Computed from the distance, which is small, so that no digits of the parameters are lost.
     distance = p - slow
     back = step_size * u - (1 - step_size) * distance
     return jnp.where(sync, back, u), jnp.where(sync, slow + step_size * (distance + u), slow)
 
 
-# Made once, so that it is compiled once; what changes is among its extra arguments.
+# Made once, so that it is compiled once; the numbers that change are its extra arguments.
 _FOLLOW = per_parameter(None, _step, _Slow, shared=_weights, needs=("sync", "step_size"), needs_params=True)
 
 
@@ -79,21 +79,23 @@ def lookahead(
     *,
     slow_dtype: DType = None,
 ) -> GradientTransformationExtraArgs:
-    """The parameters take steps of an optimizer; after every `sync_period` of them, slow ones follow:
+    """An optimizer moves the parameters; after every `sync_period` updates, slow parameters follow them:
 
     ```
     p = p + fast_optimizer's update
     slow = slow + slow_step_size (p - slow); p = slow      (every sync_period updates)
     ```
 
-    Validate, save and deploy the slow ones: `eval_params(state, params)`. They are in the state; or, as in Optax, the
-    caller keeps them: where `params` are a `LookaheadParams(fast, slow)`, gradients are those of the fast ones and
-    updates are such a pair.
+    Validate, save and deploy the slow parameters: `eval_params(state, params)`. They are kept in the state; or, as in
+    Optax, by the caller: if `params` is a `LookaheadParams(fast, slow)`, gradients are those of `fast` and updates are
+    a `LookaheadParams` too.
 
     Args:
-      slow_step_size: 0.5 or 0.8 in the paper, with a period of 5 or 10.
+      fast_optimizer: the optimizer that moves the parameters.
+      sync_period: the number of updates from one synchronization to the next; 5 or 10 in the paper.
+      slow_step_size: the fraction of the way that the slow parameters follow; 0.5 or 0.8 in the paper.
       reset_state: whether the optimizer starts anew after each synchronization.
-      slow_dtype: the dtype in which the slow ones are stored in the state; None for at least float32.
+      slow_dtype: the dtype in which the state stores the slow parameters; None for at least float32.
 
     Reference: Zhang et al. 2019, arXiv:1907.08610.
     """
@@ -136,7 +138,7 @@ def lookahead(
 
 
 def _difference(u: Any, new: Any, old: Any) -> Any:
-    """new - old in the dtype of the update `u`; None where that is no update."""
+    """new - old in the dtype of the update `u`; `u` itself where it is None or float0."""
     if is_hole(u):
         return u
     new, old = widen((new, old), compute_dtype(u))

@@ -23,7 +23,7 @@ AboveOne = Annotated[Any, Range(low=1.0, low_open=True, example=2.0)]
 
 
 class DynamicLossScaleState(NamedTuple):
-    """What to multiply the loss with, steps taken since that changed, steps left out, the inner state."""
+    """The factor of the loss, the steps taken since it last changed, the steps skipped, the inner state."""
 
     scale: jax.Array
     good_steps: jax.Array
@@ -44,20 +44,25 @@ def dynamic_loss_scale(
     *,
     axis_name: Any = None,
 ) -> GradientTransformationExtraArgs:
-    """Takes the gradients of scale × loss, divides them by the scale, and finds the scale:
+    """Takes the gradients g of scale * loss, divides them by the scale, and adapts the scale:
 
     ```
     u     = inner(g / scale)                (in float32)
-    scale = max(scale / factor, minimum)    where a gradient is not finite; then u = 0, and inner does not run
-    scale = scale factor                    after growth_interval steps without that
+    scale = max(scale / factor, minimum)    if a gradient is not finite; then u = 0, and inner does not run
+    scale = scale factor                    after growth_interval finite steps in a row
     ```
 
-    In float16, gradients below 6e-8 are 0; those of a scaled loss are not. The loss has to be scaled by the caller:
-    `jax.grad(lambda params: loss(params) * loss_scale(state))`. Powers of 2 for `initial` and `factor` cost no
-    rounding.
+    In float16, gradients below 6e-8 are 0; those of a scaled loss are not. The caller has to scale the loss:
+    `jax.grad(lambda params: loss(params) * loss_scale(state))`. If `initial` and `factor` are powers of 2, the scaling
+    does not round.
 
     Args:
-      axis_name: an axis of `jax.shard_map` over which the gradients are split; all devices along it decide alike.
+      initial: the scale at the start, at least `minimum`.
+      growth_interval: the number of finite steps in a row after which the scale grows.
+      factor: by how much the scale grows and shrinks, above 1.
+      minimum: the smallest scale.
+      axis_name: an axis of `jax.shard_map` along which the gradients are split: all its devices skip the same steps.
+        None if they are not split.
 
     Reference: Micikevicius et al. 2017, arXiv:1710.03740, section 3.2.
     """
@@ -101,7 +106,10 @@ def dynamic_loss_scale(
 
 
 def loss_scale(state: OptState) -> jax.Array:
-    """What to multiply the loss with now: the scale of the `dynamic_loss_scale` somewhere in a state.
+    """The factor to multiply the loss with now: the scale in the state of a `dynamic_loss_scale`.
+
+    Args:
+      state: the state of any transformation that has one `dynamic_loss_scale` in it.
 
     Raises:
       ValueError: if there is none, or more than one.

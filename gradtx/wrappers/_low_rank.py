@@ -35,19 +35,19 @@ from gradtx.wrappers._unstacking import on_parts
 
 
 class GaLoreState(NamedTuple):
-    """The number of updates made, the state of the inner optimizer, and P of each matrix (None for random ones)."""
+    """The number of updates made, the inner state, and P of each matrix (None if P is random)."""
 
     count: jax.Array
     base_optimizer_state: OptState
     projector: Updates
 
     def eval_params(self, params: Params) -> Params:
-        """The parameters: what the inner state may answer with has the shapes of the subspace."""
+        """The parameters themselves: an average in the inner state would have the shapes of the subspace."""
         return params
 
 
 class LowRankState(NamedTuple):
-    """The same, and for each parameter the norm of what was last added outside of the subspace."""
+    """As `GaLoreState`, and for each parameter the norm of the last update outside of the subspace."""
 
     count: jax.Array
     base_optimizer_state: OptState
@@ -72,7 +72,7 @@ def low_rank(
     growth: Positive = 1.01,
     seed: NonNegativeInt = 0,
 ) -> GradientTransformationExtraArgs:
-    """Runs `inner` on R = Pᵀg for every matrix, N = inner(R), and on g for everything else:
+    """Runs `inner` on R = Pᵀg for every matrix, with the result N = inner(R), and on g for all other parameters:
 
     ```
     projected: u = P N                                   (GaLore)
@@ -81,15 +81,19 @@ def low_rank(
     ```
 
     Args:
-      inner: a stage without learning rate. If it asks for parameters, it sees Pᵀp.
-      update_proj_gap: P is new at the first step and every so many steps.
-      scale: a factor of u where there is a P.
-      weight_dimension_numbers: a tree of `GaLoreDimensionNumbers` like the parameters (or a prefix, or a function from
-        them to it), with None for what is no matrix. By default all tensors with two axes are.
-      projection: the leading singular vectors of g, or normal numbers of variance 1 / rank, which are not stored: they
-        are drawn from the seed, the number of redraws and the number of the leaf.
+      inner: a stage without learning rate; the parameters that it sees are Pᵀp.
+      rank: the number of columns of P, at most the smaller side of the matrix.
+      update_proj_gap: the number of steps after which P is computed anew.
+      scale: a factor of u for matrices.
+      weight_dimension_numbers: a tree of `GaLoreDimensionNumbers` like the parameters or a prefix of it, with None for
+        a parameter that is not a matrix; or a function from the parameters to such a tree. None alone treats all
+        parameters with two axes as matrices.
+      method: which of the three updates.
+      projection: "svd" for the leading singular vectors of g, or "random" for normal numbers of variance 1 / rank,
+        which are not stored but drawn from the seed, the number of redraws and the position of the leaf.
       side: which side of a matrix P acts on.
-      scaling: whether norms are taken of each channel (line of R along the other side) or of the whole matrix.
+      scaling: whether norms are of each "channel" (a line of R along the side P does not act on) or the whole "tensor".
+      growth: the largest factor by which the norm in `limit` may grow from one step to the next.
     """
     tx = with_extra_args_support(check_transformation("low_rank: inner", inner))
     state_type = GaLoreState if method == "projected" else LowRankState
@@ -176,7 +180,7 @@ def low_rank(
 
 
 def projected(leaves: list, matrices: dict, projectors: dict, views: dict) -> list:
-    """The leaves, with R for the matrices among them."""
+    """The leaves, with R in place of the matrices."""
     low = list(leaves)
     for i, matrix in matrices.items():
         with promotion(matrix):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Applying a transformation to some of the parameters."""
+"""Applying a transformation to some of the parameters only."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from gradtx.core._types import OptState, Params, Updates
 
 
 class MaskedState(NamedTuple):
-    """The state of the inner transformation, with `MaskedNode` in the place of what it does not see."""
+    """The state of the inner transformation, with `MaskedNode` in place of the parameters that it does not see."""
 
     inner_state: OptState
 
@@ -33,8 +33,8 @@ def masked(
     Args:
       inner: the transformation.
       mask: a tree of booleans with the structure of the parameters or a prefix of it, or a function from the
-        parameters (from the updates, where `update` is called without parameters) to such a tree. Containers may be of
-        other types than the parameters' if their names are the same: a dictionary for the state of a module.
+        parameters (or the updates, if `update` is called without parameters) to such a tree. Its containers may be of
+        other types if the names in them are the same, such as a dictionary for the state of a module.
       mask_compatible_extra_args: whether extra arguments with the structure of the updates are masked too.
 
     Raises:
@@ -72,7 +72,7 @@ def is_flag(x: Any) -> bool:
 
 
 def mask_of(where: str, name: str, mask: Any) -> Any:
-    """The same mask, or function that makes one, with an error where something else than a boolean stands in it."""
+    """The same mask, or function that makes one; an error if a leaf is not a boolean."""
 
     def checked(tree: Any) -> Any:
         for path, flag in jax.tree_util.tree_leaves_with_path(tree):
@@ -84,7 +84,7 @@ def mask_of(where: str, name: str, mask: Any) -> Any:
 
 
 def hide_extra(found: Rows, seen: list[bool], extra: dict[str, Any]) -> dict[str, Any]:
-    """The extra arguments, those with the structure of the updates masked as they are."""
+    """The extra arguments; those with the structure of the updates are masked in the same way."""
     structure = jax.tree.structure(jax.tree.unflatten(found.treedef, found.updates))
     fits = {n: jax.tree.structure(x) == structure for n, x in extra.items()}
     return {n: found.tree(found.treedef.flatten_up_to(x), seen) if fits[n] else x for n, x in extra.items()}

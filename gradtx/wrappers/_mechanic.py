@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mechanic: learns the factor of an optimizer's learning rate. With the loop that it shares with TRAC."""
+"""Mechanic, which learns the factor of an optimizer's learning rate, and the loop that it shares with TRAC."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from gradtx.numerics._safe import abs_sq, safe_sqrt
 
 
 class MechanicState(NamedTuple):
-    """The state of the base optimizer, the number of updates made, four numbers for each decay, p_1."""
+    """The state of the base optimizer, the number of updates made, r, m, v and s for each decay, and p_1."""
 
     base_optimizer_state: OptState
     count: jax.Array
@@ -36,7 +36,7 @@ class MechanicState(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Sums over all parameters: of the gradient g, the parameters p and the displacement, each with each."""
+    """Inner products over all parameters of the gradient g, the parameters p and the displacement."""
 
     g_g: jax.Array
     p_p: jax.Array
@@ -52,11 +52,11 @@ def scaled_displacement(
     tune: Callable[[dict, Totals], tuple[jax.Array, dict]],
     scale: Callable[[dict], Any] | None = None,
 ) -> GradientTransformationExtraArgs:
-    """Moves the parameters to x0 + S D, where x0 are the first ones and the displacement D is the sum of the updates.
+    """Moves the parameters to x0 + S D: x0 are the initial parameters, D is the sum of the updates, the displacement.
 
-    What is remembered between the steps is a dictionary, `start()` at first; `tune(remembered, totals)` makes S of it
-    and of D before the step, and what is remembered next. D is a field `delta` of the state, a tree; without such a
-    field it is (p - x0) / scale(remembered).
+    A dictionary of arrays is remembered between steps, `start()` before the first; `tune(remembered, totals)`, with
+    totals of D before the step, returns S and the next dictionary. D is the field `delta` of the state, a tree; if
+    there is no such field, D is (p - x0) / scale(remembered).
     """
     tx = with_extra_args_support(check_transformation(f"{name}: base_optimizer", base))
     fields = state_type._fields  # type: ignore[attr-defined]  # a named tuple class
@@ -107,7 +107,7 @@ def scaled_displacement(
 
 
 def alike(x: Any) -> Any:
-    """A hyperparameter in the dtype of the totals; Python numbers stay, to be folded in double precision."""
+    """A hyperparameter in the dtype of the totals; Python numbers stay Python numbers, folded in double precision."""
     if is_number(x):
         return x
     return jnp.asarray(x, jnp.result_type(float))
@@ -149,7 +149,7 @@ def mechanize(
     s_init: Positive = 1e-6,
     num_betas: PositiveInt = 6,
 ) -> GradientTransformationExtraArgs:
-    """Mechanic: scales the sum D of the updates of an optimizer, for each decay b = 0.9, 0.99, 0.999, ... with
+    """Mechanic: scales the sum D of an optimizer's updates by S, the sum of one s for each decay b = 0.9, 0.99, ...:
 
     ```
     h = -<D, g + weight_decay S (‖g‖ / ‖p‖) p>        r = b r + s min(max(h, -m), m)
@@ -158,11 +158,14 @@ def mechanize(
     p = p_1 + S D
     ```
 
-    D in h is the sum before the step; it is not stored but (p - p_1) / S, so parameters in float32 at least.
+    In h, D is the sum before the step. D is not stored, but computed as (p - p_1) / S, so use parameters in at least
+    float32.
 
     Args:
-      base_optimizer: with a learning rate of 1, or a schedule up to 1.
-      weight_decay: holds S back; it is not that of the base optimizer.
+      base_optimizer: an optimizer with a learning rate of 1, or a schedule whose peak is 1.
+      weight_decay: the strength of the term in h that keeps S small; the parameters are not decayed.
+      s_init: each s at the start; choose it far too small, as S grows fast.
+      num_betas: the number of decays b.
 
     Reference: Cutkosky, Defazio and Mehta 2023, arXiv:2306.00144, algorithm 1, and their code.
     """

@@ -27,7 +27,11 @@ from gradtx.wrappers._skipping import floating_leaves, run_if
 
 
 def skip_not_finite(updates: Updates, gradient_step: Numeric, params: Params) -> tuple[jax.Array, dict]:
-    """Whether a gradient holds an infinity or a NaN, and how many: a `should_skip_update_fn` of `MultiSteps`."""
+    """Whether any gradient has an infinity or a NaN, and how many there are: a `should_skip_update_fn` of `MultiSteps`.
+
+    Args:
+      gradient_step: the number of updates made; not used.
+    """
     counts = [jnp.sum(~jnp.isfinite(g), dtype=jnp.int32) for g in floating_leaves(updates)]
     total = sum(counts, start=jnp.zeros([], jnp.int32))
     return total > 0, {"should_skip": total > 0, "num_not_finite": total}
@@ -38,7 +42,11 @@ def skip_large_updates(
 ) -> tuple[jax.Array, dict]:
     """Whether ‖g‖² over all parameters exceeds a limit or is NaN: a `should_skip_update_fn` of `MultiSteps`.
 
-    `functools.partial(skip_large_updates, max_squared_norm=100.0)`.
+    Bind the limit first: `functools.partial(skip_large_updates, max_squared_norm=100.0)`.
+
+    Args:
+      gradient_step: the number of updates made; not used.
+      max_squared_norm: the largest ‖g‖² that is not skipped.
     """
     leaves = floating_leaves(updates)
     squares = [jnp.sum(abs_sq(widen(g, compute_dtype(g)))).astype(jnp.result_type(float)) for g in leaves]
@@ -52,8 +60,8 @@ def _skip_nothing(updates: Updates, gradient_step: Numeric, params: Params) -> t
 
 
 class MicroStepsState(NamedTuple):
-    """What `MultiSteps` knows of the calls: how many gradients are in the mean, how many were dropped since the start,
-    the last report of `should_skip_update_fn`, and the means of the arguments named in `averaged`."""
+    """The counts of `MultiSteps`: how many gradients are in the mean, how many were dropped since the start, the last
+    report of `should_skip_update_fn`, and the means of the arguments named in `averaged`."""
 
     kept: jax.Array
     skipped: jax.Array
@@ -64,7 +72,7 @@ class MicroStepsState(NamedTuple):
 class MultiStepsState(NamedTuple):
     """Calls made in this round, updates made, the inner state, the mean gradient of the round, and its counts.
 
-    Between two rounds `acc_grads` is still the mean of the last.
+    Between two rounds `acc_grads` is still the mean of the last round.
     """
 
     mini_step: jax.Array
@@ -85,7 +93,7 @@ class MultiStepsState(NamedTuple):
 
 @register_value
 class AccumulatingTransformation(GradientTransformationExtraArgs):
-    """What `MultiSteps` returns: a transformation that can be asked whether its last call made an update."""
+    """What `MultiSteps` returns: a transformation that can tell whether its last call made an update."""
 
     __slots__ = ()
 
@@ -121,17 +129,19 @@ def MultiSteps(
     m = m + (g - m) / n        for the n-th gradient of the round that is not dropped
     ```
 
-    A dropped gradient counts towards the k calls, so rounds stay in step with the caller's; a round of which nothing
-    is left makes no update. Schedules inside `opt` count updates. `opt` gets m in at least float32.
+    A dropped gradient counts as one of the k calls, so rounds stay aligned with the caller's; a round whose gradients
+    are all dropped makes no update. Schedules inside `opt` count updates, not calls. m is in at least float32.
 
     Args:
-      every_k_schedule: k, or a function of the number of updates made (a growing batch); rounded.
-      use_grad_mean: False for the sum.
-      should_skip_update_fn: (gradients, updates made, params) -> (whether to drop them, a report that the state keeps).
-        None drops nothing.
-      averaged: names of scalar arguments of `update`, such as "value", of which `opt` gets the mean over the round;
-        of all other extra arguments it gets those of the round's last call.
-      axis_name: an axis of devices that have different parts of the gradients: what one of them drops, all drop.
+      opt: the optimizer that gets the means.
+      every_k_schedule: k, rounded to an integer, or a function of the number of updates made, for a growing batch.
+      use_grad_mean: False for the sum of the gradients.
+      should_skip_update_fn: `f(gradients, updates made, params) -> (skip, report)`, where `skip` is whether to drop
+        these gradients and `report` a tree of arrays to store in the state. None drops nothing.
+      averaged: the names of scalar arguments of `update`, such as "value", of which `opt` gets the mean over the round;
+        for all other extra arguments it gets those of the last call of the round.
+      axis_name: an axis of `jax.shard_map` along which the gradients are split: what one device drops, all drop. None
+        if they are not split.
     """
     tx = with_extra_args_support(check_transformation("MultiSteps: opt", opt))
     skip_fn = _skip_nothing if should_skip_update_fn is None else should_skip_update_fn
@@ -152,7 +162,7 @@ def MultiSteps(
         return skip, report
 
     def feed(means: Updates, state: OptState, params: Params, **extra: Any) -> tuple[Updates, OptState]:
-        # Copies, as what `opt` keeps of its arguments must not be memory of this state too.
+        # Copies, since arrays that `opt` keeps in its state must not be shared with this state.
         copies = jax.tree.map(_copy, (means, {n: extra[n] for n in averaged}))
         return tx.update(copies[0], state, params, **{**extra, **copies[1]})
 
@@ -214,7 +224,7 @@ def MultiSteps(
 
 @functools.partial(jax.jit, static_argnames="mean")
 def _accumulated(acc: jax.Array, x: Any, skip: jax.Array, n: jax.Array, *, mean: bool) -> jax.Array:
-    """The mean (or sum) of n values from that of n - 1; what is in `acc` before the first does not matter."""
+    """The mean (or sum) of n values from that of n - 1 values; for n = 1, `acc` is ignored."""
     wide, x = widen((acc, x), compute_dtype(acc, x))
     with promotion(wide, x):
         new = wide + (x - wide) / jnp.maximum(n, 1).astype(jnp.real(x).dtype) if mean else wide + x

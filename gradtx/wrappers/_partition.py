@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Another transformation for each group of parameters."""
+"""Different transformations for different parameters, chosen by labels."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
@@ -20,7 +20,7 @@ from gradtx.wrappers._masked import MaskedState, hide_extra
 
 
 class PartitionState(NamedTuple):
-    """The state of each group by its label, with `MaskedNode` in the place of the other groups' parameters."""
+    """The state of each transformation by its label, with `MaskedNode` in place of the parameters it does not see."""
 
     inner_states: Mapping[Any, MaskedState]
 
@@ -32,19 +32,19 @@ def partition(
     *,
     mask_compatible_extra_args: bool = False,
 ) -> GradientTransformationExtraArgs:
-    """Applies to each parameter the transformation with its label; none sees the parameters of another.
+    """Applies to each parameter the transformation with its label; each transformation sees only its own parameters.
 
     Args:
-      transforms: a transformation for each label. Labels may be anything that can be a key, tuples and None too.
+      transforms: a dictionary from labels to transformations. A label is anything hashable, also a tuple or None.
       param_labels: a tree of labels with the structure of the parameters or a prefix of it, or a function from the
-        parameters (from the updates, where `update` is called without parameters) to such a tree. Containers may be of
-        other types than the parameters' if their names are the same: a dictionary for the state of a module.
-      mask_compatible_extra_args: whether each transformation sees only its part of extra arguments with the structure
-        of the updates.
+        parameters (or the updates, if `update` is called without parameters) to such a tree. Its containers may be of
+        other types if the names in them are the same, such as a dictionary for the state of a module.
+      mask_compatible_extra_args: whether each transformation sees only its own part of those extra arguments that have
+        the structure of the updates.
 
     Raises:
-      ValueError: with the path, for a label without transformation, or labels that do not fit the tree; and for a
-        transformation whose label stands nowhere in a tree of labels. A function of the parameters may leave some out.
+      ValueError: for a label without transformation, or labels that do not fit the tree, with the path; and for a
+        transformation whose label is not in a tree of labels. A function of the parameters may leave labels unused.
     """
     if not isinstance(transforms, Mapping):
         raise TypeError(f"partition: transforms must be a dictionary of transformations by label, got {transforms!r}")
@@ -63,7 +63,7 @@ def partition(
         found = rows("partition", "param_labels", labels, updates, params, lambda x: _is_label(x, stages))
         seen = {label: [False] * len(found.entries) for label in stages}
         for i, label in enumerate(found.entries):
-            if _is_label(label, stages):  # nothing is said of a None
+            if _is_label(label, stages):  # a None that is not a label belongs to no transformation
                 seen[label][i] = True
         return found, seen
 
@@ -107,7 +107,7 @@ def _state(inner_states: dict[Hashable, OptState]) -> PartitionState:
 def _is_label(x: Any, stages: Mapping) -> bool:
     try:
         return x in stages
-    except TypeError:  # what has no hash is no label
+    except TypeError:  # not hashable, so not a label
         return False
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generalized primal averaging: gradients between the iterates of an optimizer and their moving average."""
+"""Generalized primal averaging: gradients at a point between an optimizer's iterate and the average of iterates."""
 
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from gradtx.wrappers._schedule_free_averaging import Interpolation
 
 
 class PrimalAveragingState(NamedTuple):
-    """The last mu_y, the state of the base optimizer, and its iterate z; `eval_params` answers the average x."""
+    """The last mu_y, the state of the base optimizer, and its iterate z; `eval_params` returns the average x."""
 
     mu_y: jax.Array
     base_optimizer_state: OptState
@@ -56,7 +56,7 @@ _AVERAGING = per_parameter(
 def primal_averaging(
     base_optimizer: Any, mu_x: Decay = 0.9967, mu_y: Interpolation = 0.8, state_dtype: DType = None
 ) -> GradientTransformationExtraArgs:
-    """Runs an optimizer on z, with gradients taken at y, near the moving average x of its iterates:
+    """Runs an optimizer on z with gradients taken at y, a point between z and the moving average x of its iterates:
 
     ```
     z = z + base_optimizer's update from the gradient at y
@@ -64,12 +64,13 @@ def primal_averaging(
     y = mu_y x + (1 - mu_y) z
     ```
 
-    The parameters are y; validate, save and deploy x: `eval_params(state, params)`. The base optimizer sees z as the
-    parameters, so its weight decay is at z.
+    The parameters that the caller holds are y; validate, save and deploy x: `eval_params(state, params)`. The base
+    optimizer sees z as the parameters, so it decays the weights of z.
 
     Args:
-      mu_x: the decay of the average; 0.9967 is about DiLoCo with 32 inner steps.
-      mu_y: in (0, 1]; 0.7 to 0.8 are usual. A schedule moves y at once.
+      base_optimizer: the optimizer that moves z.
+      mu_x: the decay of the average; 0.9967 corresponds to DiLoCo with about 32 inner steps.
+      mu_y: the weight of x in y, in (0, 1]; 0.7 to 0.8 are usual. If it is a schedule, y moves as soon as it changes.
       state_dtype: the dtype in which z is stored; None for at least float32.
 
     Reference: Defazio et al. 2025, arXiv:2512.17131.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publishing norms around a transformation."""
+"""Recording norms of the gradients, updates and parameters of a transformation."""
 
 from typing import Any, NamedTuple
 
@@ -39,18 +39,19 @@ class RecordMetricsState(NamedTuple):
 def record_metrics(
     inner: Any, names: tuple[str, ...] = ("gradient_norm", "update_norm")
 ) -> GradientTransformationExtraArgs:
-    """Runs `inner` and keeps numbers about its last update in the state, for `metrics(state)`:
+    """Runs `inner` and stores numbers about its last update in the state, for `metrics(state)`:
 
     ```
-    gradient_norm     ‖g‖ over all gradients that come in
-    update_norm       ‖u‖ over all updates that leave
+    gradient_norm     ‖g‖ over all gradients, the input of inner
+    update_norm       ‖u‖ over all updates, its output
     parameter_norm    ‖p‖ before the update
     relative_update   ‖u‖ / ‖p‖
-    clip_fraction     the part of the updates so far where ‖u‖ < ‖g‖: for a clipping stage
-    lost_updates      the part of the elements with u ≠ 0 where p + u, rounded to the dtype of p, is p
+    clip_fraction     the fraction of updates so far with ‖u‖ < ‖g‖: for a clipping stage
+    lost_updates      the fraction of elements with u ≠ 0 for which p + u, rounded to the dtype of p, equals p
     ```
 
-    Only what is named is computed. Before the first update all are 0.
+    Args:
+      names: which of these to compute. Before the first update all are 0.
 
     Raises:
       ValueError: for a name that is not one of these.
@@ -72,7 +73,7 @@ def record_metrics(
         count = safe_increment(state.count)
 
         def clipped() -> jax.Array:
-            # Scaling by a factor of one may round; a clip that matters is no matter of the last digits.
+            # Multiplying by a factor of one may round, so a difference in the last digits is not counted as clipping.
             now = (global_norm(new) < (1 - 1e-5) * global_norm(updates)).astype(jnp.result_type(float))
             before = state.recorded["clip_fraction"]
             return before + (now - before) / count.astype(now.dtype)
@@ -94,7 +95,7 @@ def record_metrics(
 
 
 def _lost(params: Params, updates: Updates) -> jax.Array:
-    """The part of the elements with an update whose parameter is too coarse for it."""
+    """The fraction of nonzero updates that are too small to change their parameter."""
     leaves, treedef = jax.tree.flatten(unboxed(updates), is_leaf=is_none)
     ps = align(treedef, unboxed(params), "record_metrics", "the parameters", updates, "the updates")
     counts = [_lost_of(p, u) for p, u in zip(ps, leaves, strict=True) if not is_hole(u)]

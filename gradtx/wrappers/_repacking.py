@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeping a transformation's state in another layout."""
+"""Storing the state of a transformation in another layout."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +17,11 @@ from gradtx.core._types import OptState, Params, Updates
 def repack_state(
     inner: Any, pack: Callable[[OptState], Any], unpack: Callable[[Any], OptState]
 ) -> GradientTransformationExtraArgs:
-    """Runs `inner`, keeping its state as `pack(state)`: in the layout of other checkpoints, or with other names.
+    """Runs `inner` and stores its state as `pack(state)`, such as in the layout of existing checkpoints.
 
     Args:
-      pack, unpack: functions on states, each the inverse of the other.
+      pack: a function from the state of `inner` to the tree to store.
+      unpack: its inverse.
     """
     tx = with_extra_args_support(check_transformation("repack_state: inner", inner))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starting a transformation anew from time to time."""
+"""Resetting the state of a transformation at regular intervals."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from gradtx.numerics._branching import branch
 
 
 class ResetEveryState(NamedTuple):
-    """The number of updates made, and the state of what is reset."""
+    """The number of updates made, and the state of the inner transformation."""
 
     count: jax.Array
     inner_state: OptState
@@ -30,14 +30,15 @@ class ResetEveryState(NamedTuple):
 
 @transformation
 def reset_every(inner: Any, steps: PositiveInt) -> GradientTransformationExtraArgs:
-    """Gives `inner` the state that it starts with after every `steps` updates: the momentum reset of SPAM.
+    """Resets the state of `inner` after every `steps` updates, as if it were initialized: the momentum reset of SPAM.
 
-    Moments, averages and bias corrections start anew, from the parameters of that step. Schedules do not: gradtx's
-    stages go on reading them where they are, as after `restart(state, at=count)`.
+    Moments, averages and bias corrections start anew from the current parameters. Schedules do not start anew: stages
+    of gradtx continue with the step count that they had, as after `restart(state, at=count)`.
 
     Args:
-      inner: any transformation. One whose memory must live, such as a clipping threshold, belongs before it in a chain.
-      steps: 500 in SPAM, 1000 in Stable-SPAM.
+      inner: any transformation. A stage that must keep its state, such as a clipping threshold, belongs before this one
+        in a chain.
+      steps: the number of updates between two resets; 500 in SPAM, 1000 in Stable-SPAM.
 
     References: Huang et al. 2025, arXiv:2501.06842 and arXiv:2502.17055.
     """

@@ -28,7 +28,9 @@ from gradtx.numerics._safe import safe_divide
 
 
 class SAMState(NamedTuple):
-    """Steps since the optimizer's last, both states, and the parameters before the ascent (None in opaque mode)."""
+    """Steps since the last descent, the states of both optimizers, and the parameters before the ascent (None in opaque
+    mode).
+    """
 
     steps_since_sync: jax.Array
     opt_state: OptState
@@ -36,7 +38,7 @@ class SAMState(NamedTuple):
     cache: Params | None
 
     def eval_params(self, params: Params) -> Params:
-        """The parameters, without the ascent that may be under way."""
+        """The parameters from before the ascent, if one has begun."""
         if self.cache is not None:
             away = self.steps_since_sync > 0
             params = eval_from(lambda p, held: jnp.where(away, held, p), params, self.cache)
@@ -44,7 +46,7 @@ class SAMState(NamedTuple):
 
 
 class GSAMState(NamedTuple):
-    """The same with the gradients before the ascent, which GSAM compares with the last ones."""
+    """As `SAMState`, with the gradients before the ascent, which GSAM compares with those after it."""
 
     steps_since_sync: jax.Array
     opt_state: OptState
@@ -87,25 +89,27 @@ def sam(
     *,
     alpha: NonNegative | None = None,
 ) -> GradientTransformationExtraArgs:
-    """Descends with the gradient taken at a worse point nearby, which `sync_period - 1` steps of ascent lead to:
+    """Descends with the gradient at a point q of higher loss nearby, reached by `sync_period - 1` steps of ascent:
 
     ```
     q = p - (updates of adv_optimizer, from the gradients at p, then at q, ...)
     p = p + optimizer's update from the gradient at q
     ```
 
-    Every call of `update` is one step of ascent or the step back and down, so p takes `sync_period` gradients of the
-    caller. The ascent of SAM is `chain(normalize(), sgd(rho))`: q = p + rho g / ‖g‖. That of ASAM, which does not
-    depend on parameters' scales, is `chain(T, normalize(), T, sgd(rho))` with T = `scale_by_param_magnitude()`.
+    Each call of `update` is either one step of ascent or the descent, which also returns to p. The ascent of SAM is
+    `chain(normalize(), sgd(rho))`: q = p + rho g / ‖g‖. That of ASAM, which is invariant to the scale of parameters, is
+    `chain(T, normalize(), T, sgd(rho))` with T = `scale_by_param_magnitude()`.
 
     Args:
-      adv_optimizer: a minimizer, whose updates are subtracted. Its state starts anew in each round, unless
-        `reset_state` is False.
-      opaque_mode: one call is a whole round; it needs `grad_fn(params, i) -> gradients`, with i from 0, for the
-        gradients that the caller has not given.
-      alpha: GSAM. The optimizer gets h - alpha (g - h <g, h> / ‖h‖²), g being the gradient at p and h that at q: what
-        is orthogonal to h shrinks the gap between the losses at p and q.
-      batch_axis_name: an axis of `jax.pmap`, `jax.vmap` or `jax.shard_map` over which descent averages gradients.
+      optimizer: the optimizer of the descent.
+      adv_optimizer: the optimizer of the ascent, a minimizer whose updates are subtracted.
+      sync_period: the number of gradients for one descent, one more than there are steps of ascent.
+      reset_state: whether the state of `adv_optimizer` starts anew after each descent.
+      opaque_mode: whether one call makes the ascent and the descent; `update` then needs `grad_fn(params, i)`, which
+        returns the i-th further gradient, i from 0.
+      batch_axis_name: an axis of `jax.pmap`, `jax.vmap` or `jax.shard_map` over which the descent averages gradients.
+      alpha: the factor of GSAM; None for SAM. The optimizer gets h - alpha (g - h <g, h> / ‖h‖²), where g is the
+        gradient at p and h that at q; the term orthogonal to h reduces the gap between the losses at p and q.
 
     Raises:
       ValueError: without parameters, or without `grad_fn` in opaque mode.
@@ -180,14 +184,14 @@ def sam(
 
 
 def _where_given(g: Updates, reference: Updates) -> Updates:
-    """`g` without the gradients of what had none at the start."""
+    """`g`, but with None or float0 where `reference` has it."""
     leaves, treedef = jax.tree.flatten(reference, is_leaf=is_none)
     rows = align(treedef, g, "sam", "the gradients of grad_fn", reference, "the gradients given")
     return jax.tree.unflatten(treedef, [r if is_hole(r) else x for r, x in zip(leaves, rows, strict=True)])
 
 
 def _map(f: Callable, reference: Params, updates: Updates, *trees: Any) -> Updates:
-    """`f` on each update and its companions, in at least float32; the dtype is the same whichever step calls."""
+    """`f` on each update and the leaves at its place, in at least float32, the same dtype for ascent and descent."""
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     columns = [align(treedef, t, "sam", "the parameters", updates, "the updates") for t in (reference, *trees)]
     rows = [
@@ -202,7 +206,7 @@ def _wide_zeros(p: Any) -> jax.Array:
 
 
 def _latest(g: Updates, held: Updates, start: jax.Array) -> Updates:
-    """The gradients at the start of a round, which are held until its end."""
+    """`g` at the start of a round, else the gradients held since then."""
     leaves, treedef = jax.tree.flatten(g, is_leaf=is_none)
     rows = align(treedef, held, "sam", "the state's gradients", g, "the gradients")
     new = [h if is_hole(x) else jnp.where(start, x.astype(h.dtype), h) for x, h in zip(leaves, rows, strict=True)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schedule-Free learning: an average of the iterates in the place of a decaying learning rate."""
+"""Schedule-Free learning: averaging of the iterates in place of a decaying learning rate."""
 
 from typing import Annotated, Any, NamedTuple
 
@@ -18,7 +18,7 @@ from gradtx.numerics._interpolation import average_behind, averaged_step
 from gradtx.numerics._safe import safe_divide
 from gradtx.wrappers._repacking import repack_state
 
-# Not 0: the average could not be told from y then.
+# Not 0, since then the average could not be computed from y and z.
 Interpolation = Annotated[Any, Range(low=0.0, high=1.0, low_open=True, example=0.9)]
 
 
@@ -38,7 +38,7 @@ class ScheduleFreeAveragingState(NamedTuple):
 
 
 class ScheduleFreeState(NamedTuple):
-    """The same in Optax's layout, with the state of the base optimizer; `step_count` is the next step, from 1."""
+    """Optax's layout, with the state of the base optimizer; `step_count` is the number of the next step, from 1."""
 
     b1: jax.Array
     weight_sum: jax.Array
@@ -62,7 +62,17 @@ def schedule_free_averaging(
     *,
     weight_step_power: NonNegative = 0.0,
 ) -> GradientTransformationExtraArgs:
-    """`schedule_free` as the last stage of a chain: the updates that reach it move z, those that leave it move y."""
+    """`schedule_free` as the last stage of a chain: it takes the updates of z and returns those of y.
+
+    Args:
+      learning_rate: the learning rate of the stages before it; its largest value so far is `max_lr`.
+      b1: the weight of x in y, in (0, 1]. If it is a schedule, y moves as soon as it changes.
+      weight_lr_power: the power of `max_lr` in the weight of an iterate; 0 for a weight without the learning rate.
+      state_dtype: the dtype in which z is stored; None for at least float32.
+      weight_step_power: the power of t in the weight of an iterate; 0 for a weight that does not grow with t.
+
+    See also `schedule_free`, which defines x, y and z.
+    """
 
     def memory():
         return {"b1": b1, "weight_sum": 0.0, "max_lr": 0.0}
@@ -71,7 +81,7 @@ def schedule_free_averaging(
         max_lr = jnp.maximum(memory["max_lr"], learning_rate)  # type: ignore[arg-type]  # a number in here
         weight = t**weight_step_power * max_lr**weight_lr_power
         weight_sum = memory["weight_sum"] + weight
-        # No weight yet: the learning rate was zero, and z is where x is.
+        # The sum is 0 while the learning rate was always zero; z has not moved then and equals x.
         common = safe_divide(weight, weight_sum), memory["b1"]
         return common, {"b1": b1, "weight_sum": weight_sum, "max_lr": max_lr}
 
@@ -99,7 +109,7 @@ def schedule_free(
     *,
     weight_step_power: NonNegative = 0.0,
 ) -> GradientTransformationExtraArgs:
-    """Averages the iterates of an optimizer and takes gradients between them and their average:
+    """Averages the iterates z of an optimizer and takes gradients at a point y between z and the average x:
 
     ```
     z = z + base_optimizer's update at y
@@ -107,13 +117,15 @@ def schedule_free(
     y = b1 x + (1 - b1) z
     ```
 
-    The parameters are y, of which gradients are taken; validate, save and deploy x: `eval_params(state, params)`.
+    The parameters that the caller holds are y; validate, save and deploy x: `eval_params(state, params)`.
 
     Args:
-      base_optimizer: without momentum, which b1 replaces. It sees y as the parameters.
-      learning_rate: the base optimizer's; its largest value so far is `max_lr`.
-      b1: in (0, 1]. A schedule moves y at once.
+      base_optimizer: an optimizer without momentum, which b1 replaces. It sees y as the parameters.
+      learning_rate: that of the base optimizer; its largest value so far is `max_lr`.
+      b1: the weight of x in y, in (0, 1]. If it is a schedule, y moves as soon as it changes.
+      weight_lr_power: the power of `max_lr` in the weight w_t; 0 for a weight without the learning rate.
       state_dtype: the dtype in which z is stored; None for at least float32.
+      weight_step_power: the power of t in the weight w_t; 0 for a weight that does not grow with t.
 
     Reference: Defazio et al. 2024, arXiv:2405.15682.
     """
@@ -135,5 +147,5 @@ def _unpack(state: Any) -> tuple:
 
 
 def schedule_free_eval_params(state: OptState, params: Params) -> Params:
-    """The average x that a Schedule-Free optimizer answers with: `eval_params`, under Optax's name."""
+    """The average x of a Schedule-Free optimizer: `eval_params` under Optax's name."""
     return eval_params(state, params)

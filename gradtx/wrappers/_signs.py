@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wrappers that compare an update with the gradient it was made from, element by element.
+"""Wrappers that compare each element of an update with the gradient from which it was made.
 
-They wrap because a stage of a chain sees only what the stage before it made, not the gradient. They remember nothing,
-so their state is that of the inner transformation.
+They are wrappers because a stage of a chain sees only the output of the stage before it, not the gradient. They
+remember nothing, so their state is that of the inner transformation.
 """
 
 from collections.abc import Callable
@@ -28,9 +28,9 @@ class _Inner(NamedTuple):
 def _compared(
     where: str, inner: Any, f: Callable[[jax.Array, jax.Array], jax.Array]
 ) -> GradientTransformationExtraArgs:
-    """`inner` with f(g, u) for its updates."""
+    """`inner` with f(g, u) in place of its update u."""
     tx = with_extra_args_support(check_transformation(f"{where}: inner", inner))
-    # The lift maps over two trees, here gradients and updates, where the second poses as a slot.
+    # The lift maps over gradients and slots in parallel; here the updates are passed as a slot.
     both = per_parameter(None, lambda g, u, p, t: (f(g, u), u), _Inner)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
@@ -44,7 +44,7 @@ def _compared(
 def cautious(
     inner: Any, normalization: Literal["count", "mean", "none"] = "count", *, descent: bool = False
 ) -> GradientTransformationExtraArgs:
-    """Drops the elements of the inner update that point against the gradient: mask = 1 where u g > 0, else 0.
+    """Sets elements of the inner update to 0 whose sign differs from the gradient's: mask = 1 where u g > 0, else 0.
 
     ```
     count: u = u mask n / (Σ mask + 1), for n elements       (the paper's algorithm)
@@ -53,14 +53,15 @@ def cautious(
     ```
 
     Args:
-      inner: a stage such as `scale_by_adam()`, whose updates point uphill like gradients.
-      descent: True if they point downhill, as those of a whole recipe, `adam(1e-3)`.
+      inner: a stage such as `scale_by_adam()`, whose updates have the sign of gradients.
+      normalization: how the kept elements are scaled up for the others, see above.
+      descent: True if the updates have the opposite sign, as those of a whole recipe such as `adam(1e-3)`.
 
     Reference: Liang et al. 2024, arXiv:2411.16085.
     """
 
     def masked_update(g: jax.Array, u: jax.Array) -> jax.Array:
-        # Of signs, as g * u may underflow.
+        # The product of the signs, since g * u may underflow.
         agreement = jnp.real(jnp.conj(jnp.sign(g)) * jnp.sign(u))
         mask = (agreement < 0 if descent else agreement > 0).astype(agreement.dtype)
         if normalization == "count":
@@ -74,11 +75,11 @@ def cautious(
 
 @transformation
 def with_gradient_signs(inner: Any, *, descent: bool = False) -> GradientTransformationExtraArgs:
-    """u = |u| sign(g): the sizes of the inner update with the signs of the gradient (Grams).
+    """u = |u| sign(g): the magnitudes of the inner update with the signs of the gradient (Grams).
 
     Args:
       inner: a stage such as `scale_by_adam()`.
-      descent: True for the opposite signs, around a whole recipe such as `adam(1e-3)`.
+      descent: True for the opposite signs, for a whole recipe such as `adam(1e-3)`.
 
     Reference: Cao et al. 2024, arXiv:2412.17107.
     """

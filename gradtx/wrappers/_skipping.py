@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps that may not be taken: what `guard`, loss scaling and the conditional wrappers have in common."""
+"""Skipping a step of a transformation: the shared code of `guard`, loss scaling and the conditional wrappers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,13 +22,14 @@ def run_if(
     extra: dict[str, Any],
     otherwise: Callable[[jax.Array, Any], jax.Array] | None = None,
 ) -> tuple[Updates, OptState]:
-    """`tx.update` where `take`; else its state as it was, and zeros for updates. Only what is needed runs.
+    """`tx.update` if `take`, else zeros as updates and the state unchanged. Only one of the two branches runs.
 
-    The new state gets the types of the old one, whatever `tx` makes of them. `where` names the wrapper in errors.
+    The new state has the dtypes of the old one, even if `tx` changes them.
 
     Args:
+      where: the name of the wrapper, for errors.
       tx: a transformation whose `update` takes extra arguments.
-      otherwise: `f(g, like) -> u`, the update instead of zero: an array of the type `like`.
+      otherwise: `f(g, like) -> u`, which makes the update of a skipped step, in the dtype of `like`; None for zeros.
     """
     seen = jax.tree.map(lambda g: None if is_hole(g) else g, updates, is_leaf=is_none)
 
@@ -43,14 +44,14 @@ def run_if(
         like, _ = jax.eval_shape(run)
         if otherwise is not None:
             return jax.tree.map(otherwise, seen, like), state
-        # Of an abstract value, so that they are sharded and vary over mesh axes as the updates are and do.
+        # Made from the abstract updates, so that they have the same sharding and vary over the same mesh axes.
         return jax.tree.map(jnp.zeros_like, like), state
 
     return branch(take, run, skip)
 
 
 def all_finite(tree: Any, axis_name: Any = None) -> jax.Array:
-    """Whether every number of a tree is finite, on all devices along the axis; holes and whole numbers are."""
+    """Whether all floats in a tree are finite, on all devices along the axis; integers and holes count as finite."""
     flags = [jnp.all(jnp.isfinite(x)) for x in floating_leaves(tree)]
     finite = jnp.all(jnp.stack(flags)) if flags else jnp.asarray(True)
     if axis_name is None:
@@ -59,24 +60,24 @@ def all_finite(tree: Any, axis_name: Any = None) -> jax.Array:
 
 
 def floating_leaves(tree: Any) -> list[jax.Array]:
-    """The leaves that could be other than finite."""
+    """The floating-point and complex leaves, which could be non-finite."""
     leaves = [jnp.asarray(x) for x in jax.tree.leaves(tree) if not is_hole(x)]
     return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]
 
 
 def select(take: Any, new: Any, old: Any) -> Any:
-    """`new` where `take`, else `old`, whose dtypes the result has. Nothing of what is not taken gets through."""
+    """`new` if `take`, else `old`, in the dtypes of `old`; values that are not taken have no effect, NaNs included."""
     return jax.tree.map(lambda n, o: jnp.where(take, _as_before(n, o), o), new, old)
 
 
 def _as_before(new: Any, old: Any) -> Any:
     dtype = jnp.result_type(old)
     new = new if isinstance(new, jax.Array) else jnp.asarray(new)
-    return new if new.dtype == dtype and not getattr(new, "weak_type", False) else new.astype(dtype)  # keys have none
+    return new if new.dtype == dtype and not getattr(new, "weak_type", False) else new.astype(dtype)  # keys lack it
 
 
 def _wider(u: jax.Array, g: Any) -> jax.Array:
-    """The update in a dtype that holds the gradient too."""
+    """The update in a dtype to which both it and the gradient can be promoted."""
     with jax.numpy_dtype_promotion("standard"):
         return u.astype(jnp.promote_types(u.dtype, jnp.result_type(g)))
 

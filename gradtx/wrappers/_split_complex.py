@@ -19,7 +19,7 @@ from gradtx.core._types import OptState, Params, Updates
 
 
 class SplitRealAndImaginaryArrays(NamedTuple):
-    """Stands where a tree has a complex array."""
+    """Stands in place of a complex array."""
 
     real: jax.Array
     imaginary: jax.Array
@@ -36,10 +36,10 @@ class SplitRealAndImaginaryState(NamedTuple):
 
 @transformation
 def split_real_and_imaginary(inner: Any) -> GradientTransformationExtraArgs:
-    """Gives `inner` the real and the imaginary part of each complex parameter as two real ones.
+    """Gives `inner` the real and the imaginary part of each complex parameter as two real parameters.
 
-    Adam, for one, then scales both parts by themselves, where by default it scales by the magnitude. Extra arguments
-    with the structure of the updates are split too.
+    Adam, for example, then scales the two parts separately, where it otherwise scales both by the magnitude. Extra
+    arguments with the structure of the updates are split too.
     """
     tx = with_extra_args_support(check_transformation("split_real_and_imaginary: inner", inner))
 
@@ -74,7 +74,7 @@ def _join(tree: Any) -> Any:
         if not _is_pair(x):
             return x
         parts = jax.tree.leaves(x)
-        if not parts:  # of what is frozen there are no updates
+        if not parts:  # a frozen parameter has no update
             return None
         return x.real.holding(jax.lax.complex(*parts)) if is_box(x.real) else jax.lax.complex(*parts)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TRAC: scales how far an optimizer has gone from where it started, for tasks that change."""
+"""TRAC: scales the displacement of an optimizer from its initial parameters, for tasks that change."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ BETAS = (0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
 
 
 class TracState(NamedTuple):
-    """The state of the base optimizer, the number of updates made, two numbers for each decay, p_1 and D."""
+    """The state of the base optimizer, the number of updates made, sigma and v for each decay, p_1 and D."""
 
     base_optimizer_state: OptState
     count: jax.Array
@@ -32,7 +32,7 @@ class TracState(NamedTuple):
 def trac(
     base_optimizer: Any, betas: tuple[float, ...] = BETAS, eps: Positive = 1e-8, *, nonnegative: bool = False
 ) -> GradientTransformationExtraArgs:
-    """TRAC: scales the sum D of the updates of an optimizer, for each decay b in `betas` with
+    """TRAC: scales the sum D of an optimizer's updates by S, which sums one term for each decay b in `betas`:
 
     ```
     h = <D, g>        v = b² v + h²        sigma = b sigma - h
@@ -40,12 +40,14 @@ def trac(
     p = p_1 + S D
     ```
 
-    D in h is the sum before the step. S is 0 at the first step, eps at the second, and falls back towards 0, which
-    takes the parameters back to p_1, when the updates of the past have become wrong.
+    In h, D is the sum before the step. S is 0 at the first step and of the size of eps at the second. When the updates
+    of the past have become wrong, S falls back towards 0, which takes the parameters back to p_1.
 
     Args:
+      base_optimizer: the optimizer whose updates are summed.
+      betas: the decays b, each in (0, 1], at least one.
       eps: the size of S before there is evidence.
-      nonnegative: S is at least 0, as in the authors' code, and never turns the displacement around.
+      nonnegative: whether S is bounded below by 0, as in the authors' code, so that it never reverses D.
 
     Reference: Muppidi, Zhang and Yang 2024, arXiv:2405.16642, algorithms 1 and 2.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stacks taken apart: for transformations of whole trees that treat each leaf as one parameter."""
+"""Unstacking: splits stacks of parameters into leaves, for transformations that treat each leaf as one parameter."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,10 +21,10 @@ from gradtx.core._types import OptState, Params, Updates
 
 @transformation
 def unstacked(inner: Any) -> GradientTransformationExtraArgs:
-    """Runs `inner` on each parameter of a stack as on a leaf of its own, where roles say what is stacked.
+    """Runs `inner` on each parameter of a stack as on a leaf of its own, where roles tell which axes are stacked.
 
-    For transformations that gradtx did not make, inside `with_roles`: its own rules do that by themselves, without
-    taking the stack apart. The state holds a tuple for each stack.
+    For transformations of other libraries inside `with_roles`: the rules of gradtx handle stacks themselves, without
+    splitting them. In the state, each stack is a tuple.
     """
     tx = with_extra_args_support(check_transformation("unstacked: inner", inner))
     init, update = on_parts(tx.init, tx.update)
@@ -32,10 +32,10 @@ def unstacked(inner: Any) -> GradientTransformationExtraArgs:
 
 
 def on_parts(init: Callable, update: Callable, *, keep_axes: bool = True) -> tuple[Callable, Callable]:
-    """The pair on trees whose stacks are tuples of parameters.
+    """`init` and `update`, run on trees in which each stack is a tuple of parameters.
 
-    `keep_axes` says whether the parameters' roles keep the meaning of their axes, for which arrays that stand for them
-    must have the same.
+    With `keep_axes` the roles of these parameters keep the meaning of their axes; then all arrays in their place, such
+    as updates, must have the same axes.
     """
 
     def parts_of(x: Any) -> Any:
@@ -57,7 +57,7 @@ def on_parts(init: Callable, update: Callable, *, keep_axes: bool = True) -> tup
         return jax.tree.map(parts_of, tree, is_leaf=is_box)
 
     def together(box: Any, parts: Any) -> Any:
-        if not is_full_box(box) or not jax.tree.leaves(parts):  # there are no updates of what is frozen
+        if not is_full_box(box) or not jax.tree.leaves(parts):  # a frozen parameter has no update
             return parts if not is_full_box(box) else None
         stack = stack_axes(box.role, jnp.ndim(box.value))
         if not stack:
