@@ -181,7 +181,7 @@ COVERED = [n for n in FACTORIES if n not in {*WITHOUT_EXAMPLE, *PER_EXAMPLE, *ME
 
 
 def _is_recipe(name: str) -> bool:
-    """Whether the example stands for calls of other factories and wraps nothing: `adam` is `chain(scale_by_adam...)`."""
+    """Whether the example stands for calls of other factories and wraps nothing, as that of `adam` does."""
     tx = example(name)
     return tx.expanded is not tx and not any(map(is_transformation, tx.arguments.values()))
 
