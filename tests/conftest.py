@@ -3,10 +3,22 @@
 
 `GRADTX_TEST_CACHE` names the folder of compiled programs; without it, a run makes one, shares it among its processes
 and removes it. Compiling is most of a test's time, so a shared folder makes a second run several times faster.
+
+Tests come in tiers:
+
+    python -m pytest -m "not slow"     what one runs while writing
+    python -m pytest                   everything, but of the recipes a third in the laws that compile a lot
+    python -m pytest --all-recipes     all recipes in these laws, too
+    python -m pytest -m sample         what other Pythons run
+
+A recipe is made of stages that are under the same laws. Which third runs is decided by the commit, so that three
+commits in a row see nearly all of them; the header names it. Without git it is the first. A test that is asked for by
+its name, `test_laws.py::test_contract[adam]`, runs.
 """
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 
@@ -36,6 +48,34 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # No deadline: the first example compiles, the others do not. The same examples in every run: a red run stays red.
 hypothesis.settings.register_profile("gradtx", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("gradtx")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-recipes", action="store_true", help="run all recipes in all laws, not a third of them")
+
+
+def third_of_this_commit() -> int:
+    git = ["git", "-C", os.path.dirname(__file__), "rev-parse", "HEAD"]
+    try:
+        return int(subprocess.run(git, capture_output=True, text=True, check=True).stdout, 16) % 3
+    except (OSError, subprocess.CalledProcessError):
+        return 0
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    chosen = "all" if config.getoption("all_recipes") else f"third {third_of_this_commit() + 1} of 3 (--all-recipes)"
+    return f"recipes in long laws: {chosen}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the recipes whose turn it is not."""
+    if config.getoption("all_recipes") or any("[" in argument for argument in config.args):
+        return
+    third = third_of_this_commit()
+    others = [x for x in items if (mark := x.get_closest_marker("third")) and mark.args[0] != third]
+    gone = set(map(id, others))
+    config.hook.pytest_deselected(items=others)
+    items[:] = [x for x in items if id(x) not in gone]
 
 
 def pytest_unconfigure() -> None:

@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Libraries that people train with take gradtx's transformations as they are."""
 
-import equinox as eqx
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
-from flax.training.train_state import TrainState
 
 import gradtx
 
@@ -55,6 +51,8 @@ def test_optax_inside_a_gradtx_chain():
 
 
 def test_flax_nnx_optimizer(tx):
+    from flax import nnx
+
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
 
@@ -68,6 +66,9 @@ def test_flax_nnx_optimizer(tx):
 
 
 def test_flax_linen_train_state(tx):
+    import flax.linen as nn
+    from flax.training.train_state import TrainState
+
     model = nn.Dense(2)
     state = TrainState.create(apply_fn=model.apply, params=model.init(jax.random.key(0), X), tx=tx)
 
@@ -84,6 +85,8 @@ def test_flax_linen_train_state(tx):
 
 
 def test_equinox_filter_jit(tx):
+    import equinox as eqx
+
     model = eqx.nn.MLP(3, 2, 8, 1, key=jax.random.key(0))
     state = tx.init(eqx.filter(model, eqx.is_array))
 
@@ -101,6 +104,8 @@ def test_equinox_filter_jit(tx):
 
 
 def test_gradtx_apply_updates_on_an_equinox_module_with_functions_in_it():
+    import equinox as eqx
+
     model = eqx.nn.MLP(3, 2, 8, 1, key=jax.random.key(0), dtype=jnp.bfloat16)
     grads = eqx.filter(jax.tree.map(lambda x: jnp.ones_like(x) if eqx.is_array(x) else x, model), eqx.is_array)
     tx = gradtx.sgd(0.5)

@@ -10,6 +10,7 @@ rounding decides where it ends.
 A new recipe needs a row; without one, its test says so.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from sklearn.datasets import load_iris
 
 import gradtx
 from gradtx.core._calls import Factory
@@ -57,6 +57,8 @@ def rosenbrock() -> Problem:
 
 def softmax_regression() -> Problem:
     """The three species of 150 irises from four standardized measurements, with a little L2 regularization."""
+    from sklearn.datasets import load_iris
+
     x, y = load_iris(return_X_y=True)
     x = jnp.asarray((x - x.mean(0)) / x.std(0), jnp.float32)
     targets = jnp.asarray(np.eye(3)[y], jnp.float32)
@@ -79,7 +81,7 @@ def newton(loss: Callable, start: Any) -> Any:
     return unravel(flat)
 
 
-PROBLEMS = {f.__name__: f() for f in (quadratic, rosenbrock, softmax_regression)}
+PROBLEMS = {f.__name__: functools.cache(f) for f in (quadratic, rosenbrock, softmax_regression)}
 
 
 class Row(NamedTuple):
@@ -229,4 +231,4 @@ RUNS = [(n, p) for n in RECIPES for p in PROBLEMS if n not in ROWS or getattr(RO
 def test_converges(name: str, problem: str):
     assert name in ROWS, f"give {name} a row in ROWS"
     rate, steps = getattr(ROWS[name], problem)
-    assert jax.jit(lambda: left(name, ROWS[name], PROBLEMS[problem], rate, steps))() < BAR
+    assert jax.jit(lambda: left(name, ROWS[name], PROBLEMS[problem](), rate, steps))() < BAR

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.optimize
 
 import gradtx as gt
 from support.classic import PROBLEMS
@@ -23,6 +22,8 @@ def rosenbrock(x):
 
 def by_scipy(f, start, bounds=None, **options):
     """scipy's result; `nfev` are the calls with which it evaluates value and gradient."""
+    import scipy.optimize
+
     value_and_grad = jax.jit(jax.value_and_grad(f))
 
     def evaluate(x):

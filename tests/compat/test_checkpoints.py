@@ -4,12 +4,10 @@
 import functools
 import operator
 
-import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint
 import pytest
 
 import gradtx
@@ -24,10 +22,14 @@ TYPED_KEYS = {"add_noise", "noisy_sgd"}
 
 def through_flax(state, target, folder):
     """What optax's users write with flax: msgpack of nested dictionaries."""
+    import flax.serialization
+
     return flax.serialization.from_bytes(target, flax.serialization.to_bytes(state))
 
 
 def through_orbax(state, target, folder):
+    import orbax.checkpoint
+
     with orbax.checkpoint.StandardCheckpointer() as saver:
         saver.save(folder / "state", state)
         saver.wait_until_finished()

@@ -7,16 +7,16 @@ import jax
 import pytest
 
 import gradtx
-import test_laws
 from gradtx import describe, explain_path
 from gradtx.describing._stages import nested
+from support import registry
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", sorted(test_laws.COVERED))
+@pytest.mark.parametrize("name", sorted(registry.COVERED))
 def test_every_byte_and_every_parameter_once(name: str):
-    tx, params = test_laws.example(name), test_laws.PARAMS
+    tx, params = registry.example(name), registry.PARAMS
     description = describe(tx, params)
     leaves = jax.tree.leaves(jax.eval_shape(tx.init, params))
     total = sum(x.size * x.dtype.itemsize for x in leaves)
@@ -34,11 +34,11 @@ def test_every_byte_and_every_parameter_once(name: str):
         assert json.loads(json.dumps(explanation.to_dict())) == explanation.to_dict()
 
 
-@pytest.mark.parametrize("name", sorted(n for n in test_laws.COVERED if hasattr(gradtx, n)))
+@pytest.mark.parametrize("name", sorted(n for n in registry.COVERED if hasattr(gradtx, n)))
 def test_the_rule_is_named(name: str):
     """A factory is what its table says, or one of the transformations that it was given."""
-    tx = test_laws.example(name)
-    rules = {row.rule for row in describe(tx, test_laws.PARAMS).parameters}
+    tx = registry.example(name)
+    rules = {row.rule for row in describe(tx, registry.PARAMS).parameters}
     inner = [child for _, child in nested(tx)]
     assert (
         inner or rules <= {name, "muon", "adam"} or rules == {"frozen"} or (name, rules) == ("freeze", {"frozen", None})

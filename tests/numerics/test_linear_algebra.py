@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import scipy.optimize
 
 from gradtx.numerics._lanczos import lanczos, tridiagonal_spectrum
 from gradtx.numerics._linear_algebra import (
@@ -125,6 +124,8 @@ def test_lanczos_breaks_down_quietly():
 
 
 def test_nnls(x64):
+    import scipy.optimize
+
     for shape in ((8, 5), (5, 8), (30, 10)):
         a, b = RNG.normal(size=shape), RNG.normal(size=shape[0])
         want, residual = scipy.optimize.nnls(a, b)

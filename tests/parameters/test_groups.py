@@ -74,7 +74,7 @@ def other_numbers(name: str) -> dict[str, float]:
     return found
 
 
-REACHED = [name for name in registry.COVERED if other_numbers(name)]
+WITH_NUMBERS = [n for n in registry.COVERED if any(map(is_number, registry.example(n).arguments.values()))]
 
 
 def updates_of(tx, name, dtype):
@@ -102,8 +102,10 @@ def assert_groups_equal_separate_optimizers(name, dtype, tolerance):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", REACHED)
+@pytest.mark.parametrize("name", registry.in_thirds(WITH_NUMBERS))
 def test_groups_equal_separate_optimizers(name):
+    if not other_numbers(name):
+        pytest.skip("all its numbers are of the whole tree")
     assert_groups_equal_separate_optimizers(name, jnp.float32, 2e-6)
 
 
@@ -117,7 +119,7 @@ def test_groups_equal_separate_optimizers_in_float64(name, x64):
 
 def test_what_may_differ():
     """A number of every rule on single parameters may; that of a stage that works on the whole tree may not."""
-    assert set(EXACT) <= set(REACHED)
+    assert all(other_numbers(name) for name in EXACT)
     everything = {"learning_rate", "b1", "b2", "eps", "eps_root", "weight_decay"}
     assert set(other_numbers("adamw")) == everything
     assert not other_numbers("mechanize").keys() & {"eps", "s_init"}

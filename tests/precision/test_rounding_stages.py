@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-import orbax.checkpoint
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -323,6 +322,8 @@ def test_eight_devices_do_what_one_does(name: str, axis_type: AxisType):
 def test_a_restored_run_goes_on_as_if_it_had_not_stopped(name: str, tmp_path: object):
     tx, params = gradtx.chain(gradtx.adam(1e-3), STAGES[name]), small()
     half = trained(tx, params, 7)
+    import orbax.checkpoint
+
     with orbax.checkpoint.StandardCheckpointer() as saver:
         saver.save(tmp_path / "run", half)
         saver.wait_until_finished()

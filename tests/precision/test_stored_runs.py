@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -86,6 +85,8 @@ def test_eight_devices_do_what_one_does(name: str, spec: P):
 def test_a_restored_run_goes_on_as_if_it_had_not_stopped(name: str, tmp_path: Any):
     tx, params = OPTIMIZERS[name], start(name)
     half = run(tx, params, range(4))
+    import orbax.checkpoint
+
     with orbax.checkpoint.StandardCheckpointer() as saver:
         saver.save(tmp_path / "run", half)
         saver.wait_until_finished()

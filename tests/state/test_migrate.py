@@ -4,7 +4,6 @@
 import json
 from typing import Any, NamedTuple
 
-import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -356,6 +355,8 @@ def test_states_of_optax():
 
 @pytest.mark.parametrize("tx", [gradtx.adamw(RATE), gradtx.guard(gradtx.muon(RATE))], ids=["adamw", "muon"])
 def test_dictionaries_of_flax(tx):
+    import flax.serialization
+
     state = stepped(tx)
     plain = flax.serialization.to_state_dict(state)
     new, report = migrate(plain, tx, PARAMS)

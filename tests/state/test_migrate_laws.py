@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `migrate` promises for the state of every factory."""
 
-import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,6 +66,8 @@ def test_a_stage_in_front_changes_nothing(name):
 
 @each_factory
 def test_from_dictionaries_everything_is_carried(name):
+    import flax.serialization
+
     tx = example(name)
     state = state_of(tx)
     new, report = migrate(flax.serialization.to_state_dict(state), tx, PARAMS)

@@ -3,7 +3,6 @@
 
 import functools
 
-import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,6 +78,8 @@ def whole():
 
 
 def test_nothing_changed_is_bit_for_bit():
+    import flax.serialization
+
     params, state, _ = first_half()
     want = run(ADAMW, params, state, SWAP, SWAP + 10)
     restored = flax.serialization.msgpack_restore(flax.serialization.to_bytes(state))

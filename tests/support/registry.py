@@ -6,16 +6,18 @@ A new factory is here by itself if its annotations give examples of its required
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import gradtx
 from gradtx import precision
 from gradtx.core._calls import Factory
 from gradtx.core._factory import REGISTRY
+from gradtx.core._transformation import is_transformation
 from gradtx.testing import example_arguments
 from gradtx.testing._case import example_gradients
 
@@ -176,3 +178,28 @@ def _without_example() -> dict[str, str]:
 
 WITHOUT_EXAMPLE = _without_example()
 COVERED = [n for n in FACTORIES if n not in {*WITHOUT_EXAMPLE, *PER_EXAMPLE, *MEASURES}]
+
+
+def _is_recipe(name: str) -> bool:
+    """Whether the example stands for calls of other factories and wraps nothing, as that of `adam` does."""
+    tx = example(name)
+    return tx.expanded is not tx and not any(map(is_transformation, tx.arguments.values()))
+
+
+RECIPES = [n for n in COVERED if _is_recipe(n)]
+STAGES = [n for n in COVERED if n not in RECIPES]
+"""Stages and wrappers: what recipes are made of."""
+
+
+def in_thirds(names: Iterable[str] = COVERED) -> list[Any]:
+    """Cases by name, for a law that takes long: all stages and wrappers, and of the recipes a third in each commit.
+
+    Their stages are under the same law, so that a recipe adds only how it puts them together. `tests/conftest.py`
+    chooses the third; `--all-recipes` runs all.
+    """
+    return [pytest.param(n, marks=pytest.mark.third(RECIPES.index(n) % 3)) if n in RECIPES else n for n in names]
+
+
+def sample(names: Iterable[str] = COVERED, every: int = 6) -> list[Any]:
+    """Cases by name, one in `every` of them in the sample that other Pythons run (`-m sample`)."""
+    return [pytest.param(n, marks=pytest.mark.sample) if i % every == 0 else n for i, n in enumerate(names)]

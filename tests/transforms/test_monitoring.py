@@ -38,7 +38,7 @@ def test_a_snapshot_is_of_the_last_updates():
 
 
 def test_before_the_first_update_a_measurement_is_zero():
-    """Optax has the measure of the parameters there: tests/needs/test_row_06_metrics.py."""
+    """Optax has the measure of the parameters there: tests/needs/test_metrics.py."""
     for tx in (gt.snapshot("m", largest), gt.monitor({"m": largest})):
         assert gt.metrics(tx.init(PARAMS)) == {"m": 0.0}
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saved, restored: the next ten steps are the same bit for bit, also without the classes of the state."""
 
-import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +21,8 @@ def ten_steps(tx, params, state):
 
 
 def saved(state):
+    import flax.serialization
+
     return flax.serialization.msgpack_restore(flax.serialization.to_bytes(state))
 
 

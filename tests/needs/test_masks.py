@@ -3,14 +3,11 @@
 
 import functools
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
-from flax.core import FrozenDict
 
 import gradtx as gt
 
@@ -21,22 +18,36 @@ BY_NAME = {"kernel": True, "bias": False}
 INNER, OUTER = {"a": True, "b": {"c": True, "d": False}}, {"a": True, "b": False}
 
 
-class Layer(eqx.Module):
-    kernel: object
-    bias: object
+def frozen_dict(tree):
+    from flax.core import FrozenDict
 
-    def __call__(self, x):
-        return x @ self.kernel + self.bias
+    return FrozenDict(tree)
+
+
+def layer(**fields):
+    """A module of equinox that can be called."""
+    import equinox as eqx
+
+    class Layer(eqx.Module):
+        kernel: object
+        bias: object
+
+        def __call__(self, x):
+            return x @ self.kernel + self.bias
+
+    return Layer(**fields)
 
 
 def state_of_a_module():
+    from flax import nnx
+
     return nnx.state(nnx.Linear(3, 2, rngs=nnx.Rngs(0)), nnx.Param)
 
 
 TREES = {
     "dict": lambda: dict(FLAT),
-    "FrozenDict": lambda: FrozenDict(FLAT),
-    "a module that can be called": lambda: Layer(**FLAT),
+    "FrozenDict": lambda: frozen_dict(FLAT),
+    "a module that can be called": lambda: layer(**FLAT),
     "nnx.State": state_of_a_module,
 }
 
@@ -71,9 +82,9 @@ def test_optax_wants_the_same_containers(kind):
 
 
 def test_optax_calls_modules_of_labels():
-    labels = Layer(kernel="matrix", bias="rest")
+    labels = layer(kernel="matrix", bias="rest")
     with pytest.raises(TypeError):
-        optax.partition({"matrix": optax.sgd(1.0), "rest": optax.sgd(0.5)}, labels).init(Layer(**FLAT))
+        optax.partition({"matrix": optax.sgd(1.0), "rest": optax.sgd(0.5)}, labels).init(layer(**FLAT))
 
 
 def test_optax_masks_inside_masks_of_branches_fail():
@@ -121,6 +132,8 @@ def test_partial_functions_are_functions(wrap):
 
 
 def test_an_nnx_optimizer_takes_a_mask_by_names():
+    from flax import nnx
+
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     before = jax.tree.map(jnp.copy, nnx.state(model))
     optimizer = nnx.Optimizer(model, gt.masked(gt.adam(0.1), BY_NAME), wrt=nnx.Param)
@@ -133,7 +146,7 @@ def test_an_nnx_optimizer_takes_a_mask_by_names():
 def test_masks_inside_masks():
     assert one_step(gt.masked(gt.masked(gt.sgd(0.5), INNER), OUTER), NESTED) == {"a": -0.5, "c": 1.0, "d": 1.0}
     assert one_step(gt.masked(gt.masked(gt.sgd(0.5), OUTER), INNER), NESTED) == {"a": -0.5, "c": 1.0, "d": 1.0}
-    frozen = FrozenDict(INNER)  # other containers than those of the parameters, of which a part is hidden
+    frozen = frozen_dict(INNER)  # other containers than those of the parameters, of which a part is hidden
     assert one_step(gt.masked(gt.masked(gt.sgd(0.5), frozen), OUTER), NESTED) == {"a": -0.5, "c": 1.0, "d": 1.0}
     assert one_step(optax.masked(gt.masked(gt.sgd(0.5), INNER), OUTER), NESTED) == {"a": -0.5, "c": 1.0, "d": 1.0}
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hyperparameters in the state keep their precision, whatever the dtype of the parameters."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +14,17 @@ PARAMS = {"w": jnp.full((2, 2), 0.5, jnp.bfloat16), "b": jnp.ones(2, jnp.bfloat1
 GRADS = jax.tree.map(lambda p: p + jnp.bfloat16(0.25), PARAMS)
 
 
-class Module(eqx.Module):
-    value: jax.Array
+def module(value):
+    """A module of equinox that can be called, as a schedule can."""
+    import equinox as eqx
 
-    def __call__(self, x):
-        return self.value
+    class Module(eqx.Module):
+        value: jax.Array
+
+        def __call__(self, x):
+            return self.value
+
+    return Module(value)
 
 
 def with_module(rate, module):
@@ -42,7 +47,7 @@ def test_optax_casts_to_bfloat16_and_gets_nan():
 
 
 def test_optax_takes_modules_and_masks_for_schedules():
-    state = optax.inject_hyperparams(with_module)(0.1, Module(jnp.ones(2))).init(PARAMS)
+    state = optax.inject_hyperparams(with_module)(0.1, module(jnp.ones(2))).init(PARAMS)
     assert "module" in state.hyperparams_states
     state = optax.inject_hyperparams(optax.adamw)(0.1, mask=lambda tree: True).init(PARAMS)
     assert "mask" in state.hyperparams_states
@@ -77,7 +82,7 @@ def test_gradtx_values_need_no_injection():
 
 
 def test_modules_and_masks_are_handed_on():
-    tx = gt.inject_hyperparams(with_module)(0.1, Module(jnp.ones(2)))
+    tx = gt.inject_hyperparams(with_module)(0.1, module(jnp.ones(2)))
     assert set(tx.init(PARAMS).hyperparams) == {"rate"}
     tx = gt.inject_hyperparams(gt.adamw)(0.1, mask=lambda tree: {"w": True, "b": False})
     state = tx.init(PARAMS)

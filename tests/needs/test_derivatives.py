@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import gradtx as gt
-import test_laws
+from support import registry
 
 PARAMS = {"w": jnp.asarray([[1.0, -2.0, 0.5], [0.3, 0.0, -1.0]]), "b": jnp.asarray([0.5, -0.5, 2.0])}
 ZEROS = jax.tree.map(jnp.zeros_like, PARAMS)
@@ -57,7 +57,7 @@ SEARCHES = {"scale_by_backtracking_linesearch", "scale_by_zoom_linesearch", "lbf
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in test_laws.COVERED if n not in {*NAMES, *SEARCHES}])
+@pytest.mark.parametrize("name", registry.in_thirds(n for n in registry.COVERED if n not in {*NAMES, *SEARCHES}))
 def test_finite_for_every_factory(name):
     _assert_finite(name)
 
@@ -65,7 +65,7 @@ def test_finite_for_every_factory(name):
 @pytest.mark.parametrize("name", sorted(SEARCHES))
 def test_forward_derivatives_of_searches_are_finite(name):
     """By gradients and parameters, along a direction of ones."""
-    tx, extra = test_laws.example(name), test_laws.extra_arguments(name) | {"grad": ZEROS}
+    tx, extra = registry.example(name), registry.extra_arguments(name) | {"grad": ZEROS}
     ones = jax.tree.map(jnp.ones_like, PARAMS)
 
     def loss(gradients, params):
@@ -76,7 +76,7 @@ def test_forward_derivatives_of_searches_are_finite(name):
 
 
 def _assert_finite(name):
-    found = derivatives(test_laws.example(name), **test_laws.extra_arguments(name) | {"grad": ZEROS})
+    found = derivatives(registry.example(name), **registry.extra_arguments(name) | {"grad": ZEROS})
     for path, x in jax.tree_util.tree_leaves_with_path(found):
         assert np.isfinite(x).all(), f"{name}: {jax.tree_util.keystr(path)} is {x}"
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import gradtx as gt
-import test_laws
+from support import registry
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 PARAMS = {"w": jnp.full((2, 2), 0.5), "b": jnp.ones(2)}
@@ -117,9 +117,9 @@ def test_a_wrapper_that_supplies_an_argument_says_so():
 
 
 def fits(tx, extra):
-    state = jax.eval_shape(tx.init, test_laws.PARAMS)
+    state = jax.eval_shape(tx.init, registry.PARAMS)
     try:
-        jax.eval_shape(lambda g, s, p: tx.update(g, s, p, **extra), test_laws.GRADIENTS, state, test_laws.PARAMS)
+        jax.eval_shape(lambda g, s, p: tx.update(g, s, p, **extra), registry.GRADIENTS, state, registry.PARAMS)
     except ValueError:
         return False
     except TypeError as error:  # what Python says of a keyword that an `update` by hand has no default for
@@ -131,8 +131,8 @@ def fits(tx, extra):
 
 @pytest.mark.slow
 def test_what_factories_declare_is_what_they_need():
-    for name in test_laws.COVERED:
-        tx, given = test_laws.example(name), test_laws.extra_arguments(name)
+    for name in registry.COVERED:
+        tx, given = registry.example(name), registry.extra_arguments(name)
         needed = {n: given[n] for n in gt.needs(tx)}
         assert fits(tx, needed), name
         assert [n for n in needed if fits(tx, {k: x for k, x in needed.items() if k != n})] == [], name
