@@ -127,7 +127,8 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     file.write_text(TOY)
     module = load("gradtx.optimizers._toy", file)
     monkeypatch.setattr(gradtx, "scale_by_toy", module.scale_by_toy, raising=False)
-    monkeypatch.setattr(support, "registry", load("support.registry", ROOT / "tests" / "support" / "registry.py"))
+    registry = load("support.registry", ROOT / "tests" / "support" / "registry.py")
+    monkeypatch.setattr(support, "registry", registry, raising=False)
     return "scale_by_toy"
 
 
