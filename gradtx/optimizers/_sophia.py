@@ -12,11 +12,7 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative, NonNegativeInt, Positive, PositiveInt
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import zeros_like
@@ -83,9 +79,7 @@ def scale_by_sophia(
     print_win_rate_every_n_steps: NonNegativeInt = 0,
 ) -> GradientTransformationExtraArgs:
     """Sophia's direction; see `sophia`."""
-    check_transformation("scale_by_sophia: hessian_diagonal_fn", hessian_diagonal_fn)
-    estimator = with_extra_args_support(hessian_diagonal_fn)
-
+    estimator = as_inner("scale_by_sophia: hessian_diagonal_fn", hessian_diagonal_fn)
     limit = jnp.inf if clip_threshold is None else clip_threshold
 
     def init(params: Params) -> SophiaState:

@@ -15,11 +15,7 @@ from jax.sharding import AxisType, PartitionSpec
 from gradtx.core._dtypes import complex_dtype, compute_dtype
 from gradtx.core._evaluation import eval_params
 from gradtx.core._factory import transformation
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 
@@ -49,7 +45,7 @@ def flatten(inner: Any) -> GradientTransformationExtraArgs:
     Args:
       inner: the transformation. It must return one number for each it gets.
     """
-    tx = with_extra_args_support(check_transformation("flatten: inner", inner))
+    tx = as_inner("flatten: inner", inner)
 
     def init(params: Params) -> FlattenState:
         leaves = jax.tree.leaves(params)

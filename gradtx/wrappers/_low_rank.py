@@ -11,11 +11,7 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegativeInt, Positive, PositiveInt, Real
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._projected import (
@@ -91,7 +87,7 @@ def low_rank(
       side: which side of a matrix P acts on.
       scaling: whether norms are taken of each channel (line of R along the other side) or of the whole matrix.
     """
-    tx = with_extra_args_support(check_transformation("low_rank: inner", inner))
+    tx = as_inner("low_rank: inner", inner)
     state_type = GaLoreState if method == "projected" else LowRankState
 
     def views_of(tree: Any) -> dict[int, MatrixView]:

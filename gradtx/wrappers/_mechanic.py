@@ -11,11 +11,7 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegative, Positive, PositiveInt, is_number
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._averages import zeros_like
@@ -58,7 +54,7 @@ def scaled_displacement(
     and of D before the step, and what is remembered next. D is a field `delta` of the state, a tree; without such a
     field it is (p - x0) / scale(remembered).
     """
-    tx = with_extra_args_support(check_transformation(f"{name}: base_optimizer", base))
+    tx = as_inner(f"{name}: base_optimizer", base)
     fields = state_type._fields  # type: ignore[attr-defined]  # a named tuple class
     names = [n for n in fields if n not in ("base_optimizer_state", "count", "x0", "delta")]
 

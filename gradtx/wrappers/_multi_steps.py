@@ -14,11 +14,7 @@ from gradtx.core._dtypes import complex_dtype, compute_dtype, promotion, widen
 from gradtx.core._factory import transformation_of
 from gradtx.core._needs import needs
 from gradtx.core._ranges import DType, Range
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import Numeric, OptState, Params, Updates
 from gradtx.numerics._averages import zeros_like
@@ -133,7 +129,7 @@ def MultiSteps(
         of all other extra arguments it gets those of the round's last call.
       axis_name: an axis of devices that have different parts of the gradients: what one of them drops, all drop.
     """
-    tx = with_extra_args_support(check_transformation("MultiSteps: opt", opt))
+    tx = as_inner("MultiSteps: opt", opt)
     skip_fn = _skip_nothing if should_skip_update_fn is None else should_skip_update_fn
     if not callable(skip_fn):
         raise TypeError(f"MultiSteps: should_skip_update_fn must be a function or None, got {skip_fn!r}")
