@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._combine import chain, identity
-from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._dtypes import widen
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._needs import needs
 from gradtx.core._ranges import PositiveInt
@@ -202,7 +202,7 @@ def elements(where: str, updates: Updates, axes: tuple[int, ...], params: Params
 
 @functools.partial(jax.jit, static_argnames="axes")
 def _mean(g: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    return jnp.mean(widen(g, compute_dtype(g)), axes)
+    return jnp.mean(widen(g), axes)
 
 
 def _alike(updates: Updates, params: Params) -> bool:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core._combine import chain
 from gradtx.core._counts import safe_increment
-from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._dtypes import widen
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative, NonNegativeInt, Positive, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
@@ -83,7 +83,7 @@ def scale_by_sophia(
     limit = jnp.inf if clip_threshold is None else clip_threshold
 
     def init(params: Params) -> SophiaState:
-        wide = jax.tree.map(lambda p: widen(p, compute_dtype(p)), params)
+        wide = jax.tree.map(widen, params)
         mu = jax.tree.map(lambda p: zeros_like(p, mu_dtype), wide)
         nu = jax.tree.map(lambda p: zeros_like(p, real=True), wide)
         return SophiaState(jnp.zeros([], jnp.int32), mu, nu, estimator.init(params))

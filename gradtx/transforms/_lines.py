@@ -181,7 +181,7 @@ def _gradient_like(p: Any, g: Any) -> jax.Array:
 
 
 def _times(step: jax.Array, u: jax.Array) -> jax.Array:
-    wide = widen(u, compute_dtype(u))
+    wide = widen(u)
     with promotion(u):
         return wide * step.astype(jnp.finfo(wide.dtype).dtype)
 

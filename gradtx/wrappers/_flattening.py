@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
-from gradtx.core._dtypes import complex_dtype, compute_dtype
+from gradtx.core._dtypes import widened_dtype
 from gradtx.core._evaluation import eval_params
 from gradtx.core._factory import transformation
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
@@ -165,5 +165,4 @@ def _common_dtype(arrays: list) -> np.dtype:
     dtypes = {jnp.result_type(x) for x in arrays}
     if len(dtypes) == 1:
         return dtypes.pop()
-    wide = compute_dtype(arrays)
-    return complex_dtype(wide) if any(jnp.iscomplexobj(x) for x in arrays) else wide
+    return widened_dtype(arrays)

@@ -99,7 +99,7 @@ def lookahead(
         steps = jnp.zeros([], jnp.int32)
         if isinstance(params, LookaheadParams):
             return LookaheadState(tx.init(params.fast), steps)
-        slow = jax.tree.map(lambda p: copy_of(widen(p, compute_dtype(p)), slow_dtype), params)
+        slow = jax.tree.map(lambda p: copy_of(widen(p), slow_dtype), params)
         return LookaheadState(tx.init(params), steps, slow)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Any, LookaheadState]:

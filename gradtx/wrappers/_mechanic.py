@@ -109,20 +109,14 @@ def alike(x: Any) -> Any:
     return jnp.asarray(x, jnp.result_type(float))
 
 
-def _wide(*arrays: Any) -> tuple:
-    """The arrays in the dtype of their arithmetic; scalars of the whole tree do not widen it."""
-    dtype = compute_dtype([jnp.asarray(x) for x in arrays])
-    return tuple(widen(x, dtype) for x in arrays)
-
-
 def _recovered(p: Any, first: Any, scale: Any) -> jax.Array:
-    p, first = _wide(p, first)
+    p, first = widen((p, first))
     with promotion(p):
         return (p - first) / scale.astype(jnp.real(p).dtype)
 
 
 def _totals(g: Any, p: Any, delta: Any) -> Totals:
-    g, p, delta = _wide(g, p, delta)
+    g, p, delta = widen((g, p, delta))
     with promotion(g, p, delta):
         sums = jnp.sum(abs_sq(g)), jnp.sum(abs_sq(p)), inner(delta, g), inner(delta, p)
     return Totals(*(x.astype(jnp.result_type(float)) for x in sums))
@@ -130,7 +124,7 @@ def _totals(g: Any, p: Any, delta: Any) -> Totals:
 
 def _moved(p: Any, first: Any, delta: Any, step: Any, factor: Any) -> tuple[jax.Array, jax.Array]:
     """The update to first + factor (delta + step), and the new displacement in its own dtype."""
-    wide_p, wide_first, wide, step = _wide(p, first, delta, step)
+    wide_p, wide_first, wide, step = widen((p, first, delta, step))
     with promotion(wide_p, step):
         wide = wide + step
         u = factor.astype(jnp.real(wide).dtype) * wide - (wide_p - wide_first)

@@ -44,10 +44,7 @@ def partition(
     """
     if not isinstance(transforms, Mapping):
         raise TypeError(f"partition: transforms must be a dictionary of transformations by label, got {transforms!r}")
-    stages = {
-        label: as_inner(f"partition: transforms[{label!r}]", tx)
-        for label, tx in transforms.items()
-    }
+    stages = {label: as_inner(f"partition: transforms[{label!r}]", tx) for label, tx in transforms.items()}
     if not is_function(param_labels):
         _check_all_used(_checked(param_labels, stages), stages)
 

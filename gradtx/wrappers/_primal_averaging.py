@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._dtypes import widen
 from gradtx.core._evaluation import eval_from
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType
@@ -74,7 +74,7 @@ def primal_averaging(
 
     def init(params: Params) -> PrimalAveragingState:
         start = jnp.array(mu_y, jnp.result_type(float))
-        z = jax.tree.map(lambda p: copy_of(widen(p, compute_dtype(p)), state_dtype), params)
+        z = jax.tree.map(lambda p: copy_of(widen(p), state_dtype), params)
         return PrimalAveragingState(start, tx.init(params), z)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:

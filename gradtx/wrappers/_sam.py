@@ -116,7 +116,7 @@ def sam(
     def init(params: Params) -> SAMState | GSAMState:
         cache = None if opaque_mode else jax.tree.map(jnp.array, params)
         state = SAMState(jnp.zeros([], jnp.int32), descent.init(params), ascent.init(params), cache)
-        return GSAMState(*state, jax.tree.map(_wide_zeros, params)) if holds_gradients else state
+        return GSAMState(*state, jax.tree.map(lambda p: zeros_like(widen(p)), params)) if holds_gradients else state
 
     def climb(g: Updates, adv_state: OptState, q: Params, extra: dict) -> tuple[Updates, OptState]:
         down, adv_state = ascent.update(g, adv_state, q, **extra)
@@ -191,10 +191,6 @@ def _map(f: Callable, reference: Params, updates: Updates, *trees: Any) -> Updat
         for u, p, *rest in zip(leaves, *columns, strict=True)
     ]
     return jax.tree.unflatten(treedef, rows)
-
-
-def _wide_zeros(p: Any) -> jax.Array:
-    return zeros_like(widen(p, compute_dtype(p)))
 
 
 def _latest(g: Updates, held: Updates, start: jax.Array) -> Updates:
