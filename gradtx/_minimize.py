@@ -289,7 +289,7 @@ def _negative(gradient: Updates) -> Updates:
 
 
 def _difference(a: Params, b: Params) -> Updates:
-    return jax.tree.map(lambda x, y: widen(x, compute_dtype(x)) - widen(y, compute_dtype(y)), a, b)
+    return jax.tree.map(lambda x, y: widen(x) - widen(y), a, b)
 
 
 def _largest(gradient: Updates, dtype: Any) -> jax.Array:

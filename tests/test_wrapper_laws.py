@@ -65,7 +65,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "graft": lambda tx: gradtx.graft(gradtx.sign_sgd(1.0), tx),
     "guard": lambda tx: gradtx.guard(tx, gradtx.norm_spike(4, warmup=2)),
     "lookahead": lambda tx: gradtx.lookahead(tx, 2, 0.8),
-    "low_rank": lambda tx: gradtx.low_rank(tx, 1, method="completed"),
+    "low_rank": lambda tx: gradtx.low_rank(tx, 1),
     "masked": lambda tx: gradtx.masked(tx, matrices),
     "mechanize": lambda tx: gradtx.mechanize(tx, s_init=0.1),
     "named_chain": lambda tx: gradtx.named_chain(("clip", gradtx.clip(0.5)), ("optimizer", tx)),

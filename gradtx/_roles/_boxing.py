@@ -12,11 +12,7 @@ from gradtx._roles._rules import check_rules, roles
 from gradtx.core._factory import transformation
 from gradtx.core._prefixes import is_empty
 from gradtx.core._roles import Boxed, is_box, is_full_box, unboxed
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, is_none
 from gradtx.core._types import OptState, Params, Updates
 
@@ -78,7 +74,7 @@ def run_in_boxes(name: str, inner: Any, box: Box) -> GradientTransformationExtra
 
     States are taken out of their boxes and put back, so that they look the same to everybody as those of `inner`.
     """
-    tx = with_extra_args_support(check_transformation(f"{name}: inner", inner))
+    tx = as_inner(f"{name}: inner", inner)
     structures: dict[Any, tuple] = {}  # of boxed states, which would else be traced again at each update
 
     def structure_of(boxed: Params, state: OptState | None = None) -> tuple:

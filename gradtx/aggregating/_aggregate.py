@@ -15,15 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._combine import chain, identity
-from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._dtypes import widen
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._needs import needs
 from gradtx.core._ranges import PositiveInt
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_state, is_hole, is_none, paths
 from gradtx.core._types import EmptyState, OptState, Params, Updates
 from gradtx.numerics._averages import zeros_like
@@ -50,7 +46,7 @@ def aggregate(
         further extra arguments for `postprocessor`.
     """
     stages = {"preprocessor": preprocessor, "aggregator": aggregator, "postprocessor": postprocessor}
-    pre, agg, post = (with_extra_args_support(check_transformation(f"aggregate: {n}", x)) for n, x in stages.items())
+    pre, agg, post = (as_inner(f"aggregate: {n}", x) for n, x in stages.items())
 
     def init(params: Params) -> OptState:
         return pre.init(params), agg.init(params), post.init(params)
@@ -217,7 +213,7 @@ def elements(where: str, updates: Updates, axes: tuple[int, ...], params: Params
 
 @functools.partial(jax.jit, static_argnames="axes")
 def _mean(g: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    return jnp.mean(widen(g, compute_dtype(g)), axes)
+    return jnp.mean(widen(g), axes)
 
 
 def _alike(updates: Updates, params: Params) -> bool:

@@ -221,7 +221,7 @@ def _zeros(params: Params) -> tuple[Updates, Updates]:
 
 @functools.partial(jax.jit, static_argnames="axes")
 def _measured(g: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    g = widen(g, compute_dtype(g))
+    g = widen(g)
     mean = jnp.mean(g, axes, keepdims=True)
     return jnp.squeeze(mean, axes), jnp.sum(abs_sq(g - mean), axes)
 
@@ -249,7 +249,7 @@ def _dealt(ready: jax.Array, new: tuple, old: tuple) -> tuple[tuple, tuple]:
 
 @jax.jit
 def _averaged(average: jax.Array, x: jax.Array, decay: jax.Array, divisor: Any) -> jax.Array:
-    wide, x, decay = widen((average, x, decay), compute_dtype(average, x, decay))
+    wide, x, decay = widen((average, x, decay))
     with promotion(wide):
         x = x if divisor is None else x / divisor.astype(x.dtype)
         return ema(wide, x, decay).astype(average.dtype)

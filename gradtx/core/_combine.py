@@ -8,11 +8,7 @@ from typing import Any
 
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._needs import all_requirements, check_needs
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._types import EmptyState, OptState, Params, Updates
 
 
@@ -26,7 +22,7 @@ def chain(*transformations: Any) -> GradientTransformationExtraArgs:
     Args:
       *transformations: the stages, in order: any objects with `init` and `update`, Optax's too.
     """
-    stages = [_stage(f"chain: transformations[{i}]", tx) for i, tx in enumerate(transformations)]
+    stages = [as_inner(f"chain: transformations[{i}]", tx) for i, tx in enumerate(transformations)]
 
     needed = functools.cache(lambda: all_requirements(transformations))
 
@@ -69,7 +65,7 @@ def named_chain(*transformations: Any) -> GradientTransformationExtraArgs:
     repeated = sorted({n for n in names if names.count(n) > 1})
     if repeated:
         raise ValueError(f"named_chain: the names of the stages must differ, got {repeated[0]!r} more than once")
-    stages = [(name, _stage(f"named_chain: {name!r}", tx)) for name, tx in transformations]
+    stages = [(name, as_inner(f"named_chain: {name!r}", tx)) for name, tx in transformations]
 
     needed = functools.cache(lambda: all_requirements(tx for _, tx in transformations))
 
@@ -92,10 +88,6 @@ def named_chain(*transformations: Any) -> GradientTransformationExtraArgs:
         return {name: (tx, state[name]) for name, tx in transformations}
 
     return GradientTransformationExtraArgs(init, update, parts=parts)
-
-
-def _stage(where: str, tx: Any) -> GradientTransformationExtraArgs:
-    return with_extra_args_support(check_transformation(where, tx))
 
 
 def _check_empty(where: str, state: Any) -> None:

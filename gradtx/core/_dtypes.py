@@ -25,15 +25,26 @@ def complex_dtype(dtype: Any) -> np.dtype:
     return np.dtype(np.complex128 if jnp.dtype(dtype) == np.float64 else np.complex64)
 
 
-def widen(tree: Any, dtype: np.dtype) -> Any:
-    """Casts the numbers in a tree to the real `dtype`, complex ones to its complex counterpart."""
+def widened_dtype(*trees: Any) -> np.dtype:
+    """The dtype of these arrays where one computes with them: `compute_dtype`, complex if one of them is."""
+    is_complex = any(jnp.issubdtype(x.dtype, jnp.complexfloating) for x in jax.tree.leaves(trees))
+    return complex_dtype(compute_dtype(trees)) if is_complex else compute_dtype(trees)
 
-    def cast(x: Any) -> jax.Array:
-        x = x if isinstance(x, jax.Array) else jnp.asarray(x)
-        wanted = complex_dtype(dtype) if jnp.iscomplexobj(x) else dtype
+
+def widen(tree: Any, dtype: np.dtype | None = None) -> Any:
+    """Casts the numbers in a tree to the real `dtype`, complex ones to its complex counterpart.
+
+    By default the dtype is the one in which to compute with all of them.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    arrays = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in leaves]
+    real = compute_dtype(arrays) if dtype is None else dtype
+
+    def cast(x: jax.Array) -> jax.Array:
+        wanted = complex_dtype(real) if jnp.iscomplexobj(x) else real
         return x if x.dtype == wanted and not x.weak_type else x.astype(wanted)
 
-    return jax.tree.map(cast, tree)
+    return treedef.unflatten(map(cast, arrays))
 
 
 def promotion(*trees: Any) -> contextlib.AbstractContextManager:

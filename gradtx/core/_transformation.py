@@ -149,7 +149,12 @@ def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
     Args:
       tx: any object with `init` and `update`. The arguments that it takes are read off the signature of its `update`.
     """
-    check_transformation("with_extra_args_support: tx", tx)
+    return as_inner("with_extra_args_support: tx", tx)
+
+
+def as_inner(where: str, tx: Any) -> GradientTransformationExtraArgs:
+    """`tx` as a wrapper runs it, with any extra arguments; an error, which begins with `where`, if it is none."""
+    check_transformation(where, tx)
     if isinstance(tx, GradientTransformationExtraArgs):
         return tx
     parameters = inspect.signature(tx.update).parameters.values()

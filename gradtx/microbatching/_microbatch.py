@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._dtypes import widened_dtype
 from gradtx.core._trees import align, is_none
 
 
@@ -330,7 +330,7 @@ def _of_type(a: Any, count: int, n: jax.Array) -> Accumulator:
     def init(value: Any) -> Any:
         if mean and not all(jnp.issubdtype(x.dtype, jnp.inexact) for x in jax.tree.leaves(value)):
             raise ValueError(f"microbatch: the {a.name} of whole numbers is none; make fun return floats")
-        return jax.tree.map(lambda x: _Sum(jnp.zeros(x.shape, _wide(x)), jnp.zeros([0], _narrow(x))), value)
+        return jax.tree.map(lambda x: _Sum(jnp.zeros(x.shape, _dtype_of_sum(x)), jnp.zeros([0], _narrow(x))), value)
 
     def update(carry: Any, value: Any, i: jax.Array) -> Any:
         def add(x: jax.Array, s: _Sum) -> _Sum:
@@ -379,13 +379,13 @@ def _narrow(x: Any) -> Any:
     return jnp.dtype(jnp.int32) if x.dtype == bool else x.dtype
 
 
-def _wide(x: Any) -> Any:
+def _dtype_of_sum(x: Any) -> Any:
     """The dtype to add up in."""
-    return widen(jnp.zeros([], x.dtype), compute_dtype(x)).dtype if jnp.issubdtype(x.dtype, jnp.inexact) else _narrow(x)
+    return widened_dtype(x) if jnp.issubdtype(x.dtype, jnp.inexact) else _narrow(x)
 
 
 def _reduce(x: jax.Array, mean: bool) -> jax.Array:
-    total = jnp.sum(x.astype(_wide(x)), axis=0)
+    total = jnp.sum(x.astype(_dtype_of_sum(x)), axis=0)
     if mean and jnp.issubdtype(x.dtype, jnp.inexact):
         total = total / x.shape[0]
     return total.astype(_narrow(x))

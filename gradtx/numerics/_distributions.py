@@ -32,7 +32,7 @@ class MultiNormal(NamedTuple):
     def log_prob(self, x: Any) -> jax.Array:
         """The logarithm of the density at x, whose last axes are those of `loc`; in at least float32."""
         x = jnp.asarray(x)
-        loc, log_scale, x = widen((self.loc, self.log_scale, x), compute_dtype(self.loc, self.log_scale, x))
+        loc, log_scale, x = widen((self.loc, self.log_scale, x))
         with jax.numpy_rank_promotion("allow"):
             z = (x - loc) * jnp.exp(-log_scale)
             return jnp.sum(-0.5 * z * z - log_scale - 0.5 * math.log(2 * math.pi), axis=tuple(range(-loc.ndim, 0)))

@@ -15,7 +15,7 @@ from gradtx.numerics._safe import abs_sq
 @jax.jit
 def example_squares(g: jax.Array) -> jax.Array:
     """‖g_i‖² of each example i, in at least float32."""
-    wide = widen(g, compute_dtype(g))
+    wide = widen(g)
     return jnp.sum(abs_sq(wide), axis=tuple(range(1, wide.ndim)))
 
 

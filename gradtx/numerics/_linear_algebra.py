@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._dtypes import widen
 from gradtx.core._trees import align
 from gradtx.numerics._safe import safe_divide, safe_sqrt
 
@@ -44,7 +44,7 @@ def power_iteration(
             v0 = jax.random.normal(key, square.shape[:1], square.dtype)
     elif v0 is None:
         raise ValueError("power_iteration: a matrix that is a function needs v0, a tree like its argument")
-    v0 = jax.tree.map(lambda x: widen(x, compute_dtype(jnp.asarray(x))), v0)
+    v0 = jax.tree.map(widen, v0)
 
     def state_at(v: Any) -> tuple:
         product = times(v)
@@ -190,7 +190,7 @@ def _square(where: str, matrix: Any) -> jax.Array:
     matrix = jnp.asarray(matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"{where}: matrix must be square, got shape {matrix.shape}; jax.vmap maps over other axes")
-    return widen(matrix, compute_dtype(matrix))
+    return widen(matrix)
 
 
 def _power(x: jax.Array, p: int, multiply: Callable) -> jax.Array:
@@ -224,7 +224,7 @@ def nnls(A: Any, b: Any, iters: int, unroll: int = 1, L: Any = None) -> jax.Arra
     Reference: Beck and Teboulle 2009, "A fast iterative shrinkage-thresholding algorithm".
     """
     a, y = jnp.asarray(A), jnp.asarray(b)
-    a, y = widen((a, y), compute_dtype(a, y))
+    a, y = widen((a, y))
     if a.ndim != 2 or y.ndim not in (1, 2) or y.shape[0] != a.shape[0]:
         raise ValueError(f"nnls: A must have shape (m, n) and b (m,) or (m, k), got {a.shape} and {y.shape}")
     columns = y[:, None] if y.ndim == 1 else y

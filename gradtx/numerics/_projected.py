@@ -130,11 +130,12 @@ def norms(low: jax.Array, view: MatrixView, channels: bool) -> jax.Array:
 
 
 def limit_growth(x: jax.Array, previous: jax.Array, ratio: Any) -> tuple[jax.Array, jax.Array]:
-    """`x` with a norm of at most `ratio` times the previous one, and its norm.
+    """`x` with a norm of at most `ratio` times the previous one, and its norm in the dtype of that.
 
     A previous norm of 0 sets no limit: nothing could grow from it.
     """
     size = l2_norm(x)
+    ratio = jnp.asarray(ratio, size.dtype)
     over = (previous > 0) & (size > ratio * previous)
     factor = jnp.where(over, ratio * previous / jnp.where(over, size, 1), 1)
-    return factor * x, factor * size
+    return factor * x, (factor * size).astype(previous.dtype)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._dtypes import promotion, widen
 from gradtx.numerics._safe import abs_sq
 
 
@@ -19,7 +19,7 @@ def safe_norm(x: Any, min_norm: Any, ord: Any = None, axis: Any = None, keepdims
       ord, axis, keepdims: which norm, as in `jnp.linalg.norm`.
     """
     x = jnp.asarray(x)
-    x = widen(x, compute_dtype(x))
+    x = widen(x)
     if axis is None and ord is None:
         x, axis, shape = jnp.ravel(x), 0, (1,) * x.ndim
     else:
@@ -46,7 +46,7 @@ def safe_root_mean_squares(x: Any, min_rms: Any) -> jax.Array:
     In at least float32, and without overflow or underflow of squares; `min_rms` for an array without elements.
     """
     x = jnp.asarray(x)
-    x = widen(x, compute_dtype(x))
+    x = widen(x)
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(x), initial=0))
     size = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
     with promotion(x):

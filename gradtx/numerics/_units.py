@@ -4,7 +4,7 @@
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._dtypes import promotion, widen
 from gradtx.numerics._safe import abs_sq, safe_sqrt
 
 
@@ -43,7 +43,7 @@ def unitwise_norm(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> ja
 
     Reference: Brock et al. 2021, arXiv:2102.06171, section 4.
     """
-    x = widen(x, compute_dtype(x))
+    x = widen(x)
     squares = jnp.sum(abs_sq(x), axis=unitwise_axes(x.shape, axis), keepdims=True)
     return jnp.broadcast_to(safe_sqrt(squares), x.shape)
 
@@ -63,7 +63,7 @@ def unitwise_clip(g_norm: jax.Array, max_norm: jax.Array, grad: jax.Array, div_e
             f"got {jnp.shape(g_norm)}, {jnp.shape(max_norm)} and {jnp.shape(grad)}"
         )
     arrays = [jnp.asarray(x) for x in (g_norm, max_norm, grad)]
-    g_norm, max_norm, grad = widen(arrays, compute_dtype(arrays))
+    g_norm, max_norm, grad = widen(arrays)
     over = g_norm > max_norm
     factor = jnp.where(over, max_norm / jnp.where(over, jnp.maximum(g_norm, div_eps), 1), 1)
     with promotion(grad):

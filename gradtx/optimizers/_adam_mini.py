@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._combine import chain
-from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._dtypes import widen
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._roles import Role, is_box, is_full_box, logical_view, unboxed
@@ -96,7 +96,7 @@ def _blocks_of(role: Role | None, ndim: int) -> tuple[int, ...] | None:
 
 def _zeros(p: Any, dtype: Any) -> jax.Array:
     p = jnp.asarray(p)
-    return zeros_like(widen(p, compute_dtype(p)), dtype, real=True)
+    return zeros_like(widen(p), dtype, real=True)
 
 
 def _counts(blocks: Any, where: str, p: Any) -> tuple[int, ...]:

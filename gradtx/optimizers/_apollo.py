@@ -4,15 +4,18 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
+import jax
+
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegative, NonNegativeInt, Positive, PositiveInt, Real
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.numerics._projected import limit_growth
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
-from gradtx.wrappers._low_rank import low_rank
+from gradtx.wrappers._low_rank import LowRankState, Projected, on_projections
 
 
 @transformation
@@ -26,6 +29,7 @@ def scale_by_apollo(
     growth: Positive = 1.01,
     scaling: Literal["channel", "tensor"] = "channel",
     side: Literal["larger", "smaller"] = "smaller",
+    projection: Literal["random", "svd"] = "random",
     seed: NonNegativeInt = 0,
 ) -> GradientTransformationExtraArgs:
     """Full-rank gradients, scaled as an optimizer scales a random projection of them:
@@ -46,14 +50,19 @@ def scale_by_apollo(
       growth: the largest factor by which the norm of an update may grow from step to step.
       scaling: whether ‖N‖ / ‖R‖ is taken for each channel (column of R) or for the whole matrix.
       side: whether P shortens the larger or the smaller side of a matrix.
+      projection: "svd" takes the leading singular vectors of g for P, as GaLore does, and stores them.
 
     Reference: Zhu et al. 2024, arXiv:2412.05270.
     """
     base = scale_by_adam() if base_optimizer is None else base_optimizer
-    options: dict[str, Any] = dict(
-        method="scaled", projection="random", growth=growth, scaling=scaling, side=side, seed=seed
+
+    def update_of(m: Projected, size: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return limit_growth(m.g * m.gain(scaling), size, growth)
+
+    numbers, source = weight_dimension_numbers, None if projection == "svd" else seed
+    return on_projections(
+        "scale_by_apollo", base, update_of, LowRankState, rank, update_proj_gap, scale, numbers, side=side, seed=source
     )
-    return low_rank(base, rank, update_proj_gap, scale, weight_dimension_numbers, **options)
 
 
 @transformation

@@ -62,7 +62,7 @@ def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: bool = Tru
 
     def init(params: Params) -> ScaleByLBFGSState:
         def one(p: Any) -> jax.Array:
-            return zeros_like(widen(p, compute_dtype(jnp.asarray(p))))
+            return zeros_like(widen(p))
 
         def many(p: Any) -> jax.Array:
             return jnp.repeat(one(p)[None], memory_size, axis=0)

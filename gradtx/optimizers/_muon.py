@@ -85,7 +85,7 @@ def scale_by_muon(
 
     def init(params: Params) -> MuonState:
         _dimension_numbers(where, weight_dimension_numbers, params)
-        wide = jax.tree.map(lambda p: zeros_like(_wide(p), mu_dtype), params)
+        wide = jax.tree.map(lambda p: zeros_like(widen(p), mu_dtype), params)
         return MuonState(jnp.zeros([], jnp.int32), wide, jnp.asarray(fixed, jnp.result_type(float)))
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
@@ -148,7 +148,7 @@ def scale_by_matrix_shape(
                 factor = math.sqrt(max(1.0, outputs / inputs)) if inputs else 1.0
                 if consistent_rms is not None:
                     factor = consistent_rms * math.sqrt(max(inputs, outputs))
-                wide = _wide(g)
+                wide = widen(g)
                 leaves[i] = wide * jnp.asarray(factor, wide.dtype)
         return treedef.unflatten(leaves), state
 
@@ -302,11 +302,6 @@ def _fitted(where: str, tree: Any, i: int, shape: tuple[int, ...], spec: Any) ->
 
 def _is_spec(x: Any) -> bool:
     return getattr(x, "_fields", None) == MuonDimensionNumbers._fields
-
-
-def _wide(x: Any) -> jax.Array:
-    x = jnp.asarray(x)
-    return widen(x, compute_dtype(x))
 
 
 def _in(value: Any, dtype: Any) -> Any:

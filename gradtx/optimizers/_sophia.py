@@ -9,14 +9,10 @@ import jax.numpy as jnp
 
 from gradtx.core._combine import chain
 from gradtx.core._counts import safe_increment
-from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._dtypes import widen
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative, NonNegativeInt, Positive, PositiveInt
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import zeros_like
@@ -89,13 +85,11 @@ def scale_by_sophia(
       gamma, clip_threshold, update_interval, hessian_diagonal_fn: see `sophia`.
       verbose, print_win_rate_every_n_steps: see `sophia`.
     """
-    check_transformation("scale_by_sophia: hessian_diagonal_fn", hessian_diagonal_fn)
-    estimator = with_extra_args_support(hessian_diagonal_fn)
-
+    estimator = as_inner("scale_by_sophia: hessian_diagonal_fn", hessian_diagonal_fn)
     limit = jnp.inf if clip_threshold is None else clip_threshold
 
     def init(params: Params) -> SophiaState:
-        wide = jax.tree.map(lambda p: widen(p, compute_dtype(p)), params)
+        wide = jax.tree.map(widen, params)
         mu = jax.tree.map(lambda p: zeros_like(p, mu_dtype), wide)
         nu = jax.tree.map(lambda p: zeros_like(p, real=True), wide)
         return SophiaState(jnp.zeros([], jnp.int32), mu, nu, estimator.init(params))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from gradtx.core._apply import apply_updates
 from gradtx.core._counts import restart
 from gradtx.core._dtypes import compute_dtype, widen
-from gradtx.core._transformation import check_transformation, with_extra_args_support
+from gradtx.core._transformation import as_inner
 from gradtx.core._trees import align, is_hole, is_none
 from gradtx.core._types import Params, Updates
 from gradtx.numerics._safe import root_mean_square, safe_divide
@@ -98,7 +98,7 @@ def check_precision(
         own, such as Adam's, Lion's and Muon's.
       extra: for `update`.
     """
-    tx = with_extra_args_support(check_transformation("check_precision: tx", tx))
+    tx = as_inner("check_precision: tx", tx)
     if not steps:
         raise ValueError("check_precision: steps must name a step, such as (0,)")
     if gradients is None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core._factory import transformation
 from gradtx.core._roles import is_box
-from gradtx.core._transformation import GradientTransformationExtraArgs, check_transformation, with_extra_args_support
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state, is_leaf
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._rounding import is_low
@@ -52,8 +52,8 @@ def with_master_params(inner: Any, rounding: Any) -> GradientTransformationExtra
       inner: the transformation, a whole optimizer.
       rounding: a rounding stage.
     """
-    tx = with_extra_args_support(check_transformation("with_master_params: inner", inner))
-    stage = with_extra_args_support(check_transformation("with_master_params: rounding", rounding))
+    tx = as_inner("with_master_params: inner", inner)
+    stage = as_inner("with_master_params: rounding", rounding)
 
     def init(params: Params) -> WithMasterParamsState:
         rounding_state = stage.init(params)

@@ -16,11 +16,7 @@ from gradtx.core._payloads import of_codec, payload_of, payloads
 from gradtx.core._ranges import NonNegativeInt
 from gradtx.core._roles import is_box, unboxed
 from gradtx.core._selectors import Where, check_where, described, matches, named_leaves
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.precision._codec import Codec
@@ -89,7 +85,7 @@ def stored(
 
     Reference: Dettmers et al. 2021, arXiv:2110.02861.
     """
-    tx = with_extra_args_support(check_transformation("stored: inner", inner))
+    tx = as_inner("stored: inner", inner)
     rules = _checked_policy(policy)
     plans: dict[Any, Plan] = {}  # by how the parameters look; they would else be made at each update
 

@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backtracking line search."""
 
-from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._dtypes import compute_dtype
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import Decay, NonNegative, NonNegativeInt, Positive, Range
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._trees import check_state
-from gradtx.core._types import OptState, Params, Updates
+from gradtx.core._types import Updates
 from gradtx.numerics._wolfe import Point
-from gradtx.transforms._lines import Line, no_gradient
+from gradtx.transforms._lines import Found, Line, line_search
 
 Shrinking = Annotated[Any, Range(low=0.0, high=1.0, low_open=True, high_open=True, example=0.8)]
 Growing = Annotated[Any, Range(low=1.0, example=1.5)]
@@ -80,32 +77,12 @@ def scale_by_backtracking_linesearch(
 
     Reference: Nocedal and Wright 2006, Numerical Optimization, algorithm 3.1.
     """
-    name = "scale_by_backtracking_linesearch"
 
-    def init(params: Params) -> ScaleByBacktrackingLinesearchState:
-        one = jnp.ones([], compute_dtype(params))
-        info = BacktrackingLinesearchInfo(jnp.zeros([], jnp.int32), one * jnp.inf)
-        grad = no_gradient(params) if store_grad else None
-        return ScaleByBacktrackingLinesearchState(one, one * jnp.inf, grad, info)
-
-    def update(
-        updates: Updates,
-        state: OptState,
-        params: Params = None,
-        *,
-        value: Any = None,
-        grad: Updates = None,
-        value_fn: Callable | None = None,
-        bounds: tuple | None = None,
-        **extra: Any,
-    ) -> tuple[Updates, ScaleByBacktrackingLinesearchState]:
-        check_state(name, state, ScaleByBacktrackingLinesearchState)
-        line = Line(name, updates, params, value, grad, value_fn, bounds, extra)
+    def search(line: Line, start: Point, last: jax.Array) -> Found:
         zero, slope, shrink, grow, longest, relative, absolute = (
             jnp.asarray(x, line.dtype)
             for x in (0, slope_rtol, decrease_factor, increase_factor, max_learning_rate, rtol, atol)
         )
-        start = line.start(grad) if store_grad else Point(zero, line.value, line.slope)
         most = line.value + relative * jnp.abs(line.value) + absolute
         shortest = line.shortest()
         untried = jnp.isfinite(line.value) & ~(line.slope < 0)
@@ -121,17 +98,19 @@ def scale_by_backtracking_linesearch(
         def more(t: _Trial) -> jax.Array:
             return descends & (t.error > 0) & (t.steps <= max_backtracking_steps) & (t.point.step > shortest)
 
-        last = state.learning_rate.astype(line.dtype)
         first = jnp.where(last > 0, jnp.minimum(last * grow, longest), longest)
         none = _Trial(start._replace(step=first), jnp.zeros([], jnp.int32), jnp.where(untried, zero, jnp.inf))
         end = jax.lax.while_loop(more, tried, none)
         accepted = (end.steps > 0) & (end.error == 0)
         taken = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), end.point, start)
         tried_last = jnp.where(end.steps > 0, end.point.step, last)
-        info = BacktrackingLinesearchInfo(end.steps, end.error)
-        if verbose:
-            jax.debug.print(name + ": step {}, value {}, {}", taken.step, taken.value, info)
-        new = ScaleByBacktrackingLinesearchState(tried_last, taken.value, taken.held, info)
-        return line.updates(taken.step), jax.tree.map(lambda x, old: x.astype(old.dtype), new, state)
+        return Found(taken, tried_last, BacktrackingLinesearchInfo(end.steps, end.error))
 
-    return GradientTransformationExtraArgs(init, update, needs=("value", "grad", "value_fn"))
+    return line_search(
+        "scale_by_backtracking_linesearch",
+        ScaleByBacktrackingLinesearchState,
+        BacktrackingLinesearchInfo,
+        search,
+        holds_gradient=store_grad,
+        verbose=verbose,
+    )

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A function of the parameters, restricted to a line: a function of the step size along an update."""
+"""A function of the parameters along an update, as one of the step size, and the stage that searches for the step."""
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core._apply import apply_updates
 from gradtx.core._dtypes import compute_dtype, promotion, widen
-from gradtx.core._trees import align, check_shapes, is_hole, is_none
-from gradtx.core._types import Params, Updates
+from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
+from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._averages import zeros_like
 from gradtx.numerics._box import clip_to, is_free
 from gradtx.numerics._distance import inner
@@ -121,6 +122,61 @@ class Line:
         return jnp.sum(jnp.stack(parts))
 
 
+class Found(NamedTuple):
+    """The point that a search takes, its last trial, from which the next search goes on, and what to tell of it."""
+
+    point: Point
+    tried: jax.Array
+    info: Any
+
+
+def line_search(
+    name: str,
+    state_type: type,
+    info_type: type,
+    search: Callable[[Line, Point, jax.Array], Found],
+    *,
+    holds_gradient: bool = True,
+    verbose: bool = False,
+) -> GradientTransformationExtraArgs:
+    """The stage that multiplies updates by the step that a search finds.
+
+    Args:
+      state_type: a named tuple of the last step, the value and the gradient there, and an `info_type`.
+      info_type: a named tuple of the number of evaluations and of errors, which are infinite before the first search.
+      search: from the line, its point at step 0 and the step of the state to what it finds.
+      holds_gradient: whether the points and the state have a gradient.
+    """
+
+    def init(params: Params) -> Any:
+        one = jnp.ones([], compute_dtype(params))
+        _, *errors = info_type._fields  # type: ignore[attr-defined]  # a named tuple class
+        info = info_type(jnp.zeros([], jnp.int32), *(one * jnp.inf for _ in errors))
+        return state_type(one, one * jnp.inf, no_gradient(params) if holds_gradient else None, info)
+
+    def update(
+        updates: Updates,
+        state: OptState,
+        params: Params = None,
+        *,
+        value: Any = None,
+        grad: Updates = None,
+        value_fn: Callable | None = None,
+        bounds: tuple | None = None,
+        **extra: Any,
+    ) -> tuple[Updates, Any]:
+        check_state(name, state, state_type)
+        line = Line(name, updates, params, value, grad, value_fn, bounds, extra)
+        start = line.start(grad) if holds_gradient else Point(jnp.zeros([], line.dtype), line.value, line.slope)
+        point, tried, info = search(line, start, state.learning_rate.astype(line.dtype))
+        if verbose:
+            jax.debug.print(name + ": step {}, value {}, {}", point.step, point.value, info)
+        new = state_type(tried, point.value, point.held, info)
+        return line.updates(point.step), jax.tree.map(lambda x, old: x.astype(old.dtype), new, state)
+
+    return GradientTransformationExtraArgs(init, update, needs=("value", "grad", "value_fn"))
+
+
 def value_and_gradient(f: Callable, params: Params) -> tuple[jax.Array, Updates]:
     """The value, and the gradient as `jax.grad` returns it; None for integer parameters."""
     leaves, treedef = jax.tree.flatten(params)
@@ -181,7 +237,7 @@ def _gradient_like(p: Any, g: Any) -> jax.Array:
 
 
 def _times(step: jax.Array, u: jax.Array) -> jax.Array:
-    wide = widen(u, compute_dtype(u))
+    wide = widen(u)
     with promotion(u):
         return wide * step.astype(jnp.finfo(wide.dtype).dtype)
 

@@ -8,15 +8,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._dtypes import compute_dtype
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import Decay, NonNegative, Positive, PositiveInt, Range
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._branching import branch
-from gradtx.numerics._wolfe import Conditions, wolfe_search
-from gradtx.transforms._lines import Line, no_gradient, value_and_gradient
+from gradtx.numerics._wolfe import Conditions, Point, wolfe_search
+from gradtx.transforms._lines import Found, Line, line_search, value_and_gradient
 
 Growth = Annotated[Any, Range(low=1.0, low_open=True, example=2.0)]
 
@@ -80,31 +78,13 @@ def scale_by_zoom_linesearch(
     References: Nocedal and Wright 2006, Numerical Optimization, algorithms 3.5 and 3.6; Moré and Thuente 1994 (trials);
     Hager and Zhang 2005 (approximate decrease).
     """
-    name = "scale_by_zoom_linesearch"
 
-    def init(params: Params) -> ScaleByZoomLinesearchState:
-        one = jnp.ones([], compute_dtype(params))
-        return ScaleByZoomLinesearchState(one, one * jnp.inf, no_gradient(params), _unsearched(one.dtype))
-
-    def update(
-        updates: Updates,
-        state: OptState,
-        params: Params = None,
-        *,
-        value: Any = None,
-        grad: Updates = None,
-        value_fn: Callable | None = None,
-        bounds: tuple | None = None,
-        **extra: Any,
-    ) -> tuple[Updates, ScaleByZoomLinesearchState]:
-        check_state(name, state, ScaleByZoomLinesearchState)
-        line = Line(name, updates, params, value, grad, value_fn, bounds, extra)
+    def search(line: Line, start: Point, last: jax.Array) -> Found:
         number = functools.partial(jnp.asarray, dtype=line.dtype)
         one = number(1)
-        last = state.learning_rate.astype(line.dtype)
         found = wolfe_search(
             line.point_at,
-            line.start(grad),
+            start,
             one if initial_guess_strategy == "one" else jnp.where(last > 0, last, one),
             Conditions(*(None if x is None else number(x) for x in (slope_rtol, curv_rtol, approx_dec_rtol, tol))),
             max_steps=max_linesearch_steps,
@@ -114,17 +94,11 @@ def scale_by_zoom_linesearch(
             precision=number(stepsize_precision),
         )
         info = ZoomLinesearchInfo(found.steps, found.decrease_error, found.curvature_error)
-        if verbose:
-            text = name + ": step {}, value {}, {}"
-            jax.debug.print(text, found.point.step, found.point.value, info)
-        new = ScaleByZoomLinesearchState(found.point.step, found.point.value, found.point.held, info)
-        return line.updates(found.point.step), jax.tree.map(lambda x, old: x.astype(old.dtype), new, state)
+        return Found(found.point, found.point.step, info)
 
-    return GradientTransformationExtraArgs(init, update, needs=("value", "grad", "value_fn"))
-
-
-def _unsearched(dtype: Any) -> ZoomLinesearchInfo:
-    return ZoomLinesearchInfo(jnp.zeros([], jnp.int32), *(jnp.full([], jnp.inf, dtype) for _ in range(2)))
+    return line_search(
+        "scale_by_zoom_linesearch", ScaleByZoomLinesearchState, ZoomLinesearchInfo, search, verbose=verbose
+    )
 
 
 def value_and_grad_from_state(value_fn: Callable) -> Callable:

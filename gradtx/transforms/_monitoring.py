@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._counts import safe_increment
-from gradtx.core._dtypes import complex_dtype, compute_dtype, promotion, widen
+from gradtx.core._dtypes import compute_dtype, promotion, widen, widened_dtype
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import Decay, DType
 from gradtx.core._transformation import GradientTransformationExtraArgs, is_transformation, with_extra_args_support
@@ -188,7 +188,7 @@ def _blank(tx: GradientTransformationExtraArgs, params: Params) -> Any:
 
 
 def _zeros(x: jax.ShapeDtypeStruct) -> jax.Array:
-    return jnp.zeros(x.shape, _wide_dtype(x))
+    return jnp.zeros(x.shape, _dtype_of_average(x))
 
 
 def _float_zeros(x: jax.ShapeDtypeStruct) -> jax.Array:
@@ -196,11 +196,8 @@ def _float_zeros(x: jax.ShapeDtypeStruct) -> jax.Array:
     return _zeros(x if jnp.issubdtype(x.dtype, jnp.inexact) else jax.ShapeDtypeStruct(x.shape, jnp.float32))
 
 
-def _wide_dtype(x: Any) -> Any:
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        return x.dtype
-    wide = compute_dtype(x)
-    return complex_dtype(wide) if jnp.issubdtype(x.dtype, jnp.complexfloating) else wide
+def _dtype_of_average(x: Any) -> Any:
+    return widened_dtype(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x.dtype
 
 
 def _stored(where: str, found: Any, old: Any, widened: bool = False) -> Any:
@@ -212,7 +209,7 @@ def _stored(where: str, found: Any, old: Any, widened: bool = False) -> Any:
             f"{where} has shapes {shapes[1]} for the updates and had {shapes[0]} for the parameters at init; "
             f"they must be the same"
         )
-    return jax.tree.map(lambda x, o: x.astype(_wide_dtype(o) if widened else o.dtype), found, old)
+    return jax.tree.map(lambda x, o: x.astype(_dtype_of_average(o) if widened else o.dtype), found, old)
 
 
 def _scalars(measurements: dict[str, Any]) -> dict[str, jax.Array]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._counts import safe_increment
-from gradtx.core._dtypes import complex_dtype, compute_dtype, promotion, widen
+from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
@@ -65,8 +65,7 @@ def add_noise(
 
 @jax.jit
 def _with_noise(g: Any, key: jax.Array, deviation: jax.Array) -> jax.Array:
-    dtype = compute_dtype(g)
-    g, deviation = widen((g, deviation), dtype)
-    normal = jax.random.normal(key, g.shape, complex_dtype(dtype) if jnp.iscomplexobj(g) else dtype)
+    g, deviation = widen((g, deviation), compute_dtype(g))
+    normal = jax.random.normal(key, g.shape, g.dtype)
     with promotion(g):
         return g + deviation * normal

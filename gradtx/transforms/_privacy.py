@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._dtypes import complex_dtype, compute_dtype, promotion, widen
+from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegative, Positive
 from gradtx.core._transformation import GradientTransformationExtraArgs
@@ -74,13 +74,10 @@ def differentially_private_aggregate(
 
 @jax.jit
 def _noisy_mean(g: jax.Array, factors: jax.Array, deviation: Any, key: jax.Array) -> jax.Array:
-    dtype = compute_dtype(g)
-    g, deviation = widen((g, deviation), dtype)
-    shape = g.shape[1:]
+    g, deviation = widen((g, deviation), compute_dtype(g))
     with promotion(g):
         total = weighted_sum(g, factors)
+        noise = jax.random.normal(key, g.shape[1:], g.dtype)
         if jnp.iscomplexobj(g):  # real and imaginary part each get the full variance, where JAX's normal halves it
-            noise = jax.random.normal(key, shape, complex_dtype(dtype)) * 2**0.5
-        else:
-            noise = jax.random.normal(key, shape, dtype)
+            noise = noise * 2**0.5
         return (total + deviation * noise) / g.shape[0]

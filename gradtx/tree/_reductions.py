@@ -154,7 +154,7 @@ def dtype(tree: Any, mixed_dtype_handler: str | None = None) -> np.dtype:
 def _wide(tree: Any) -> list[jax.Array]:
     """The leaves in at least float32, whole numbers as they are."""
     leaves = [jnp.asarray(x) for x in jax.tree.leaves(tree)]
-    return [widen(x, compute_dtype(x)) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in leaves]
+    return [widen(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in leaves]
 
 
 def _wide_together(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:

@@ -9,11 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.wrappers._skipping import run_if
@@ -78,7 +74,7 @@ def _as_is(g: jax.Array, like: Any) -> jax.Array:
 def _at_some_steps(
     name: str, inner: Any, should_run: Callable, with_extra: bool, state_type: type, otherwise: Callable | None
 ) -> GradientTransformationExtraArgs:
-    tx = with_extra_args_support(check_transformation(f"{name}: inner", inner))
+    tx = as_inner(f"{name}: inner", inner)
     if not callable(should_run):
         raise TypeError(f"{name}: should_transform_fn must be a function of the step, got {should_run!r}")
 

@@ -9,11 +9,7 @@ import jax.numpy as jnp
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegativeInt
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.wrappers._skipping import all_finite, run_if
@@ -45,7 +41,7 @@ def apply_if_finite(
 
     See also `guard`, which never takes a non-finite step and can skip steps for other reasons too.
     """
-    tx = with_extra_args_support(check_transformation("apply_if_finite: inner", inner))
+    tx = as_inner("apply_if_finite: inner", inner)
 
     def init(params: Params) -> ApplyIfFiniteState:
         start = jnp.zeros([], jnp.int32), jnp.ones([], bool), jnp.zeros([], jnp.int32)

@@ -12,14 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
-from gradtx.core._dtypes import complex_dtype, compute_dtype
+from gradtx.core._dtypes import widened_dtype
 from gradtx.core._evaluation import eval_params
 from gradtx.core._factory import transformation
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 
@@ -49,7 +45,7 @@ def flatten(inner: Any) -> GradientTransformationExtraArgs:
     Args:
       inner: the transformation to run; its updates must have the shapes of its gradients.
     """
-    tx = with_extra_args_support(check_transformation("flatten: inner", inner))
+    tx = as_inner("flatten: inner", inner)
 
     def init(params: Params) -> FlattenState:
         leaves = jax.tree.leaves(params)
@@ -169,5 +165,4 @@ def _common_dtype(arrays: list) -> np.dtype:
     dtypes = {jnp.result_type(x) for x in arrays}
     if len(dtypes) == 1:
         return dtypes.pop()
-    wide = compute_dtype(arrays)
-    return complex_dtype(wide) if any(jnp.iscomplexobj(x) for x in arrays) else wide
+    return widened_dtype(arrays)

@@ -6,11 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
@@ -66,8 +62,8 @@ def graft(
 
     References: Agarwal et al. 2020, arXiv:2002.11803; Anil et al. 2020, arXiv:2002.09018 (Shampoo).
     """
-    first = with_extra_args_support(check_transformation("graft: direction", direction))
-    second = with_extra_args_support(check_transformation("graft: magnitude", magnitude))
+    first = as_inner("graft: direction", direction)
+    second = as_inner("graft: magnitude", magnitude)
     sized = _EACH if scope == "parameter" else _WHOLE
 
     def init(params: Params) -> GraftState:

@@ -9,11 +9,7 @@ import jax.numpy as jnp
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import PositiveInt
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._safe import safe_sqrt
@@ -59,7 +55,7 @@ def guard(
     Raises:
       ValueError: if a rule needs the loss and it is not given.
     """
-    tx = with_extra_args_support(check_transformation("guard: inner", inner))
+    tx = as_inner("guard: inner", inner)
     for i, rule in enumerate(rules):
         if not isinstance(rule, GuardRule):
             raise TypeError(f"guard: rules[{i}] must be a rule such as norm_spike(), got {rule!r}")

@@ -15,11 +15,7 @@ from gradtx.core._dtypes import compute_dtype
 from gradtx.core._needs import needs
 from gradtx.core._prefixes import is_function
 from gradtx.core._ranges import DType, is_array, is_number
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.schedules._schedule import Schedule
@@ -211,8 +207,7 @@ class _InnerCall:
         if self.keywords:
             named[self.keywords] = arguments
         bound = inspect.BoundArguments(self.signature, named)  # type: ignore[arg-type]  # any ordered mapping does
-        tx = check_transformation(f"{self.where}: the result", self.factory(*bound.args, **bound.kwargs))
-        return with_extra_args_support(tx)
+        return as_inner(f"{self.where}: the result", self.factory(*bound.args, **bound.kwargs))
 
     def _kept(self, name: str, x: Any) -> jax.Array:
         """The value in the state, which the user may have set: strongly typed, in the dtype that `init` gave it."""

@@ -11,11 +11,7 @@ from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._evaluation import eval_from
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import DType, Positive, PositiveInt
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._averages import copy_of
@@ -99,13 +95,13 @@ def lookahead(
 
     Reference: Zhang et al. 2019, arXiv:1907.08610.
     """
-    tx = with_extra_args_support(check_transformation("lookahead: fast_optimizer", fast_optimizer))
+    tx = as_inner("lookahead: fast_optimizer", fast_optimizer)
 
     def init(params: Params) -> LookaheadState:
         steps = jnp.zeros([], jnp.int32)
         if isinstance(params, LookaheadParams):
             return LookaheadState(tx.init(params.fast), steps)
-        slow = jax.tree.map(lambda p: copy_of(widen(p, compute_dtype(p)), slow_dtype), params)
+        slow = jax.tree.map(lambda p: copy_of(widen(p), slow_dtype), params)
         return LookaheadState(tx.init(params), steps, slow)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Any, LookaheadState]:

@@ -10,11 +10,7 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import Positive, PositiveInt, Range, is_number
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.wrappers._skipping import all_finite, run_if
@@ -66,7 +62,7 @@ def dynamic_loss_scale(
 
     Reference: Micikevicius et al. 2017, arXiv:1710.03740, section 3.2.
     """
-    tx = with_extra_args_support(check_transformation("dynamic_loss_scale: inner", inner))
+    tx = as_inner("dynamic_loss_scale: inner", inner)
     if is_number(initial) and is_number(minimum) and initial < minimum:
         raise ValueError(f"dynamic_loss_scale: initial must be at least minimum, which is {minimum}, got {initial}")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running an optimizer on gradients projected to few rows or columns: the wrapper behind GaLore, Fira and APOLLO."""
+"""Running an optimizer on gradients projected to few rows or columns: GaLore, and what Fira and APOLLO share."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -10,19 +10,14 @@ import jax.numpy as jnp
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import NonNegativeInt, Positive, PositiveInt, Real
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._ranges import NonNegativeInt, PositiveInt, Real
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._projected import (
     MatrixView,
     from_matrix,
     leading_vectors,
-    limit_growth,
     matrix_views,
     norms,
     project,
@@ -65,20 +60,17 @@ def low_rank(
     scale: Real = 1.0,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
     *,
-    method: Literal["projected", "completed", "scaled"] = "projected",
     projection: Literal["svd", "random"] = "svd",
     side: Literal["larger", "smaller"] = "smaller",
-    scaling: Literal["channel", "tensor"] = "channel",
-    growth: Positive = 1.01,
     seed: NonNegativeInt = 0,
 ) -> GradientTransformationExtraArgs:
-    """Runs `inner` on R = Pᵀg for every matrix, with the result N = inner(R), and on g for all other parameters:
+    """GaLore: runs `inner` on R = Pᵀg for every matrix, and on g for all other parameters:
 
     ```
-    projected: u = P N                                   (GaLore)
-    completed: u = P N + limit((g - P R) ‖N‖ / ‖R‖)      (Fira)
-    scaled:    u = limit(g ‖N‖ / ‖R‖)                    (APOLLO)      limit(x) = x min(1, growth ‖x before‖ / ‖x‖)
+    u = scale P inner(Pᵀg)
     ```
+
+    `scale_by_fira` and `scale_by_apollo` run an optimizer on R too and make updates of full rank from it.
 
     Args:
       inner: a stage without learning rate; the parameters that it sees are Pᵀp.
@@ -88,90 +80,109 @@ def low_rank(
       weight_dimension_numbers: a tree of `GaLoreDimensionNumbers` like the parameters or a prefix of it, with None for
         a parameter that is not a matrix; or a function from the parameters to such a tree. None alone treats all
         parameters with two axes as matrices.
-      method: which of the three updates.
       projection: "svd" for the leading singular vectors of g, or "random" for normal numbers of variance 1 / rank,
         which are not stored but drawn from the seed, the number of redraws and the position of the leaf.
       side: which side of a matrix P acts on.
-      scaling: whether norms are of each "channel" (a line of R along the side P does not act on) or the whole "tensor".
-      growth: the largest factor by which the norm in `limit` may grow from one step to the next.
+
+    Reference: Zhao et al. 2024, arXiv:2403.03507.
     """
-    tx = with_extra_args_support(check_transformation("low_rank: inner", inner))
-    state_type = GaLoreState if method == "projected" else LowRankState
+
+    def update_of(m: Projected, size: None) -> tuple[jax.Array, None]:
+        return m.back(m.new), None
+
+    numbers, source = weight_dimension_numbers, None if projection == "svd" else seed
+    return on_projections(
+        "low_rank", inner, update_of, GaLoreState, rank, update_proj_gap, scale, numbers, side=side, seed=source
+    )
+
+
+class Projected(NamedTuple):
+    """A matrix at one step: how to see it, its gradient g, P, R = Pᵀg and N, which the inner optimizer made of R."""
+
+    view: MatrixView
+    g: jax.Array
+    basis: jax.Array
+    low: jax.Array
+    new: jax.Array
+
+    def back(self, low: jax.Array) -> jax.Array:
+        """P times a matrix in the subspace."""
+        return project_back(low, self.basis, self.view)
+
+    def gain(self, scaling: str) -> jax.Array:
+        """‖N‖ / ‖R‖ of each channel (line of R along the side that is not projected) or of the whole matrix."""
+        each = scaling == "channel"
+        return safe_divide(norms(self.new, self.view, each), norms(self.low, self.view, each))
+
+
+def on_projections(
+    where: str,
+    inner: Any,
+    update_of: Callable[[Projected, Any], tuple[jax.Array, Any]],
+    state_type: type,
+    rank: Any,
+    update_proj_gap: Any,
+    scale: Any,
+    weight_dimension_numbers: Any,
+    *,
+    side: str,
+    seed: int | None,
+) -> GradientTransformationExtraArgs:
+    """What GaLore, Fira and APOLLO share: `inner` runs on R for every matrix, on g for everything else.
+
+    Args:
+      update_of: makes of a `Projected` its update without `scale`, and a norm to remember, from the norm of the step
+        before. With `GaLoreState` both norms are None.
+      seed: of random projections; None for singular vectors, which are stored.
+    """
+    tx = as_inner(f"{where}: inner", inner)
 
     def views_of(tree: Any) -> dict[int, MatrixView]:
-        return matrix_views("low_rank", weight_dimension_numbers, tree, rank, side == "larger")
+        return matrix_views(where, weight_dimension_numbers, tree, rank, side == "larger")
 
     def init(params: Params) -> OptState:
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
         views = views_of(params)
         low = [_zeros(p, views[i].low_shape) if i in views else p for i, p in enumerate(leaves)]
-        state = state_type._make([None] * len(state_type._fields))
-        state = state._replace(count=jnp.zeros([], jnp.int32), base_optimizer_state=tx.init(treedef.unflatten(low)))
-        if projection == "svd":
-            shapes = [views[i].projector_shape if i in views else (0, 0) for i in range(len(leaves))]
-            state = state._replace(projector=treedef.unflatten(map(_zeros, leaves, shapes)))
-        if method != "projected":
-            zero = treedef.unflatten(map(_zeros, leaves))
-            state = state._replace(norm=jax.tree.map(jnp.real, zero))  # type: ignore[call-arg]  # this class has it
-        return state
+        shapes = [views[i].projector_shape if i in views else (0, 0) for i in range(len(leaves))]
+        projector = treedef.unflatten(map(_zeros, leaves, shapes)) if seed is None else None
+        fields = [jnp.zeros([], jnp.int32), tx.init(treedef.unflatten(low)), projector]
+        if state_type is LowRankState:
+            fields.append(jax.tree.map(jnp.real, treedef.unflatten(map(_zeros, leaves))))
+        return state_type(*fields)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        check_state("low_rank", state, state_type)
+        check_state(where, state, state_type)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
 
         def column(tree: Any, name: str) -> list:
-            return align(treedef, tree, "low_rank", name, updates, "the gradients")
+            return align(treedef, tree, where, name, updates, "the gradients")
 
         views = views_of(updates)
-        matrices = {i: to_matrix(_wide(leaves[i]), view) for i, view in views.items()}
-        stored = column(state.projector, "the state's projector") if projection == "svd" else []
-        projectors = refreshed(matrices, stored, views, state.count) if stored else drawn(matrices, views, state.count)
-        low, low_params = projected(leaves, matrices, projectors, views), None
+        matrices = _matrices(leaves, views)
+        redraws, is_first = state.count // update_proj_gap, state.count % update_proj_gap == 0
+        if seed is None:
+            stored = column(state.projector, "the state's projector")
+            bases = _singular(matrices, views, stored, is_first)
+            projector = treedef.unflatten([bases[i].astype(x.dtype) if i in bases else x for i, x in enumerate(stored)])
+        else:
+            bases, projector = _random(matrices, views, seed, redraws), None
+
+        low, low_params = _projected(leaves, matrices, bases, views), None
         if params is not None:
             ps = column(params, "the parameters")
-            check_shapes("low_rank", "gradient", updates, leaves, ps)
-            wide = {i: to_matrix(_wide(ps[i]), view) for i, view in views.items()}
-            low_params = treedef.unflatten(projected(ps, wide, projectors, views))
+            check_shapes(where, "gradient", updates, leaves, ps)
+            low_params = treedef.unflatten(_projected(ps, _matrices(ps, views), bases, views))
+        new, inner_state = tx.update(treedef.unflatten(low), state.base_optimizer_state, low_params, **extra)
 
-        low_updates, inner_state = tx.update(treedef.unflatten(low), state.base_optimizer_state, low_params, **extra)
-        new = column(low_updates, "the updates of inner")
+        new = column(new, "the updates of inner")
         sizes = column(state.norm, "the state's norm") if state_type is LowRankState else [None] * len(leaves)
         for i, g in matrices.items():
             with promotion(g):
-                u, sizes[i] = finished(views[i], g, projectors[i], low[i], new[i], sizes[i])
-            new[i] = from_matrix(u, views[i])
-            if stored:
-                stored[i] = projectors[i].astype(stored[i].dtype)
-        state = state._replace(count=safe_increment(state.count), base_optimizer_state=inner_state)
-        if stored:
-            state = state._replace(projector=treedef.unflatten(stored))
-        if state_type is LowRankState:
-            state = state._replace(norm=treedef.unflatten(sizes))
-        return treedef.unflatten(new), state
-
-    def refreshed(matrices: dict, stored: list, views: dict, count: jax.Array) -> dict:
-        kept = {i: stored[i].astype(g.dtype) for i, g in matrices.items()}
-
-        def anew(kept: dict) -> dict:
-            return {i: leading_vectors(g, views[i]) for i, g in matrices.items()}
-
-        return jax.lax.cond(count % update_proj_gap == 0, anew, lambda kept: kept, kept)
-
-    def drawn(matrices: dict, views: dict, count: jax.Array) -> dict:
-        key = jax.random.fold_in(jax.random.key(seed), count // update_proj_gap)
-        keys = {i: jax.random.fold_in(key, i) for i in matrices}
-        return {i: random_projector(keys[i], views[i], _real(g)) for i, g in matrices.items()}
-
-    def finished(view: MatrixView, g: jax.Array, basis: jax.Array, low: jax.Array, new: jax.Array, norm: Any) -> tuple:
-        factor, limit = jnp.asarray(scale, _real(g)), jnp.asarray(growth, _real(g))
-        if method == "projected":
-            return factor * project_back(new, basis, view), norm
-        channels = scaling == "channel"
-        amplification = safe_divide(norms(new, view, channels), norms(low, view, channels))
-        rest = g if method == "scaled" else g - project_back(low, basis, view)
-        rest, size = limit_growth(rest * amplification, norm, limit)
-        u = rest if method == "scaled" else project_back(new, basis, view) + rest
-        return factor * u, size.astype(norm.dtype)
+                u, sizes[i] = update_of(Projected(views[i], g, bases[i], low[i], new[i]), sizes[i])
+                new[i] = from_matrix(jnp.asarray(scale, compute_dtype(g)) * u, views[i])
+        norm = [treedef.unflatten(sizes)] if state_type is LowRankState else []
+        return treedef.unflatten(new), state_type(safe_increment(state.count), inner_state, projector, *norm)
 
     pair = on_parts(init, update, keep_axes=False)  # R has other axes
     return GradientTransformationExtraArgs(
@@ -179,23 +190,34 @@ def low_rank(
     )
 
 
-def projected(leaves: list, matrices: dict, projectors: dict, views: dict) -> list:
+def _matrices(leaves: list, views: dict) -> dict[int, jax.Array]:
+    return {i: to_matrix(widen(leaves[i]), view) for i, view in views.items()}
+
+
+def _singular(matrices: dict, views: dict, stored: list, is_first: jax.Array) -> dict:
+    """P of each matrix, as stored but at the first step of a period."""
+    kept = {i: stored[i].astype(g.dtype) for i, g in matrices.items()}
+
+    def anew(kept: dict) -> dict:
+        return {i: leading_vectors(g, views[i]) for i, g in matrices.items()}
+
+    return jax.lax.cond(is_first, anew, lambda kept: kept, kept)
+
+
+def _random(matrices: dict, views: dict, seed: int, redraws: jax.Array) -> dict:
+    key = jax.random.fold_in(jax.random.key(seed), redraws)
+    return {i: random_projector(jax.random.fold_in(key, i), views[i], compute_dtype(g)) for i, g in matrices.items()}
+
+
+def _projected(leaves: list, matrices: dict, bases: dict, views: dict) -> list:
     """The leaves, with R in place of the matrices."""
     low = list(leaves)
     for i, matrix in matrices.items():
         with promotion(matrix):
-            low[i] = project(matrix, projectors[i], views[i])
+            low[i] = project(matrix, bases[i], views[i])
     return low
 
 
 def _zeros(p: Any, shape: tuple = ()) -> Any:
     """Zeros in the dtype of the arithmetic; None for None."""
-    return p if p is None else jnp.zeros(shape, _wide(p).dtype)
-
-
-def _real(x: Any) -> Any:
-    return compute_dtype(jnp.asarray(x))
-
-
-def _wide(x: Any) -> jax.Array:
-    return widen(x, _real(x))
+    return p if p is None else jnp.zeros(shape, widen(p).dtype)

@@ -9,11 +9,7 @@ import numpy as np
 
 from gradtx.core._factory import transformation
 from gradtx.core._prefixes import Rows, is_function, of_boxes, rows, said_of
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state, show_path
 from gradtx.core._types import OptState, Params, Updates
 
@@ -40,7 +36,7 @@ def masked(
     Raises:
       ValueError: if the mask does not fit the tree, with the path.
     """
-    tx = with_extra_args_support(check_transformation("masked: inner", inner))
+    tx = as_inner("masked: inner", inner)
 
     checked = mask_of("masked", "mask", mask)
 

@@ -11,11 +11,7 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegative, Positive, PositiveInt, is_number
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._averages import zeros_like
@@ -58,7 +54,7 @@ def scaled_displacement(
     totals of D before the step, returns S and the next dictionary. D is the field `delta` of the state, a tree; if
     there is no such field, D is (p - x0) / scale(remembered).
     """
-    tx = with_extra_args_support(check_transformation(f"{name}: base_optimizer", base))
+    tx = as_inner(f"{name}: base_optimizer", base)
     fields = state_type._fields  # type: ignore[attr-defined]  # a named tuple class
     names = [n for n in fields if n not in ("base_optimizer_state", "count", "x0", "delta")]
 
@@ -113,20 +109,14 @@ def alike(x: Any) -> Any:
     return jnp.asarray(x, jnp.result_type(float))
 
 
-def _wide(*arrays: Any) -> tuple:
-    """The arrays in the dtype of their arithmetic; scalars of the whole tree do not widen it."""
-    dtype = compute_dtype([jnp.asarray(x) for x in arrays])
-    return tuple(widen(x, dtype) for x in arrays)
-
-
 def _recovered(p: Any, first: Any, scale: Any) -> jax.Array:
-    p, first = _wide(p, first)
+    p, first = widen((p, first))
     with promotion(p):
         return (p - first) / scale.astype(jnp.real(p).dtype)
 
 
 def _totals(g: Any, p: Any, delta: Any) -> Totals:
-    g, p, delta = _wide(g, p, delta)
+    g, p, delta = widen((g, p, delta))
     with promotion(g, p, delta):
         sums = jnp.sum(abs_sq(g)), jnp.sum(abs_sq(p)), inner(delta, g), inner(delta, p)
     return Totals(*(x.astype(jnp.result_type(float)) for x in sums))
@@ -134,7 +124,7 @@ def _totals(g: Any, p: Any, delta: Any) -> Totals:
 
 def _moved(p: Any, first: Any, delta: Any, step: Any, factor: Any) -> tuple[jax.Array, jax.Array]:
     """The update to first + factor (delta + step), and the new displacement in its own dtype."""
-    wide_p, wide_first, wide, step = _wide(p, first, delta, step)
+    wide_p, wide_first, wide, step = widen((p, first, delta, step))
     with promotion(wide_p, step):
         wide = wide + step
         u = factor.astype(jnp.real(wide).dtype) * wide - (wide_p - wide_first)

@@ -10,18 +10,14 @@ import jax.numpy as jnp
 
 from gradtx.core._calls import register_value
 from gradtx.core._counts import safe_increment
-from gradtx.core._dtypes import complex_dtype, compute_dtype, promotion, widen
+from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation_of
 from gradtx.core._needs import needs
 from gradtx.core._ranges import DType, Range
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import Numeric, OptState, Params, Updates
-from gradtx.numerics._averages import zeros_like
+from gradtx.numerics._averages import copy_of, zeros_like
 from gradtx.numerics._safe import abs_sq
 from gradtx.wrappers._skipping import floating_leaves, run_if
 
@@ -49,7 +45,7 @@ def skip_large_updates(
       max_squared_norm: the largest ‖g‖² that is not skipped.
     """
     leaves = floating_leaves(updates)
-    squares = [jnp.sum(abs_sq(widen(g, compute_dtype(g)))).astype(jnp.result_type(float)) for g in leaves]
+    squares = [jnp.sum(abs_sq(widen(g))).astype(jnp.result_type(float)) for g in leaves]
     total = sum(squares, start=jnp.zeros([], jnp.result_type(float)))
     skip = ~(total <= jnp.asarray(max_squared_norm, total.dtype))  # NaN is not <= either
     return skip, {"should_skip": skip, "norm_squared": total}
@@ -143,7 +139,7 @@ def MultiSteps(
       axis_name: an axis of `jax.shard_map` along which the gradients are split: what one device drops, all drop. None
         if they are not split.
     """
-    tx = with_extra_args_support(check_transformation("MultiSteps: opt", opt))
+    tx = as_inner("MultiSteps: opt", opt)
     skip_fn = _skip_nothing if should_skip_update_fn is None else should_skip_update_fn
     if not callable(skip_fn):
         raise TypeError(f"MultiSteps: should_skip_update_fn must be a function or None, got {skip_fn!r}")
@@ -225,7 +221,7 @@ def MultiSteps(
 @functools.partial(jax.jit, static_argnames="mean")
 def _accumulated(acc: jax.Array, x: Any, skip: jax.Array, n: jax.Array, *, mean: bool) -> jax.Array:
     """The mean (or sum) of n values from that of n - 1 values; for n = 1, `acc` is ignored."""
-    wide, x = widen((acc, x), compute_dtype(acc, x))
+    wide, x = widen((acc, x))
     with promotion(wide, x):
         new = wide + (x - wide) / jnp.maximum(n, 1).astype(jnp.real(x).dtype) if mean else wide + x
     return jnp.where(skip, acc, jnp.where(n == 1, x, new).astype(acc.dtype))
@@ -236,8 +232,7 @@ def _nothing_yet(p: jax.Array, dtype: Any) -> jax.Array:
 
 
 def _copy(acc: jax.Array) -> jax.Array:
-    dtype = compute_dtype(acc)
-    return jnp.array(acc, complex_dtype(dtype) if jnp.iscomplexobj(acc) else dtype)
+    return copy_of(acc, compute_dtype(acc))
 
 
 def _stored(new: Any, old: jax.Array) -> jax.Array:

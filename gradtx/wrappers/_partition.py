@@ -9,11 +9,7 @@ import jax
 
 from gradtx.core._factory import transformation
 from gradtx.core._prefixes import Rows, is_function, of_boxes, rows, said_of
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state, show_path
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.wrappers._masked import MaskedState, hide_extra
@@ -48,10 +44,7 @@ def partition(
     """
     if not isinstance(transforms, Mapping):
         raise TypeError(f"partition: transforms must be a dictionary of transformations by label, got {transforms!r}")
-    stages = {
-        label: with_extra_args_support(check_transformation(f"partition: transforms[{label!r}]", tx))
-        for label, tx in transforms.items()
-    }
+    stages = {label: as_inner(f"partition: transforms[{label!r}]", tx) for label, tx in transforms.items()}
     if not is_function(param_labels):
         _check_all_used(_checked(param_labels, stages), stages)
 

@@ -6,15 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._dtypes import widen
 from gradtx.core._evaluation import eval_from
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._averages import copy_of
@@ -75,11 +71,11 @@ def primal_averaging(
 
     Reference: Defazio et al. 2025, arXiv:2512.17131.
     """
-    tx = with_extra_args_support(check_transformation("primal_averaging: base_optimizer", base_optimizer))
+    tx = as_inner("primal_averaging: base_optimizer", base_optimizer)
 
     def init(params: Params) -> PrimalAveragingState:
         start = jnp.array(mu_y, jnp.result_type(float))
-        z = jax.tree.map(lambda p: copy_of(widen(p, compute_dtype(p)), state_dtype), params)
+        z = jax.tree.map(lambda p: copy_of(widen(p), state_dtype), params)
         return PrimalAveragingState(start, tx.init(params), z)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:

@@ -10,11 +10,7 @@ from gradtx.core._apply import apply_updates
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
 from gradtx.core._roles import unboxed
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._safe import safe_divide
@@ -56,7 +52,7 @@ def record_metrics(
     Raises:
       ValueError: for a name that is not one of these.
     """
-    tx = with_extra_args_support(check_transformation("record_metrics: inner", inner))
+    tx = as_inner("record_metrics: inner", inner)
     for name in names if isinstance(names, tuple | list) else [names]:
         if name not in MEASURES:
             raise ValueError(f"record_metrics: names must be of {MEASURES}, in a tuple, got {name!r}")

@@ -5,11 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gradtx.core._factory import transformation
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._types import OptState, Params, Updates
 
 
@@ -23,7 +19,7 @@ def repack_state(
       pack: a function from the state of `inner` to the tree to store.
       unpack: its inverse.
     """
-    tx = with_extra_args_support(check_transformation("repack_state: inner", inner))
+    tx = as_inner("repack_state: inner", inner)
 
     def init(params: Params) -> Any:
         return pack(tx.init(params))

@@ -9,11 +9,7 @@ import jax.numpy as jnp
 from gradtx.core._counts import restart, safe_increment
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import PositiveInt
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._branching import branch
@@ -42,7 +38,7 @@ def reset_every(inner: Any, steps: PositiveInt) -> GradientTransformationExtraAr
 
     References: Huang et al. 2025, arXiv:2501.06842 and arXiv:2502.17055.
     """
-    tx = with_extra_args_support(check_transformation("reset_every: inner", inner))
+    tx = as_inner("reset_every: inner", inner)
 
     def init(params: Params) -> ResetEveryState:
         return ResetEveryState(jnp.zeros([], jnp.int32), tx.init(params))

@@ -14,11 +14,7 @@ from gradtx.core._evaluation import eval_from, eval_params
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._needs import needs
 from gradtx.core._ranges import NonNegative, PositiveInt
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._averages import zeros_like
@@ -117,14 +113,14 @@ def sam(
     References: Foret et al. 2020, arXiv:2010.01412; Kwon et al. 2021, arXiv:2102.11600 (ASAM); Zhuang et al. 2022,
     arXiv:2203.08065 (GSAM).
     """
-    descent = with_extra_args_support(check_transformation("sam: optimizer", optimizer))
-    ascent = with_extra_args_support(check_transformation("sam: adv_optimizer", adv_optimizer))
+    descent = as_inner("sam: optimizer", optimizer)
+    ascent = as_inner("sam: adv_optimizer", adv_optimizer)
     holds_gradients = alpha is not None and not opaque_mode
 
     def init(params: Params) -> SAMState | GSAMState:
         cache = None if opaque_mode else jax.tree.map(jnp.array, params)
         state = SAMState(jnp.zeros([], jnp.int32), descent.init(params), ascent.init(params), cache)
-        return GSAMState(*state, jax.tree.map(_wide_zeros, params)) if holds_gradients else state
+        return GSAMState(*state, jax.tree.map(lambda p: zeros_like(widen(p)), params)) if holds_gradients else state
 
     def climb(g: Updates, adv_state: OptState, q: Params, extra: dict) -> tuple[Updates, OptState]:
         down, adv_state = ascent.update(g, adv_state, q, **extra)
@@ -199,10 +195,6 @@ def _map(f: Callable, reference: Params, updates: Updates, *trees: Any) -> Updat
         for u, p, *rest in zip(leaves, *columns, strict=True)
     ]
     return jax.tree.unflatten(treedef, rows)
-
-
-def _wide_zeros(p: Any) -> jax.Array:
-    return zeros_like(widen(p, compute_dtype(p)))
 
 
 def _latest(g: Updates, held: Updates, start: jax.Array) -> Updates:

@@ -12,11 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._safe import abs_sq, safe_sqrt
 
@@ -29,7 +25,7 @@ def _compared(
     where: str, inner: Any, f: Callable[[jax.Array, jax.Array], jax.Array]
 ) -> GradientTransformationExtraArgs:
     """`inner` with f(g, u) in place of its update u."""
-    tx = with_extra_args_support(check_transformation(f"{where}: inner", inner))
+    tx = as_inner(f"{where}: inner", inner)
     # The lift maps over gradients and slots in parallel; here the updates are passed as a slot.
     both = per_parameter(None, lambda g, u, p, t: (f(g, u), u), _Inner)
 

@@ -9,11 +9,7 @@ import jax.numpy as jnp
 from gradtx.core._evaluation import eval_params
 from gradtx.core._factory import transformation
 from gradtx.core._roles import is_box, is_full_box
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 
@@ -41,7 +37,7 @@ def split_real_and_imaginary(inner: Any) -> GradientTransformationExtraArgs:
     Adam, for example, then scales the two parts separately, where it otherwise scales both by the magnitude. Extra
     arguments with the structure of the updates are split too.
     """
-    tx = with_extra_args_support(check_transformation("split_real_and_imaginary: inner", inner))
+    tx = as_inner("split_real_and_imaginary: inner", inner)
 
     def init(params: Params) -> SplitRealAndImaginaryState:
         return SplitRealAndImaginaryState(tx.init(_split(params)))

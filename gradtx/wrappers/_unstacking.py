@@ -11,11 +11,7 @@ import jax.numpy as jnp
 from gradtx.core._factory import transformation
 from gradtx.core._roles import Boxed, Role, is_box, is_full_box
 from gradtx.core._stacks import stack_axes
-from gradtx.core._transformation import (
-    GradientTransformationExtraArgs,
-    check_transformation,
-    with_extra_args_support,
-)
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._types import OptState, Params, Updates
 
 
@@ -26,7 +22,7 @@ def unstacked(inner: Any) -> GradientTransformationExtraArgs:
     For transformations of other libraries inside `with_roles`: the rules of gradtx handle stacks themselves, without
     splitting them. In the state, each stack is a tuple.
     """
-    tx = with_extra_args_support(check_transformation("unstacked: inner", inner))
+    tx = as_inner("unstacked: inner", inner)
     init, update = on_parts(tx.init, tx.update)
     return GradientTransformationExtraArgs(init, update, parts=lambda state: {"": (inner, state)})
 

@@ -177,7 +177,7 @@ CASES = [
         low_rank(galore_step, 0.03, 2, 3, adam(**LOOSE), seed=3, scale=0.5),
     ),
     case(
-        lambda: gt.chain(gt.low_rank(ADAM, 2, 3, method="scaled", projection="svd"), gt.scale_by_lr(0.03)),
+        lambda: gt.chain(gt.scale_by_apollo(2, 3, base_optimizer=ADAM, projection="svd"), gt.scale_by_lr(0.03)),
         low_rank(apollo_step, 0.03, 2, 3, adam(**LOOSE)),
     ),
     # Without a projection APOLLO's random one must not be seen: its base is the identity, so that ‖N‖ = ‖R‖.

@@ -118,7 +118,7 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
     "round_stochastically": lambda: _make("round_stochastically")(0),
     "scale_by_muon": lambda: _make("scale_by_muon")(weight_dimension_numbers=as_columns),
     "scale_by_matrix_shape": lambda: _make("scale_by_matrix_shape")(weight_dimension_numbers=as_columns),
-    "low_rank": lambda: _make("low_rank")(_make("scale_by_adam")(), 1, method="completed"),
+    "low_rank": lambda: _make("low_rank")(_make("scale_by_adam")(), 1),
     "cautious": lambda: _make("cautious")(_make("scale_by_adam")()),
     "with_gradient_signs": lambda: _make("with_gradient_signs")(_make("scale_by_adam")()),
     "decay_weights": lambda: _make("decay_weights")(0.1, "corrected", learning_rate=0.01, max_learning_rate=0.02),
