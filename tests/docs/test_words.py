@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 
-from support.public import public_names, unexplained
+from support.public import public_names, unexplained, words
 
 FUNCTIONS = {f"{place}.{name}": thing for place, name, thing in public_names() if inspect.isfunction(thing)}
 
@@ -17,3 +17,7 @@ def test_arguments_are_explained(path: str):
 
 def test_functions_were_found():
     assert len(FUNCTIONS) > 400
+
+
+def test_every_word_is_an_argument():
+    assert words() <= {n for f in FUNCTIONS.values() for n in inspect.signature(f).parameters}
