@@ -7,8 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-SHOWN = 4
-"""How many numbers are shown; of more, the least and the greatest."""
+from gradtx.core._sentences import MOST
 
 
 def number_text(value: Any) -> str:
@@ -21,7 +20,7 @@ def number_text(value: Any) -> str:
         return f"{value:.6g}"
     if len(set(value)) == 1:
         return f"{value[0]:.6g}"
-    return ", ".join(f"{x:.6g}" for x in value) if len(value) <= SHOWN else f"{min(value):.6g}..{max(value):.6g}"
+    return f"{min(value):.6g}..{max(value):.6g}" if len(value) > MOST else ", ".join(f"{x:.6g}" for x in value)
 
 
 def at_start(schedule: Callable) -> Any:
