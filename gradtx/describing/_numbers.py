@@ -11,7 +11,10 @@ from gradtx.core._sentences import MOST
 
 
 def number_text(value: Any) -> str:
-    """A number, the numbers of a stack, or a schedule, by its value at step 0; None is a number that is traced."""
+    """A number, the numbers of a stack, or a schedule, by its value at step 0; None is a number that is traced.
+
+    Of many numbers of a stack, the least and the greatest are shown.
+    """
     if value is None:
         return "from the state"
     if callable(value):
