@@ -179,6 +179,14 @@ def test_no_file_is_too_long():
     assert {name: n for name, n in lengths.items() if n > LONGEST_FILE} == {}
 
 
+def test_no_two_classes_or_files_have_one_name():
+    """A name in an error, a traceback or a search means one thing. `compat` re-exports, by Optax's names."""
+    paths = [p for p in modules() if p.name != "__init__.py" and part_of(p) != "compat"]
+    classes = [n.name for p in paths for n in ast.walk(ast.parse(p.read_text())) if isinstance(n, ast.ClassDef)]
+    for names in (classes, [p.name for p in paths]):
+        assert sorted({n for n in names if names.count(n) > 1}) == []
+
+
 def test_every_file_names_its_license():
     files = [p for folder in ("gradtx", "tests", "examples", "docs") for p in sorted((ROOT / folder).rglob("*.py"))]
     assert [named(p) for p in files if not p.read_text().startswith(SPDX + "\n")] == []

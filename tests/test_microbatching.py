@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Microbatching: equal to the whole batch and to optax, for all accumulators, axes and paddings, in less memory."""
 
+import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 
@@ -26,7 +26,7 @@ def loss(w, a, b):
 
 def close(a, b, **tolerance):
     assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **{"rtol": 1e-5, "atol": 1e-5, **tolerance}), a, b)
+    chex.assert_trees_all_close(a, b, **{"rtol": 1e-5, "atol": 1e-5, **tolerance})
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 
 import operator
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,4 +68,4 @@ def test_states_are_interchangeable():
     updates, new_state = ours.update(grads, state, params)
     their_updates, their_state = theirs.update(grads, state, params)
     assert jax.tree.structure(new_state) == jax.tree.structure(their_state)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), updates, their_updates)
+    chex.assert_trees_all_close(updates, their_updates, atol=1e-6, rtol=1e-7)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Projections: against other algorithms in float64, by what makes a point the nearest, against optax, at extremes."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,7 +121,7 @@ def test_numbers_and_derivatives_of_optax(name, scale):
     ours, theirs = named(name), getattr(optax.projections, f"projection_{name}")
 
     def close(a, b):
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5, rtol=1e-5), a, b)
+        chex.assert_trees_all_close(a, b, atol=2e-5, rtol=1e-5)
 
     close(ours(TREE, scale), theirs(TREE, scale))
     for i in (0, 1):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Other hyperparameters for a transformation that somebody has already made, and one transformation for many values."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,8 +10,8 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core._calls import Value
+from gradtx.core._nesting import Keys, chained, inside, with_others_inside
 from gradtx.core._ranges import is_array
-from gradtx.core._transformation import is_transformation
 
 Path = tuple[str, ...]
 
@@ -52,24 +52,19 @@ def _arguments(tx: Any, path: Path) -> Iterator[tuple[Path, str]]:
         return
     if tx.factory.name == "groups":  # a parameter has one group, in what is inside that of the inner rules
         return
-    for name, value in tx.arguments.items():
-        inside = list(_inside(tx, name, value))
-        if not inside:
-            yield path, name
-        for step, child in inside:
-            yield from _arguments(child, (*path, step))
+    children = list(_children(tx))
+    holding = {keys[0].key for _, keys, _ in children}
+    yield from ((path, name) for name in tx.arguments if name not in holding)
+    for step, _, child in children:
+        yield from _arguments(child, (*path, step))
 
 
-def _inside(tx: Any, name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The transformations in an argument, with what they are called."""
-    if is_transformation(value):
-        yield name, value
-    elif tx.factory.name == "chain":
-        yield from ((str(i), x) for i, x in enumerate(value))
-    elif tx.factory.name == "named_chain":
-        yield from ((n, x) for n, x in value)
-    elif isinstance(value, Mapping):
-        yield from ((f"{name}[{n!r}]", x) for n, x in value.items() if is_transformation(x))
+def _children(tx: Any) -> Iterator[tuple[str, Keys, Any]]:
+    """The transformations among the arguments: the step to each, the keys to where it stands, and itself."""
+    stages = [str(key) for key, _ in chained(tx) or ()]
+    for keys, child in inside(tx.arguments):
+        argument, *rest = keys
+        yield stages[rest[0].idx] if stages else argument.key + jax.tree_util.keystr(tuple(rest)), keys, child
 
 
 def value_at(tx: Any, path: Path, name: str) -> Any:
@@ -84,7 +79,7 @@ def is_hyperparameter(tx: Any, path: Path, name: str) -> bool:
 
 def _at(tx: Any, path: Path) -> Any:
     for step in path:
-        tx = dict(pair for n, value in tx.arguments.items() for pair in _inside(tx, n, value))[step]
+        tx = next(child for name, _, child in _children(tx) if name == step)
     return tx
 
 
@@ -92,19 +87,9 @@ def replaced(tx: Any, path: Path, name: str, value: Any) -> Any:
     """The transformation with another value of that argument."""
     if not path:
         return tx.replace(**{name: value})
-    for argument, held in tx.arguments.items():
-        inside = dict(_inside(tx, argument, held))
-        if path[0] not in inside:
-            continue
-        new = replaced(inside[path[0]], path[1:], name, value)
-        if is_transformation(held):
-            return tx.replace(**{argument: new})
-        if tx.factory.name == "chain":
-            return tx.replace(**{argument: [new if str(i) == path[0] else x for i, x in enumerate(held)]})
-        if tx.factory.name == "named_chain":
-            return tx.replace(**{argument: [(n, new if n == path[0] else x) for n, x in held]})
-        return tx.replace(**{argument: {n: new if f"{argument}[{n!r}]" == path[0] else x for n, x in held.items()}})
-    raise AssertionError(path)
+    there, child = next((keys, child) for step, keys, child in _children(tx) if step == path[0])
+    new = replaced(child, path[1:], name, value)
+    return tx.replace(**with_others_inside(tx.arguments, lambda keys, x: new if keys == there else x))
 
 
 def with_entries(tx: Any, path: Path, name: str, entries: Sequence[Any]) -> Any:
@@ -169,6 +154,5 @@ def check_reach(tx: Any) -> None:
                 f"groups: {name} cannot differ between groups, as {stage.factory.name} works on the tree as a whole; "
                 f"give those parameters a transformation of their own"
             )
-    for name, value in stage.arguments.items():
-        for _, child in _inside(stage, name, value):
-            check_reach(child)
+    for _, child in inside(stage.arguments):
+        check_reach(child)

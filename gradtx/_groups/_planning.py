@@ -22,13 +22,13 @@ from gradtx._groups._overriding import (
 from gradtx.core._calls import freeze
 from gradtx.core._prefixes import MaskedNode, of_boxes
 from gradtx.core._ranges import is_number
-from gradtx.core._roles import Boxed, is_box, is_full_box
+from gradtx.core._roles import Boxed, carried_role, is_absent, opened
 from gradtx.core._selectors import described, matches, named_leaves
+from gradtx.core._sentences import CHOICES, listed
 from gradtx.wrappers._partition import partition
 
 FROZEN = "frozen"
 BASE = "base"
-SHOWN = 3
 
 Argument = tuple[Path, str]
 
@@ -63,7 +63,7 @@ class Said:
     entries: dict[Argument, Any]
 
 
-class Plan(NamedTuple):
+class GroupPlan(NamedTuple):
     """The transformation that runs, and for each leaf of the parameters what is said of it and its group."""
 
     tx: Any
@@ -83,10 +83,10 @@ def _boxed(x: Any, said: Said | None, group: Any) -> Any:
         return x
     if said.label == FROZEN:
         return MaskedNode()
-    return Boxed(x.value, x.role, group) if is_box(x) else Boxed(x, group=group)
+    return Boxed(opened(x), carried_role(x), group)
 
 
-def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool) -> Plan:
+def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool) -> GroupPlan:
     """Which group each parameter is in. `partial` says that parameters may be missing, so that rules may be unused."""
     names, leaves, _ = named_leaves(tree)
     parameters = [_parameter(name, x) for name, x in zip(names, leaves, strict=True)]
@@ -95,7 +95,7 @@ def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool) 
     for number, (where, what) in enumerate(rules):
         found = [i for i, p in enumerate(parameters) if p is not None and _chooses(where, p, leaves[i])]
         if not found and not partial:
-            raise ValueError(f"groups: {described(where)} chooses no parameter; there are {_listed(names)}")
+            raise ValueError(f"groups: {described(where)} chooses no parameter; there are {listed(names, CHOICES)}")
         entries = what.entries if isinstance(what, Override) and found else ()
         columns = {}
         for argument, value in entries:
@@ -108,7 +108,7 @@ def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool) 
     rows: dict[Any, tuple[int, dict]] = {(): (0, {})}  # the first group has the base's values
     group = [_group_of(s, p, rows) if s and p else None for s, p in zip(said, parameters, strict=True)]
     tx = _transformation(rules, base, [entries for _, entries in rows.values()], names, said)
-    return Plan(tx, names, said, group)
+    return GroupPlan(tx, names, said, group)
 
 
 @contextlib.contextmanager
@@ -137,18 +137,11 @@ def other_transformations(rules: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
 
 
 def _parameter(name: str, leaf: Any) -> Parameter | None:
-    if leaf is None or is_box(leaf) and not is_full_box(leaf):
-        return None
-    value, role = (leaf.value, leaf.role) if is_box(leaf) else (leaf, None)
-    return Parameter(name, tuple(jnp.shape(value)), role)
+    return None if is_absent(leaf) else Parameter(name, tuple(jnp.shape(opened(leaf))), carried_role(leaf))
 
 
 def _chooses(where: Any, parameter: Parameter, leaf: Any) -> bool:
-    return matches(where, parameter.path, leaf.value if is_box(leaf) else leaf, parameter.role)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return matches(where, parameter.path, opened(leaf), parameter.role)
 
 
 def _column(value: Any, parameters: list) -> list:
@@ -162,20 +155,20 @@ def _joined(rules: Sequence, before: Any, number: int, new: dict, name: str) -> 
     """What is said of a parameter that a further rule chooses; two rules must not contradict each other."""
     what = rules[number][1]
     label = what if what == FROZEN else what.label or BASE
-    one, other = _shown(rules, before.rules[-1] if before.rules else number), _shown(rules, number)
+    one, other = _as_text(rules, before.rules[-1] if before.rules else number), _as_text(rules, number)
     if before.rules and (label != BASE or before.label != BASE):
         raise ValueError(f"groups: two rules choose {name}, {one} and {other}; only hyperparameters can be combined")
     for argument in new:
         if argument in before.entries:
             first = next(i for i in before.rules if argument in dict(rules[i][1].entries))
             raise ValueError(
-                f"groups: two rules give {name} a {argument[1]}, {_shown(rules, first)} and {other}; "
+                f"groups: two rules give {name} a {argument[1]}, {_as_text(rules, first)} and {other}; "
                 f"choose it in one of them"
             )
     return Said(label, (*before.rules, number), {**before.entries, **new})
 
 
-def _shown(rules: Sequence, number: int) -> str:
+def _as_text(rules: Sequence, number: int) -> str:
     return f"rule {number} ({described(rules[number][0])})"
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from gradtx._roles._rules import check_rules, roles
 from gradtx.core._factory import transformation
 from gradtx.core._prefixes import is_empty
-from gradtx.core._roles import Boxed, is_box, is_full_box, unboxed
+from gradtx.core._roles import Boxed, closed, is_absent, is_box, opened, unboxed
+from gradtx.core._selectors import is_entry
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, is_none
 from gradtx.core._types import OptState, Params, Updates
@@ -39,15 +40,11 @@ def with_roles(rules: Any, inner: Any) -> GradientTransformationExtraArgs:
 
     def box(tree: Any, partial: bool) -> Any:
         found = roles(tree, rules, partial=partial)
-        leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_entry)
+        leaves, treedef = jax.tree.flatten(tree, is_leaf=is_entry)
         pairs = zip(leaves, treedef.flatten_up_to(found), strict=True)
         return treedef.unflatten([_with_role(x, role) for x, role in pairs])
 
     return run_in_boxes("with_roles", inner, box)
-
-
-def _is_entry(x: Any) -> bool:
-    return x is None or is_box(x)
 
 
 def is_partial(params: Params) -> bool:
@@ -64,9 +61,7 @@ def looks(tree: Any) -> tuple:
 
 
 def _with_role(x: Any, role: Any) -> Any:
-    if x is None or is_box(x) and not is_full_box(x):
-        return x
-    return Boxed(x.value, role, x.group) if is_box(x) else Boxed(x, role)
+    return x if is_absent(x) else Boxed(opened(x), role, x.group if is_box(x) else None)
 
 
 def run_in_boxes(name: str, inner: Any, box: Box) -> GradientTransformationExtraArgs:
@@ -127,15 +122,13 @@ def _boxed_like(name: str, known: Params, tree: Any) -> Any:
 
 def leaves_of(name: str, tree: Any, params: Params) -> tuple[list, list, Any]:
     """The leaves of a tree, None included, what stands there among the parameters, and the structure."""
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_entry)
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_entry)
     return leaves, align(treedef, params, name, "the parameters", tree, "the gradients"), treedef
 
 
 def _in_box(x: Any, box: Any) -> Any:
-    if x is None or is_box(box) and not is_full_box(box):
-        return x
-    if is_box(box):
-        return box.holding(x.value if is_box(x) else x)
+    if x is None or is_box(box):
+        return x if x is None or is_absent(box) else closed(box, opened(x))
     return x if jax.tree.leaves(box) else box  # what is hidden among the parameters is hidden here too
 
 
@@ -143,13 +136,11 @@ def _unboxed_like(updates: Updates, new: Updates) -> Updates:
     """The updates out of the boxes that they were put in, in those that they came in; None for what was hidden."""
 
     def restored(g: Any, u: Any) -> Any:
-        if is_box(g) and not is_full_box(g):
+        if is_absent(g):
             return g
-        if g is None or not jax.tree.leaves(u):
-            return None
-        return g.holding(unboxed(u)) if is_box(g) else unboxed(u)
+        return closed(g, unboxed(u)) if jax.tree.leaves(u) else None
 
-    leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_entry)
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_entry)
     try:
         found = treedef.flatten_up_to(new)
     except (ValueError, TypeError):  # an aggregator's statistics are no updates

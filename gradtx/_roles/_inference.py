@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._roles import Role, is_box, is_full_box
+from gradtx.core._roles import Role, is_absent, opened
 from gradtx.core._selectors import named_leaves
 from gradtx.core._types import Params
 
@@ -25,7 +25,7 @@ STACKED = {"layers", "blocks", "h"}
 SCANNED = {"scan", "scanned", "stack", "stacked"}
 
 
-class Parameter(NamedTuple):
+class Clues(NamedTuple):
     """What is known of a parameter: the names on its path, its shape."""
 
     parts: tuple[str, ...]
@@ -60,8 +60,7 @@ def infer_roles(params: Params, *, stack: int | Iterable[int] | None = None) -> 
       ValueError: for a stack axis that a parameter has not.
     """
     names, leaves, treedef = named_leaves(params)
-    held = (None if is_box(leaf) and not is_full_box(leaf) else leaf for leaf in leaves)
-    known = [None if leaf is None else parameter(name, leaf) for name, leaf in zip(names, held, strict=True)]
+    known = [None if is_absent(leaf) else clues(name, leaf) for name, leaf in zip(names, leaves, strict=True)]
     there = [p for p in known if p is not None]
     modules = modules_of(there)
     if stack is None:
@@ -73,15 +72,15 @@ def infer_roles(params: Params, *, stack: int | Iterable[int] | None = None) -> 
     return jax.tree.unflatten(treedef, found)
 
 
-def parameter(name: str, leaf: Any) -> Parameter:
-    return Parameter(tuple(name.split("/")), jnp.shape(leaf.value if is_box(leaf) else leaf))
+def clues(name: str, leaf: Any) -> Clues:
+    return Clues(tuple(name.split("/")), jnp.shape(opened(leaf)))
 
 
-def modules_of(parameters: Iterable[Parameter]) -> set[tuple[str, ...]]:
+def modules_of(parameters: Iterable[Clues]) -> set[tuple[str, ...]]:
     return {p.parts[:-1] for p in parameters}
 
 
-def guess(p: Parameter, stack: tuple[int, ...], modules: set[tuple[str, ...]], heads: int | None = None) -> Role:
+def guess(p: Clues, stack: tuple[int, ...], modules: set[tuple[str, ...]], heads: int | None = None) -> Role:
     """The role by the names, with these stack axes and, counted from the end, this axis of heads if one is known."""
     try:
         left = _left(stack, len(p.shape))
@@ -107,7 +106,7 @@ def _left(stack: tuple[int, ...], ndim: int) -> tuple[int, ...]:
     return tuple(axis for axis in range(ndim) if axis not in stacked)
 
 
-def _kind(p: Parameter, rank: int) -> Any:
+def _kind(p: Clues, rank: int) -> Any:
     own, module = words(p.parts[-1]) if p.parts else (), words(p.module)
     if _ends(own, BIAS) or _ends(own, {"b"}) and rank <= 1:
         return "bias"
@@ -122,7 +121,7 @@ def _kind(p: Parameter, rank: int) -> Any:
     return "head" if _ends(module, HEAD) and module[:1] != ("multi",) else "hidden"
 
 
-def _axes(p: Parameter, kind: str, rank: int, modules: set, heads: int | None) -> tuple:
+def _axes(p: Clues, kind: str, rank: int, modules: set, heads: int | None) -> tuple:
     """The axes of inputs, outputs and heads, from the end, among those that are not stacked."""
     axes = tuple(range(-rank, 0))
     if kind == "embedding":
@@ -137,7 +136,7 @@ def _axes(p: Parameter, kind: str, rank: int, modules: set, heads: int | None) -
     return (axes[:-1], axes[-1:], heads) if rank == 2 or is_kernel else ((), (), heads)
 
 
-def _heads(p: Parameter, modules: set) -> int | None:
+def _heads(p: Clues, modules: set) -> int | None:
     """The axis of heads of a kernel of rank 3 in an attention."""
     if _ends(words(p.module), PROJECTION):
         return -2
@@ -145,9 +144,9 @@ def _heads(p: Parameter, modules: set) -> int | None:
     return -3 if _ends(words(p.module), OUTPUT) and any(_ends(name, PROJECTION) for name in beside) else None
 
 
-def guess_stacks(parameters: list[Parameter]) -> dict[tuple[str, ...], tuple[int, ...]]:
+def guess_stacks(parameters: list[Clues]) -> dict[tuple[str, ...], tuple[int, ...]]:
     """The stack axes of the parameters, by path, for which there is evidence."""
-    branches: dict[tuple[str, ...], list[Parameter]] = {}
+    branches: dict[tuple[str, ...], list[Clues]] = {}
     for p in parameters:
         for n in range(1, len(p.parts)):
             if _names_stack(p.parts[n - 1]):
@@ -161,14 +160,14 @@ def guess_stacks(parameters: list[Parameter]) -> dict[tuple[str, ...], tuple[int
     return found
 
 
-def _has_evidence(below: list[Parameter]) -> bool:
+def _has_evidence(below: list[Clues]) -> bool:
     """Whether what must be a vector is a matrix, one of whose axes is then the stack's."""
     shapes = {p.parts: p.shape for p in below}
 
-    def beside(p: Parameter) -> list[tuple[int, ...]]:
+    def beside(p: Clues) -> list[tuple[int, ...]]:
         return [shapes[path] for name in ("kernel", "w", "weight") if (path := (*p.parts[:-1], name)) in shapes]
 
-    def is_vector_of_stack(p: Parameter) -> bool:
+    def is_vector_of_stack(p: Clues) -> bool:
         kind = _kind(p, 1)
         if kind == "bias":
             return any(len(s) == 3 and p.shape in ((s[0], s[1]), (s[0], s[2])) for s in beside(p))

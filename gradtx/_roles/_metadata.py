@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from gradtx._roles._inference import Parameter, guess, guess_stacks, modules_of, parameter
+from gradtx._roles._inference import Clues, clues, guess, guess_stacks, modules_of
 from gradtx.core._roles import Role
 from gradtx.core._selectors import is_carrier
 from gradtx.core._types import Params
@@ -33,12 +33,12 @@ def roles_from_names(params: Params, names: dict[str, str]) -> Any:
     if not isinstance(names, dict) or not set(names.values()) <= set(PURPOSES):
         raise ValueError(f"roles_from_names: names must map the names of axes to {', '.join(PURPOSES)}, got {names!r}")
     entries, treedef = jax.tree_util.tree_flatten_with_path(params, is_leaf=lambda x: x is None or is_carrier(x))
-    known: list[Parameter | None] = []
+    known: list[Clues | None] = []
     axes: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for path, entry in entries:
         values = jax.tree.leaves(entry)
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        known.append(parameter(name, values[0]) if values else None)
+        known.append(clues(name, values[0]) if values else None)
         if values and (found := _axis_names(entry)) is not None:
             axes[known[-1].parts] = _checked(name, known[-1], found)  # type: ignore[union-attr]  # there are values
     missing = set(names) - {n for rows in axes.values() for row in rows for n in row}
@@ -67,7 +67,7 @@ def _axis_names(x: Any) -> list[tuple[str, ...]] | None:
     return [(n,) if isinstance(n, str) else tuple(n or ()) for n in said]
 
 
-def _checked(name: str, p: Parameter, found: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+def _checked(name: str, p: Clues, found: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     if len(found) != len(p.shape):
         raise ValueError(
             f"roles_from_names: {name}, of shape {p.shape}, has names for {len(found)} axes; if the axis of a stack "
@@ -81,7 +81,7 @@ def _with(purpose: str, axes: list[tuple[str, ...]], names: dict[str, str]) -> t
     return tuple(i - len(axes) for i, row in enumerate(axes) if any(names.get(n) == purpose for n in row))
 
 
-def _stacks(parameters: list[Parameter], axes: dict, names: dict[str, str]) -> dict:
+def _stacks(parameters: list[Clues], axes: dict, names: dict[str, str]) -> dict:
     if "stack" not in names.values():
         return guess_stacks(parameters)
     found, branches = {}, {}
@@ -100,7 +100,7 @@ def _stacks(parameters: list[Parameter], axes: dict, names: dict[str, str]) -> d
     return found
 
 
-def _role(p: Parameter, axes: list | None, names: dict[str, str], stack: tuple[int, ...], modules: set) -> Role:
+def _role(p: Clues, axes: list | None, names: dict[str, str], stack: tuple[int, ...], modules: set) -> Role:
     if axes is None:
         return guess(p, stack, modules)
     heads = _with("heads", axes, names)

@@ -8,13 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._prefixes import is_function, spread
-from gradtx.core._roles import Role, is_box, is_full_box
+from gradtx.core._roles import Role, is_absent, opened
 from gradtx.core._selectors import OfKind, Selector, check_where, described, matches, named_leaves
+from gradtx.core._sentences import CHOICES, listed
 from gradtx.core._trees import show_path
 from gradtx.core._types import Params
-
-# How many paths or rules an error shows.
-SHOWN = 3
 
 
 def roles(params: Params, rules: Any, *, partial: bool = False) -> Any:
@@ -33,7 +31,7 @@ def roles(params: Params, rules: Any, *, partial: bool = False) -> Any:
     """
     rules = check_rules("roles", rules)
     names, leaves, treedef = named_leaves(params)
-    values = [_held(leaf) for leaf in leaves]
+    values = [None if is_absent(leaf) else opened(leaf) for leaf in leaves]
     if _is_sequence(rules):
         found = _by_rules(names, values, rules, partial)
         said = [None if i is None else rules[i][1] for i in found]
@@ -42,7 +40,7 @@ def roles(params: Params, rules: Any, *, partial: bool = False) -> Any:
                 meant = [x if i == j else None for x, j in zip(values, found, strict=True)]
                 answers = treedef.flatten_up_to(_of_tree(role, jax.tree.unflatten(treedef, meant)))
                 said = [a if i == j else r for a, j, r in zip(answers, found, said, strict=True)]
-        sources = ["" if i is None else f" by the rule {_shown(rules[i])}" for i in found]
+        sources = ["" if i is None else f" by the rule {_as_text(rules[i])}" for i in found]
     else:
         said = treedef.flatten_up_to(_of_tree(rules, jax.tree.unflatten(treedef, values)))
         sources = [""] * len(said)
@@ -72,11 +70,6 @@ def check_rules(context: str, rules: Any) -> Any:
             raise ValueError(f"{context}: rule {i} chooses by {kinds!r}, but these rules are to say what the kinds are")
         checked.append((chosen, rule[1]))
     return tuple(checked)
-
-
-def _held(leaf: Any) -> Any:
-    """The array, out of its box; None for what is masked."""
-    return leaf.value if is_full_box(leaf) else None if is_box(leaf) else leaf
 
 
 def _of_tree(rules: Any, params: Params) -> Any:
@@ -121,34 +114,28 @@ def _by_rules(names: list[str], values: list, rules: tuple, partial: bool) -> li
     lacking = [name for name, value, i in zip(names, values, found, strict=True) if value is not None and i is None]
     if lacking:
         raise ValueError(
-            f"roles: no rule for {_listed(lacking)}; add one, or a last one for all that is left: ('**', Role())"
+            f"roles: no rule for {listed(lacking)}; add one, or a last one for all that is left: ('**', Role())"
         )
     unused = [i for i in range(len(rules)) if i not in found]
     if unused and not partial:
         rows = [row for row in zip(names, values, found, strict=True) if row[1] is not None]
-        reasons = [_why_unused(rules[i], rows, rules) for i in unused[:SHOWN]]
-        more = f"; and {len(unused) - SHOWN} more rules" if len(unused) > SHOWN else ""
-        raise ValueError(f"roles: rules without use: {'; '.join(reasons)}{more}")
+        reasons = [_why_unused(rules[i], rows, rules) for i in unused]
+        raise ValueError(f"roles: rules without use: {listed(reasons, joint='; ')}")
     return found
 
 
 def _why_unused(rule: tuple, rows: list[tuple], rules: tuple) -> str:
     for name, value, i in rows:
         if matches(rule[0], name, value, None):
-            return f"{_shown(rule)}, as {_shown(rules[i])} comes before it and has {name or 'the root'}"
+            return f"{_as_text(rule)}, as {_as_text(rules[i])} comes before it and has {name or 'the root'}"
     if isinstance(rule[0], str) and any(matches(f"{rule[0]}/**", name, None, None) for name, _, _ in rows):
-        return f"{_shown(rule)}, which matches no parameter but those below: write {f'{rule[0]}/**'!r}"
-    return f"{_shown(rule)}, which matches no parameter" + (
-        f" (there are {_listed([name for name, _, _ in rows])})" if rows else ""
+        return f"{_as_text(rule)}, which matches no parameter but those below: write {f'{rule[0]}/**'!r}"
+    return f"{_as_text(rule)}, which matches no parameter" + (
+        f" (there are {listed([name for name, _, _ in rows], CHOICES)})" if rows else ""
     )
 
 
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(name or "the root" for name in names[:SHOWN])
-    return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-
-
-def _shown(rule: tuple) -> str:
+def _as_text(rule: tuple) -> str:
     return f"({described(rule[0])}, {repr(rule[1]) if _is_role(rule[1]) else described(rule[1])})"
 
 

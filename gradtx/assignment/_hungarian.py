@@ -105,7 +105,7 @@ def _greedy(costs: jax.Array, nobody: _Matching) -> _Matching:
     return nobody._replace(u=jnp.where(possible, price, 0), column_of_row=columns, row_of_column=rows)
 
 
-class _Search(NamedTuple):
+class _RowSearch(NamedTuple):
     """Dijkstra's: distances of columns from the new row, the row before each, which are done; where it is."""
 
     distance: jax.Array
@@ -121,11 +121,11 @@ def _augmented(costs: jax.Array, matching: _Matching, new_row: jax.Array) -> _Ma
     u, v, column_of_row, row_of_column = matching
     far = jnp.asarray(jnp.inf if jnp.issubdtype(costs.dtype, jnp.floating) else jnp.iinfo(costs.dtype).max, costs.dtype)
 
-    def searching(s: _Search) -> jax.Array:
+    def searching(s: _RowSearch) -> jax.Array:
         # Under vmap this runs for finished matrices too, in which no column is free.
         return ((s.column < 0) | (row_of_column[s.column] >= 0)) & ~jnp.all(s.done)
 
-    def step(s: _Search) -> _Search:
+    def step(s: _RowSearch) -> _RowSearch:
         through = s.reached + (costs[s.row] - u[s.row] - v)
         closer = ~s.done & (through < s.distance)
         distance = jnp.where(closer, through, s.distance)
@@ -134,10 +134,10 @@ def _augmented(costs: jax.Array, matching: _Matching, new_row: jax.Array) -> _Ma
         nearest = ~s.done & (distance == reached)
         # A free column ends the search, and is the only right one where nothing can be reached.
         column = jnp.argmax(nearest.astype(jnp.int32) * (1 + (row_of_column < 0).astype(jnp.int32))).astype(jnp.int32)
-        return _Search(distance, before, s.done.at[column].set(True), row_of_column[column], column, reached)
+        return _RowSearch(distance, before, s.done.at[column].set(True), row_of_column[column], column, reached)
 
     nowhere = jnp.full_like(row_of_column, new_row)
-    start = _Search(
+    start = _RowSearch(
         jnp.full_like(v, far), nowhere, row_of_column < -1, new_row, jnp.full_like(new_row, -1), jnp.zeros_like(far)
     )
     found = jax.lax.while_loop(searching, step, start)

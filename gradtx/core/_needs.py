@@ -4,12 +4,10 @@
 from collections.abc import Iterable
 from typing import Any
 
-import jax
-
+from gradtx.core._nesting import inside
 from gradtx.core._transformation import (
     GradientTransformation,
     check_transformation,
-    is_transformation,
     required_arguments,
 )
 
@@ -34,14 +32,14 @@ def requirements(tx: Any) -> dict[str, str]:
     stage = tx.expanded
     if stage.declared is not None:
         return {n: _name(stage) for n in stage.declared}
-    return all_requirements(jax.tree.leaves(dict(stage.arguments), is_leaf=is_transformation))
+    return all_requirements(child for _, child in inside(stage.arguments))
 
 
-def all_requirements(parts: Iterable[Any]) -> dict[str, str]:
-    """The requirements of all transformations among some objects."""
+def all_requirements(txs: Iterable[Any]) -> dict[str, str]:
+    """The requirements of several transformations."""
     found: dict[str, str] = {}
-    for part in filter(is_transformation, parts):
-        found |= {n: stage for n, stage in requirements(part).items() if n not in found}
+    for tx in txs:
+        found |= {n: stage for n, stage in requirements(tx).items() if n not in found}
     return found
 
 

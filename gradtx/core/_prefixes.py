@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx.core._roles import logical_view, unboxed
+from gradtx.core._sentences import listed
 from gradtx.core._trees import align, is_none, show_path
 from gradtx.core._types import Params, Updates
 
@@ -124,8 +125,8 @@ def _by_names(where: str, name: str, known: list, tree: Any) -> list:
         if names not in used and holes.isdisjoint(_beginnings(names))
     ]
     if lacking or unused:
-        faults = [f"nothing for {', '.join(lacking[:3])}"] if lacking else []
-        faults += [f"an entry at {', '.join(unused[:3])}, where there is no parameter"] if unused else []
+        faults = [f"nothing for {listed(lacking)}"] if lacking else []
+        faults += [f"an entry at {listed(unused)}, where there is no parameter"] if unused else []
         raise ValueError(f"{where}: the trees do not match: {name} has {' and '.join(faults)}")
     return found
 

@@ -122,9 +122,29 @@ def is_full_box(x: Any) -> bool:
     return isinstance(x, Boxed) and (hasattr(x.value, "dtype") or jax.tree_util.all_leaves([x.value]))
 
 
+def is_absent(x: Any) -> bool:
+    """Whether there is no parameter: None, or the empty box of one that is masked."""
+    return x is None or is_box(x) and not is_full_box(x)
+
+
+def opened(leaf: Any) -> Any:
+    """What is in the box; a leaf without a box as it is."""
+    return leaf.value if is_box(leaf) else leaf
+
+
+def closed(box: Any, value: Any) -> Any:
+    """The value in a box like this one; as it is if this is no box, or if it is in a box already."""
+    return box.holding(value) if is_box(box) and not is_box(value) else value
+
+
+def carried_role(leaf: Any) -> Role | None:
+    """The role that the box of a leaf carries; None where nobody said, and without a box."""
+    return leaf.role if is_box(leaf) else None
+
+
 def unboxed(tree: Any) -> Any:
     """The tree with each box replaced by its value."""
-    return jax.tree.map(lambda x: x.value if is_box(x) else x, tree, is_leaf=is_box)
+    return jax.tree.map(opened, tree, is_leaf=is_box)
 
 
 def logical_view(tree: Any) -> Any:

@@ -155,10 +155,10 @@ class Named(NamedTuple):
 
 def named_leaves(tree: Any) -> Named:
     """The leaves with the paths that globs match: names joined by "/", without the `value` of flax's variables."""
-    pairs, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_entry)
+    pairs, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_entry)
     carriers = set()
     if any(path and _is_value(path[-1]) for path, _ in pairs):
-        held = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: _is_entry(x) or is_carrier(x))[0]
+        held = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: is_entry(x) or is_carrier(x))[0]
         carriers = {path for path, x in held if is_carrier(x)}
     cut = [path[:-1] if path and _is_value(path[-1]) and path[:-1] in carriers else path for path, _ in pairs]
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path in cut]
@@ -170,7 +170,7 @@ def is_carrier(x: Any) -> bool:
     return hasattr(x, "get_metadata") or hasattr(x, "replace_boxed")
 
 
-def _is_entry(x: Any) -> bool:
+def is_entry(x: Any) -> bool:
     return x is None or is_box(x)
 
 

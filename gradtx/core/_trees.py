@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._roles import is_full_box
+from gradtx.core._sentences import listed
 
 Path = tuple
 
@@ -43,8 +44,8 @@ def align(treedef: Any, tree: Any, where: str, name: str, reference: Any, refere
         lacking = [p for p in want if p not in have]
         extra = [p for p in have if p not in want]
         if lacking or extra:
-            differences = [f"{reference_name} have {', '.join(lacking[:3])}, which {name} lack"] if lacking else []
-            differences += [f"{name} have {', '.join(extra[:3])}, which {reference_name} lack"] if extra else []
+            differences = [f"{reference_name} have {listed(lacking)}, which {name} lack"] if lacking else []
+            differences += [f"{name} have {listed(extra)}, which {reference_name} lack"] if extra else []
             message = "; ".join(differences)
         else:
             message = f"{reference_name} and {name} differ in the types of their containers: {error}"

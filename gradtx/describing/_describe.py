@@ -12,9 +12,9 @@ from gradtx.core._roles import Role
 from gradtx.core._transformation import check_transformation
 from gradtx.core._types import OptState, Params
 from gradtx.describing._fate import Multiple, decays, multiple_of, role_of, rule_of
-from gradtx.describing._routes import Node, route
+from gradtx.describing._routes import RouteNode, route
 from gradtx.describing._stages import Slot, Stage, sharding_of, slot_rows, walk
-from gradtx.describing._table import Layout, as_rich, as_text, parameter_lines, stage_lines
+from gradtx.describing._table import TableCells, as_rich, as_text, parameter_lines, stage_lines
 from gradtx.surgery._slots import parameter_names
 
 
@@ -77,7 +77,7 @@ class Description:
     def __rich__(self) -> Any:
         return as_rich(stage_lines(self.stages), self._table(), self._total())
 
-    def _table(self) -> Layout:
+    def _table(self) -> TableCells:
         return parameter_lines(self.parameters, [slot for slot in self.slots if not slot.parameter])
 
     def _total(self) -> str:
@@ -105,7 +105,7 @@ def describe(tx: Any, params: Params, state: OptState | None = None) -> Descript
     return described_by("describe", tx, params, state)[0]
 
 
-def described_by(where: str, tx: Any, params: Params, state: OptState | None) -> tuple[Description, Node]:
+def described_by(where: str, tx: Any, params: Params, state: OptState | None) -> tuple[Description, RouteNode]:
     """The description, and which transformations see which parameters."""
     check_transformation(f"{where}: tx", tx)
     shapes = jax.eval_shape(lambda p: p, params)
@@ -130,7 +130,7 @@ def _held(where: str, tx: Any, shapes: Any, state: OptState | None) -> OptState:
     return first if state is None else state
 
 
-def _rows(root: Node, params: Params, shapes: Any, slots: list[Slot]) -> list[ParameterRow]:
+def _rows(root: RouteNode, params: Params, shapes: Any, slots: list[Slot]) -> list[ParameterRow]:
     names = parameter_names(shapes)
     given = dict(jax.tree_util.tree_leaves_with_path(params))
     held: dict[str, list[Slot]] = {}
@@ -142,7 +142,7 @@ def _rows(root: Node, params: Params, shapes: Any, slots: list[Slot]) -> list[Pa
     ]
 
 
-def _row(root: Node, path: str, shape: Any, given: Any, slots: list[Slot]) -> ParameterRow:
+def _row(root: RouteNode, path: str, shape: Any, given: Any, slots: list[Slot]) -> ParameterRow:
     rule = rule_of(root, path)
     runs = rule not in (None, FROZEN)
     decay = multiple_of(root, path, "weight_decay") if runs and decays(root, path) else None

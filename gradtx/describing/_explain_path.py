@@ -16,7 +16,7 @@ from gradtx.describing._fate import OWN, Multiple, is_made_by, label_of, numbers
 from gradtx.describing._folding import spanned
 from gradtx.describing._numbers import number_text
 from gradtx.describing._reasons import overrides, role_source
-from gradtx.describing._routes import Node
+from gradtx.describing._routes import RouteNode
 from gradtx.describing._stages import Slot
 from gradtx.describing._table import WIDTH
 from gradtx.surgery._access import known_paths
@@ -110,7 +110,7 @@ def _logical_shape(role: Role | None, shape: tuple[int, ...]) -> tuple[int, ...]
     return tuple(n for axis, n in enumerate(shape) if axis not in stack)
 
 
-def _choices(node: Node, path: str, of_groups: bool = False) -> list[str]:
+def _choices(node: RouteNode, path: str, of_groups: bool = False) -> list[str]:
     """What is said of a parameter, from the outside in."""
     if path not in node.seen:
         return []
@@ -136,7 +136,7 @@ def _source(prefix: Any) -> str:
     return described(prefix) if is_function(prefix) else "a tree"
 
 
-def _stages(node: Node, path: str, total: int, depth: int = 0) -> list[StageNumbers]:
+def _stages(node: RouteNode, path: str, total: int, depth: int = 0) -> list[StageNumbers]:
     if path not in node.seen:
         return []
     # A recipe of one stage, such as scale_by_lr, has the names that were given.

@@ -11,11 +11,12 @@ from gradtx._groups._overriding import GroupSchedule, Times
 from gradtx._groups._planning import FROZEN
 from gradtx._roles._boxing import with_roles
 from gradtx.core._calls import Value
+from gradtx.core._nesting import chained
 from gradtx.core._ranges import is_array, is_number
 from gradtx.core._roles import Boxed, Role, is_box
 from gradtx.core._transformation import GradientTransformation, GradientTransformationExtraArgs
-from gradtx.describing._routes import Node
-from gradtx.describing._stages import called, chained
+from gradtx.describing._routes import RouteNode
+from gradtx.describing._stages import called
 from gradtx.transforms._constraining import set_to_zero
 from gradtx.wrappers._freezing import freeze
 from gradtx.wrappers._partition import partition
@@ -29,7 +30,7 @@ OWN = "own"
 _ZEROS = (set_to_zero(), freeze(True).expanded.arguments["inner"])
 
 
-def role_of(root: Node, path: str) -> Role | None:
+def role_of(root: RouteNode, path: str) -> Role | None:
     """The role that the outermost `with_roles` gives a parameter; None where nobody said."""
     for node in root.through(path):
         box = node.children[0].seen.get(path) if is_made_by(node, with_roles) else None
@@ -38,7 +39,7 @@ def role_of(root: Node, path: str) -> Role | None:
     return None
 
 
-def is_made_by(node: Node, factory: Any) -> bool:
+def is_made_by(node: RouteNode, factory: Any) -> bool:
     return isinstance(node.tx, Value) and node.tx.factory is factory.factory
 
 
@@ -50,13 +51,13 @@ class _Found(NamedTuple):
     main: bool
 
 
-def rule_of(root: Node, path: str) -> str | None:
+def rule_of(root: RouteNode, path: str) -> str | None:
     """The name of the optimizer, stage or label that updates a parameter, `FROZEN`, or None for what nothing sees."""
     found = _rule(root, path)
     return None if found is None else found.name
 
 
-def _rule(node: Node, path: str, of_groups: bool = False) -> _Found | None:
+def _rule(node: RouteNode, path: str, of_groups: bool = False) -> _Found | None:
     if path not in node.seen:
         return None
     if node.plan is not None and path not in node.children[0].seen:
@@ -80,13 +81,13 @@ def _rule(node: Node, path: str, of_groups: bool = False) -> _Found | None:
     return _Found(name, chosen, main)
 
 
-def label_of(node: Node, path: str) -> tuple[Any, Node]:
+def label_of(node: RouteNode, path: str) -> tuple[Any, RouteNode]:
     """The label that a partition gives a parameter, and what has that label."""
     labels = list(node.tx.arguments["transforms"])
     return next((label, child) for label, child in zip(labels, node.children, strict=True) if path in child.seen)
 
 
-def stage_name(node: Node) -> str:
+def stage_name(node: RouteNode) -> str:
     """The factory's name, or that of the function of a transformation that gradtx did not make."""
     if node.factory:
         return "set_to_zero" if node.tx in _ZEROS else node.factory
@@ -101,19 +102,19 @@ def stage_name(node: Node) -> str:
     return name if package in ("", "gradtx", "__main__") else f"{package}.{name}"
 
 
-def _remembers(node: Node) -> bool:
+def _remembers(node: RouteNode) -> bool:
     """Whether a stage keeps something for each parameter, so far as that is known."""
     rule = node.tx.rule if isinstance(node.tx, GradientTransformation) else None
     return bool(rule.slots) if rule is not None else node.factory not in ("identity", "stateless")
 
 
-def multiple_of(root: Node, path: str, name: str) -> Multiple:
+def multiple_of(root: RouteNode, path: str, name: str) -> Multiple:
     """How many times the base's value of a hyperparameter a parameter has; 1 outside of groups."""
     found = _multiple(root, path, name)
     return 1.0 if found is None else found
 
 
-def _multiple(node: Node, path: str, name: str) -> Multiple | None:
+def _multiple(node: RouteNode, path: str, name: str) -> Multiple | None:
     """None if there is no such hyperparameter."""
     if path not in node.seen:
         return None
@@ -160,14 +161,14 @@ def _divided(value: float, base: float) -> Any:
     return float(f"{value / base:.12g}") if base else OWN  # 0.1 and not 0.10000000000000002
 
 
-def decays(root: Node, path: str) -> bool:
+def decays(root: RouteNode, path: str) -> bool:
     """Whether a stage that sees the parameter decays it."""
     stages = [node for node in root.through(path) if not node.is_recipe]
     given = [numbers_of(node, path).get("weight_decay", 0.0) for node in stages]
     return any(bool(np.any(x)) if isinstance(x, float | tuple) else True for x in given)
 
 
-def numbers_of(node: Node, path: str) -> dict[str, Any]:
+def numbers_of(node: RouteNode, path: str) -> dict[str, Any]:
     """The hyperparameters that a transformation has for one parameter, by name.
 
     A number; for a stack whose parameters differ, a tuple of numbers; a schedule of these; None for what is traced.

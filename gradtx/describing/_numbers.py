@@ -7,12 +7,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-SHOWN = 4
-"""How many numbers are shown; of more, the least and the greatest."""
+from gradtx.core._sentences import MOST
 
 
 def number_text(value: Any) -> str:
-    """A number, the numbers of a stack, or a schedule, by its value at step 0; None is a number that is traced."""
+    """A number, the numbers of a stack, or a schedule, by its value at step 0; None is a number that is traced.
+
+    Of many numbers of a stack, the least and the greatest are shown.
+    """
     if value is None:
         return "from the state"
     if callable(value):
@@ -21,7 +23,7 @@ def number_text(value: Any) -> str:
         return f"{value:.6g}"
     if len(set(value)) == 1:
         return f"{value[0]:.6g}"
-    return ", ".join(f"{x:.6g}" for x in value) if len(value) <= SHOWN else f"{min(value):.6g}..{max(value):.6g}"
+    return f"{min(value):.6g}..{max(value):.6g}" if len(value) > MOST else ", ".join(f"{x:.6g}" for x in value)
 
 
 def at_start(schedule: Callable) -> Any:

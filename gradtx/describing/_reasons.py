@@ -11,15 +11,15 @@ from gradtx._groups._planning import FROZEN
 from gradtx._roles._boxing import with_roles
 from gradtx._roles._rules import check_rules
 from gradtx.core._prefixes import is_function
-from gradtx.core._roles import is_box
+from gradtx.core._roles import opened
 from gradtx.core._selectors import described, matches
 from gradtx.describing._fate import is_made_by
 from gradtx.describing._numbers import at_start, number_text
-from gradtx.describing._routes import Node
+from gradtx.describing._routes import RouteNode
 from gradtx.describing._stages import called
 
 
-def role_source(root: Node, path: str) -> str:
+def role_source(root: RouteNode, path: str) -> str:
     """Where the role of a parameter is from, as text."""
     node = next(node for node in root.through(path) if is_made_by(node, with_roles))
     rules, leaf = check_rules("with_roles", node.tx.arguments["rules"]), node.seen[path]
@@ -27,8 +27,7 @@ def role_source(root: Node, path: str) -> str:
         return f"guessed by {described(rules)}"
     if not _are_pairs(rules):
         return "from the tree of roles"
-    value = leaf.value if is_box(leaf) else leaf
-    i = next(i for i, (where, _) in enumerate(rules) if matches(where, path, value, None))
+    i = next(i for i, (where, _) in enumerate(rules) if matches(where, path, opened(leaf), None))
     where, said = rules[i]
     return f"by rule {i} ({described(where)})" + (f", guessed by {described(said)}" if is_function(said) else "")
 
@@ -38,7 +37,7 @@ def _are_pairs(rules: Any) -> bool:
     return type(rules) is tuple and all(type(rule) is tuple and len(rule) == 2 for rule in rules)
 
 
-def overrides(node: Node, path: str) -> list[str]:
+def overrides(node: RouteNode, path: str) -> list[str]:
     """What the rules of groups change for a parameter: a sentence for each."""
     assert node.plan is not None  # it is a node of groups
     said = node.plan.said[node.plan.names.index(path)]

@@ -6,27 +6,27 @@ parameters that they are given. So masks, labels and wrappers that nobody here k
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
 from gradtx._groups._grouping import checked_rules, groups
-from gradtx._groups._planning import Plan, plan
+from gradtx._groups._planning import GroupPlan, plan
 from gradtx._roles._boxing import is_partial
-from gradtx.core._roles import is_box, is_full_box
+from gradtx.core._nesting import chained, with_others_inside
+from gradtx.core._roles import is_absent
 from gradtx.core._selectors import named_leaves
 from gradtx.core._transformation import (
     GradientTransformation,
     GradientTransformationExtraArgs,
-    is_transformation,
     with_extra_args_support,
 )
-from gradtx.describing._stages import chained, inside, nested
+from gradtx.describing._stages import nested
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Node:
+class RouteNode:
     """A transformation inside another.
 
     Attributes:
@@ -39,8 +39,8 @@ class Node:
     tx: Any
     name: str
     seen: dict[str, Any]
-    children: tuple["Node", ...] = ()
-    plan: Plan | None = None
+    children: tuple["RouteNode", ...] = ()
+    plan: GroupPlan | None = None
 
     @property
     def factory(self) -> str:
@@ -52,7 +52,7 @@ class Node:
     def is_recipe(self) -> bool:
         return isinstance(self.tx, GradientTransformation) and self.tx.expanded is not self.tx
 
-    def through(self, path: str) -> Iterator["Node"]:
+    def through(self, path: str) -> Iterator["RouteNode"]:
         """The transformations here and inside that see a parameter, in the order in which they run."""
         if path in self.seen:
             yield self
@@ -60,29 +60,28 @@ class Node:
                 yield from child.through(path)
 
 
-def route(tx: Any, tree: Any, name: str = "") -> Node:
+def route(tx: Any, tree: Any, name: str = "") -> RouteNode:
     """The transformations in `tx` with what each sees of a tree of shapes, in boxes or not."""
     if isinstance(tx, GradientTransformation) and tx.expanded is not tx:
-        return Node(tx, name, _by_path(tree), (route(tx.expanded, tree),))
+        return RouteNode(tx, name, _by_path(tree), (route(tx.expanded, tree),))
     stages = chained(tx)
     if stages is not None:
-        return Node(tx, name, _by_path(tree), tuple(route(child, tree, str(key)) for key, child in stages))
+        return RouteNode(tx, name, _by_path(tree), tuple(route(child, tree, str(key)) for key, child in stages))
     if isinstance(tx, GradientTransformation) and tx.factory is groups.factory:  # type: ignore[attr-defined]  # factories have one
         base, partial = tx.arguments["base"], is_partial(tree)
         made = plan(checked_rules(tx.arguments["rules"], base), base, tree, partial)
-        return Node(tx, name, _by_path(tree), (route(made.tx, made.box(tree, partial)),), made)
+        return RouteNode(tx, name, _by_path(tree), (route(made.tx, made.box(tree, partial)),), made)
     wrapped = nested(tx)
     if wrapped:
         trees = _trees_seen(tx, tree, len(wrapped))
         children = [route(child, below, called) for (called, child), below in zip(wrapped, trees, strict=True)]
-        return Node(tx, name, _by_path(tree), tuple(children))
-    return Node(tx, name, _by_path(tree), _parts(tx, tree))
+        return RouteNode(tx, name, _by_path(tree), tuple(children))
+    return RouteNode(tx, name, _by_path(tree), _parts(tx, tree))
 
 
 def _by_path(tree: Any) -> dict[str, Any]:
     names, leaves, _ = named_leaves(tree)
-    there = zip(names, leaves, strict=True)
-    return {name: x for name, x in there if x is not None and (not is_box(x) or is_full_box(x))}
+    return {name: x for name, x in zip(names, leaves, strict=True) if not is_absent(x)}
 
 
 def _trees_seen(tx: Any, tree: Any, count: int) -> list:
@@ -103,28 +102,19 @@ def _trees_seen(tx: Any, tree: Any, count: int) -> list:
         return GradientTransformationExtraArgs(init, inner.update, rule=rule, parts=inner.parts, needs=needs)
 
     numbers = iter(range(count))
-    arguments = {n: _replaced(x, lambda child: probe(next(numbers), child)) for n, x in tx.arguments.items()}
+    arguments = with_others_inside(tx.arguments, lambda _, child: probe(next(numbers), child))
     try:
         jax.eval_shape(tx.replace(**arguments).init, tree)
-    except Exception:  # a wrapper may want more than a pair of functions; then it is taken to hand everything on
+    except (TypeError, ValueError, AssertionError, AttributeError, LookupError):
+        # A wrapper may want more than a pair of functions: it refuses the probe, or looks for an attribute or an
+        # argument that the probe has not. Then it is taken to hand everything on.
         pass
     return [found.get(i, tree) for i in range(count)]
 
 
-def _replaced(x: Any, by: Callable[[Any], Any]) -> Any:
-    """An argument with other transformations in it, in the order of `nested`."""
-    if is_transformation(x):
-        return by(x)
-    if not any(True for _ in inside(x)):
-        return x
-    if isinstance(x, Mapping):
-        return {key: _replaced(child, by) for key, child in x.items()}
-    return type(x)(_replaced(child, by) for child in x)
-
-
-def _parts(tx: Any, tree: Any) -> tuple[Node, ...]:
+def _parts(tx: Any, tree: Any) -> tuple[RouteNode, ...]:
     """The transformations that something made by hand says are inside. They are taken to see all."""
-    children: list[Node] = []
+    children: list[RouteNode] = []
 
     def look(params: Any) -> None:
         # Traced, as what is inside may be made from numbers in the state.

@@ -5,13 +5,14 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
 from gradtx.core._calls import Value
-from gradtx.core._transformation import GradientTransformation, is_transformation
+from gradtx.core._nesting import chained, inside
+from gradtx.core._transformation import GradientTransformation
 from gradtx.surgery._slots import parameter_names, split
 
 Keys = tuple[int | str, ...]
@@ -72,33 +73,10 @@ def walk(tx: Any, state: Any, path: Keys = (), depth: int = 0, label: str = "") 
             yield from walk(child, None, path, depth + 1, name)
 
 
-def chained(tx: Any) -> list[tuple[int | str, Any]] | None:
-    """The stages of a chain with their keys in its state; None for everything else."""
-    factory = tx.factory if isinstance(tx, Value) else None
-    name = "" if factory is None else factory.name
-    if name == "chain":
-        return list(enumerate(tx.arguments["transformations"]))
-    if name == "named_chain":
-        return [(key, child) for key, child in tx.arguments["transformations"]]
-    return None
-
-
 def nested(tx: Any) -> list[tuple[str, Any]]:
     """The transformations among a wrapper's arguments, with the place where they stand as text."""
     found = inside(tx.arguments) if isinstance(tx, Value) else ()
     return [(_name(path), child) for path, child in found]
-
-
-def inside(x: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
-    """The transformations in an argument, with the keys to them."""
-    if is_transformation(x):
-        yield path, x
-    elif isinstance(x, Mapping):
-        for key, child in x.items():
-            yield from inside(child, (*path, jax.tree_util.DictKey(key)))
-    elif type(x) in (tuple, list):
-        for i, child in enumerate(x):
-            yield from inside(child, (*path, jax.tree_util.SequenceKey(i)))
 
 
 def called(tx: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gradtx.core._roles import Role
+from gradtx.core._sentences import shortened
 from gradtx.describing._folding import Folded, folded, slots_text, spanned
 from gradtx.describing._stages import Slot, Stage
 
@@ -21,14 +22,14 @@ NARROWEST = (("slots", 24), ("parameter", 24), ("slots", 16), ("sharding", 12), 
 """Which columns are cut, in this order, and how far, where a table is too wide; numbers are never cut."""
 
 
-class Layout(NamedTuple):
+class TableCells(NamedTuple):
     """The cells of a table, without the columns that would be empty."""
 
     header: list[str]
     rows: list[list[str]]
 
 
-def parameter_lines(parameters: Sequence[Any], others: Sequence[Slot]) -> Layout:
+def parameter_lines(parameters: Sequence[Any], others: Sequence[Slot]) -> TableCells:
     """The table of the parameters, and a row for the state that belongs to none of them."""
     groups = folded(parameters)
     shown = len(groups) if len(groups) <= ROWS + 1 else ROWS  # hiding a single row would save nothing
@@ -39,7 +40,7 @@ def parameter_lines(parameters: Sequence[Any], others: Sequence[Slot]) -> Layout
         kept = slots_text(dict.fromkeys((slot.name, slot.dtype) for slot in others))  # there may be many counts
         rows.append(_summary("(no parameter)", sum(slot.bytes for slot in others), kept))
     used = [i for i, name in enumerate(HEADER) if name not in ("role", "sharding") or any(row[i] for row in rows)]
-    return Layout([HEADER[i] for i in used], [[row[i] for i in used] for row in rows])
+    return TableCells([HEADER[i] for i in used], [[row[i] for i in used] for row in rows])
 
 
 def _cells(group: Folded) -> list[str]:
@@ -69,7 +70,7 @@ def _role(role: Role | None, shape: tuple[int, ...]) -> str:
     return f"{role.kind} x{stack}" if role.stack else role.kind
 
 
-def as_text(layout: Layout) -> list[str]:
+def as_text(layout: TableCells) -> list[str]:
     """The lines of the table, none wider than `WIDTH` if that can be."""
     lines = [layout.header, *layout.rows]
     limits = [WIDEST.get(name, WIDTH) for name in layout.header]
@@ -81,13 +82,13 @@ def as_text(layout: Layout) -> list[str]:
     right = layout.header.index("bytes")
     text = []
     for row in lines:
-        cells = [cut(cell, width) for cell, width in zip(row, widths, strict=True)]
+        cells = [shortened(cell, width) for cell, width in zip(row, widths, strict=True)]
         padded = [c.rjust(w) if i == right else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
         text.append("  ".join(padded).rstrip())
     return text
 
 
-def as_rich(stages: list[str], layout: Layout, total: str) -> Any:
+def as_rich(stages: list[str], layout: TableCells, total: str) -> Any:
     """The same for a terminal, by the library Rich."""
     from rich.console import Group
     from rich.table import Table
@@ -105,14 +106,6 @@ def stage_lines(stages: tuple[Stage, ...]) -> list[str]:
     lines, last = [], ()
     for stage in stages:
         name = stage.label or (".".join(map(str, stage.path)) if stage.path != last else "")
-        lines.append(cut("  " * stage.depth + (f"{name}: " if name else "") + stage.call, WIDTH))
+        lines.append(shortened("  " * stage.depth + (f"{name}: " if name else "") + stage.call, WIDTH))
         last = stage.path
     return lines
-
-
-def cut(text: str, limit: int) -> str:
-    """The text, or its beginning and end if it is too long."""
-    if len(text) <= limit:
-        return text
-    end = (limit - 3) // 2
-    return f"{text[: limit - 3 - end]}...{text[-end:]}"

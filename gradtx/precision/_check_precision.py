@@ -12,12 +12,15 @@ import jax.numpy as jnp
 from gradtx.core._apply import apply_updates
 from gradtx.core._counts import restart
 from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._selectors import named_leaves
 from gradtx.core._transformation import as_inner
-from gradtx.core._trees import align, is_hole, is_none
+from gradtx.core._trees import align, is_hole
 from gradtx.core._types import Params, Updates
 from gradtx.numerics._safe import root_mean_square, safe_divide
 
-SHOWN = 20
+ROWS = 20
+"""Rows of the printed table."""
+
 TOLERATED = 0.1
 ADVICE = (
     "Rounding loses those steps. End the chain with round_stochastically(seed), compensate(), error_bits(8) or "
@@ -68,13 +71,13 @@ class PrecisionReport:
         if not found:
             return f"The updates of all {len(self.rows)} parameters are large enough for their precision."
         cells = [("parameter", "dtype", "size", "step", "needed", "lost")]
-        for r in found[:SHOWN]:
+        for r in found[:ROWS]:
             size, step, needed = (f"{x:.2g}" for x in (r.size, r.step, r.needed))
             cells.append((r.path, r.dtype, size, step, needed, f"{100 * r.lost:.0f} %"))
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
-        if len(found) > SHOWN:
-            lines.append(f"... and {len(found) - SHOWN} more")
+        if len(found) > ROWS:
+            lines.append(f"... and {len(found) - ROWS} more")
         return "\n".join([*lines, ADVICE])
 
 
@@ -120,10 +123,10 @@ def check_precision(
 
 def _rows(updates: Updates, params: Params) -> list[tuple[str, jax.Array, Any]]:
     """Path, parameter and update where there is one."""
-    found, treedef = jax.tree_util.tree_flatten_with_path(updates, is_leaf=is_none)
+    names, us, treedef = named_leaves(updates)
     ps = align(treedef, params, "check_precision", "the parameters", updates, "the gradients")
-    paths = [jax.tree_util.keystr(path, simple=True, separator="/") or "(root)" for path, _ in found]
-    return [(path, jnp.asarray(p), u) for path, p, (_, u) in zip(paths, ps, found, strict=True) if not is_hole(u)]
+    rows = zip(names, ps, us, strict=True)
+    return [(name or "(root)", jnp.asarray(p), u) for name, p, u in rows if not is_hole(u)]
 
 
 def _measures(p: jax.Array, u: jax.Array) -> tuple[jax.Array, ...]:

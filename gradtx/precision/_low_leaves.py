@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._roles import is_box
+from gradtx.core._roles import closed, is_box, opened
 from gradtx.core._trees import align, check_shapes, is_hole, is_leaf, paths
 from gradtx.core._types import Params, Updates
 from gradtx.numerics._rounding import LOW, is_low
@@ -27,7 +27,7 @@ def low_dtype(where: str, p: Any, path: str) -> Any:
 def init_low(name: str, make: Callable[[Any], Any], params: Params) -> Any:
     """A tree with `make(p)` for the parameters of low precision, None for the others."""
     leaves, treedef = jax.tree.flatten(params, is_leaf=is_leaf)
-    held = [_opened(p) for p in leaves]
+    held = [opened(p) for p in leaves]
     low = [p is not None and low_dtype(name, p, paths(params)[i]) is not None for i, p in enumerate(held)]
     return treedef.unflatten([make(p) if here else None for p, here in zip(held, low, strict=True)])
 
@@ -40,14 +40,14 @@ def update_low(name: str, step: Callable, updates: Updates, params: Params, slot
     if params is None:
         raise ValueError(f"{name}: update needs the parameters: call update(updates, state, params)")
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_leaf)
-    ps = [_opened(p) for p in align(treedef, params, name, "the parameters", updates, "the gradients")]
-    us = [_opened(u) for u in leaves]
+    ps = [opened(p) for p in align(treedef, params, name, "the parameters", updates, "the gradients")]
+    us = [opened(u) for u in leaves]
     check_shapes(name, "gradient", updates, us, ps)
     held: list = [None] * len(leaves)
     if slots is not None:
         held = align(treedef, slots, name, "the state's trees", updates, "the gradients")
     places = _paths(updates)
-    new, kept = list(leaves), [_opened(slot) for slot in held]
+    new, kept = list(leaves), [opened(slot) for slot in held]
     for i, (p, u) in enumerate(zip(ps, us, strict=True)):
         if is_hole(u) or low_dtype(name, p, places[i]) is None:
             continue
@@ -58,9 +58,8 @@ def update_low(name: str, step: Callable, updates: Updates, params: Params, slot
                 f"{name}: the state holds nothing for {places[i]}, which was of another dtype when init saw it"
             )
         u, kept[i] = step(places[i], jnp.asarray(p), jnp.asarray(u).astype(jnp.float32), kept[i])
-        new[i] = leaves[i].holding(u) if is_box(leaves[i]) else u
-    rows = zip(held, kept, strict=True)
-    return treedef.unflatten(new), treedef.unflatten([h.holding(k) if is_box(h) else k for h, k in rows])
+        new[i] = closed(leaves[i], u)
+    return treedef.unflatten(new), treedef.unflatten(map(closed, held, kept))
 
 
 def on_arrays(step: Callable) -> Callable:
@@ -84,12 +83,11 @@ def masters(f: Callable, params: Params, slots: Any) -> Params:
 def _kept(f: Callable, p: Any, slot: Any) -> Any:
     if not _holds(slot):
         return p
-    found = f(jnp.asarray(_opened(p)), _opened(slot))
-    return p.holding(found) if is_box(p) else found
+    return closed(p, f(jnp.asarray(opened(p)), opened(slot)))
 
 
 def _shape(x: Any) -> Any:
-    return getattr(_opened(x), "shape", None)
+    return getattr(opened(x), "shape", None)
 
 
 def _is_slot(x: Any) -> bool:
@@ -102,9 +100,6 @@ def _holds(slot: Any) -> bool:
 
 
 def _paths(tree: Any) -> list[str]:
+    """The paths as random bits are drawn by them: another spelling would be other bits."""
     found = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]
     return [jax.tree_util.keystr(path, simple=True, separator="/") or "the root" for path, _ in found]
-
-
-def _opened(x: Any) -> Any:
-    return x.value if is_box(x) else x

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._factory import transformation
-from gradtx.core._roles import is_box
+from gradtx.core._roles import closed, opened
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state, is_leaf
 from gradtx.core._types import OptState, Params, Updates
@@ -78,8 +78,8 @@ def _seen(state: OptState, params: Params) -> Params:
     """The parameters in at least float32, in their boxes."""
 
     def wide(p: Any) -> Any:
-        if is_box(p):
-            return p.holding(wide(p.value))
-        return p if p is None or not is_low(jnp.result_type(p)) else jnp.asarray(p).astype(jnp.float32)
+        if p is None or not is_low(jnp.result_type(opened(p))):
+            return p
+        return closed(p, jnp.asarray(opened(p)).astype(jnp.float32))
 
     return jax.tree.map(wide, master_params(state, params), is_leaf=is_leaf)

@@ -14,7 +14,7 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
 from gradtx.core._payloads import of_codec, payload_of, payloads
 from gradtx.core._ranges import NonNegativeInt
-from gradtx.core._roles import is_box, unboxed
+from gradtx.core._roles import carried_role, opened, unboxed
 from gradtx.core._selectors import Where, check_where, described, matches, named_leaves
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state, is_none
@@ -44,7 +44,7 @@ class StoredState(NamedTuple):
         }
 
 
-class Slot(NamedTuple):
+class StoredArray(NamedTuple):
     """One array of a state: its place among the leaves, how it is kept, and its shape and dtype before."""
 
     position: int
@@ -53,11 +53,11 @@ class Slot(NamedTuple):
     dtype: Any
 
 
-class Plan(NamedTuple):
+class StoragePlan(NamedTuple):
     """How the state for some parameters is kept: its structure before, and the arrays that codecs keep."""
 
     structure: Any
-    slots: tuple[Slot, ...]
+    slots: tuple[StoredArray, ...]
 
 
 @transformation
@@ -87,15 +87,15 @@ def stored(
     """
     tx = as_inner("stored: inner", inner)
     rules = _checked_policy(policy)
-    plans: dict[Any, Plan] = {}  # by how the parameters look; they would else be made at each update
+    plans: dict[Any, StoragePlan] = {}  # by how the parameters look; they would else be made at each update
 
-    def plan(params: Params) -> Plan:
+    def plan(params: Params) -> StoragePlan:
         key = looks(params)
         if key not in plans:
             plans[key] = _plan(rules, jax.eval_shape(tx.init, params), params, min_size, bool(jax.tree.leaves(params)))
         return plans[key]
 
-    def encoded(plan: Plan, state: OptState, step: Any) -> OptState:
+    def encoded(plan: StoragePlan, state: OptState, step: Any) -> OptState:
         leaves = plan.structure.flatten_up_to(state)
         for number, slot in enumerate(plan.slots):
             key = None
@@ -172,7 +172,7 @@ def _checked_rules(where: str, entry: Any) -> Rules:
     return tuple((check_where(f"stored: {where}", chosen), codec) for chosen, codec in entry)
 
 
-def _plan(rules: Mapping[str, Rules], state: Any, params: Params, min_size: int, strict: bool) -> Plan:
+def _plan(rules: Mapping[str, Rules], state: Any, params: Params, min_size: int, strict: bool) -> StoragePlan:
     """Which arrays of an (abstract) state are kept by which codec."""
     names, leaves, _ = named_leaves(params)
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(unboxed(params), is_leaf=is_none)[0]]
@@ -181,7 +181,7 @@ def _plan(rules: Mapping[str, Rules], state: Any, params: Params, min_size: int,
     for part in split(state, unboxed(params)):
         if part.parameter is None:
             continue
-        full, name = dotted((*part.stage, *part.field)), dotted(part.field)
+        full, name = part.name, dotted(part.field)
         there[name] = None
         key = next((k for k in (full, name, ALL) if k in rules), None)
         if key is None:
@@ -191,12 +191,12 @@ def _plan(rules: Mapping[str, Rules], state: Any, params: Params, min_size: int,
         codec = _codec_for(rules[key], parameter, leaf)
         for i, x in enumerate(jax.tree.leaves(part.value)):
             if codec is not None and _is_kept(x, codec, key, f"{full} of {parameter or 'the root'}", min_size):
-                slots.append(Slot(part.start + i, codec, x.shape, x.dtype))
+                slots.append(StoredArray(part.start + i, codec, x.shape, x.dtype))
     # A slot may hold nothing here, such as Adam's beside Muon where all parameters are matrices.
     unknown = [k for k in rules if k != ALL and k not in used and k.rpartition(".")[2] not in _empty_fields(state)]
     if unknown and strict:
         raise ValueError(f"stored: no slot {', '.join(unknown)}; there are {', '.join(there) or 'none'}")
-    return Plan(jax.tree.structure(state), tuple(slots))
+    return StoragePlan(jax.tree.structure(state), tuple(slots))
 
 
 def _empty_fields(state: Any) -> set[str]:
@@ -209,7 +209,7 @@ def _empty_fields(state: Any) -> set[str]:
 
 
 def _codec_for(rules: Rules, parameter: str, leaf: Any) -> Codec | None:
-    value, role = (leaf.value, leaf.role) if is_box(leaf) else (leaf, None)
+    value, role = opened(leaf), carried_role(leaf)
     return next((codec for chosen, codec in rules if matches(chosen, parameter, value, role)), None)
 
 

@@ -14,12 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._selectors import Where, check_where, described, matches
+from gradtx.core._sentences import CHOICES, listed
 from gradtx.core._transformation import check_transformation
 from gradtx.core._types import OptState, Params
-from gradtx.surgery._slots import Part, dotted, parameter_names, split
-
-SHOWN = 8
-"""How many names an error lists."""
+from gradtx.surgery._slots import Part, parameter_names, split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,15 +130,15 @@ def _found(context: str, state: Any, params: Any, where: Any, slot: str | Sequen
                 f"{context}: {described(where)} chooses no parameter; {known_paths(where, called.values())}"
             )
     everything = [
-        StateSlot(called[part.parameter], dotted((*part.stage, *part.field)), part.value, part)
+        StateSlot(called[part.parameter], part.name, part.value, part)
         for part in split(state, shapes)
         if part.parameter is not None
     ]
     wanted = None if slot is None else (slot,) if isinstance(slot, str) else tuple(slot)
     for name in wanted or ():
         if not any(has_name(s.name, name) for s in everything):
-            listed = _listed(sorted({s.name for s in everything})) or "none"
-            raise ValueError(f"{context}: the state has no slot {name!r}; the slots are {listed}")
+            there = listed(sorted({s.name for s in everything}), CHOICES)
+            raise ValueError(f"{context}: the state has no slot {name!r}; the slots are {there}")
     return [
         s
         for s in everything
@@ -155,11 +153,12 @@ def _one(context: str, state: Any, params: Any, path: str, slot: str) -> StateSl
     found = [s for s in _found(context, state, params, None, slot) if s.parameter == path]
     if not found:
         others = sorted(s.name for s in _found(context, state, params, None, None) if s.parameter == path)
-        raise ValueError(f"{context}: {path} has no slot {slot!r}; its slots are {_listed(others) or 'none'}")
+        raise ValueError(f"{context}: {path} has no slot {slot!r}; its slots are {listed(others, CHOICES)}")
     # A whole path is only itself, though it may be the end of another.
     found = [s for s in found if s.name == slot] or found
     if len(found) > 1:
-        raise ValueError(f"{context}: {path} has several slots {slot!r}: {_listed([s.name for s in found])}; name one")
+        several = listed([s.name for s in found], CHOICES)
+        raise ValueError(f"{context}: {path} has several slots {slot!r}: {several}; name one")
     return found[0]
 
 
@@ -169,12 +168,7 @@ def known_paths(given: Any, paths: Any) -> str:
     close = difflib.get_close_matches(given.strip("/*"), paths, n=3, cutoff=0.5) if isinstance(given, str) else []
     if close:
         return f"the closest are {', '.join(close)}"
-    return f"the parameters are {_listed(paths) or 'none'}"
-
-
-def _listed(found: list[str]) -> str:
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return ", ".join(x or "(root)" for x in found[:SHOWN]) + more
+    return f"the parameters are {listed(paths, CHOICES)}"
 
 
 def _kind(x: Any) -> int:

@@ -8,11 +8,11 @@ import jax
 
 from gradtx.core._roles import unboxed
 from gradtx.core._transformation import GradientTransformation
-from gradtx.surgery._slots import Part, children, is_named_tuple, names, split
+from gradtx.surgery._slots import Part, children, is_named_tuple, joined, names, split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Node:
+class StageState:
     """A part of a state that holds arrays of its own: `kind` is its class, `has` what it holds, by name.
 
     States that were restored as dictionaries have no classes. `factory` is empty if the transformation is not known.
@@ -45,13 +45,13 @@ class Outline:
                 self.below.setdefault(joined(*keys[:i]), {})[joined(*keys[i:])] = x
         keys = list(self.leaves)
         self.homes = {key: part for part in self.parts for key in keys[part.start : part.stop]}
-        own = {joined(*names(part.stage)): not part.field for part in self.parts}
-        slots = {joined(*names((*p.stage, *p.field))) for p in self.parts if p.parameter is not None}
+        own = {part.stage_path: not part.field for part in self.parts}
+        slots = {joined(p.stage_path, p.field_path) for p in self.parts if p.parameter is not None}
         found = _nodes(state, "", slots)
         if not any(is_named_tuple(x) for _, x in found):
             own = {path: own.get(path, False) for path, _ in found}
         self.stages = [
-            Node(
+            StageState(
                 path,
                 type(x).__name__ if is_named_tuple(x) else "",
                 self._factory(path),
@@ -68,14 +68,10 @@ class Outline:
         return self.factories[max(above, key=len)] if above else ""
 
 
-def joined(*keys: str) -> str:
-    return "/".join(key for key in keys if key)
-
-
-def aligned(new: list[Node], old: list[Node]) -> dict[str, Node]:
+def aligned(new: list[StageState], old: list[StageState]) -> dict[str, StageState]:
     """For stages of the new state, by path, the one that it was: in the same order if possible, else in another."""
 
-    def worth(n: Node, o: Node) -> int:
+    def worth(n: StageState, o: StageState) -> int:
         return (2 + (n.path == o.path)) if same(n, o) else 0
 
     best = [[0] * (len(old) + 1) for _ in range(len(new) + 1)]
@@ -102,7 +98,7 @@ def aligned(new: list[Node], old: list[Node]) -> dict[str, Node]:
     return found
 
 
-def same(new: Node, old: Node) -> bool:
+def same(new: StageState, old: StageState) -> bool:
     """Whether two stages are of one class, as far as is known."""
     if new.factory and old.factory and new.factory != old.factory:
         return False

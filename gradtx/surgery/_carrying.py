@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The passes of `migrate`: from where each part of a new state is taken."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._sentences import CHOICES, listed
 from gradtx.surgery._access import has_name
-from gradtx.surgery._alignment import Node, Outline, aligned, joined, same
+from gradtx.surgery._alignment import Outline, StageState, aligned, same
 from gradtx.surgery._fitting import Fit, check_grow, fitted
 from gradtx.surgery._quantities import is_harmless, quantity
 from gradtx.surgery._report import MigrationReport, MigrationRow
-from gradtx.surgery._slots import Part, dotted, names, parameter_names
+from gradtx.surgery._slots import Part, joined, names, parameter_names
 
-SHOWN = 4
+Source = tuple[str, str, Callable | None]
+"""Where a slot may be from: the path of an old stage, the field in it, and what is done with the values."""
 
 
 class Carrying:
@@ -28,85 +30,81 @@ class Carrying:
         self.pairs = aligned(new.stages, old.stages)
         self.fits: dict[Part, tuple[Fit, str]] = {}  # with the path in the old state
         self.refused: dict[Part, Fit] = {}
-        self.origins: dict[str, Node] = {}  # the old stage that a new one got its slots from
+        self.origins: dict[str, StageState] = {}  # the old stage that a new one got its slots from
         self.taken: set[str] = set()
         self.notes: list[str] = []
 
     # The passes.
 
-    def renamed(self, rename: Mapping[str, Any]) -> None:
-        """The slots that the user named."""
-        for source, target in rename.items():
-            target, change = target if isinstance(target, tuple) else (target, None)
-            into = [p for p in self.new.parts if has_name(_slot(p), target)]
-            if not into:
-                raise ValueError(
-                    f"migrate: rename: new_tx has no slot {target!r}; it has {_listed(map(_slot, self.new.parts))}"
-                )
-            before = [p for p in self.old.below if has_name(p.replace("/", "."), source)]
-            if not before:
-                raise ValueError(
-                    f"migrate: rename: old_state has no slot {source!r}; it has {_listed(map(_slot, self.old.parts))}"
-                )
-            for part in into:
-                for path in before:
-                    stage, _, field = path.rpartition("/")
+    def slots(self, rename: Mapping[str, Any]) -> None:
+        """What the user named, then slots of stages that are the same, then those of other stages of that class."""
+        named = self._named(rename)
+        for sources in (lambda part: named.get(part, []), self._in_same_stage, self._in_same_class):
+            for part in [p for p in self.new.parts if p not in self.fits]:
+                for stage, field, change in sources(part):
                     if self._take(part, stage, field, change):
-                        if stage in self.old.by_path:
-                            self.origins.setdefault(_stage(part), self.old.by_path[stage])
                         break
 
-    def by_stage(self) -> None:
-        """The slots of stages that are the same."""
-        for part in self._slots():
-            if (stage := self.pairs.get(_stage(part))) is not None and self._take(part, stage.path, _field(part)):
-                self.origins.setdefault(_stage(part), stage)
+    def _named(self, rename: Mapping[str, Any]) -> dict[Part, list[Source]]:
+        found: dict[Part, list[Source]] = {}
+        for source, target in rename.items():
+            target, change = target if isinstance(target, tuple) else (target, None)
+            into = [p for p in self.new.parts if has_name(p.name, target)]
+            before = [path for path in self.old.below if has_name(_dots(path), source)]
+            if not into:
+                raise ValueError(f"migrate: rename: new_tx has no slot {target!r}; it has {_slots_of(self.new)}")
+            if not before:
+                raise ValueError(f"migrate: rename: old_state has no slot {source!r}; it has {_slots_of(self.old)}")
+            for part in into:
+                ends = (path.rpartition("/") for path in before)
+                found.setdefault(part, []).extend((stage, field, change) for stage, _, field in ends)
+        return found
 
-    def by_kind(self) -> None:
-        """Slots that other stages of that class had: parameters may have changed their group."""
-        for part in self._slots():
-            new = self.new.by_path[_stage(part)]
-            for stage in self.old.stages:
-                if new.kind and same(new, stage) and self._take(part, stage.path, _field(part)):
-                    self.origins.setdefault(new.path, stage)
-                    break
+    def _in_same_stage(self, part: Part) -> list[Source]:
+        stage = None if part.parameter is None else self.pairs.get(part.stage_path)
+        return [] if stage is None else [(stage.path, part.field_path, None)]
 
-    def by_quantity(self) -> None:
+    def _in_same_class(self, part: Part) -> list[Source]:
+        """Parameters may have changed their group."""
+        new = self.new.by_path[part.stage_path]
+        if part.parameter is None or not new.kind:
+            return []
+        return [(stage.path, part.field_path, None) for stage in self.old.stages if same(new, stage)]
+
+    def averages(self) -> None:
         """Averages that stages of another rule go on with, if that rule needs nothing besides."""
         for new in self.new.stages:
-            slots = [p for p in self._slots() if _stage(p) == new.path]
-            own = [p for p in self.new.parts if _stage(p) == new.path]
-            if not slots or any(p in self.fits for p in own):
+            own = [p for p in self.new.parts if p.stage_path == new.path]
+            if any(p in self.fits for p in own):
                 continue
-            found = {p: source for p in slots if (source := self._same_quantity(new, p))}
+            found = {p: source for p in own if p.parameter is not None and (source := self._same_quantity(new, p))}
             known = {None, *(p.parameter for p in found)}  # parameters that are new lack everything, which is no harm
-            missing = sorted({_field(p) for p in own if p.parameter in known and not self._is_ready(new, p, found)})
-            if found and missing:
-                fields = sorted({_field(p) for p in found})
+            lacking = [p for p in own if p.parameter in known and not self._is_ready(new, p, found)]
+            if found and lacking:
+                fields, missing = (sorted({p.field_path for p in parts}) for parts in (found, lacking))
                 self.notes.append(
-                    f"{_named(new)}: {', '.join(fields)} would fit, but the old state has nothing for "
+                    f"{_called(new)}: {', '.join(fields)} would fit, but the old state has nothing for "
                     f"{', '.join(missing)}, and the steps would be of a wrong size; rename carries it anyway"
                 )
             elif found:
                 for part, (stage, field) in found.items():
-                    if self._take(part, stage.path, field):
-                        self.origins.setdefault(new.path, stage)
+                    self._take(part, stage, field)
 
     def numbers(self, step: Any) -> None:
         """What belongs to no parameter: counts, averages of the whole tree, keys, windows."""
         step = self._step() if step is None else jnp.asarray(step)
-        slotted = {_stage(p) for p in self.new.parts if p.parameter is not None}
-        carried = {_stage(p) for p in self.fits}
+        slotted = {p.stage_path for p in self.new.parts if p.parameter is not None}
+        carried = {p.stage_path for p in self.fits}
         for part in [p for p in self.new.parts if p.parameter is None]:
-            new = self.new.by_path[_stage(part)]
+            new = self.new.by_path[part.stage_path]
             origin = self.origins.get(new.path) or self.pairs.get(new.path)
             if new.path in slotted and new.path not in carried:
                 origin = None
-            if origin is not None and same(new, origin) and self._take(part, origin.path, _field(part), again=True):
+            if origin is not None and same(new, origin) and self._take(part, origin.path, part.field_path, again=True):
                 continue
             starts = getattr(type(new.value), "counts_from", {})
-            if _field(part) in starts and step is not None:
-                self._set(part, jnp.asarray(step, part.value.dtype) + starts[_field(part)], "the step")
+            if part.field_path in starts and step is not None:
+                self._set(part, jnp.asarray(step, part.value.dtype) + starts[part.field_path], "the step")
             elif new.path in carried and _is_count(part.value):
                 path = "" if origin is None else joined(origin.path, "count")
                 age, source = (self.old.leaves[path], _dots(path)) if path in self.old.leaves else (step, "the step")
@@ -114,49 +112,42 @@ class Carrying:
                     self._set(part, jnp.array(age, part.value.dtype), source)
                     self.taken |= {path} & set(self.old.leaves)
                 else:
-                    self.notes.append(f"{_slot(part)} begins at 0, though slots beside it do not: give step")
-
-    def check_growth(self) -> None:
-        """An error if slots have grown and nobody said what to do."""
-        smaller = {p: fit for p, fit in self.refused.items() if fit.is_smaller and p not in self.fits}
-        if smaller:
-            lines = [f"{_slot(p)} of {self._owner(p)}: {fit.reason}" for p, fit in smaller.items()]
-            more = f" (and {len(lines) - SHOWN} more)" if len(lines) > SHOWN else ""
-            raise ValueError(
-                f"migrate: slots have grown: {'; '.join(lines[:SHOWN])}{more}. Say with grow what the new entries get: "
-                f'"init", "mean", a function, or "reset" for new slots'
-            )
+                    self.notes.append(f"{part.name} begins at 0, though slots beside it do not: give step")
 
     # What comes out.
 
-    def values(self) -> Iterable[tuple[Part, list]]:
+    def values(self) -> list[tuple[Part, list]]:
+        """The arrays for the parts of the new state; an error if slots have grown and nobody said what to do."""
+        smaller = {p: fit for p, fit in self.refused.items() if fit.is_smaller and p not in self.fits}
+        if smaller:
+            lines = [f"{p.name} of {self._owner(p)}: {fit.reason}" for p, fit in smaller.items()]
+            raise ValueError(
+                f"migrate: slots have grown: {listed(lines, joint='; ')}. Say with grow what the new entries get: "
+                f'"init", "mean", a function, or "reset" for new slots'
+            )
         return [(part, fit.values) for part, (fit, _) in self.fits.items() if fit.values is not None]
 
     def report(self) -> MigrationReport:
         carried, grown, initialized = [], [], []
         for part in self.new.parts:
-            slot, owner = _slot(part), self._owner(part)
+            slot, owner = part.name, self._owner(part)
             if part not in self.fits:
                 refused = self.refused.get(part)
                 initialized.append(MigrationRow(slot, owner, "", refused.reason if refused else ""))
                 continue
             fit, source = self.fits[part]
             (grown if fit.is_grown else carried).append(MigrationRow(slot, owner, source, fit.reason))
-        young = {_stage(p) for p in self.new.parts if self._is_young(p)}
+        young = {p.stage_path for p in self.new.parts if self._is_young(p)}
         for part in self.new.parts:
-            if part.parameter is None and part in self.fits and _stage(part) in young and _is_count(part.value):
+            if part.parameter is None and part in self.fits and part.stage_path in young and _is_count(part.value):
                 self.notes.append(
-                    f"{_slot(part)} is one age for all parameters: if the rule corrects a bias by it, steps of what "
+                    f"{part.name} is one age for all parameters: if the rule corrects a bias by it, steps of what "
                     f"begins anew beside it are too long at first"
                 )
         dropped = tuple(dict.fromkeys(self._dropped(key) for key in self.old.leaves if key not in self.taken))
         return MigrationReport(tuple(carried), tuple(grown), tuple(initialized), dropped, tuple(self.notes))
 
     # Details.
-
-    def _slots(self) -> list[Part]:
-        """The slots of parameters that have nothing yet."""
-        return [p for p in self.new.parts if p.parameter is not None and p not in self.fits]
 
     def _take(self, part: Part, stage: str, field: str, change: Callable | None = None, again: bool = False) -> bool:
         """Carries what the old state has in this field for the parameter, if it has and it fits."""
@@ -182,6 +173,8 @@ class Carrying:
         if used:  # an array must not be at two places of a state that may be donated
             fit = Fit([jnp.copy(x) for x in fit.values])
         self.fits[part] = fit, _dots(joined(stage, field))
+        if stage in self.old.by_path:
+            self.origins.setdefault(part.stage_path, self.old.by_path[stage])
         self.taken |= {joined(path, rest) for rest in old}
         return True
 
@@ -191,11 +184,11 @@ class Carrying:
     def _way(self, part: Part) -> Any:
         if not isinstance(self.grow, Mapping):
             return self.grow
-        return next((way for name, way in self.grow.items() if has_name(_slot(part), name)), None)
+        return next((way for name, way in self.grow.items() if has_name(part.name, name)), None)
 
-    def _same_quantity(self, new: Node, part: Part) -> tuple[Node, str] | None:
+    def _same_quantity(self, new: StageState, part: Part) -> tuple[str, str] | None:
         """The old stage and field with the average that this slot is."""
-        what, owner = quantity(new.kinds, _field(part)), self.were[part.parameter or ()]
+        what, owner = quantity(new.kinds, part.field_path), self.were[part.parameter or ()]
         if what is None or owner is None:
             return None
         for stage in self.old.stages:
@@ -203,14 +196,15 @@ class Carrying:
                 path = joined(stage.path, field, owner)
                 free = path in self.old.below and not self.taken & {joined(path, r) for r in self.old.below[path]}
                 if free and quantity(stage.kinds, field) == what:
-                    return stage, field
+                    return stage.path, field
         return None
 
-    def _is_ready(self, new: Node, part: Part, found: Mapping[Part, Any]) -> bool:
-        return part in found or _is_count(part.value) and part.parameter is None or is_harmless(new.kind, _field(part))
+    def _is_ready(self, new: StageState, part: Part, found: Mapping[Part, Any]) -> bool:
+        is_age = part.parameter is None and _is_count(part.value)
+        return part in found or is_age or is_harmless(new.kind, part.field_path)
 
     def _is_young(self, part: Part) -> bool:
-        if part.parameter is None or is_harmless(part.kind, _field(part)):
+        if part.parameter is None or is_harmless(part.kind, part.field_path):
             return False
         return part not in self.fits or self.fits[part][0].is_grown
 
@@ -235,7 +229,7 @@ class Carrying:
         """Where an array of the old state was, in words: the slot, and the parameter as far as it can be told."""
         part = self.old.homes[key]
         if part.parameter is not None:
-            return MigrationRow(_slot(part), self.called[part.parameter])
+            return MigrationRow(part.name, self.called[part.parameter])
         above = [s.path for s in self.old.stages if s.kind and (s.path == "" or key.startswith(f"{s.path}/"))]
         stage = max(above, key=len, default="")
         field, _, parameter = key[len(stage) :].strip("/").partition("/")
@@ -249,29 +243,17 @@ def _before(path: tuple, name: str, moved: Any) -> str | None:
     return None if was is None else key.replace(name, was, 1) if name else key
 
 
+def _slots_of(outline: Outline) -> str:
+    return listed(sorted({part.name for part in outline.parts}), CHOICES)
+
+
 def _is_count(x: Any) -> bool:
     return jnp.ndim(x) == 0 and jnp.issubdtype(jnp.result_type(x), jnp.integer)
-
-
-def _stage(part: Part) -> str:
-    return joined(*names(part.stage))
-
-
-def _field(part: Part) -> str:
-    return joined(*names(part.field))
-
-
-def _slot(part: Part) -> str:
-    return dotted((*part.stage, *part.field))
 
 
 def _dots(path: str) -> str:
     return path.replace("/", ".")
 
 
-def _named(stage: Node) -> str:
+def _called(stage: StageState) -> str:
     return f"{_dots(stage.path)} ({stage.factory or stage.kind})"
-
-
-def _listed(found: Iterable[str]) -> str:
-    return ", ".join(sorted(set(found))[:8]) or "none"

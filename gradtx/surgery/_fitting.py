@@ -37,10 +37,10 @@ def fitted(old: dict[str, Any], new: dict[str, Any], way: Any, may_grow: bool) -
     """
     if set(old) != set(new):
         # A rule that stores its slots in another form (packed, factored) has to translate here.
-        return Fit(None, f"stored as {_shown(old)} before, as {_shown(new)} now")
+        return Fit(None, f"stored as {_types(old)} before, as {_types(new)} now")
     pairs = [(old[rest], x) for rest, x in new.items()]
     if any(not _holds(b, a) for a, b in pairs):
-        return Fit(None, f"{_shown(old)} before, {_shown(new)} now")
+        return Fit(None, f"{_types(old)} before, {_types(new)} now")
     if all(jnp.shape(a) == b.shape for a, b in pairs):
         return Fit([_cast(a, b) for a, b in pairs])
     change = f"shape {_shapes(old)} before, {_shapes(new)} now"
@@ -95,5 +95,5 @@ def _shapes(arrays: dict[str, Any]) -> str:
     return " and ".join(str(jnp.shape(x)) for x in arrays.values())
 
 
-def _shown(arrays: dict[str, Any]) -> str:
+def _types(arrays: dict[str, Any]) -> str:
     return " and ".join(f"{getattr(x, 'dtype', type(x).__name__)}{list(jnp.shape(x))}" for x in arrays.values())

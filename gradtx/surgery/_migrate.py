@@ -55,17 +55,14 @@ def migrate(
     if not kept_alike(old_state, kept):
         old_state, new_state = decoded(old_state), decoded(kept)
     shapes = jax.eval_shape(lambda p: p, params)
-    plan = Carrying(Outline(old_state, shapes, old_tx), Outline(new_state, shapes, new_tx), shapes, moved, grow)
-    plan.renamed(rename or {})
-    plan.by_stage()
-    plan.by_kind()
-    plan.by_quantity()
-    plan.check_growth()
-    plan.numbers(step)
+    carrying = Carrying(Outline(old_state, shapes, old_tx), Outline(new_state, shapes, new_tx), shapes, moved, grow)
+    carrying.slots(rename or {})
+    carrying.averages()
+    carrying.numbers(step)
     leaves = jax.tree.leaves(new_state)
-    for part, values in plan.values():
+    for part, values in carrying.values():
         leaves[part.start : part.stop] = values
-    return encoded_like(kept, jax.tree.unflatten(jax.tree.structure(new_state), leaves)), plan.report()
+    return encoded_like(kept, jax.tree.unflatten(jax.tree.structure(new_state), leaves)), carrying.report()
 
 
 def _check_step(step: Any) -> None:

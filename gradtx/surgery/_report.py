@@ -2,11 +2,9 @@
 """What `migrate` did, as a value that prints."""
 
 import dataclasses
-import itertools
 from typing import Any
 
-SHOWN = 3
-"""How many parameters a line of the table names."""
+from gradtx.core._sentences import MOST
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +52,7 @@ def _summary(rows: tuple[MigrationRow, ...]) -> list[tuple[str, str]]:
     groups = {key: [r.parameter for r in rows if (r.slot, r.source, r.reason) == key] for key in order}
     for (slot, source, reason), parameters in groups.items():
         owned = [p or "(root)" for p in parameters if p is not None]
-        text = ", ".join(itertools.islice(owned, SHOWN)) if len(owned) <= SHOWN else f"{len(owned):,} parameters"
+        text = f"{len(owned):,} parameters" if len(owned) > MOST else ", ".join(owned)
         text += f"{' ' if text else ''}from {source}" if source not in ("", slot) else ""
         text += f"{': ' if text else ''}{reason}" if reason else ""
         found.append((slot or "(root)", text))

@@ -39,6 +39,19 @@ class Part:
     def stop(self) -> int:
         return self.start + len(jax.tree.leaves(self.value))
 
+    @property
+    def name(self) -> str:
+        """The whole path in the state but for the parameter's: `inner_state.0.mu`."""
+        return dotted((*self.stage, *self.field))
+
+    @property
+    def stage_path(self) -> str:
+        return joined(*names(self.stage))
+
+    @property
+    def field_path(self) -> str:
+        return joined(*names(self.field))
+
 
 def split(state: Any, params: Any) -> Iterator[Part]:
     """The parts of a state in the order of its leaves. What is built like the parameters is a slot.
@@ -89,6 +102,11 @@ def is_named_tuple(x: Any) -> bool:
 def names(path: tuple) -> Names:
     """The keys of a path as text."""
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def joined(*keys: str) -> str:
+    """One path of several; the empty one is the root."""
+    return "/".join(key for key in keys if key)
 
 
 def dotted(path: tuple) -> str:

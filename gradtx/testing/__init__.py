@@ -2,4 +2,4 @@
 """Checks that anybody's transformation can run in its own tests."""
 
 from gradtx.testing._contract import check_contract as check_contract
-from gradtx.testing._examples import example_arguments as example_arguments
+from gradtx.testing._example_arguments import example_arguments as example_arguments

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core._sentences import listed
 from gradtx.core._trees import paths, show_path
 
 
@@ -42,8 +43,8 @@ def same_structure(what: str, have: Any, wanted: str, want: Any) -> None:
     have_paths, want_paths = paths(have), paths(want)
     found = [f"{p} is new" for p in have_paths if p not in want_paths]
     found += [f"{p} is missing" for p in want_paths if p not in have_paths]
-    found = found[:3] or [f"{jax.tree.structure(have)} instead of {jax.tree.structure(want)}"]
-    raise Broken(f"{what} must have the structure of {wanted}: {', '.join(found)}")
+    found = found or [f"{jax.tree.structure(have)} instead of {jax.tree.structure(want)}"]
+    raise Broken(f"{what} must have the structure of {wanted}: {listed(found)}")
 
 
 def same_types(what: str, have: Any, wanted: str, want: Any) -> None:

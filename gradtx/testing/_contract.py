@@ -3,6 +3,7 @@
 
 from typing import Any
 
+from gradtx.core._sentences import shortened
 from gradtx.core._transformation import check_transformation
 from gradtx.testing._case import make_case
 from gradtx.testing._clauses import CLAUSES
@@ -35,7 +36,7 @@ def check_contract(tx: Any, params: Any, *, gradients: Any = None, steps: int = 
         raise ValueError(f"check_contract: steps must be at least 2, to see a second update, got {steps}")
     case = make_case(tx, params, gradients, steps, extra)
     for name, clause in CLAUSES.items():
-        where = f"check_contract: {_shown(tx)} breaks {name!r}"
+        where = f"check_contract: {shortened(repr(tx), 100)} breaks {name!r}"
         try:
             clause(case)
         except Broken as broken:
@@ -43,8 +44,3 @@ def check_contract(tx: Any, params: Any, *, gradients: Any = None, steps: int = 
         except Exception as error:  # of any class: an error where the contract allows none breaks the clause
             summary = str(error).partition("\n")[0]
             raise AssertionError(f"{where}: it raised {type(error).__name__}: {summary}") from error
-
-
-def _shown(tx: Any) -> str:
-    text = repr(tx)
-    return text if len(text) <= 100 else text[:97] + "..."

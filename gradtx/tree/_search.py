@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._ranges import is_number
+from gradtx.core._sentences import CHOICES, listed
 
 Filter = Callable[[tuple, Any], bool]
 
@@ -38,9 +39,8 @@ def get(tree: Any, key: Any, default: Any = None, filtering: Filter | None = Non
     """
     found = get_all_with_path(tree, key, filtering)
     if len(found) > 1:
-        shown = ", ".join(_dotted(path) or "the root" for path, _ in found[:8])
-        shown += f" and {len(found) - 8} more" if len(found) > 8 else ""
-        raise KeyError(f"get: {key!r} is at {shown}; name one by more of its path, or give a filter")
+        several = listed([_dotted(path) for path, _ in found], CHOICES)
+        raise KeyError(f"get: {key!r} is at {several}; name one by more of its path, or give a filter")
     return found[0][1] if found else default
 
 
@@ -66,7 +66,7 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
         if not found:
             passing = "" if filtering is None else " that passes the filter"
             names = sorted({_dotted(path[-1:]) for path, _ in _walk((), tree) if path})
-            raise KeyError(f"set: there is no {key!r}{passing}; there are {', '.join(names[:12])}")
+            raise KeyError(f"set: there is no {key!r}{passing}; there are {listed(names, CHOICES)}")
         new |= {path: _fitted(value, old) for path, old in found}
 
     def replaced(path: tuple, x: Any) -> Any:

@@ -15,6 +15,7 @@ from gradtx.core._dtypes import compute_dtype
 from gradtx.core._needs import needs
 from gradtx.core._prefixes import is_function
 from gradtx.core._ranges import DType, is_array, is_number
+from gradtx.core._selectors import described
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
@@ -119,7 +120,7 @@ class _Injected(GradientTransformationExtraArgs):
         inner_factory, static_args, dtype, args, kwargs = self._made_by
         options = f", {static_args!r}" if static_args or dtype is not None else ""
         options += f", {jnp.dtype(dtype).name!r}" if dtype is not None else ""
-        shown = ", ".join([*map(_shown, args), *(f"{name}={_shown(value)}" for name, value in kwargs.items())])
+        shown = ", ".join([*map(described, args), *(f"{name}={described(value)}" for name, value in kwargs.items())])
         return f"inject_hyperparams({_name(inner_factory)}{options})({shown})"
 
     def __reduce__(self) -> tuple:
@@ -250,7 +251,3 @@ def _dtype(x: Any) -> Any:
 
 def _name(factory: Callable) -> str:
     return getattr(factory, "__name__", None) or repr(factory)
-
-
-def _shown(x: Any) -> str:
-    return getattr(x, "__qualname__", None) or repr(x)

@@ -3,6 +3,7 @@
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,7 +99,7 @@ def test_measures_are_of_the_whole_tree():
     g = {"w": array(0), "b": array(1, (3,))}
     found, _ = with_roles((("w", Role(stack=(1, 3))), ("b", Role())), tx).update(g, tx.init(g), g)
     expected, _ = tx.update(g, tx.init(g), g)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
 
 
 def test_a_rule_is_traced_once_for_a_stack():
@@ -125,7 +126,7 @@ def test_jit_scan_and_vmap():
 
     state, found = jax.jit(lambda p: jax.lax.scan(step, tx.init(p), gradients))(p)
     np.testing.assert_allclose(found, jnp.stack(expected), rtol=1e-5, atol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state, last)
+    chex.assert_trees_all_close(state, last, rtol=1e-5, atol=1e-6)
 
     many = jax.vmap(lambda g: tx.update(g, tx.init(p), p)[0])(gradients)
     alone = jnp.stack([tx.update(g, tx.init(p), p)[0] for g in gradients])

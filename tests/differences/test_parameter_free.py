@@ -3,6 +3,7 @@
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -196,7 +197,7 @@ def test_layerwise_dog_agrees_on_arrays(dtype):
         params = {"matrix": jnp.asarray(START, dtype), "vector": jnp.asarray(TARGET[0], dtype)}
         (ours, state), (theirs, their_state) = (layerwise(lib, params, dtype=dtype) for lib in (gt, optax))
         tolerance = 1e-6 if dtype is jnp.float32 else 1e-12
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance), ours, theirs)
+        chex.assert_trees_all_close(ours, theirs, rtol=tolerance)
         pairs = zip(*(jax.tree_util.tree_leaves_with_path(s) for s in (state, their_state)), strict=True)
         for (path, a), (other, b) in pairs:
             assert (path, a.shape, a.dtype) == (other, b.shape, b.dtype)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 import gradtx
-from gradtx.describing._routes import Node, route
+from gradtx.describing._routes import RouteNode, route
 
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3), "none": None}
 
@@ -16,7 +16,7 @@ PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3), "none": None}
 def seen(tx: Any) -> dict[str, list[str]]:
     """The parameters that each transformation sees, by factory; later ones of a factory win."""
 
-    def visit(node: Node) -> Iterator[tuple[str, list[str]]]:
+    def visit(node: RouteNode) -> Iterator[tuple[str, list[str]]]:
         yield node.factory, sorted(node.seen)
         for child in node.children:
             yield from visit(child)

@@ -3,6 +3,7 @@
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,7 +60,7 @@ def test_derivatives_are_finite_at_gradients_of_zero(name: str, factors: tuple):
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_gradients_of_zero_move_nothing(name: str):
     params, _ = steps(TRANSFORMATIONS[name], [times(0.0)] * 2)
-    jax.tree.map(np.testing.assert_array_equal, params, PARAMS)
+    chex.assert_trees_all_equal(params, PARAMS)
 
 
 @pytest.mark.parametrize("name", ["dadapt_adamw", "dadapt_adan", "dadapt_lion", "dadapt_sgd", "prodigy"])
@@ -88,7 +89,7 @@ def test_dadapt_lion_is_lion_while_the_distance_stays():
     found, state = steps(gt.dadapt_lion(0.5, estim_lr0=0.1, growth_rate=1.0), gradients)
     expected, _ = steps(gt.lion(0.05, weight_decay=0.0), gradients)
     assert np.float32(0.1) == state.estim_lr
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
 
 
 def test_sai_waits_for_a_gradient():
@@ -128,7 +129,7 @@ def test_mechanic_and_trac_keep_the_start_in_its_own_dtype():
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
     for name in ("mechanize", "trac"):
         x0 = TRANSFORMATIONS[name].init(params).x0
-        jax.tree.map(np.testing.assert_array_equal, x0, params)
+        chex.assert_trees_all_equal(x0, params)
         assert x0["w"].dtype == jnp.bfloat16
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the formulas do not show of the rules in tests/formulas/scaled.py: edges, memory, masks, keys, errors."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -197,13 +198,13 @@ def test_adam_mini_keeps_one_number_a_block():
 def test_adam_mini_with_a_block_an_element_is_adam():
     ours = gt.adam_mini(0.1, blocks=lambda path, p: (-1,) * p.ndim)
     u, expected = (one_update(tx, ones_like(TREE), TREE) for tx in (ours, gt.adam(0.1)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), u, expected)
+    chex.assert_trees_all_close(u, expected, rtol=1e-6)
 
 
 def test_adam_mini_blocks_may_have_schedules_beside_them():
     tx = gt.adam_mini(0.1, lambda count: 0.9, blocks=lambda path, p: (1,) * p.ndim)
     u, expected = (one_update(t, ones_like(TREE), TREE) for t in (tx, tx.replace(b1=0.9)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), u, expected)
+    chex.assert_trees_all_close(u, expected, rtol=1e-5)
 
 
 def test_adam_mini_blocks_are_checked_with_the_path():

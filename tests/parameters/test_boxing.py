@@ -4,6 +4,7 @@
 import functools
 import pickle
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +34,7 @@ def step(tx, gradients=GRADIENTS, params=PARAMS, **extra):
 
 
 def assert_same(found, expected, rtol=1e-6):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-7), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=rtol, atol=1e-7)
 
 
 def as_layers(tx, **extra):

@@ -4,6 +4,7 @@
 import functools
 import math
 
+import chex
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
@@ -104,10 +105,6 @@ def stored(codec, x) -> np.ndarray:
     return np.asarray(decode(codec, encode(codec, jnp.asarray(x)), np.shape(x)))
 
 
-def same(a, b) -> None:
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
-
-
 def check_nearest(codec, x: np.ndarray) -> None:
     """Each element is read as the value nearest to it; in the millionth around the middle of two, it may be either."""
     scales, values = scales_of(codec, x), ratios(codec)
@@ -157,7 +154,7 @@ def test_payloads_of_shapes(codec, shape):
     for leaf in jax.tree.leaves(payload):
         leading = 2 if isinstance(payload, Factored) else 1  # columns have no row
         assert leaf.shape[: len(shape) - leading] == shape[: len(shape) - leading]
-    same(encode(codec, y), payload)  # a stored value does not drift while nothing changes
+    chex.assert_trees_all_equal(encode(codec, y), payload)  # a stored value does not drift while nothing changes
 
 
 @pytest.mark.parametrize("codec", [*BLOCKWISE, *STOCHASTIC], ids=repr)
@@ -170,7 +167,7 @@ def test_every_code_is_encoded_the_same(codec, scale):
     short = type(codec)(**{**vars(codec), "block": 2})
     vector = x.reshape(-1)
     payload = encode(short, jnp.asarray(vector))
-    same(encode(short, decode(short, payload, vector.shape)), payload)
+    chex.assert_trees_all_equal(encode(short, decode(short, payload, vector.shape)), payload)
     np.testing.assert_allclose(stored(short, vector), vector, rtol=1e-6)
     if not isinstance(codec, int4):
         assert len(np.unique(np.asarray(payload.codes.astype(jnp.float32)))) == len(ratios(codec)) - isinstance(
@@ -316,7 +313,9 @@ def test_stochastic_codes_are_right_on_average(codec):
 @pytest.mark.parametrize("codec", STOCHASTIC, ids=repr)
 def test_stochastic_codes_need_a_key(codec):
     assert codec.needs_key and not codec.nearest.needs_key
-    same(encode(codec.nearest, x := numbers(codec, (3, 300))), encode(type(codec)(signed=codec.signed), x))
+    chex.assert_trees_all_equal(
+        encode(codec.nearest, x := numbers(codec, (3, 300))), encode(type(codec)(signed=codec.signed), x)
+    )
     with pytest.raises(ValueError, match=f"{codec.name}: encode needs a key to round stochastically, got None"):
         codec.encode(jnp.asarray(x))
 

@@ -4,6 +4,7 @@
 import dataclasses
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,10 +39,6 @@ def both(codec, x):
     return payload, codec.decode(payload, x.shape)
 
 
-def same(a, b):
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
-
-
 @pytest.mark.parametrize("spec", [P("x"), P(None, "x"), P("y", "z")], ids=str)
 @pytest.mark.parametrize("codec", CODECS, ids=repr)
 def test_sharded_is_unsharded(codec, spec):
@@ -52,7 +49,7 @@ def test_sharded_is_unsharded(codec, spec):
     mesh = jax.make_mesh(sizes, names, axis_types=(AxisType.Auto,) * len(sizes))
     sharded = jax.device_put(x, NamedSharding(mesh, spec))
     payload, y = both(codec, sharded)
-    same((payload, y), expected)
+    chex.assert_trees_all_equal((payload, y), expected)
     if spec == P("x"):
         leading = jax.tree.leaves(payload)[:2]  # all but the maxima of columns
         assert all(leaf.sharding.spec[0] == "x" for leaf in [*leading, y])
@@ -64,7 +61,7 @@ def test_in_shard_map(codec):
     x = numbers(codec, (8, 2, 300))
     mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
     mapped = jax.shard_map(lambda a: both(codec, a), mesh=mesh, in_specs=P("x"), out_specs=P("x"))
-    same(mapped(x), both(codec, x))
+    chex.assert_trees_all_equal(mapped(x), both(codec, x))
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=repr)
@@ -72,8 +69,8 @@ def test_vmap_and_scan(codec):
     x = numbers(codec, (3, 4, 300))
     expected = [both(codec, a) for a in x]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *expected)
-    same(jax.jit(jax.vmap(lambda a: both(codec, a)))(x), stacked)
-    same(jax.lax.scan(lambda _, a: (None, both(codec, a)), None, x)[1], stacked)
+    chex.assert_trees_all_equal(jax.jit(jax.vmap(lambda a: both(codec, a)))(x), stacked)
+    chex.assert_trees_all_equal(jax.lax.scan(lambda _, a: (None, both(codec, a)), None, x)[1], stacked)
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=repr)
@@ -98,7 +95,7 @@ def test_carried_by_a_scan_and_donated(codec):
 
 def test_stochastic_bits_depend_on_the_key_alone():
     codec, x = bfloat16(stochastic=True), numbers(int8(), (16, 256))
-    same(codec.encode(x, KEY), codec.encode(x, KEY))
+    chex.assert_trees_all_equal(codec.encode(x, KEY), codec.encode(x, KEY))
     other = codec.encode(x, jax.random.fold_in(KEY, 1))
     # Two draws differ with the probability 2 p (1 - p), a third if p is anything.
     assert 0.3 < np.mean(np.asarray(other) != np.asarray(codec.encode(x, KEY))) < 0.36

@@ -4,6 +4,7 @@
 import re
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,7 +120,7 @@ def test_set_inside_jit():
     state = stepped(gradtx.adam(0.1))
     new = jax.jit(lambda s: set_slot(s, PARAMS, "embed/table", "nu", jnp.zeros((5, 2))))(state)
     np.testing.assert_array_equal(new[0].nu["embed"]["table"], 0)
-    jax.tree.map(np.testing.assert_array_equal, new[0].mu, state[0].mu)
+    chex.assert_trees_all_equal(new[0].mu, state[0].mu)
 
 
 def test_slots_of_several_arrays():
@@ -184,7 +185,7 @@ def test_reset_gives_what_init_gives():
         get_slot(reset(tx, state, PARAMS, "table"), PARAMS, "embed/table", "sum_of_squares"), 0.3
     )
     everything = reset(tx, state, PARAMS)
-    jax.tree.map(np.testing.assert_array_equal, everything, tx.init(PARAMS))
+    chex.assert_trees_all_equal(everything, tx.init(PARAMS))
 
 
 def test_reset_inside_jit_and_training_goes_on():

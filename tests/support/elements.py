@@ -3,6 +3,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,4 +70,4 @@ def squares_of(calls, axis):
 
 def close(found, expected, tolerance):
     assert jax.tree.structure(found) == jax.tree.structure(expected)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=tolerance, atol=tolerance)

@@ -3,6 +3,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,4 +59,4 @@ def same_but_what_happened(a: Any, b: Any) -> None:
     """Two states have the same statistics; the steps they counted and the numbers they publish may differ."""
     about_the_last = {"count", "clipped", "norm", "threshold", "clip_factor", "clipped_fraction"}
     for name in set(a._fields) - about_the_last:
-        jax.tree.map(np.testing.assert_array_equal, getattr(a, name), getattr(b, name))
+        chex.assert_trees_all_equal(getattr(a, name), getattr(b, name))

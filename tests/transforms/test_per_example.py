@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clipping of the gradients of single examples, against NumPy and optax."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +43,7 @@ def test_formula(kind, limit, jit, x64):
     call = (lambda g: CLIPS[kind](gt, g, limit)) if not jit else jax.jit(lambda g: CLIPS[kind](gt, g, limit))
     found, expected = call(grads), formula(kind, limit)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-13), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-13, atol=1e-13)
     assert {x.dtype for x in jax.tree.leaves(found[1])} == {np.dtype("int32")}
 
 
@@ -53,7 +54,7 @@ def test_the_same_numbers_as_optax(kind, limit):
     grads = jax.tree.map(jnp.float32, GRADS)
     found, theirs = (CLIPS[kind](lib, grads, limit) for lib in (gt, optax))
     assert jax.tree.structure(found) == jax.tree.structure(theirs)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6), found, theirs)
+    chex.assert_trees_all_close(found, theirs, rtol=2e-6, atol=1e-6)
     assert jax.tree.map(lambda x: x.dtype, found) == jax.tree.map(lambda x: x.dtype, theirs)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Edges of unit-wise clipping, centralization, constraints, sums of updates, and `scale_gradient`."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -202,7 +203,7 @@ def test_scale_gradient(scale):
     np.testing.assert_array_equal(slope, scale * 2 * x["a"])
     np.testing.assert_array_equal(slope, their_slope)
     same = gt.scale_gradient(x, scale)
-    jax.tree.map(np.testing.assert_array_equal, same, x)
+    chex.assert_trees_all_equal(same, x)
     assert jax.tree.map(lambda a: a.dtype, same) == jax.tree.map(lambda a: a.dtype, x)
 
 

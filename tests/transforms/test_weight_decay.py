@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weight decay of each kind next to any recipe, and what the kinds have to do with each other."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,7 +92,7 @@ def test_coupled_is_a_penalty_on_the_loss(make):
     tx, recipe = gt.chain(gt.decay_weights(LAMBDA, "coupled"), make(RATE)), make(RATE)
     u, _ = tx.update(G, tx.init(P), P)
     v, _ = recipe.update(jax.tree.map(lambda g, p: g + LAMBDA * p, G, P), recipe.init(P), P)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), u, v)
+    chex.assert_trees_all_close(u, v, rtol=1e-6)
 
 
 def test_decoupled_is_what_adamw_does(x64):

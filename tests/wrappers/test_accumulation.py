@@ -5,6 +5,7 @@ import functools
 import pickle
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +41,7 @@ def run(tx, trees, params=PARAMS, state=None, **extra):
 
 
 def assert_close(have, want, rtol=1e-6):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol), have, want)
+    chex.assert_trees_all_close(have, want, rtol=rtol, atol=rtol)
 
 
 def assert_zero(updates):
@@ -142,7 +143,7 @@ def test_a_round_of_which_nothing_is_left_makes_no_update():
     done = run(tx, [*grads[:2], *map(with_bad, grads[2:4]), *grads[4:]])
     before, after = done[1][1], done[3][1]
     assert_zero(done[3][0])
-    jax.tree.map(np.testing.assert_array_equal, after.inner_opt_state, before.inner_opt_state)
+    chex.assert_trees_all_equal(after.inner_opt_state, before.inner_opt_state)
     assert int(after.gradient_step) == 1 and int(after.mini_step) == 0 and not tx.has_updated(after)
     expected = run(gt.adam(0.1), [mean(grads[:2]), mean(grads[4:])])
     assert_close(done[5][0], expected[1][0])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gradient accumulation under JAX: what runs, what is remembered, and on how many devices."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +21,7 @@ def stacked_gradients(count, seed=0):
 
 
 def assert_close(have, want):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), have, want)
+    chex.assert_trees_all_close(have, want, rtol=1e-6, atol=1e-6)
 
 
 def size(tree):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One vector for each dtype: the same numbers, dtypes and meaning of None as without."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,7 +86,7 @@ def test_parameters_may_be_left_out():
     g = tree(ONE)
     tx = gt.flatten(gt.adam(0.1))
     with_params, without = tx.update(g, tx.init(g), g)[0], tx.update(g, tx.init(g))[0]
-    jax.tree.map(np.testing.assert_array_equal, with_params, without)
+    chex.assert_trees_all_equal(with_params, without)
 
 
 def test_contract_with_two_dtypes():
@@ -122,7 +123,7 @@ def test_extra_arguments():
         plain, flat = inner, gt.flatten(inner)
         expected, _ = plain.update(g, plain.init(params), params, value=jnp.asarray(2.0), grad=g)
         found, _ = flat.update(g, flat.init(params), params, value=jnp.asarray(2.0), grad=g)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, expected)
+        chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-7)
     scalar = jnp.asarray(2.0)
     tx = gt.flatten(gt.polyak_sgd())
     np.testing.assert_allclose(tx.update(scalar, tx.init(scalar), scalar, value=scalar)[0], -1.0, rtol=1e-6)
@@ -140,7 +141,7 @@ def test_the_parameters_for_evaluation(dtypes):
         assert found[n].dtype == x.dtype and found[n].shape == x.shape
         np.testing.assert_allclose(np.float32(found[n]), np.float32(x), rtol=1e-6)
     none = gt.flatten(gt.sgd(0.1))
-    jax.tree.map(np.testing.assert_array_equal, gt.eval_params(none.init(params), params), params)
+    chex.assert_trees_all_equal(gt.eval_params(none.init(params), params), params)
 
 
 def test_fewer_operations_than_leaves():

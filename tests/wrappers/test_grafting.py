@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The direction of one transformation with the size of another. Formulas: tests/formulas."""
 
-import jax
+import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,4 +32,4 @@ def test_no_direction_is_no_step(scope):
 
 def test_grafted_onto_itself_it_is_itself():
     tx = gradtx.graft(gradtx.adam(0.1), gradtx.adam(0.1))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), updates_of(tx), updates_of(gradtx.adam(0.1)))
+    chex.assert_trees_all_close(updates_of(tx), updates_of(gradtx.adam(0.1)), rtol=1e-6)

@@ -3,6 +3,7 @@
 
 import pickle
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,11 +32,6 @@ def states(tx, factors, **extra):
         updates, state = tx.update(times(factor), state, PARAMS, **extra)
         found.append((updates, state))
     return found
-
-
-def assert_same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def assert_finite(tree):
@@ -80,10 +76,10 @@ def test_a_training_with_accidents_is_bit_for_bit_the_training_without(jit):
     params, state = train(tx, range(STEPS), ACCIDENTS, jit)
     calm = [i for i in range(STEPS) if i not in ACCIDENTS]
     want, want_state = train(inner, calm, {}, jit)
-    assert_same(params, want)
-    assert_same(state.inner_state, want_state)
+    chex.assert_trees_all_equal(params, want)
+    chex.assert_trees_all_equal(state.inner_state, want_state)
     assert int(state.skipped) == len(ACCIDENTS)
-    assert_same(state.rules, train(tx, calm, {}, jit)[1].rules)  # nor has the window seen any of them
+    chex.assert_trees_all_equal(state.rules, train(tx, calm, {}, jit)[1].rules)  # nor has the window seen any of them
     assert_finite(state)
 
 
@@ -102,8 +98,8 @@ def test_a_training_inside_scan():
 
     (params, state), reasons = run(np.arange(STEPS), ACCIDENTS)
     (want, calm), none = run(np.array([i for i in range(STEPS) if i not in ACCIDENTS]), {})
-    assert_same(params, want)
-    assert_same((state.inner_state, state.rules), (calm.inner_state, calm.rules))
+    chex.assert_trees_all_equal(params, want)
+    chex.assert_trees_all_equal((state.inner_state, state.rules), (calm.inner_state, calm.rules))
     assert set(none.tolist()) == {SkipReason.NONE}
     # Norms of 1e30 overflow in float32.
     assert [int(reasons[i]) for i in (39, 40, 41, 70, 120, 150, 199)] == [0, 1, 1, 2, 1, 1, 2]
@@ -130,8 +126,8 @@ def test_inner_does_not_run():
 def test_updates_are_zero_and_the_inner_state_stays():
     tx = gt.guard(gt.adam(0.1))
     (_, before), (updates, after) = states(tx, [1.0, INF])
-    assert_same(updates, jax.tree.map(jnp.zeros_like, PARAMS))
-    assert_same(after.inner_state, before.inner_state)
+    chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, PARAMS))
+    chex.assert_trees_all_equal(after.inner_state, before.inner_state)
 
 
 def test_metrics():
@@ -338,7 +334,7 @@ def test_inside_shard_map_all_devices_decide_alike(check_vma):
         want, want_state = whole.update(grads, want_state, params, value=jnp.mean(losses))
         np.testing.assert_allclose(updates, want, rtol=1e-6)
     assert int(state.skipped) == int(want_state.skipped) == 3
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), state, want_state)
+    chex.assert_trees_all_close(state, want_state, rtol=1e-5)
 
 
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit, lambda f: lambda x: jax.vmap(f)(x[None])[0]])

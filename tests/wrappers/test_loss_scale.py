@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loss scaling: in half precision, with overflow, around and inside others. Formulas: tests/formulas."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +40,7 @@ def test_a_run_with_scaled_gradients_is_bit_for_bit_the_run_without():
         if i % 7:
             updates, plain = inner.update(g, plain, want)
             want = gt.apply_updates(want, updates)
-    jax.tree.map(np.testing.assert_array_equal, (params, state.inner_state), (want, plain))
+    chex.assert_trees_all_equal((params, state.inner_state), (want, plain))
     assert int(state.skipped) == 5
 
 
@@ -162,7 +163,7 @@ def test_inside_shard_map_all_devices_decide_alike(wrap, check_vma):
 
     updates, after = step(params.at[9].set(NAN), state, params)
     assert not updates.any()
-    jax.tree.map(np.testing.assert_array_equal, after.inner_state, state.inner_state)
+    chex.assert_trees_all_equal(after.inner_state, state.inner_state)
     updates, after = step(params, state, params)
     assert updates.all() and int(after.inner_state.count) == 1
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Low-rank projections: shapes and memory, which axes, random numbers, devices, edges."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,7 +60,7 @@ def test_a_constant_gradient_of_low_rank_is_not_changed_by_the_projection():
     tx = gt.scale_by_galore(1, base_optimizer=gt.trace(0.9))
     u, _ = run(tx, low, low)
     want, _ = run(gt.trace(0.9), low, low)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), u, want)
+    chex.assert_trees_all_close(u, want, rtol=1e-4, atol=1e-5)
 
 
 def test_axes_of_tensors_may_be_rows_or_columns():
@@ -138,7 +139,7 @@ def test_eight_devices_give_what_one_gives(make):
     assert len(spread["w"].sharding.device_set) == 8
     one, _ = run(make(2, 2), params, params)
     eight, _ = run(make(2, 2), spread, spread)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, eight)
+    chex.assert_trees_all_close(one, eight, rtol=1e-4, atol=1e-5)
 
 
 def test_growth_is_limited_and_may_restart_from_zero():

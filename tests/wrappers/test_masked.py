@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +32,7 @@ def test_all_true_is_the_inner_transformation_bit_for_bit():
     inner = gradtx.adamw(0.1)
     tx = masked(inner, lambda params: jax.tree.map(lambda p: True, params))
     a, b = update(tx, PARAMS, tx.init(PARAMS), PARAMS), update(inner, PARAMS, inner.init(PARAMS), PARAMS)
-    jax.tree.map(np.testing.assert_array_equal, a, b)
+    chex.assert_trees_all_equal(a, b)
 
 
 def test_a_function_sees_the_parameters_and_without_them_the_updates():

@@ -2,6 +2,7 @@
 import enum
 import pickle
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,18 +30,13 @@ def run(tx, grads=GRADS, params=PARAMS, steps=3, **extra):
     return updates, state
 
 
-def same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
 @pytest.mark.parametrize("labels", ["all", {"w": "all", "b": "all"}, lambda tree: "all"])
 @pytest.mark.parametrize("inner", [gradtx.adamw(0.1), gradtx.chain(gradtx.clip_by_global_norm(0.1), gradtx.sgd(1.0))])
 def test_one_label_is_the_transformation_bit_for_bit(inner, labels):
     updates, state = run(partition({"all": inner}, labels))
     plain, plain_state = run(inner)
-    same(updates, plain)
-    same(state.inner_states["all"].inner_state, plain_state)
+    chex.assert_trees_all_equal(updates, plain)
+    chex.assert_trees_all_equal(state.inner_states["all"].inner_state, plain_state)
 
 
 @pytest.mark.parametrize(
@@ -48,8 +44,8 @@ def test_one_label_is_the_transformation_bit_for_bit(inner, labels):
 )
 def test_each_group_is_its_transformation_alone(labels):
     updates, state = run(partition(TWO, labels))
-    same(updates["w"], run(TWO["matrix"], GRADS["w"], PARAMS["w"])[0])
-    same(updates["b"], run(TWO["rest"], GRADS["b"], PARAMS["b"])[0])
+    chex.assert_trees_all_equal(updates["w"], run(TWO["matrix"], GRADS["w"], PARAMS["w"])[0])
+    chex.assert_trees_all_equal(updates["b"], run(TWO["rest"], GRADS["b"], PARAMS["b"])[0])
     assert state.inner_states["matrix"].inner_state[0].mu["b"] == {"x": MaskedNode(), "y": MaskedNode()}
 
 
@@ -80,7 +76,7 @@ def test_labels_may_be_anything_that_can_be_a_key(names):
 def test_a_tuple_in_the_tree_of_labels_is_a_part_of_the_tree():
     tx = partition({"a": gradtx.sgd(1.0), "b": gradtx.sgd(0.5)}, ("a", ("b", "a")))
     one = jnp.ones(1)
-    same(run(tx, (one, (one, one)), (one, (one, one)))[0], (-one, (-0.5 * one, -one)))
+    chex.assert_trees_all_equal(run(tx, (one, (one, one)), (one, (one, one)))[0], (-one, (-0.5 * one, -one)))
 
 
 def test_none_is_no_value_for_any_group():
@@ -89,21 +85,21 @@ def test_none_is_no_value_for_any_group():
     updates, _ = run(partition(TWO, by_rank), GRADS | {"b": None})
     assert updates["b"] is None
     without = {"w": PARAMS["w"], "b": None}
-    same(run(partition(TWO, {"w": "matrix", "b": "rest"}), without, without)[0]["b"], None)
+    chex.assert_trees_all_equal(run(partition(TWO, {"w": "matrix", "b": "rest"}), without, without)[0]["b"], None)
 
 
 def test_a_group_may_be_empty_if_labels_are_a_function():
     updates, _ = run(partition(TWO, by_rank), GRADS["b"], PARAMS["b"])
-    same(updates, run(TWO["rest"], GRADS["b"], PARAMS["b"])[0])
+    chex.assert_trees_all_equal(updates, run(TWO["rest"], GRADS["b"], PARAMS["b"])[0])
 
 
 def test_nested_in_each_other_and_in_masks():
     inner = partition({"x": gradtx.sgd(1.0), "y": gradtx.sgd(0.5)}, {"w": "x", "b": {"x": "x", "y": "y"}})
     whole, _ = run(inner)
     updates, _ = run(gradtx.masked(inner, {"w": True, "b": False}))
-    same(updates, {"w": whole["w"], "b": GRADS["b"]})
+    chex.assert_trees_all_equal(updates, {"w": whole["w"], "b": GRADS["b"]})
     updates, _ = run(partition({"matrix": gradtx.identity(), "rest": inner}, by_rank))
-    same(updates, {"w": GRADS["w"], "b": whole["b"]})
+    chex.assert_trees_all_equal(updates, {"w": GRADS["w"], "b": whole["b"]})
 
 
 def test_extra_arguments_reach_those_that_take_them():
@@ -171,4 +167,4 @@ def test_evaluation_parameters_are_those_of_each_group():
     _, state = run(tx)
     found = gradtx.eval_params(state, PARAMS)
     assert np.any(found["w"] != PARAMS["w"])
-    same(found["b"], PARAMS["b"])
+    chex.assert_trees_all_equal(found["b"], PARAMS["b"])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starting anew every so many updates: moments do, schedules do not."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +62,7 @@ def test_extra_arguments_reach_the_inner_one():
     for value in (1.0, 2.0, 3.0):
         u, state = tx.update(PARAMS, state, PARAMS, value=value)
         expected, _ = inner.update(PARAMS, inner.init(PARAMS), PARAMS, value=value)
-        jax.tree.map(np.testing.assert_array_equal, u, expected)
+        chex.assert_trees_all_equal(u, expected)
     with pytest.raises(ValueError, match="value"):
         tx.update(PARAMS, state, PARAMS)
 
