@@ -5,8 +5,10 @@ import ast
 import importlib
 import os
 import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -40,7 +42,7 @@ LAYERS = [
 ]
 HEIGHT = {name: height for height, row in enumerate(LAYERS) for name in row}
 
-EVERYWHERE = {"jax", "jaxlib", "chex", "numpy"}
+EVERYWHERE = {"jax", "numpy"}
 IN_ONE_PLACE = {"plot": {"matplotlib"}}
 INSIDE_FUNCTIONS = {"describing": {"rich"}, "compat": {"optax"}, "plot": {"matplotlib"}}
 
@@ -185,6 +187,26 @@ def test_no_two_classes_or_files_have_one_name():
     classes = [n.name for p in paths for n in ast.walk(ast.parse(p.read_text())) if isinstance(n, ast.ClassDef)]
     for names in (classes, [p.name for p in paths]):
         assert sorted({n for n in names if names.count(n) > 1}) == []
+
+
+def test_dependencies_are_imported():
+    """What gradtx declares, gradtx imports; what an extra declares, tests, examples or docs do, tools aside."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    folders = {
+        "": ("gradtx",),
+        "examples": ("examples",),
+        "plot": ("gradtx/plot",),
+        "test": ("tests", "examples"),
+        "torch": ("tests",),
+    }
+    for extra, places in folders.items():
+        declared = project["optional-dependencies"][extra] if extra else project["dependencies"]
+        imported = {
+            i.module.split(".")[0] for p in places for f in (ROOT / p).rglob("*.py") for i in imports(f.read_text(), "")
+        }
+        names = {re.split(r"[\[=<>~]", d)[0].lower() for d in declared} - {"pytest-xdist"}  # a plugin of pytest
+        modules_of = {"scikit-learn": "sklearn", "orbax-checkpoint": "orbax"}
+        assert {n for n in names if modules_of.get(n, n) not in imported} == set(), extra
 
 
 def test_every_file_names_its_license():

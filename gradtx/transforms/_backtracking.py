@@ -11,7 +11,7 @@ from gradtx.core._ranges import Decay, NonNegative, NonNegativeInt, Positive, Ra
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Updates
 from gradtx.numerics._wolfe import Point
-from gradtx.transforms._lines import Found, Line, line_search
+from gradtx.transforms._lines import Line, Searched, line_search
 
 Shrinking = Annotated[Any, Range(low=0.0, high=1.0, low_open=True, high_open=True, example=0.8)]
 Growing = Annotated[Any, Range(low=1.0, example=1.5)]
@@ -78,7 +78,7 @@ def scale_by_backtracking_linesearch(
     Reference: Nocedal and Wright 2006, Numerical Optimization, algorithm 3.1.
     """
 
-    def search(line: Line, start: Point, last: jax.Array) -> Found:
+    def search(line: Line, start: Point, last: jax.Array) -> Searched:
         zero, slope, shrink, grow, longest, relative, absolute = (
             jnp.asarray(x, line.dtype)
             for x in (0, slope_rtol, decrease_factor, increase_factor, max_learning_rate, rtol, atol)
@@ -104,7 +104,7 @@ def scale_by_backtracking_linesearch(
         accepted = (end.steps > 0) & (end.error == 0)
         taken = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), end.point, start)
         tried_last = jnp.where(end.steps > 0, end.point.step, last)
-        return Found(taken, tried_last, BacktrackingLinesearchInfo(end.steps, end.error))
+        return Searched(taken, tried_last, BacktrackingLinesearchInfo(end.steps, end.error))
 
     return line_search(
         "scale_by_backtracking_linesearch",

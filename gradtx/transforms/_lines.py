@@ -122,7 +122,7 @@ class Line:
         return jnp.sum(jnp.stack(parts))
 
 
-class Found(NamedTuple):
+class Searched(NamedTuple):
     """The point that a search takes, its last trial, from which the next search goes on, and what to tell of it."""
 
     point: Point
@@ -134,7 +134,7 @@ def line_search(
     name: str,
     state_type: type,
     info_type: type,
-    search: Callable[[Line, Point, jax.Array], Found],
+    search: Callable[[Line, Point, jax.Array], Searched],
     *,
     holds_gradient: bool = True,
     verbose: bool = False,

@@ -14,7 +14,7 @@ from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._branching import branch
 from gradtx.numerics._wolfe import Conditions, Point, wolfe_search
-from gradtx.transforms._lines import Found, Line, line_search, value_and_gradient
+from gradtx.transforms._lines import Line, Searched, line_search, value_and_gradient
 
 Growth = Annotated[Any, Range(low=1.0, low_open=True, example=2.0)]
 
@@ -79,7 +79,7 @@ def scale_by_zoom_linesearch(
     Hager and Zhang 2005 (approximate decrease).
     """
 
-    def search(line: Line, start: Point, last: jax.Array) -> Found:
+    def search(line: Line, start: Point, last: jax.Array) -> Searched:
         number = functools.partial(jnp.asarray, dtype=line.dtype)
         one = number(1)
         found = wolfe_search(
@@ -94,7 +94,7 @@ def scale_by_zoom_linesearch(
             precision=number(stepsize_precision),
         )
         info = ZoomLinesearchInfo(found.steps, found.decrease_error, found.curvature_error)
-        return Found(found.point, found.point.step, info)
+        return Searched(found.point, found.point.step, info)
 
     return line_search(
         "scale_by_zoom_linesearch", ScaleByZoomLinesearchState, ZoomLinesearchInfo, search, verbose=verbose
