@@ -2,6 +2,7 @@
 """The role of a parameter, and the box that carries the role with the parameter through transformations."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -9,9 +10,11 @@ import jax.numpy as jnp
 
 Kind = Literal["hidden", "embedding", "head", "norm", "bias", "other"]
 KINDS: tuple[str, ...] = get_args(Kind)
+Axes = int | Sequence[int]
+"""One axis, or some."""
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, init=False)
 class Role:
     """What a parameter is for, and what its axes mean. Axes are numbered as in the array; negative ones from its end.
 
@@ -30,17 +33,26 @@ class Role:
     out_axes: tuple[int, ...] = ()
     heads: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"Role: kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
-        for name in ("stack", "in_axes", "out_axes"):
-            given = getattr(self, name)
-            axes = (given,) if _is_axis(given) else tuple(given) if isinstance(given, tuple | list) else given
-            if not isinstance(axes, tuple) or not all(map(_is_axis, axes)):
+    def __init__(
+        self,
+        kind: Kind = "other",
+        stack: Axes = (),
+        in_axes: Axes = (),
+        out_axes: Axes = (),
+        heads: int | None = None,
+    ) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"Role: kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        axes = {"stack": stack, "in_axes": in_axes, "out_axes": out_axes}
+        for name, given in axes.items():
+            one_or_more = (given,) if _is_axis(given) else given
+            if not isinstance(one_or_more, tuple | list) or not all(map(_is_axis, one_or_more)):
                 raise TypeError(f"Role: {name} must be an axis or a tuple of axes, got {given!r}")
-            object.__setattr__(self, name, axes)
-        if self.heads is not None and not _is_axis(self.heads):
-            raise TypeError(f"Role: heads must be an axis or None, got {self.heads!r}")
+            axes[name] = tuple(one_or_more)
+        if heads is not None and not _is_axis(heads):
+            raise TypeError(f"Role: heads must be an axis or None, got {heads!r}")
+        for name, value in {"kind": kind, **axes, "heads": heads}.items():
+            object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         """The call, without arguments that have their default."""
