@@ -43,7 +43,7 @@ class Role:
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"Role: kind must be one of {', '.join(KINDS)}, got {kind!r}")
-        axes = {"stack": stack, "in_axes": in_axes, "out_axes": out_axes}
+        axes: dict[str, Any] = {"stack": stack, "in_axes": in_axes, "out_axes": out_axes}
         for name, given in axes.items():
             one_or_more = (given,) if _is_axis(given) else given
             if not isinstance(one_or_more, tuple | list) or not all(map(_is_axis, one_or_more)):
