@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 SHOWN = 4
-"""How many numbers are shown; of more, the least and the greatest."""
+"""How many numbers are shown one by one; of more, only the least and the greatest."""
 
 
 def number_text(value: Any) -> str:
-    """A number, the numbers of a stack, or a schedule, by its value at step 0; None is a number that is traced."""
+    """A number, the numbers of a stack, or a schedule by its value at step 0, as text; None is a traced number."""
     if value is None:
         return "from the state"
     if callable(value):
@@ -25,6 +25,6 @@ def number_text(value: Any) -> str:
 
 
 def at_start(schedule: Callable) -> Any:
-    """What a schedule says before the first update."""
+    """The value of a schedule at the first update."""
     values = np.asarray(schedule(jnp.zeros([], jnp.int32)), np.float64)
     return tuple(float(x) for x in values.ravel()) if values.ndim else float(values)

@@ -24,7 +24,7 @@ class Codec:
     plain = False
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raises a ValueError with the reason if arrays of this shape cannot be stored, as by blocks that do not fit."""
+        """Raises a ValueError with the reason if arrays of this shape cannot be stored, such as misfit blocks."""
 
     def encode(self, x: jax.Array, key: Any = None) -> Any:
         """The payload of a float32 array. `key`: a random key if `needs_key`, for stochastic rounding."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The passes of `migrate`: from where each part of a new state is taken."""
+"""The passes of `migrate`: which part of the old state each part of the new one is taken from."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -18,7 +18,7 @@ SHOWN = 4
 
 
 class Carrying:
-    """What of an old state goes where in a new one. Each pass looks only at what the passes before it left over."""
+    """Decides which parts of an old state go where in a new one. Each pass handles what the passes before left over."""
 
     def __init__(self, old: Outline, new: Outline, params: Any, moved: Any, grow: Any):
         check_grow("migrate", grow)
@@ -35,7 +35,7 @@ class Carrying:
     # The passes.
 
     def renamed(self, rename: Mapping[str, Any]) -> None:
-        """The slots that the user named."""
+        """Carries the slots that the user named."""
         for source, target in rename.items():
             target, change = target if isinstance(target, tuple) else (target, None)
             into = [p for p in self.new.parts if has_name(_slot(p), target)]
@@ -57,13 +57,13 @@ class Carrying:
                         break
 
     def by_stage(self) -> None:
-        """The slots of stages that are the same."""
+        """Carries the slots of stages that match."""
         for part in self._slots():
             if (stage := self.pairs.get(_stage(part))) is not None and self._take(part, stage.path, _field(part)):
                 self.origins.setdefault(_stage(part), stage)
 
     def by_kind(self) -> None:
-        """Slots that other stages of that class had: parameters may have changed their group."""
+        """Carries slots from other stages of the same class: parameters may have changed their group."""
         for part in self._slots():
             new = self.new.by_path[_stage(part)]
             for stage in self.old.stages:
@@ -72,14 +72,14 @@ class Carrying:
                     break
 
     def by_quantity(self) -> None:
-        """Averages that stages of another rule go on with, if that rule needs nothing besides."""
+        """Carries averages to a stage of another rule, if that rule needs nothing else."""
         for new in self.new.stages:
             slots = [p for p in self._slots() if _stage(p) == new.path]
             own = [p for p in self.new.parts if _stage(p) == new.path]
             if not slots or any(p in self.fits for p in own):
                 continue
             found = {p: source for p in slots if (source := self._same_quantity(new, p))}
-            known = {None, *(p.parameter for p in found)}  # parameters that are new lack everything, which is no harm
+            known = {None, *(p.parameter for p in found)}  # new parameters lack everything, which is harmless
             missing = sorted({_field(p) for p in own if p.parameter in known and not self._is_ready(new, p, found)})
             if found and missing:
                 fields = sorted({_field(p) for p in found})
@@ -93,7 +93,7 @@ class Carrying:
                         self.origins.setdefault(new.path, stage)
 
     def numbers(self, step: Any) -> None:
-        """What belongs to no parameter: counts, averages of the whole tree, keys, windows."""
+        """Carries what belongs to no parameter: counts, averages over the whole tree, keys, windows."""
         step = self._step() if step is None else jnp.asarray(step)
         slotted = {_stage(p) for p in self.new.parts if p.parameter is not None}
         carried = {_stage(p) for p in self.fits}
@@ -117,7 +117,7 @@ class Carrying:
                     self.notes.append(f"{_slot(part)} begins at 0, though slots beside it do not: give step")
 
     def check_growth(self) -> None:
-        """An error if slots have grown and nobody said what to do."""
+        """Raises if slots have grown and `grow` does not say what to do."""
         smaller = {p: fit for p, fit in self.refused.items() if fit.is_smaller and p not in self.fits}
         if smaller:
             lines = [f"{_slot(p)} of {self._owner(p)}: {fit.reason}" for p, fit in smaller.items()]
@@ -155,11 +155,11 @@ class Carrying:
     # Details.
 
     def _slots(self) -> list[Part]:
-        """The slots of parameters that have nothing yet."""
+        """The slots of parameters that have no value yet."""
         return [p for p in self.new.parts if p.parameter is not None and p not in self.fits]
 
     def _take(self, part: Part, stage: str, field: str, change: Callable | None = None, again: bool = False) -> bool:
-        """Carries what the old state has in this field for the parameter, if it has and it fits."""
+        """Carries the old state's value in this field for the parameter; returns whether there is one and it fits."""
         owner = "" if part.parameter is None else self.were[part.parameter]
         if part in self.fits or owner is None:
             return False
@@ -179,7 +179,7 @@ class Carrying:
         if fit.values is None:
             self.refused.setdefault(part, fit)
             return False
-        if used:  # an array must not be at two places of a state that may be donated
+        if used:  # a state that may be donated must not hold an array twice
             fit = Fit([jnp.copy(x) for x in fit.values])
         self.fits[part] = fit, _dots(joined(stage, field))
         self.taken |= {joined(path, rest) for rest in old}
@@ -194,7 +194,7 @@ class Carrying:
         return next((way for name, way in self.grow.items() if has_name(_slot(part), name)), None)
 
     def _same_quantity(self, new: Node, part: Part) -> tuple[Node, str] | None:
-        """The old stage and field with the average that this slot is."""
+        """The old stage and field that hold the same average as this slot."""
         what, owner = quantity(new.kinds, _field(part)), self.were[part.parameter or ()]
         if what is None or owner is None:
             return None
@@ -215,7 +215,7 @@ class Carrying:
         return part not in self.fits or self.fits[part][0].is_grown
 
     def _step(self) -> jax.Array | None:
-        """The number of updates that the old state has counted: for schedules if it has such counts, else at all."""
+        """The number of updates that the old state has counted: by schedules' counts if there are any, else by all."""
         found = []
         for stage in [*self.old.stages, *self.pairs.values()]:
             twins = [self.new.by_path[path].value for path, old in self.pairs.items() if old is stage]
@@ -232,7 +232,7 @@ class Carrying:
         return None if part.parameter is None else self.called[part.parameter]
 
     def _dropped(self, key: str) -> MigrationRow:
-        """Where an array of the old state was, in words: the slot, and the parameter as far as it can be told."""
+        """The row for an array of the old state: its slot, and its parameter as far as that can be told."""
         part = self.old.homes[key]
         if part.parameter is not None:
             return MigrationRow(_slot(part), self.called[part.parameter])
