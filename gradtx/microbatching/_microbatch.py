@@ -39,8 +39,7 @@ class Accumulator:
     init(value) -> carry                  once, with the shapes and dtypes of a result
     update(carry, value, index) -> carry  with the result of each microbatch
     finalize(carry) -> result             once, at the end
-    aggregate(values) -> value            only in `micro_vmap`: the result of a microbatch from those of its examples,
-                                          which lie along axis 0
+    aggregate(values) -> value            only in `micro_vmap`: from the results of a microbatch's examples on axis 0
     ```
     """
 
