@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multiples of a hyperparameter: the same for a group, by the depth of a layer, by the width of a model."""
+"""Multiples of a hyperparameter: constant in a group, by the depth of the layer, or by the width of the model."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ from gradtx.core._types import Params
 
 
 class Parameter(NamedTuple):
-    """What multiples are computed from: the path as text, the shape as stored, and the role, None if nobody said."""
+    """A parameter as far as multiples need it: the path as text, the shape as stored, and the role, None if unknown."""
 
     path: str
     shape: tuple[int, ...]
@@ -35,13 +35,13 @@ Factors = list[Any]
 
 
 class Factor:
-    """Base of what stands in the place of a hyperparameter's value for a multiple of the value that the others have."""
+    """Base class of multiples: given instead of a value, they stand for a multiple of the base's value."""
 
     of_all: ClassVar[bool] = False
-    """Whether the factor of a parameter depends on which others there are."""
+    """Whether the factor of a parameter depends on the other parameters."""
 
     def of(self, parameters: Sequence[Parameter]) -> Factors:
-        """The factors of these parameters, which are all that the rule matched."""
+        """The factors of these parameters, which are all parameters that the rule matches."""
         raise NotImplementedError
 
 
@@ -57,7 +57,10 @@ class _Times(Factor):
 
 
 def times(factor: float) -> Factor:
-    """In rules of `groups`: `factor` times the value that the base has, a schedule too.
+    """In rules of `groups`: `factor` times the base's value, which may be a schedule.
+
+    Args:
+      factor: a finite Python number, at least 0.
 
     Raises:
       ValueError: for a factor that is negative or not finite.
@@ -99,7 +102,7 @@ class _LayerwiseDecay(Factor):
         return int(numbers[0]) if numbers else None
 
     def _outside(self, parameter: Parameter, last: int) -> int:
-        """The depth of what is in no layer: before the first for embeddings, after the last for all else."""
+        """The depth of a parameter outside the layers: before the first for embeddings, else after the last."""
         if parameter.role is None:
             raise ValueError(
                 f"{self!r}: {parameter.path or 'the root'} has no layer's number, and nobody said whether it comes "
@@ -114,15 +117,16 @@ class _LayerwiseDecay(Factor):
 
 
 def layerwise_decay(decay: float, depth: Callable[[str], Any] | None = None) -> Factor:
-    """In rules of `groups`: decay^(n - i) times the value, i = 0 ... n - 1 the number of the layer; 1 after the layers.
+    """In rules of `groups`: decay^(n - i) times the base's value in layer i = 0 ... n - 1, and 1 after the layers.
 
-    Layers are counted along the stack for stacked parameters, of which each layer gets its own factor, and for others
-    by the first number that is a part of the path or ends one ("layers/3/kernel", "h_3/w"). What has no number comes
-    before the layers, decay^(n + 1), if its kind is "embedding", and else after them; so do heads with a number.
+    The layer of a stacked parameter is its index in the stack: each layer gets its own factor. For others it is the
+    first number that is a part of the path or ends one ("layers/3/kernel", "h_3/w"). Parameters without a number come
+    before the layers, with decay^(n + 1), if their kind is "embedding", else after them. Heads come after the layers.
 
     Args:
       decay: in (0, 1]; 0.65 to 0.9 are usual.
-      depth: the number of the layer from a path, for a stack an array of them; None for what is in no layer.
+      depth: a function from the path to the number of the layer, for a stack an array of numbers; it returns None for
+        parameters outside of the layers. None for the numbering above.
 
     Reference: Clark et al. 2020, arXiv:2003.10555; Bao et al. 2021, arXiv:2106.08254.
     """
@@ -171,9 +175,9 @@ class _Mup(Factor):
 
 
 def mup(base_params: Params, rule: Literal["adam", "sgd"] = "adam") -> Factor:
-    """In rules of `groups`: the learning rate's multiple in the maximal update parametrization, from a base model's.
+    """In rules of `groups`: the multiple of the learning rate in the maximal update parametrization, by kind.
 
-    A rate that is right for the base model is then right for wider ones. With r the ratio of the widths, by kind:
+    A rate that is right for the base model is then right for wider models. With r the ratio of the widths:
 
     | kind | adam | sgd |
     |---|---|---|
@@ -181,11 +185,11 @@ def mup(base_params: Params, rule: Literal["adam", "sgd"] = "adam") -> Factor:
     | "head" | 1 / r of the inputs | 1 / r of the inputs |
     | "embedding", "norm", "bias", "other" | 1 | r of the outputs |
 
-    Initial values are the model's part: variances go by 1 / fan_in, and by 1 / fan_in² in the head.
+    The initial values must scale too: variances with 1 / fan_in, and with 1 / fan_in² in the head.
 
     Args:
       base_params: the parameters of the base model, or their shapes, at the same paths.
-      rule: "adam" for rules whose update does not grow with the gradient.
+      rule: "adam" for rules whose update does not grow with the gradient, "sgd" for the others.
 
     Reference: Yang et al. 2022, arXiv:2203.03466, table 3.
     """

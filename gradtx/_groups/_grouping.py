@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Groups of parameters with hyperparameters of their own, other rules, or none at all."""
+"""Groups of parameters with their own hyperparameters, with other transformations, or frozen."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -23,30 +23,29 @@ from gradtx.core._types import OptState, Params, Updates
 
 @transformation
 def groups(rules: Sequence[tuple[Any, Any]], base: Any) -> GradientTransformationExtraArgs:
-    """Runs `base` with other hyperparameters for some of the parameters, or another rule, or without them.
+    """Runs `base` with other hyperparameters for some parameters, other transformations for some, and freezes some.
 
     ```
     groups([("embed/**", {"learning_rate": times(0.1)}), (("bias", "norm*/**"), {"weight_decay": 0.0}),
             ("head/**", sgd(0.1)), ("backbone/**", "frozen")], adamw(1e-3))
     ```
 
-    Numbers and schedules are handed to the one base, whose stages run once for all groups, so that the cost does not
-    grow with their number. Other rules, and options that are not numbers, are transformations of their own, whose
-    global norms are of their own parameters, as in `partition`: a clip of the whole norm belongs before `groups`.
+    Numbers and schedules are given to the base, whose stages run once for all groups, so that the cost does not grow
+    with their number. Other transformations, and options that are not numbers, run separately, with global norms over
+    their own parameters, as in `partition`: clipping by the norm of all gradients belongs before `groups`.
 
     Args:
-      rules: pairs of a choice of parameters, as for `where`, and what is different for them: a dictionary of
-        hyperparameters of the base, by the name of its argument or of the only stage that has one, with numbers,
-        schedules, `times(...)`, `layerwise_decay(...)` or `mup(...)` of the base's value; a transformation; or
-        "frozen" for no state and no update: their updates are None. Parameters that no rule chooses have the base.
-      base: the transformation of all others.
+      rules: pairs (where, change). A change is a dictionary of hyperparameters of the base, by the name of its argument
+        or of the only stage that has one, with numbers, schedules, or `times(...)`, `layerwise_decay(...)` or
+        `mup(...)` of the base's value; a transformation; or "frozen" for no state and None as updates.
+      base: the transformation of the parameters that no rule chooses.
 
     Raises:
-      ValueError: for a rule that chooses nothing, for two that say something of the same hyperparameter of a parameter,
-        and for hyperparameters that are not of single parameters, with paths and rules.
+      ValueError: for a rule that chooses nothing, for two rules that give a parameter the same hyperparameter, and for
+        hyperparameters of stages that do not work on single parameters, with paths and rules.
     """
     checked = checked_rules(rules, base)
-    plans: dict[Any, GradientTransformationExtraArgs] = {}  # it would else be made at each update
+    plans: dict[Any, GradientTransformationExtraArgs] = {}  # cached, as making one is slow
     said = [value for _, what in checked if isinstance(what, Override) for _, value in what.entries]
     of_all = [value for value in said if isinstance(value, Factor) and value.of_all]
     traced = any(isinstance(x, Tracer) for x in jax.tree.leaves((rules, base)))
@@ -55,7 +54,7 @@ def groups(rules: Sequence[tuple[Any, Any]], base: Any) -> GradientTransformatio
         key = looks(tree), partial
         if key in plans:
             return plans[key]
-        # What is kept must not hold numbers that are traced here and now.
+        # What is cached must not hold tracers.
         with contextlib.nullcontext() if traced else jax.ensure_compile_time_eval():
             made = plan(checked, base, tree, partial)
         tx = run_in_boxes("groups", made.tx, made.box)
@@ -85,7 +84,7 @@ def groups(rules: Sequence[tuple[Any, Any]], base: Any) -> GradientTransformatio
 
 
 def checked_rules(rules: Any, base: Any) -> tuple[tuple[Any, Any], ...]:
-    """The rules in the form that plans are made from, or an error for what are none."""
+    """The rules in the form that `plan` takes; raises for anything that is no rules."""
     check_transformation("groups: base", base)
     if not isinstance(rules, Sequence) or isinstance(rules, str) or not rules:
         raise TypeError(f"groups: rules must be pairs of a choice of parameters and what differs, got {rules!r}")
@@ -93,7 +92,7 @@ def checked_rules(rules: Any, base: Any) -> tuple[tuple[Any, Any], ...]:
 
 
 def _checked_rule(i: int, rule: Any, base: Any) -> tuple[Any, Any]:
-    """A choice of parameters and what is different for them."""
+    """The pair of where and `FROZEN`, an `OtherRule` or an `Override`."""
     if not isinstance(rule, tuple | list) or len(rule) != 2:
         raise TypeError(f"groups: rule {i} must be a pair of a choice of parameters and what differs, got {rule!r}")
     chosen, what = check_where(f"groups: rule {i}", rule[0]), rule[1]
@@ -112,7 +111,7 @@ def _checked_rule(i: int, rule: Any, base: Any) -> tuple[Any, Any]:
         if (path, argument) in dict(entries):
             raise ValueError(f"groups: rule {i} ({described(chosen)}) gives {argument} twice")
         before = value_at(base, path, argument)
-        # None or a number may make another state; numbers in the place of numbers do not.
+        # Replacing None by a number, or the reverse, may change the state; replacing a number by another does not.
         numeric = is_hyperparameter(base, path, argument) and before is not None and value is not None
         if isinstance(value, Factor) and not numeric:
             raise TypeError(
@@ -123,7 +122,7 @@ def _checked_rule(i: int, rule: Any, base: Any) -> tuple[Any, Any]:
             with of_rule(i, chosen):
                 if value is not None and is_array(value) and jnp.ndim(value):
                     raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}")
-                changed = replaced(variant, path, argument, value)  # an error for a value out of range
+                changed = replaced(variant, path, argument, value)  # raises for a value out of range
             variant = variant if numeric else changed
         if numeric:
             entries.append(((path, argument), value))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other hyperparameters for a transformation that somebody has already made, and one transformation for many values."""
+"""Replacing hyperparameters of a transformation, by one value or by a value for each group."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,14 +17,14 @@ Path = tuple[str, ...]
 
 
 class Times:
-    """A multiple of the base's value, the entry of one group."""
+    """The entry of one group that is a multiple of the base's value."""
 
     def __init__(self, factor: float):
         self.factor = float(factor)
 
 
 def find_argument(tx: Any, name: str) -> tuple[Path, str]:
-    """Where in a transformation the argument with this name is: the steps to the stage that has it, and its name.
+    """Where in a transformation the argument of this name is: the steps to the stage that has it, and the bare name.
 
     The name may be preceded by steps, joined by dots: the number or name of a chain's stage, the argument of a wrapper.
 
@@ -32,7 +32,7 @@ def find_argument(tx: Any, name: str) -> tuple[Path, str]:
       ValueError: if there is none, or more than one.
     """
     found = [(path, n) for path, n in _arguments(tx, ()) if n == name or ".".join((*path, n)) == name]
-    # What a recipe or wrapper calls so is meant, and not what is further inside.
+    # An argument of a recipe or wrapper comes before those of the same name further inside.
     outer = [x for x in found if not any(y[0] != x[0] and x[0][: len(y[0])] == y[0] for y in found)]
     if len(outer) == 1:
         return outer[0]
@@ -50,7 +50,7 @@ def find_argument(tx: Any, name: str) -> tuple[Path, str]:
 def _arguments(tx: Any, path: Path) -> Iterator[tuple[Path, str]]:
     if not isinstance(tx, Value) or tx.factory is None:
         return
-    if tx.factory.name == "groups":  # a parameter has one group, in what is inside that of the inner rules
+    if tx.factory.name == "groups":  # a parameter has one group: inside of inner groups, theirs
         return
     children = list(_children(tx))
     holding = {keys[0].key for _, keys, _ in children}
@@ -60,7 +60,7 @@ def _arguments(tx: Any, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _children(tx: Any) -> Iterator[tuple[str, Keys, Any]]:
-    """The transformations among the arguments: the step to each, the keys to where it stands, and itself."""
+    """The transformations in an argument, with their names as steps of a path."""
     stages = [str(key) for key, _ in chained(tx) or ()]
     for keys, child in inside(tx.arguments):
         argument, *rest = keys
@@ -73,7 +73,7 @@ def value_at(tx: Any, path: Path, name: str) -> Any:
 
 
 def is_hyperparameter(tx: Any, path: Path, name: str) -> bool:
-    """Whether the argument is a number of the maths, which may differ between parameters that one rule runs on."""
+    """Whether the argument is a hyperparameter: a number, which may differ between the parameters of one rule."""
     return name in _at(tx, path).factory.hyperparameters
 
 
@@ -93,9 +93,9 @@ def replaced(tx: Any, path: Path, name: str, value: Any) -> Any:
 
 
 def with_entries(tx: Any, path: Path, name: str, entries: Sequence[Any]) -> Any:
-    """The transformation with, for a hyperparameter, an array of a value for each group, or a schedule of arrays.
+    """The transformation in which a hyperparameter is an array with an entry for each group, or a schedule of these.
 
-    An entry is a number, a schedule, `Times`, or None for the value that is there.
+    An entry is given as a number, a schedule, `Times`, or None for the present value.
     """
     base = value_at(tx, path, name)
     if callable(base) or any(map(callable, entries)):
@@ -103,7 +103,7 @@ def with_entries(tx: Any, path: Path, name: str, entries: Sequence[Any]) -> Any:
     found = [_entry(base, x) for x in entries]
     if any(isinstance(x, Tracer) for x in found):
         return replaced(tx, path, name, jnp.stack([jnp.asarray(x, jnp.result_type(float)) for x in found]))
-    # Not of JAX: inside a trace that would be a part of it.
+    # A NumPy array: inside of a trace, an array of JAX would be a tracer.
     return replaced(tx, path, name, np.array([float(x) for x in found], np.float64))
 
 
@@ -130,7 +130,7 @@ class GroupSchedule:
 
 
 def check_scalars(tx: Any) -> None:
-    """Refuses hyperparameters that are arrays of numbers: those are what differs between groups."""
+    """Raises for hyperparameters that are arrays: arrays stand for values that differ between groups."""
     for path, name in _arguments(tx, ()):
         value = value_at(tx, path, name)
         if is_hyperparameter(tx, path, name) and is_array(value) and jnp.ndim(value):
@@ -141,7 +141,7 @@ def check_scalars(tx: Any) -> None:
 
 
 def check_reach(tx: Any) -> None:
-    """Refuses values for each group where a stage does not work on single parameters."""
+    """Raises if a value differs between groups in a stage that does not work on single parameters."""
     if not isinstance(tx, Value) or tx.factory is None:
         return
     stage = tx.expanded  # type: ignore[attr-defined]  # values that are transformations have it

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What rules of groups mean for a tree of parameters: which group each is in, and what runs."""
+"""The plan that rules of groups make for a tree of parameters: the group of each, and what runs."""
 
 import contextlib
 import dataclasses
@@ -41,7 +41,7 @@ class OtherRule(NamedTuple):
 
 
 class Override(NamedTuple):
-    """Other hyperparameters for the parameters of a rule; with a label, of a variant of the base."""
+    """Other hyperparameters for the parameters of a rule; if they need a variant of the base, with its label."""
 
     label: str | None
     variant: Any
@@ -50,12 +50,12 @@ class Override(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Said:
-    """What the rules say of one parameter.
+    """What the rules determine for one parameter.
 
     Attributes:
-      label: which transformation runs, `BASE`, `FROZEN` or that of a rule.
+      label: the transformation that runs: `BASE`, `FROZEN` or the label of a rule.
       rules: the numbers of the rules that choose it.
-      entries: the values of hyperparameters that differ from the base's; an array for a stack whose parameters differ.
+      entries: hyperparameters that differ from the base's; the value is an array for a stack whose parameters differ.
     """
 
     label: str
@@ -64,7 +64,7 @@ class Said:
 
 
 class GroupPlan(NamedTuple):
-    """The transformation that runs, and for each leaf of the parameters what is said of it and its group."""
+    """The transformation that runs, and for each leaf of the parameters what the rules determine, and its group."""
 
     tx: Any
     names: list[str]
@@ -72,7 +72,7 @@ class GroupPlan(NamedTuple):
     group: list[int | tuple[int, ...] | None]
 
     def box(self, tree: Any, partial: bool) -> Any:
-        """The tree with its leaves in boxes that carry their groups; what is frozen is hidden."""
+        """The tree with its leaves in boxes that carry their groups; frozen parameters are hidden."""
         _, leaves, treedef = named_leaves(tree)
         rows = zip(leaves, self.said, self.group, strict=True)
         return treedef.unflatten([_boxed(*row) for row in rows])
@@ -87,7 +87,7 @@ def _boxed(x: Any, said: Said | None, group: Any) -> Any:
 
 
 def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool) -> GroupPlan:
-    """Which group each parameter is in. `partial` says that parameters may be missing, so that rules may be unused."""
+    """The plan for a tree. `partial` says that parameters may be missing, so that rules may match none."""
     names, leaves, _ = named_leaves(tree)
     parameters = [_parameter(name, x) for name, x in zip(names, leaves, strict=True)]
     check_scalars(base)
@@ -113,7 +113,7 @@ def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool) 
 
 @contextlib.contextmanager
 def of_rule(number: int, where: Any) -> Iterator[None]:
-    """Errors inside say which rule they are of."""
+    """Errors raised inside name this rule."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -121,7 +121,7 @@ def of_rule(number: int, where: Any) -> Iterator[None]:
 
 
 def _check_range(base: Any, argument: Argument, column: list) -> None:
-    """An error for a multiple that the argument cannot be."""
+    """Raises for a multiple that lies outside of the argument's range."""
     path, name = argument
     known = value_at(base, path, name)
     multiples = [x.factor if isinstance(x, Times) else x for x in column if isinstance(x, Times | np.ndarray)]
@@ -131,7 +131,7 @@ def _check_range(base: Any, argument: Argument, column: list) -> None:
 
 
 def other_transformations(rules: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
-    """What runs beside the base, by its label."""
+    """The transformations that run beside the base, by label."""
     others = {what.label: what for _, what in rules if what != FROZEN and what.label is not None}
     return {label: what.tx if isinstance(what, OtherRule) else what.variant for label, what in others.items()}
 
@@ -145,14 +145,14 @@ def _chooses(where: Any, parameter: Parameter, leaf: Any) -> bool:
 
 
 def _column(value: Any, parameters: list) -> list:
-    """What a rule says of one hyperparameter, for each of its parameters."""
+    """The values of one hyperparameter by a rule, for each of its parameters."""
     if not isinstance(value, Factor):
         return [value] * len(parameters)
     return [x if isinstance(x, np.ndarray) else Times(x) for x in value.of(parameters)]
 
 
 def _joined(rules: Sequence, before: Any, number: int, new: dict, name: str) -> Said:
-    """What is said of a parameter that a further rule chooses; two rules must not contradict each other."""
+    """What the rules determine for a parameter that one more rule chooses; two rules must not contradict each other."""
     what = rules[number][1]
     label = what if what == FROZEN else what.label or BASE
     one, other = _as_text(rules, before.rules[-1] if before.rules else number), _as_text(rules, number)
@@ -173,7 +173,7 @@ def _as_text(rules: Sequence, number: int) -> str:
 
 
 def _group_of(said: Said, parameter: Parameter, rows: dict) -> int | tuple[int, ...]:
-    """The number of the group with these entries, a new one if need be; of a stack that differs, one for each."""
+    """The number of the group with these entries, perhaps a new one; a tuple of them for a stack that differs."""
     if not any(isinstance(x, np.ndarray) for x in said.entries.values()):
         return _row(said.entries, rows)
     sizes = [parameter.shape[axis] for axis in parameter.stack]
@@ -191,12 +191,12 @@ def _row(entries: dict, rows: dict) -> int:
 
 
 def _transformation(rules: Sequence, base: Any, entries: list[dict], names: list[str], said: list) -> Any:
-    """The base with an entry for each group where they differ, beside the other rules."""
+    """The base with an entry for each group where groups differ, and the other transformations beside it."""
     arguments = dict.fromkeys(argument for row in entries for argument in row)
 
     def merged(tx: Any) -> Any:
         for path, name in arguments:
-            if value_at(tx, path, name) is not None:  # a variant without it, and so without those groups
+            if value_at(tx, path, name) is not None:  # else a variant whose groups do not use it
                 tx = with_entries(tx, path, name, [row.get((path, name)) for row in entries])
         check_reach(tx)
         return tx

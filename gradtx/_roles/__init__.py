@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Roles: what parameters are for, said once by rules on their paths."""
+"""Roles: what parameters are for, declared once by rules on their paths."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Roles as rules that can be printed, edited and given back."""
+"""Roles as rules that can be printed, edited and passed to `roles`."""
 
 import re
 from typing import Any
@@ -10,7 +10,7 @@ from gradtx.core._trees import show_path
 
 
 class RoleRules(tuple):
-    """Pairs of a glob and a Role, printed a line each, as Python."""
+    """Pairs of a glob and a Role, printed as Python, one pair on each line."""
 
     __slots__ = ()
 
@@ -22,8 +22,11 @@ class RoleRules(tuple):
 def as_rules(roles: Any) -> RoleRules:
     """A tree of roles as rules for `roles`, one for each parameter; printed, they can be pasted into a program.
 
+    Args:
+      roles: a tree of `Role` like the parameters, as from `infer_roles`; None makes no rule.
+
     Raises:
-      TypeError: for what is no tree of roles.
+      TypeError: if a leaf is no `Role`.
     """
     names, leaves, _ = named_leaves(roles)
     for name, role in zip(names, leaves, strict=True):
@@ -34,5 +37,5 @@ def as_rules(roles: Any) -> RoleRules:
 
 
 def _literal(name: str) -> str:
-    """The glob for exactly this path."""
+    """The glob that matches exactly this path."""
     return "/" + re.sub(r"([*?[])", r"[\1]", name) if name else "**"

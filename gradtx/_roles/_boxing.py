@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transformations that run on parameters in boxes: `with_roles` puts them in, and takes what comes out of them."""
+"""Transformations that run on boxed parameters: `with_roles` puts parameters into boxes and takes results out."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,11 +26,11 @@ def with_roles(rules: Any, inner: Any) -> GradientTransformationExtraArgs:
 
     Rules then run on each logical parameter of a stack by itself: norms, factors, trust ratios and blocks of a leaf of
     shape (L, m, n) with `Role(stack=0)` are those of L parameters of shape (m, n), and functions of the parameters
-    (masks, labels) are shown the shape of one. Norms of the whole tree stay what they are. The state is built as that
-    of `inner`; only what a rule keeps in another shape than the parameter's has the stack's axes in front.
+    (masks, labels) see the shape (m, n). Norms over the whole tree are unchanged. The state has the structure of that
+    of `inner`; only slots with another shape than the parameter's have the stack's axes in front.
 
     Args:
-      rules: what `roles` takes: pairs of a path pattern and a `Role`, a function such as `infer_roles`, or a tree.
+      rules: as in `roles`: pairs (where, `Role`), a function such as `infer_roles`, or a tree of roles.
       inner: the transformation.
 
     Raises:
@@ -48,13 +48,13 @@ def with_roles(rules: Any, inner: Any) -> GradientTransformationExtraArgs:
 
 
 def is_partial(params: Params) -> bool:
-    """Whether parameters may be hidden from this tree, so that rules for them are not without use."""
+    """Whether parameters may be hidden in this tree, so that rules that match none are no error."""
     nodes = jax.tree.leaves(params, is_leaf=is_empty)
     return not jax.tree.leaves(params) or any(x is not None and is_empty(x) for x in nodes)
 
 
 def looks(tree: Any) -> tuple:
-    """What of a tree of arrays decides what is made for it: the structure, shapes and dtypes."""
+    """The structure, shapes and dtypes of a tree of arrays: a key for caches of what is made for such trees."""
     leaves, treedef = jax.tree.flatten(tree)
     arrays = [x if hasattr(x, "dtype") else np.asarray(x) for x in leaves]
     return treedef, tuple((x.shape, x.dtype) for x in arrays)
@@ -67,10 +67,11 @@ def _with_role(x: Any, role: Any) -> Any:
 def run_in_boxes(name: str, inner: Any, box: Box) -> GradientTransformationExtraArgs:
     """`inner` on boxed trees. `box(tree, partial)` boxes parameters; `partial` says that some may be missing.
 
-    States are taken out of their boxes and put back, so that they look the same to everybody as those of `inner`.
+    States are taken out of their boxes after each call and put back before the next, so that they have no boxes for
+    callers.
     """
     tx = as_inner(f"{name}: inner", inner)
-    structures: dict[Any, tuple] = {}  # of boxed states, which would else be traced again at each update
+    structures: dict[Any, tuple] = {}  # of boxed states, cached as they take a trace
 
     def structure_of(boxed: Params, state: OptState | None = None) -> tuple:
         key = looks(boxed)
@@ -87,7 +88,7 @@ def run_in_boxes(name: str, inner: Any, box: Box) -> GradientTransformationExtra
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         if params is not None:
-            leaves_of(name, updates, params)  # so that swapped arguments are an error of that, and not of rules
+            leaves_of(name, updates, params)  # so that swapped arguments raise their own error, not one about rules
         known = box(updates if params is None else params, True)
         boxed_structure, structure = structure_of(known)
         if boxed_structure != structure:
@@ -103,11 +104,11 @@ def run_in_boxes(name: str, inner: Any, box: Box) -> GradientTransformationExtra
                 )
             state = jax.tree.unflatten(boxed_structure, jax.tree.leaves(state))
         boxed = known if params is None else _boxed_like(name, known, updates)
-        # Where the parameters are one array, a number is built like them.
+        # `value` is never boxed: if the parameters are one array, a number has their structure.
         given = {n: x if n == "value" else _boxed_argument(name, known, x) for n, x in extra.items()}
         new, state = tx.update(boxed, state, None if params is None else known, **given)
         leaves, treedef = jax.tree.flatten(state)
-        # To look for boxes at each node takes longer.
+        # Unflattening is faster than looking for boxes at each node.
         state = jax.tree.unflatten(structure, leaves) if treedef == boxed_structure else unboxed(state)
         return _unboxed_like(updates, new), state
 
@@ -121,7 +122,7 @@ def _boxed_like(name: str, known: Params, tree: Any) -> Any:
 
 
 def leaves_of(name: str, tree: Any, params: Params) -> tuple[list, list, Any]:
-    """The leaves of a tree, None included, what stands there among the parameters, and the structure."""
+    """The leaves of a tree, None included, the parameters at the same places, and the structure."""
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_entry)
     return leaves, align(treedef, params, name, "the parameters", tree, "the gradients"), treedef
 
@@ -133,7 +134,7 @@ def _in_box(x: Any, box: Any) -> Any:
 
 
 def _unboxed_like(updates: Updates, new: Updates) -> Updates:
-    """The updates out of the boxes that they were put in, in those that they came in; None for what was hidden."""
+    """The new updates without the boxes that were put on here, but with those that `updates` had; None where hidden."""
 
     def restored(g: Any, u: Any) -> Any:
         if is_absent(g):
@@ -149,7 +150,7 @@ def _unboxed_like(updates: Updates, new: Updates) -> Updates:
 
 
 def _boxed_argument(name: str, known: Params, x: Any) -> Any:
-    """Trees like the parameters in boxes; functions of parameters take and return what they did without."""
+    """An extra argument with trees like the parameters boxed; functions still see trees without boxes."""
     if callable(x):
         return lambda *args, **kwargs: _boxed_argument(name, known, x(*unboxed(args), **unboxed(kwargs)))
     structure = jax.tree.structure(unboxed(known))

@@ -26,7 +26,7 @@ SCANNED = {"scan", "scanned", "stack", "stacked"}
 
 
 class Clues(NamedTuple):
-    """What is known of a parameter: the names on its path, its shape."""
+    """A parameter as far as guesses need it: the names on its path, and its shape."""
 
     parts: tuple[str, ...]
     shape: tuple[int, ...]
@@ -42,7 +42,8 @@ class Clues(NamedTuple):
 
 def infer_roles(params: Params, *, stack: int | Iterable[int] | None = None) -> Any:
     """Guesses the role of each parameter from the names that Flax, Haiku, Equinox and PyTorch give, and from its rank.
-    The names that decide are the parameter's own and its module's: see "Roles" in the docs for the whole list. Print
+
+    The names of the parameter and of its module decide: see "Roles" in the docs for the whole list. Print
     `as_rules(infer_roles(params))`, and edit the rules where the guess is wrong.
 
     - "bias": `bias`, `offset`, `beta`, and vectors `b`; "norm": `scale`, `gamma`, weights in modules such as
@@ -54,10 +55,10 @@ def infer_roles(params: Params, *, stack: int | Iterable[int] | None = None) -> 
       follows, all sizes along it are equal, and the scale of a norm has rank 2, or a bias (stack, outputs) has.
 
     Args:
-      stack: the stack axes of all these parameters, () for none; by default they are guessed.
+      stack: the stack axes of all these parameters; () for none, None to guess them.
 
     Raises:
-      ValueError: for a stack axis that a parameter has not.
+      ValueError: for a stack axis that a parameter does not have.
     """
     names, leaves, treedef = named_leaves(params)
     known = [None if is_absent(leaf) else clues(name, leaf) for name, leaf in zip(names, leaves, strict=True)]
@@ -81,7 +82,7 @@ def modules_of(parameters: Iterable[Clues]) -> set[tuple[str, ...]]:
 
 
 def guess(p: Clues, stack: tuple[int, ...], modules: set[tuple[str, ...]], heads: int | None = None) -> Role:
-    """The role by the names, with these stack axes and, counted from the end, this axis of heads if one is known."""
+    """The role by names, with these stack axes and, if known, this axis of heads, counted from the end."""
     try:
         left = _left(stack, len(p.shape))
     except ValueError as error:
@@ -95,7 +96,7 @@ def guess(p: Clues, stack: tuple[int, ...], modules: set[tuple[str, ...]], heads
     return _shared(kind, stack, in_axes, out_axes, None if heads is None else at[heads])
 
 
-# Roles are guessed whenever a step is traced, and most are the same few.
+# Cached, since roles are guessed whenever a step is traced, and few of them are different.
 _shared = functools.lru_cache(maxsize=4096)(Role)
 
 
@@ -113,7 +114,7 @@ def _kind(p: Clues, rank: int) -> Any:
     in_norm = _is_norm(module) and p.leaf in SCALE
     if in_norm or _is_norm(own) or p.leaf in ("scale", "gamma") or p.leaf == "weight" and rank == 1:
         return "norm"
-    # A kernel in a module of this name is a product: the patches of images are embedded so.
+    # A `kernel` in a module of this name is a matrix of a product, as in the embedding of image patches.
     if EMBEDDING & set(own) or EMBEDDING & set(module) and p.leaf == "weight" and rank == 2:
         return "embedding"
     if rank < 2 or not any(w in WEIGHT or re.fullmatch("w[a-z]?", w) for w in own):
@@ -137,7 +138,7 @@ def _axes(p: Clues, kind: str, rank: int, modules: set, heads: int | None) -> tu
 
 
 def _heads(p: Clues, modules: set) -> int | None:
-    """The axis of heads of a kernel of rank 3 in an attention."""
+    """The axis of heads of a kernel of rank 3 in an attention module; None if it has none."""
     if _ends(words(p.module), PROJECTION):
         return -2
     beside = (words(other[-1]) for other in modules if other and other[:-1] == p.parts[:-2])
@@ -145,7 +146,7 @@ def _heads(p: Clues, modules: set) -> int | None:
 
 
 def guess_stacks(parameters: list[Clues]) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """The stack axes of the parameters, by path, for which there is evidence."""
+    """The stack axes, by path, of the parameters for which there is evidence of a stack."""
     branches: dict[tuple[str, ...], list[Clues]] = {}
     for p in parameters:
         for n in range(1, len(p.parts)):
@@ -161,7 +162,7 @@ def guess_stacks(parameters: list[Clues]) -> dict[tuple[str, ...], tuple[int, ..
 
 
 def _has_evidence(below: list[Clues]) -> bool:
-    """Whether what must be a vector is a matrix, one of whose axes is then the stack's."""
+    """Whether a parameter that is a vector in each layer is a matrix here, so that one of its axes is the stack's."""
     shapes = {p.parts: p.shape for p in below}
 
     def beside(p: Clues) -> list[tuple[int, ...]]:
@@ -186,7 +187,7 @@ def _is_norm(found: tuple[str, ...]) -> bool:
 
 
 def _ends(found: tuple[str, ...], names: set[str]) -> bool:
-    """Whether the last word that is no number is one of these; `q_proj` and `query_projection` end with their first."""
+    """Whether the last word of a name is one of these; numbers and a final "proj" or "projection" do not count."""
     left = [w for w in found if not w.isdigit() and w not in ("proj", "projection")]
     return bool(left) and left[-1] in names
 

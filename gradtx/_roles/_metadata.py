@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Roles from the names of axes that Flax keeps beside parameters."""
+"""Roles from the names of axes that Flax stores with parameters."""
 
 from typing import Any
 
@@ -12,23 +12,24 @@ from gradtx.core._types import Params
 
 PURPOSES = ("stack", "in", "out", "heads")
 
-# Where Flax's nnx has kept the names, the newest first.
+# The fields in which versions of Flax's nnx keep the names, the newest first.
 FIELDS = ("out_sharding", "sharding_names", "sharding")
 
 
 def roles_from_names(params: Params, names: dict[str, str]) -> Any:
-    """The role of each parameter from the names of its axes, which Flax's linen keeps in `nn.Partitioned` boxes and its
-    nnx in variables; what they do not say, kinds above all, as `infer_roles` guesses it. The tree of roles that this
-    returns serves as rules, also for the parameters without their boxes.
+    """The roles of parameters from the names of their axes, which Flax keeps in `nn.Partitioned` or nnx variables.
+
+    What the names do not tell, above all the kinds, is guessed as by `infer_roles`. The tree of roles that this returns
+    can serve as rules, also for the parameters without their boxes.
 
     Args:
       params: the parameters with their boxes, the variables of `nnx.state(model, nnx.Param)`, or their shapes.
-      names: what the axes of some name are for: "stack", "in", "out" or "heads", as in `{"layers": "stack"}`. A name
-        that means the inputs of one matrix and the outputs of another is left out. A parameter without names is
-        stacked if those with names in the smallest branch around it are, and it has their size there.
+      names: the purpose of axes by name: "stack", "in", "out" or "heads", as in `{"layers": "stack"}`. Leave out names
+        that mean the inputs of one matrix and the outputs of another. A parameter without names is stacked if the named
+        parameters in the smallest branch around it are, and it has the same size along the axis.
 
     Raises:
-      ValueError: for a name that no axis has, and for a parameter whose names are not as many as its axes.
+      ValueError: for a name that no axis has, and for a parameter whose number of names is not its number of axes.
     """
     if not isinstance(names, dict) or not set(names.values()) <= set(PURPOSES):
         raise ValueError(f"roles_from_names: names must map the names of axes to {', '.join(PURPOSES)}, got {names!r}")
@@ -56,7 +57,7 @@ def roles_from_names(params: Params, names: dict[str, str]) -> Any:
 
 
 def _axis_names(x: Any) -> list[tuple[str, ...]] | None:
-    """The names of each axis, None where nobody gave any."""
+    """The names of each axis; None if there are none."""
     if not is_carrier(x):
         return None
     metadata = x.get_metadata() if hasattr(x, "get_metadata") else {"sharding": getattr(x, "names", None)}

@@ -20,14 +20,14 @@ def roles(params: Params, rules: Any, *, partial: bool = False) -> Any:
 
     Args:
       params: the parameters, or their shapes.
-      rules: pairs of a choice of parameters, as for `where`, and a `Role`; the first that matches counts. In the place
-        of the role, or of all rules, a function from a tree of parameters to their roles may stand, such as
-        `infer_roles`; in the place of all rules a tree of roles, or a prefix of one.
-      partial: whether the tree may lack parameters, so that rules may be without use.
+      rules: pairs (where, `Role`), of which the first that matches counts. Instead of a role, or of all rules, a
+        function from a tree of parameters to their roles, such as `infer_roles`; instead of all rules a tree of roles,
+        or a prefix of one.
+      partial: whether parameters may be missing in the tree, so that rules may match none.
 
     Raises:
-      ValueError: for parameters that no rule matches, for rules that no parameter needs, and for axes that a parameter
-        has not, with the paths and the rules.
+      ValueError: for parameters that no rule matches, for rules that no parameter uses, and for axes that a parameter
+        does not have, with the paths and the rules.
     """
     rules = check_rules("roles", rules)
     names, leaves, treedef = named_leaves(params)
@@ -52,7 +52,7 @@ def roles(params: Params, rules: Any, *, partial: bool = False) -> Any:
 
 
 def check_rules(context: str, rules: Any) -> Any:
-    """The same rules, a sequence of them as a tuple; an error for what are none."""
+    """The rules, a sequence of them as a tuple; raises for anything that is no rules."""
     if isinstance(rules, OfKind | Selector | str):
         raise TypeError(f"{context}: rules must be pairs of a choice of parameters and a Role, got {rules!r}")
     if is_function(rules):
@@ -73,7 +73,7 @@ def check_rules(context: str, rules: Any) -> Any:
 
 
 def _of_tree(rules: Any, params: Params) -> Any:
-    """What a tree of roles, or a function that makes one, says of each parameter."""
+    """The role of each parameter, as a tree like them, by a tree of roles or a function that makes one."""
     tree = rules(params) if is_function(rules) else rules
     if is_function(rules):
         _check_tree(f"roles: what {described(rules)} returns", tree)
@@ -81,7 +81,7 @@ def _of_tree(rules: Any, params: Params) -> Any:
 
 
 def _is_sequence(rules: Any) -> bool:
-    """Whether these are rules, and no tree of roles, which may be a list too."""
+    """Whether this is a sequence of rules, not a tree of roles, which may be a list too."""
     if not isinstance(rules, tuple | list) or hasattr(rules, "_fields"):
         return False
     leaves = jax.tree.leaves(tuple(rules))
@@ -149,5 +149,5 @@ def _check_fit(name: str, value: Any, role: Role, source: str) -> None:
         ) from None
 
 
-# The same few roles are looked at for each parameter whenever a step is traced.
+# Cached, since the same few roles are checked for each parameter whenever a step is traced.
 _fitted = functools.lru_cache(maxsize=4096)(Role.fitted)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Assignment: which row goes with which column at the least cost."""
+"""Assignment: rows paired with columns at the least total cost."""
 
 from gradtx.assignment._hungarian import base_hungarian_algorithm as base_hungarian_algorithm
 from gradtx.assignment._hungarian import hungarian_algorithm as hungarian_algorithm

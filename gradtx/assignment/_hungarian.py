@@ -12,17 +12,18 @@ from gradtx.core._dtypes import compute_dtype
 
 
 def hungarian_algorithm(cost_matrix: Any) -> tuple[jax.Array, jax.Array]:
-    """The rows i and columns j, in the order of the rows, for which Σ cost_matrix[i, j] is smallest.
+    """Pairs of rows i and columns j with the smallest Σ cost_matrix[i, j]: both indices of the pairs, ordered by row.
 
-    Each row and each column is used at most once, and all of the shorter side are. Shortest augmenting paths, for the
-    rows only whose cheapest column is already taken. Can be compiled and mapped; the indices have no derivatives.
+    Each row and each column is in at most one pair, and there are min(n, m) pairs. Rows first take their cheapest
+    column; rows whose cheapest column is taken are assigned by shortest augmenting paths. Works under `jit` and
+    `vmap`; the indices have no derivatives.
 
     Args:
-      cost_matrix: of shape (n, m), integers or floats, of any sign. Infinity forbids a pair; if there is no assignment
-        without forbidden pairs, some are in the result.
+      cost_matrix: of shape (n, m), integers or floats, of any sign. Infinity forbids a pair; if every assignment has
+        forbidden pairs, so has the result.
 
     Raises:
-      ValueError: if it is not a matrix or, where values are known, has a NaN or a minus infinity.
+      ValueError: if the argument is not a matrix or, unless it is traced, has a NaN or a minus infinity.
 
     References: Kuhn 1955; Jonker and Volgenant 1987; Crouse 2016, "On implementing 2D rectangular assignment".
     """
@@ -30,15 +31,18 @@ def hungarian_algorithm(cost_matrix: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def base_hungarian_algorithm(cost_matrix: Any) -> tuple[jax.Array, jax.Array]:
-    """The same as `hungarian_algorithm`, with one shortest augmenting path for every row: simpler and slower.
+    """`hungarian_algorithm` with a shortest augmenting path for every row: simpler and slower.
 
-    Where several assignments are best, the two may find different ones.
+    Where several assignments are best, the two functions may find different ones.
+
+    Args:
+      cost_matrix: as in `hungarian_algorithm`.
     """
     return _assigned("base_hungarian_algorithm", cost_matrix, start_greedily=False)
 
 
 class _Matching(NamedTuple):
-    """Prices of rows and columns, and which is paired with which (-1: none)."""
+    """The dual variables u of rows and v of columns, called prices, and the pairs so far (-1: not paired)."""
 
     u: jax.Array
     v: jax.Array
@@ -63,7 +67,7 @@ def _checked(where: str, cost_matrix: Any) -> jax.Array:
     if jnp.iscomplexobj(costs):
         raise TypeError(f"{where}: cost_matrix must be real, got {costs.dtype}")
     if not isinstance(costs, Tracer):
-        # A sum with these has no smallest value. NaN and minus infinity are what fails to be above minus infinity.
+        # Sums with NaN or minus infinity have no minimum. These two are the values that are not > -infinity.
         if jnp.issubdtype(costs.dtype, jnp.floating) and not np.all(np.asarray(costs.astype(float)) > -np.inf):
             raise ValueError(f"{where}: cost_matrix must have no NaN and no minus infinity")
     if jnp.issubdtype(costs.dtype, jnp.floating):
@@ -73,7 +77,7 @@ def _checked(where: str, cost_matrix: Any) -> jax.Array:
 
 
 def _match(costs: jax.Array, start_greedily: bool) -> tuple[jax.Array, jax.Array]:
-    """(row, column) for every row of a matrix that is not taller than wide."""
+    """(rows, columns) of the pairs of a matrix with at least as many columns as rows."""
     n, m = costs.shape
     rows = jnp.arange(n, dtype=jnp.int32)
     if n == 0:
@@ -92,12 +96,12 @@ def _match(costs: jax.Array, start_greedily: bool) -> tuple[jax.Array, jax.Array
 
 
 def _greedy(costs: jax.Array, nobody: _Matching) -> _Matching:
-    """Every row with its cheapest column, where no row before it wants the same."""
+    """Pairs each row with its cheapest column, unless an earlier row has the same cheapest column."""
     n, m = costs.shape
     cheapest = jnp.argmin(costs, axis=1).astype(jnp.int32)
     first = jnp.full(m, n, jnp.int32).at[cheapest].min(jnp.arange(n, dtype=jnp.int32))
     price = jnp.min(costs, axis=1)
-    # A row of forbidden pairs has no price.
+    # A row with forbidden pairs only has no finite price.
     possible = jnp.isfinite(price)
     wins = (first[cheapest] == jnp.arange(n, dtype=jnp.int32)) & possible
     columns = jnp.where(wins, cheapest, -1)
@@ -106,7 +110,11 @@ def _greedy(costs: jax.Array, nobody: _Matching) -> _Matching:
 
 
 class _RowSearch(NamedTuple):
-    """Dijkstra's: distances of columns from the new row, the row before each, which are done; where it is."""
+    """The state of Dijkstra's algorithm from the new row.
+
+    distance: of each column so far; before: the row before each column on its path; done: the columns with final
+    distance; row, column, reached: the current row and column, and the distance of that column.
+    """
 
     distance: jax.Array
     before: jax.Array
@@ -117,12 +125,12 @@ class _RowSearch(NamedTuple):
 
 
 def _augmented(costs: jax.Array, matching: _Matching, new_row: jax.Array) -> _Matching:
-    """The cheapest matching with one row more."""
+    """The cheapest matching with the new row added."""
     u, v, column_of_row, row_of_column = matching
     far = jnp.asarray(jnp.inf if jnp.issubdtype(costs.dtype, jnp.floating) else jnp.iinfo(costs.dtype).max, costs.dtype)
 
     def searching(s: _RowSearch) -> jax.Array:
-        # Under vmap this runs for finished matrices too, in which no column is free.
+        # Under vmap this also runs for matrices that are finished and have no free column.
         return ((s.column < 0) | (row_of_column[s.column] >= 0)) & ~jnp.all(s.done)
 
     def step(s: _RowSearch) -> _RowSearch:
@@ -132,7 +140,8 @@ def _augmented(costs: jax.Array, matching: _Matching, new_row: jax.Array) -> _Ma
         before = jnp.where(closer, s.row, s.before)
         reached = jnp.min(jnp.where(s.done, far, distance))
         nearest = ~s.done & (distance == reached)
-        # A free column ends the search, and is the only right one where nothing can be reached.
+        # Among the nearest columns a free one is preferred: it ends the search, and where every remaining distance is
+        # infinite, only a free column is valid.
         column = jnp.argmax(nearest.astype(jnp.int32) * (1 + (row_of_column < 0).astype(jnp.int32))).astype(jnp.int32)
         return _RowSearch(distance, before, s.done.at[column].set(True), row_of_column[column], column, reached)
 
@@ -142,7 +151,7 @@ def _augmented(costs: jax.Array, matching: _Matching, new_row: jax.Array) -> _Ma
     )
     found = jax.lax.while_loop(searching, step, start)
 
-    # Prices that make the paths of the search cost nothing. Columns not reached by then stay as they are.
+    # New prices, for which the paths of the search have reduced cost 0. Columns that were not reached keep theirs.
     slack = jnp.where(found.done & jnp.isfinite(found.distance), found.reached - found.distance, 0)
     slack = jnp.where(jnp.isfinite(slack), slack, 0)
     owner = jnp.where(row_of_column >= 0, row_of_column, u.size)

@@ -7,9 +7,9 @@ from gradtx.core._transformation import as_inner
 
 
 def as_optax(tx: Any) -> Any:
-    """The same transformation as an `optax.GradientTransformationExtraArgs`, for code that asks `isinstance` for it.
+    """The transformation as an `optax.GradientTransformationExtraArgs`, for code that tests `isinstance` of it.
 
-    Only this imports Optax. Everything else that knows Optax takes gradtx's transformations as they are.
+    Other code for Optax takes gradtx's transformations as they are. Optax is imported only by this call.
 
     Raises:
       ImportError: if Optax is not installed.

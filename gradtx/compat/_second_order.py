@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Optax's forms of products with the Hessian and of diagonals: of losses with inputs and targets."""
+"""Hessian-vector products and diagonals with Optax's arguments: for losses of parameters, inputs and targets."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,9 @@ def hvp(loss: Callable[..., jax.Array], v: Any, params: Any, inputs: Any, target
     """H v for the Hessian H of `loss(params, inputs, targets)`, a tree like the parameters.
 
     Args:
-      v: a tree like the parameters, or all their numbers as one vector.
+      loss: a function of (params, inputs, targets) that returns a scalar.
+      v: a tree like the parameters, or one vector with all their elements.
+      inputs, targets: the other arguments of the loss.
     """
     flat, unravel = ravel_pytree(params)
     single = isinstance(v, jax.Array) or not jax.tree_util.all_leaves([v])
@@ -28,15 +30,24 @@ def hvp(loss: Callable[..., jax.Array], v: Any, params: Any, inputs: Any, target
 
 
 def hessian_diag(loss: Callable[..., jax.Array], params: Any, inputs: Any, targets: Any) -> jax.Array:
-    """The diagonal of the Hessian of `loss(params, inputs, targets)` as one vector."""
+    """The diagonal of the Hessian of `loss(params, inputs, targets)` as one vector.
+
+    Args:
+      loss: a function of (params, inputs, targets) that returns a scalar.
+      inputs, targets: the other arguments of the loss.
+    """
     return ravel_pytree(hessian_diagonal(lambda p: loss(p, inputs, targets), params))[0]
 
 
 def fisher_diag(negative_log_likelihood: Callable[..., jax.Array], params: Any, inputs: Any, targets: Any) -> jax.Array:
     """The squares of the gradient of `negative_log_likelihood(params, inputs, targets)` as one vector.
 
-    That is the diagonal of the empirical Fisher information of one example. Of a batch it is the square of the sum (or
-    mean), not the sum of the squares: `jax.vmap` this function over examples, and take the mean.
+    For one example, it is the diagonal of the empirical Fisher information. For a batch it is the square of a sum (or
+    mean), not the sum of squares: `jax.vmap` this function over examples, and take the mean.
+
+    Args:
+      negative_log_likelihood: a function of (params, inputs, targets) that returns a scalar.
+      inputs, targets: the other arguments of that function.
     """
     gradient = ravel_pytree(jax.grad(negative_log_likelihood)(params, inputs, targets))[0]
     return jnp.square(widen(gradient, compute_dtype(gradient)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Optax's spellings of what gradtx calls otherwise, and its defaults where gradtx's differ on purpose."""
+"""Optax's names for what gradtx names differently, and Optax's defaults where gradtx's differ on purpose."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Union
@@ -78,12 +78,12 @@ class ConditionFn(Protocol):
 
 
 def init_empty_state(params: Params) -> EmptyState:
-    """The `init` of a transformation that remembers nothing."""
+    """The `init` of a transformation without state."""
     return EmptyState()
 
 
 class _Accumulating(type):
-    """What `isinstance` asks: `MultiSteps(...)` is gradtx's transformation, not an object of a class of its own."""
+    """Makes `isinstance(MultiSteps(...), MultiSteps)` true, though the call returns gradtx's own transformation."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
         return isinstance(instance, accumulation.AccumulatingTransformation)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Curvature: products with the Hessian and Gauss-Newton matrices, diagonals and eigenvalues, without the matrices.
 
-Losses are functions from a tree of floating parameters to a number. The results on trees have the structure and dtypes
-of the parameters.
+Losses are functions from a tree of floating parameters to a scalar. Results that are trees have the structure and
+dtypes of the parameters.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,12 @@ Loss = Callable[[Any], jax.Array]
 
 
 def hessian_vector_product(loss: Loss, params: Any, v: Any) -> Any:
-    """H v for the Hessian H of `loss` at the parameters: the derivative of the gradient along `v`, a tree like them."""
+    """H v for the Hessian H of `loss` at the parameters: the derivative of the gradient along `v`.
+
+    Args:
+      loss: a function from the parameters to a scalar.
+      v: a tree like the parameters.
+    """
     return jax.jvp(jax.grad(loss), (params,), (v,))[1]
 
 
@@ -31,12 +36,14 @@ def gauss_newton_vector_product(
 ) -> Any:
     """Jᵀ H J v for the Jacobian J of `model` at the parameters and the Hessian H of `loss` at its outputs.
 
-    For a convex loss this matrix has no negative eigenvalue. With minus the logarithm of a likelihood that is a natural
-    exponential family in the outputs (squares, cross-entropy of logits), it is the Fisher information matrix.
+    For a convex loss this matrix has no negative eigenvalue. If the loss is the negative log-likelihood of an
+    exponential family whose natural parameters are the outputs (squared error, cross-entropy of logits), it is the
+    Fisher information matrix.
 
     Args:
-      model: from the parameters to outputs, a tree of arrays.
-      loss: from the outputs to a number.
+      model: a function from the parameters to outputs, a tree of arrays.
+      loss: a function from the outputs to a scalar.
+      v: a tree like the parameters.
     """
     outputs, along = jax.jvp(model, (params,), (v,))
     back = jax.vjp(model, params)[1]
@@ -44,10 +51,11 @@ def gauss_newton_vector_product(
 
 
 def hessian_diagonal(loss: Loss, params: Any, batch_size: PositiveInt = 32) -> Any:
-    """The exact diagonal of the Hessian of `loss` at the parameters, from one product with it for each number.
+    """The exact diagonal of the Hessian of `loss` at the parameters, from one Hessian-vector product for each element.
 
     Args:
-      batch_size: how many products at a time.
+      loss: a function from the parameters to a scalar.
+      batch_size: how many products are computed at once, at least 1.
     """
     size = check_argument("hessian_diagonal", "batch_size", batch_size, specification(PositiveInt), False)  # type: ignore[arg-type]
     flat, unravel = ravel_pytree(params)
@@ -68,9 +76,14 @@ def hutchinson_diagonal(
     *,
     probes: Literal["rademacher", "normal"] = "rademacher",
 ) -> Any:
-    """The mean of v * (H v) over independent random v, an unbiased estimate of the diagonal of the Hessian.
+    """The mean of v * (H v) over independent random v, an unbiased estimate of the diagonal of the Hessian H.
 
-    See `hutchinson_estimator_diag_hessian`, the same as a stage, which this runs.
+    Args:
+      loss: a function from the parameters to a scalar.
+      num_samples: the number of random v, at least 1.
+      probes: the distribution of v: "rademacher" (-1 or 1) or "normal".
+
+    See also: `hutchinson_estimator_diag_hessian`, the same estimate as a stage.
     """
     count = check_argument("hutchinson_diagonal", "num_samples", num_samples, specification(PositiveInt), False)  # type: ignore[arg-type]
     tx = hutchinson_estimator_diag_hessian(key, probes=probes)
@@ -88,7 +101,15 @@ def hutchinson_diagonal(
 def top_eigenvalue(
     loss: Loss, params: Any, key: jax.Array, num_iters: int = 100, error_tolerance: float = 1e-4
 ) -> tuple[jax.Array, Any]:
-    """The eigenvalue of the Hessian of largest magnitude, with its sign, and its eigenvector; see `power_iteration`."""
+    """The eigenvalue of largest magnitude of the Hessian, with its sign, and its eigenvector, a tree of norm 1.
+
+    Args:
+      loss: a function from the parameters to a scalar.
+      num_iters: the largest number of Hessian-vector products.
+      error_tolerance: stops when ‖H v - λ v‖ <= error_tolerance |λ|.
+
+    See also: `power_iteration`, which this runs from a random start.
+    """
     flat, unravel = ravel_pytree(params)
     wide = widen(flat, compute_dtype(flat))
     times = _flat_product(loss, flat, unravel)
@@ -102,9 +123,14 @@ def hessian_spectrum(
 ) -> tuple[jax.Array, jax.Array]:
     """Nodes and weights, of shape (num_samples, num_iters), of the spectral density of the Hessian, by Lanczos' method.
 
-    For each random start, Σ weights f(nodes) is about mean f(λ) over the eigenvalues λ. The smallest and the largest
-    nodes converge to the extreme eigenvalues, from inside. All vectors are orthogonalized twice against all before,
-    for which num_iters of them are kept.
+    For each random start, Σ weights f(nodes) estimates the mean of f(λ) over the eigenvalues λ. The smallest and the
+    largest nodes converge to the extreme eigenvalues from inside.
+
+    Args:
+      loss: a function from the parameters to a scalar.
+      num_iters: Hessian-vector products for each start, at least 1. As many vectors of the size of the parameters are
+        kept in memory, to orthogonalize each new one against all before it.
+      num_samples: the number of random starts, at least 1.
 
     Reference: Ghorbani, Krishnan and Xiao 2019, arXiv:1901.10159.
     """
@@ -121,7 +147,7 @@ def hessian_spectrum(
 
 
 def _flat_product(loss: Loss, flat: jax.Array, unravel: Callable) -> Callable[[jax.Array], jax.Array]:
-    """v -> H v on vectors in at least float32."""
+    """The function v -> H v on flat vectors in at least float32."""
 
     def times(v: jax.Array) -> jax.Array:
         return hessian_vector_product(lambda x: loss(unravel(x)), flat, v.astype(flat.dtype)).astype(v.dtype)

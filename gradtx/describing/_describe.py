@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to each parameter, and what is remembered for it, without running anything."""
+"""What happens to each parameter, and the state that is kept for it, found without running anything."""
 
 import dataclasses
 import math
@@ -23,12 +23,12 @@ class ParameterRow:
     """What happens to one parameter.
 
     Attributes:
-      role: None where nobody said, outside of `with_roles`.
-      rule: the optimizer, stage or label that updates it, "frozen", or None for what no transformation sees.
-      learning_rate, weight_decay: multiples of the values that the base of `groups` has; of a stack whose parameters
-        differ, the least and the greatest; "own" for another schedule. None without rule, and without weight decay.
+      role: None outside of `with_roles`.
+      rule: the optimizer, stage or label that updates it, "frozen", or None if no transformation sees it.
+      learning_rate, weight_decay: as multiples of the values of the base of `groups`; for a stack whose parameters
+        differ, the least and the greatest; "own" for another schedule. None without a rule or without weight decay.
       slots: the name and dtype of each array of state that belongs to it.
-      sharding: as in `Slot`, of the parameter; of the state too where it is another.
+      sharding: as in `Slot`, of the parameter, and of its state where that differs.
     """
 
     path: str
@@ -87,17 +87,17 @@ class Description:
 
 
 def describe(tx: Any, params: Params, state: OptState | None = None) -> Description:
-    """What happens to the parameters: for each its role, the rule that updates it, multiples of the learning rate and
-    the weight decay, the arrays of its state with their dtypes and bytes, and how they are sharded.
+    """What happens to each parameter: its role, the rule that updates it, multiples of the learning rate and the weight
+    decay, the arrays of its state with their dtypes and bytes, and how they are sharded.
 
     Nothing is allocated. An array of the state belongs to a parameter if it lies in a part of the state that has the
-    parameters' structure. Of the stages, recipes and chains are opened, and a wrapper is one, under which the
-    transformations among its arguments are named.
+    parameters' structure. Recipes and chains are listed stage by stage; a wrapper is one stage, with the
+    transformations among its arguments listed below it.
 
     Args:
       tx: any object with `init` and `update`; one that gradtx did not make is one stage, which sees all parameters.
       params: a tree of arrays or of `jax.ShapeDtypeStruct`.
-      state: a state of `tx` for them, of which shardings are read.
+      state: a state of `tx` for these parameters, to read its shardings; None for the types of `tx.init(params)`.
 
     Raises:
       ValueError: for a state of another transformation.
@@ -121,7 +121,7 @@ def described_by(where: str, tx: Any, params: Params, state: OptState | None) ->
 
 
 def _held(where: str, tx: Any, shapes: Any, state: OptState | None) -> OptState:
-    """The state that was given, or the shapes of the first one."""
+    """The given state, or the types of the state of `init`."""
     first = jax.eval_shape(tx.init, shapes)
     if state is not None and jax.tree.structure(state) != jax.tree.structure(first):
         raise ValueError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why one parameter gets what it gets."""
+"""Why one parameter is updated as it is."""
 
 import dataclasses
 import re
@@ -24,15 +24,15 @@ from gradtx.wrappers._masked import masked
 from gradtx.wrappers._partition import partition
 
 _SILENT = ("chain", "named_chain", "with_roles", "groups", "partition", "masked")
-"""What runs others and changes no number itself."""
+"""Factories of transformations that run others and change no number themselves."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StageNumbers:
-    """A stage that a parameter goes through, with its hyperparameters there, as text; schedules at step 0.
+    """A stage that a parameter goes through, with its hyperparameters there as text; schedules at step 0.
 
-    `depth` is the number of wrappers around it. `sums_over` is how many parameters are in the sums that it computes for
-    all of them together, and how many there are; None if it computes none.
+    `depth` is the number of wrappers around it. `sums_over` is, for a stage that sums over all parameters, the number
+    of parameters in the sums and the number of all; None for other stages.
     """
 
     name: str
@@ -48,9 +48,9 @@ class Explanation:
     Attributes:
       parameter: the row of the parameter in `describe`.
       role_source: which rule gave the role, or which function guessed it; empty without a role.
-      logical_shape: the shape of one parameter of a stack, which is what rules see.
-      choices: what groups, labels and masks say of it, a sentence each.
-      stages: those that it goes through, in their order.
+      logical_shape: the shape that rules see: that of one parameter of a stack.
+      choices: what groups, labels and masks choose for it, a sentence each.
+      stages: the stages that it goes through, in order.
       slots: the arrays of state that belong to it.
     """
 
@@ -81,15 +81,15 @@ class Explanation:
 
 
 def explain_path(tx: Any, params: Params, path: str, state: OptState | None = None) -> Explanation:
-    """Why the parameter at a path gets what it gets: which rules gave it its role and group, what groups change, which
-    labels and masks choose it, the stages that it goes through with their numbers for it, and its state.
+    """Why the parameter at a path is updated as it is: which rules gave it its role and group, what groups change,
+    which labels and masks choose it, the stages that it goes through with their numbers for it, and its state.
 
     Args:
       tx, params, state: as in `describe`.
       path: such as "layers/0/kernel"; "" if the parameters are one array.
 
     Raises:
-      ValueError: for a path that is not there, with the closest.
+      ValueError: for a path without a parameter, with the closest paths.
     """
     description, root = described_by("explain_path", tx, params, state)
     row = next((row for row in description.parameters if row.path == (path or "(root)")), None)
@@ -111,7 +111,7 @@ def _logical_shape(role: Role | None, shape: tuple[int, ...]) -> tuple[int, ...]
 
 
 def _choices(node: RouteNode, path: str, of_groups: bool = False) -> list[str]:
-    """What is said of a parameter, from the outside in."""
+    """What groups, labels and masks choose for a parameter, from the outside in."""
     if path not in node.seen:
         return []
     said = []
@@ -139,7 +139,7 @@ def _source(prefix: Any) -> str:
 def _stages(node: RouteNode, path: str, total: int, depth: int = 0) -> list[StageNumbers]:
     if path not in node.seen:
         return []
-    # A recipe of one stage, such as scale_by_lr, has the names that were given.
+    # A recipe of a single stage, such as scale_by_lr, is shown by its own name and arguments, not by the stage's.
     last = node.children[0] if node.is_recipe and not node.children[0].children else node
     if node.factory in _SILENT or node.is_recipe and last is node:
         return [stage for child in node.children for stage in _stages(child, path, total, depth)]
@@ -169,7 +169,7 @@ def _stage_line(stage: StageNumbers) -> str:
 
 
 def _slot_lines(slots: tuple[Slot, ...]) -> list[str]:
-    # As `get_slot` takes them: inner_state.0.mu for inner_state[0].mu.
+    # Names in the form that `get_slot` takes: inner_state.0.mu for inner_state[0].mu.
     names = [re.sub(r"\.?\[['\"]?(.*?)['\"]?\]", r".\1", ".".join(map(str, [*s.stage, s.field]))) for s in slots]
     names = [name.removeprefix(".") for name in names]
     wide = max(map(len, names))

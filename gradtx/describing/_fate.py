@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of one parameter on its way through the transformations that see it."""
+"""What the transformations that see a parameter do with it."""
 
 from typing import Any, NamedTuple
 
@@ -22,16 +22,16 @@ from gradtx.wrappers._freezing import freeze
 from gradtx.wrappers._partition import partition
 
 Multiple = float | tuple[float, float] | str
-"""A multiple of the base's value, the least and the greatest in a stack, or `OWN`."""
+"""A multiple of the base's value, the least and the greatest multiple in a stack, or `OWN`."""
 
 OWN = "own"
-"""Stands for a value that is no constant multiple of the base's: another schedule."""
+"""Stands for a value that is no constant multiple of the base's, such as another schedule."""
 
 _ZEROS = (set_to_zero(), freeze(True).expanded.arguments["inner"])
 
 
 def role_of(root: RouteNode, path: str) -> Role | None:
-    """The role that the outermost `with_roles` gives a parameter; None where nobody said."""
+    """The role that the outermost `with_roles` gives a parameter; None without one."""
     for node in root.through(path):
         box = node.children[0].seen.get(path) if is_made_by(node, with_roles) else None
         if isinstance(box, Boxed):
@@ -44,7 +44,7 @@ def is_made_by(node: RouteNode, factory: Any) -> bool:
 
 
 class _Found(NamedTuple):
-    """The name of what updates a parameter; whether a label chose it, and whether it is more than a plain stage."""
+    """The name of what updates a parameter, whether a label chose it, and whether it is more than a plain stage."""
 
     name: str
     chosen: bool
@@ -52,7 +52,7 @@ class _Found(NamedTuple):
 
 
 def rule_of(root: RouteNode, path: str) -> str | None:
-    """The name of the optimizer, stage or label that updates a parameter, `FROZEN`, or None for what nothing sees."""
+    """The name of the optimizer, stage or label that updates a parameter, `FROZEN`, or None if nothing sees it."""
     found = _rule(root, path)
     return None if found is None else found.name
 
@@ -76,13 +76,13 @@ def _rule(node: RouteNode, path: str, of_groups: bool = False) -> _Found | None:
         return _Found(name if chosen else node.factory, chosen, main or chained(node.tx.expanded) is not None)
     if is_made_by(node, partition):
         label, child = label_of(node, path)
-        # A chain has no name of its own; that of its label says more than those of its stages.
+        # A chain has no name of its own; its label says more than the names of its stages.
         return _Found(str(label) if chained(child.tx) is not None and not of_groups else name, True, True)
     return _Found(name, chosen, main)
 
 
 def label_of(node: RouteNode, path: str) -> tuple[Any, RouteNode]:
-    """The label that a partition gives a parameter, and what has that label."""
+    """The label that a partition gives a parameter, and the transformation with that label."""
     labels = list(node.tx.arguments["transforms"])
     return next((label, child) for label, child in zip(labels, node.children, strict=True) if path in child.seen)
 
@@ -103,13 +103,13 @@ def stage_name(node: RouteNode) -> str:
 
 
 def _remembers(node: RouteNode) -> bool:
-    """Whether a stage keeps something for each parameter, so far as that is known."""
+    """Whether a stage keeps slots for each parameter, as far as is known."""
     rule = node.tx.rule if isinstance(node.tx, GradientTransformation) else None
     return bool(rule.slots) if rule is not None else node.factory not in ("identity", "stateless")
 
 
 def multiple_of(root: RouteNode, path: str, name: str) -> Multiple:
-    """How many times the base's value of a hyperparameter a parameter has; 1 outside of groups."""
+    """A parameter's value of a hyperparameter as a multiple of the base's value; 1 outside of groups."""
     found = _multiple(root, path, name)
     return 1.0 if found is None else found
 
@@ -123,12 +123,12 @@ def _multiple(node: RouteNode, path: str, name: str) -> Multiple | None:
     inside = [m for child in node.children if (m := _multiple(child, path, name)) is not None]
     if own is None or not inside:
         return next((m for m in inside if m != 1), inside[0] if inside else own)
-    # A recipe may have the argument for some of its stages only, as that of Muon beside `adam_learning_rate`.
+    # A recipe's argument may concern some of its stages only, as Muon's learning rate beside `adam_learning_rate`.
     return own if any(m != 1 for m in inside) else 1.0
 
 
 def _ratio(value: Any, box: Any) -> Multiple | None:
-    """The value of a group over that of the first group, which has the base's values."""
+    """The value of a group divided by that of the first group, which has the base's values."""
     if value is None:
         return None
     group = box.group if is_box(box) else None
@@ -162,7 +162,7 @@ def _divided(value: float, base: float) -> Any:
 
 
 def decays(root: RouteNode, path: str) -> bool:
-    """Whether a stage that sees the parameter decays it."""
+    """Whether a stage that sees the parameter applies weight decay to it."""
     stages = [node for node in root.through(path) if not node.is_recipe]
     given = [numbers_of(node, path).get("weight_decay", 0.0) for node in stages]
     return any(bool(np.any(x)) if isinstance(x, float | tuple) else True for x in given)
@@ -171,7 +171,7 @@ def decays(root: RouteNode, path: str) -> bool:
 def numbers_of(node: RouteNode, path: str) -> dict[str, Any]:
     """The hyperparameters that a transformation has for one parameter, by name.
 
-    A number; for a stack whose parameters differ, a tuple of numbers; a schedule of these; None for what is traced.
+    A number; for a stack whose parameters differ, a tuple of numbers; a schedule of these; None for a traced value.
     """
     if not isinstance(node.tx, Value) or node.tx.factory is None:
         return {}
@@ -192,5 +192,5 @@ def _number(value: Any, box: Any) -> Any:
 
 
 def _entries(values: Any, group: Any) -> Any:
-    """Those of a parameter's group, or of a stack those of each parameter in it, where values differ by group."""
+    """The value of a parameter's group, or the values of the groups in a stack, if values differ by group."""
     return values if group is None or np.ndim(values) == 0 else np.asarray(values)[np.asarray(group)]

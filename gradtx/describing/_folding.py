@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters to which the same happens, and whose paths differ only in numbers, as one row."""
+"""Parameters with equal rows whose paths differ only in numbers, folded into one row."""
 
 import re
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ _NUMBER = re.compile(r"(?<![^/_.])\d+(?![^/.])")
 
 
 class Folded(NamedTuple):
-    """Rows of parameters in the order of their first, with one path for them all."""
+    """Rows of parameters that are shown as one, and the path that stands for all of them."""
 
     path: str
     rows: list
 
 
 def folded(rows: Iterable[Any]) -> list[Folded]:
-    """Rows that are equal but for the numbers in their paths, such as those of layers, and multiples, together."""
+    """Folds rows that are equal except for numbers in their paths, such as those of layers, and for multiples."""
     groups: dict[Any, list] = {}
     for row in rows:
         what = (row.shape, row.dtype, row.role, row.rule, row.weight_decay is None, row.slots, row.sharding)
@@ -27,7 +27,7 @@ def folded(rows: Iterable[Any]) -> list[Folded]:
 
 
 def _common(paths: list[str]) -> str:
-    """A path with "*" for the numbers that are not the same in all."""
+    """The path with "*" in place of the numbers in which the paths differ."""
     numbers = zip(*(_NUMBER.findall(path) for path in paths), strict=True)
     shown = iter(n[0] if len(set(n)) == 1 else "*" for n in numbers)
     return _NUMBER.sub(lambda _: next(shown), paths[0])
@@ -46,11 +46,11 @@ def spanned(multiples: list[Any]) -> str:
 
 
 def slots_text(slots: Iterable[tuple[str, str]]) -> str:
-    """The names of slots with their dtypes: `mu, nu float32`, and `mu int8+float32` for one of several arrays."""
+    """The names of slots with their dtypes: `mu, nu float32`, or `mu int8+float32` for a slot of several arrays."""
     found: list[tuple[str, dict[str, str]]] = []
     for name, dtype in slots:
         begin = re.split(r"(?<=.)[.\[]", name)[0]
-        # A name that was there is that of another stage.
+        # A name that occurs a second time belongs to another stage.
         same = [arrays for other, arrays in found if other == begin and name not in arrays]
         arrays = same[-1] if same else {}
         arrays[name] = dtype

@@ -27,6 +27,6 @@ def number_text(value: Any) -> str:
 
 
 def at_start(schedule: Callable) -> Any:
-    """What a schedule says before the first update."""
+    """The value of a schedule at the first update."""
     values = np.asarray(schedule(jnp.zeros([], jnp.int32)), np.float64)
     return tuple(float(x) for x in values.ravel()) if values.ndim else float(values)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which rules gave a parameter its role, and its hyperparameters."""
+"""Which rules gave a parameter its role and its hyperparameters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ from gradtx.describing._stages import called
 
 
 def role_source(root: RouteNode, path: str) -> str:
-    """Where the role of a parameter is from, as text."""
+    """The source of a parameter's role, as text: a rule, a function or a tree."""
     node = next(node for node in root.through(path) if is_made_by(node, with_roles))
     rules, leaf = check_rules("with_roles", node.tx.arguments["rules"]), node.seen[path]
     if is_function(rules):
@@ -33,12 +33,12 @@ def role_source(root: RouteNode, path: str) -> str:
 
 
 def _are_pairs(rules: Any) -> bool:
-    """Whether these are rules as `check_rules` returns them, and no tree of roles."""
+    """Whether these are pairs as `check_rules` returns them, not a tree of roles."""
     return type(rules) is tuple and all(type(rule) is tuple and len(rule) == 2 for rule in rules)
 
 
 def overrides(node: RouteNode, path: str) -> list[str]:
-    """What the rules of groups change for a parameter: a sentence for each."""
+    """What the rules of groups change for a parameter, a sentence for each rule."""
     assert node.plan is not None  # it is a node of groups
     said = node.plan.said[node.plan.names.index(path)]
     if said is None or not said.rules:
@@ -69,7 +69,7 @@ def _change(base: Any, what: Any, said: Any) -> str:
 
 
 def _number_here(before: Any, entry: Any) -> str:
-    """The value of the parameter's group: of its own, or a multiple of the base's."""
+    """The value of the parameter's group as text: its own, or a multiple of the base's."""
     if isinstance(entry, Times | np.ndarray):
         factors = entry.factor if isinstance(entry, Times) else np.ravel(entry)
         values = np.asarray(at_start(before) if callable(before) else before, np.float64) * factors

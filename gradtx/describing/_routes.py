@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which transformations see which parameters, and in which boxes.
 
-Nothing is assumed of wrappers: each is run on shapes with probes in the place of what it wraps, which write down the
-parameters that they are given. So masks, labels and wrappers that nobody here knows are all read in the same way.
+Nothing is assumed of wrappers: each is run on shapes, with probes in place of the transformations that it wraps, which
+record the parameters that they are given. Masks, labels and unknown wrappers are all read in this way.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ class RouteNode:
     """A transformation inside another.
 
     Attributes:
-      name: what it is called there: the number or name of a chain's stage, or the argument of a wrapper.
-      seen: what it is given for each parameter, by path: a shape, or a box with one. Hidden parameters are not there.
+      name: its name there: the number or name of a chain's stage, or the argument of a wrapper.
+      seen: what it is given for each parameter, by path: a shape, or a box with one. Hidden parameters are left out.
       children: the transformations inside.
-      plan: of `groups`, what is said of each parameter.
+      plan: the plan of `groups`, None for other transformations.
     """
 
     tx: Any
@@ -85,7 +85,7 @@ def _by_path(tree: Any) -> dict[str, Any]:
 
 
 def _trees_seen(tx: Any, tree: Any, count: int) -> list:
-    """The tree that a wrapper makes the state of each transformation inside for, as far as it has the same paths."""
+    """For each transformation in a wrapper, the tree of which it makes its state, if that has the same paths."""
     found: dict[int, Any] = {}
     known = set(_by_path(tree))
 
@@ -117,7 +117,7 @@ def _parts(tx: Any, tree: Any) -> tuple[RouteNode, ...]:
     children: list[RouteNode] = []
 
     def look(params: Any) -> None:
-        # Traced, as what is inside may be made from numbers in the state.
+        # Traced, as inner transformations may be made from numbers in the state.
         for path, (child, _) in tx.parts(tx.init(params)).items():
             children.append(route(child, tree, path))
 

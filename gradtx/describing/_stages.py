@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a transformation consists of, and the arrays of its state by stage."""
+"""The stages of a transformation, and the arrays of its state by stage."""
 
 import dataclasses
 import itertools
@@ -33,10 +33,10 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """One array of the state. `parameter` is empty and `bytes_per_element` None for what belongs to no parameter.
+    """One array of the state. If it belongs to no parameter, `parameter` is empty and `bytes_per_element` None.
 
-    `field` is the path in the state of the stage, `name` the end of it, from the named tuple that has the slot.
-    `sharding` is empty where the state was not given, and for arrays that lie on one device.
+    `field` is the path in the state of the stage, `name` its end, from the named tuple that has the slot. `sharding` is
+    empty if no state was given, and for arrays on one device.
     """
 
     stage: Keys
@@ -51,7 +51,7 @@ class Slot:
 
 
 def walk(tx: Any, state: Any, path: Keys = (), depth: int = 0, label: str = "") -> Iterator[tuple[Stage, Any]]:
-    """The stages with their states; the state is None where another stage shows it."""
+    """The stages with their states; the state is None if another stage shows it."""
     opened = tx.expanded if isinstance(tx, GradientTransformation) else tx
     children = chained(opened)
     if children is not None:
@@ -80,7 +80,7 @@ def nested(tx: Any) -> list[tuple[str, Any]]:
 
 
 def called(tx: Any) -> str:
-    """The call as text. The addresses of functions say nothing and differ from run to run."""
+    """The call as text, without the addresses of functions, which differ from run to run."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(tx))
 
 
@@ -107,14 +107,14 @@ def slot_rows(stage: Keys, state: Any, params: Any) -> list[Slot]:
                         sharding_of(x),
                     )
                 )
-        # Several arrays for one parameter (a codec's, factors) are fields of their own.
+        # If a slot has several arrays for a parameter (of a codec, or factors), each is listed as a field.
         order = list(dict.fromkeys(r.field for r in rows[begin:]))
         rows[begin:] = sorted(rows[begin:], key=lambda r: order.index(r.field))
     return rows
 
 
 def sharding_of(x: Any) -> str:
-    """How an array is laid out over devices, as its `PartitionSpec`; empty for one device and where nobody said."""
+    """How an array is laid out over devices, as its `PartitionSpec`; empty for one device or if unknown."""
     sharding = getattr(x, "sharding", None)
     if isinstance(sharding, jax.sharding.NamedSharding):
         return f"P({', '.join(map(repr, sharding.spec))})"

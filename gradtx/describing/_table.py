@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A description on paper: stages, one row for each kind of parameter, totals."""
+"""A description as text: stages, a table of the parameters, totals."""
 
 import math
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from gradtx.describing._stages import Slot, Stage
 WIDTH = 120
 """Columns of the printed table."""
 ROWS = 80
-"""Rows of the printed table; the rest is one line."""
+"""Rows of the printed table; the rest is summed in one row."""
 
 HEADER = ("parameter", "shape", "role", "rule", "rate", "decay", "slots", "bytes", "sharding")
 WIDEST = {"slots": 44, "rule": 30}
-"""How wide columns get that may hold many names."""
+"""The largest widths of columns that may hold many names."""
 NARROWEST = (("slots", 24), ("parameter", 24), ("slots", 16), ("sharding", 12), ("rule", 10), ("role", 10))
-"""Which columns are cut, in this order, and how far, where a table is too wide; numbers are never cut."""
+"""The columns that are cut if a table is too wide, in this order, and the least widths; numbers are never cut."""
 
 
 class TableCells(NamedTuple):
@@ -30,7 +30,7 @@ class TableCells(NamedTuple):
 
 
 def parameter_lines(parameters: Sequence[Any], others: Sequence[Slot]) -> TableCells:
-    """The table of the parameters, and a row for the state that belongs to none of them."""
+    """The table of the parameters, with a last row for the state that belongs to none of them."""
     groups = folded(parameters)
     shown = len(groups) if len(groups) <= ROWS + 1 else ROWS  # hiding a single row would save nothing
     rows = [_cells(group) for group in groups[:shown]]
@@ -71,7 +71,7 @@ def _role(role: Role | None, shape: tuple[int, ...]) -> str:
 
 
 def as_text(layout: TableCells) -> list[str]:
-    """The lines of the table, none wider than `WIDTH` if that can be."""
+    """The lines of the table, none wider than `WIDTH` if possible."""
     lines = [layout.header, *layout.rows]
     limits = [WIDEST.get(name, WIDTH) for name in layout.header]
     widths = [min(max(map(len, column)), n) for column, n in zip(zip(*lines, strict=True), limits, strict=True)]
@@ -89,7 +89,7 @@ def as_text(layout: TableCells) -> list[str]:
 
 
 def as_rich(stages: list[str], layout: TableCells, total: str) -> Any:
-    """The same for a terminal, by the library Rich."""
+    """The description for a terminal, by the library Rich."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -98,7 +98,7 @@ def as_rich(stages: list[str], layout: TableCells, total: str) -> Any:
     for name in layout.header:
         table.add_column(name, justify="right" if name == "bytes" else "left", overflow="fold")
     for row in layout.rows:
-        table.add_row(*map(Text, row))  # brackets in a path are no markup
+        table.add_row(*map(Text, row))  # as Text, so that brackets in a path are no markup
     return Group(Text("\n".join(stages)), Text(), table, Text(), Text(total, style="bold"))
 
 

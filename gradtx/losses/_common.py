@@ -20,7 +20,7 @@ FRACTION = Range(low=0.0, high=1.0)
 
 
 def real(loss: str, name: str, x: Any) -> jax.Array:
-    """The array of an argument, which must be real."""
+    """The argument as a real array; raises for None and for complex values."""
     if x is None:
         raise TypeError(f"{loss}: {name} must be an array, got None")
     x = jnp.asarray(x)
@@ -30,13 +30,13 @@ def real(loss: str, name: str, x: Any) -> jax.Array:
 
 
 def check_shape(loss: str, name: str, x: jax.Array, shape: tuple[int, ...], what: str) -> None:
-    """Refuses an array of another shape."""
+    """Raises unless the array has this shape."""
     if x.shape != shape:
         raise ValueError(f"{loss}: {name} must have {what}, {shape}, got {x.shape}; nothing is broadcast")
 
 
 def same_shape(loss: str, **arrays: Any) -> list[jax.Array]:
-    """The arrays, at least float32 and all of one dtype, whose shapes must be that of the first."""
+    """The arrays in one dtype, at least float32; raises unless all have the shape of the first."""
     values = {n: real(loss, n, x) for n, x in arrays.items()}
     first, shape = next((n, x.shape) for n, x in values.items())
     for name, x in values.items():
@@ -45,7 +45,7 @@ def same_shape(loss: str, **arrays: Any) -> list[jax.Array]:
 
 
 def scalar(loss: str, name: str, value: Any, spec: Range, like: jax.Array) -> jax.Array:
-    """A number in its range, in the dtype of the computation."""
+    """The number in the dtype of `like`; raises if it lies outside its range or is no scalar."""
     check_number(loss, name, value, spec)
     value = widen(value, like.dtype)
     check_shape(loss, name, value, (), "the shape of a scalar")
@@ -53,22 +53,22 @@ def scalar(loss: str, name: str, value: Any, spec: Range, like: jax.Array) -> ja
 
 
 def is_zero(value: Any) -> bool:
-    """Whether an option is off already when the loss is traced."""
+    """Whether an option is the Python number 0, so that its term need not be traced."""
     return isinstance(value, int | float) and value == 0
 
 
 def integer_labels(loss: str, labels: Any, shape: tuple[int, ...], what: str) -> jax.Array:
-    """Class numbers of this shape."""
+    """The labels as integers; raises for another dtype or another shape."""
     labels = real(loss, "labels", labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"{loss}: labels must be integers, got {labels.dtype}")
     check_shape(loss, "labels", labels, shape, what)
-    # The number of classes may not fit into a narrow type.
+    # A narrow integer type may not hold the number of classes.
     return labels if labels.dtype == jnp.int64 else labels.astype(jnp.int32)
 
 
 def mask_of(loss: str, where: Any, shape: tuple[int, ...], name: str = "where") -> jax.Array | None:
-    """A mask of this shape; axes of size 1 are repeated, missing ones are not made up."""
+    """The mask, broadcast to this shape: a scalar and axes of size 1 are repeated, missing axes raise."""
     if where is None:
         return None
     where = jnp.asarray(where)
@@ -83,7 +83,7 @@ def mask_of(loss: str, where: Any, shape: tuple[int, ...], name: str = "where") 
 
 
 def hide(mask: jax.Array | None, x: jax.Array, fill: Any = 0) -> jax.Array:
-    """`fill` where the mask is False: done before a computation, nothing masked enters it, not even NaN."""
+    """x with `fill` where the mask is False. Used before a computation, it keeps masked entries out of it, even NaN."""
     return x if mask is None else jnp.where(mask, x, fill)
 
 
@@ -95,7 +95,7 @@ def elementwise(loss: str, f: Callable[..., jax.Array], where: Any, **arrays: An
 
 
 def checked_axis(loss: str, axis: Axis, ndim: int) -> tuple[int, ...]:
-    """The axes as distinct numbers from 0; all for None."""
+    """The axes as a tuple of distinct non-negative numbers; all axes for None."""
     if axis is None:
         return tuple(range(ndim))
     axes = (axis,) if isinstance(axis, int) else tuple(axis)
@@ -113,7 +113,7 @@ def safe_product(weight: jax.Array, value: jax.Array) -> jax.Array:
 
 
 def masked_mean(x: jax.Array, mask: jax.Array | None, axis: Axis = None) -> jax.Array:
-    """The mean of what is not masked, and 0 if all is."""
+    """The mean of the unmasked entries; 0 if all are masked."""
     axes = tuple(range(x.ndim)) if axis is None else axis
     total = jnp.sum(hide(mask, x), axis=axes)
     ones = jnp.ones_like(x) if mask is None else mask.astype(x.dtype)
@@ -121,9 +121,10 @@ def masked_mean(x: jax.Array, mask: jax.Array | None, axis: Axis = None) -> jax.
 
 
 def shifted_exponents(x: jax.Array, axis: Axis, mask: jax.Array | None = None) -> tuple[jax.Array, ...]:
-    """x - m, log(Σ exp(x - m)) and m, all with the axis kept, where m is the largest entry and masked ones are -inf.
+    """(x - m, log(Σ exp(x - m)), m) with the axis kept, where m is the largest unmasked entry.
 
-    The sum is over nothing where all is masked; its logarithm is taken as 0 there, and so is its derivative.
+    x - m is -inf where masked. Where all entries are masked, the sum is empty: its logarithm is set to 0 with
+    derivative 0.
     """
     x = hide(mask, x)
     largest = jax.lax.stop_gradient(jnp.max(hide(mask, x, -jnp.inf), axis=axis, keepdims=True))
@@ -134,13 +135,13 @@ def shifted_exponents(x: jax.Array, axis: Axis, mask: jax.Array | None = None) -
 
 
 def log_softmax(x: jax.Array, axis: Axis, mask: jax.Array | None = None) -> jax.Array:
-    """Log-probabilities of what is not masked, -inf elsewhere."""
+    """Log-probabilities of the unmasked entries; -inf for masked ones."""
     shifted, log_total, _ = shifted_exponents(x, axis, mask)
     return shifted - log_total
 
 
 def logsumexp(x: jax.Array, axis: Axis, mask: jax.Array | None = None) -> jax.Array:
-    """log(Σ exp(x)) over what is not masked; -inf, with derivative 0, over nothing."""
+    """log(Σ exp(x)) over the unmasked entries; -inf with derivative 0 if there are none."""
     shifted, log_total, largest = shifted_exponents(x, axis, mask)
     nothing = jnp.all(jnp.isneginf(shifted), axis=axis, keepdims=True)
     return jnp.squeeze(jnp.where(nothing, -jnp.inf, log_total + largest), axis)
@@ -149,8 +150,8 @@ def logsumexp(x: jax.Array, axis: Axis, mask: jax.Array | None = None) -> jax.Ar
 def unit(x: jax.Array, axis: Axis, epsilon: jax.Array | float = 0.0) -> jax.Array:
     """x / sqrt(max(Σ x², epsilon)), and 0 with derivative 0 for the zero vector if epsilon is 0."""
     root = safe_sqrt(jnp.asarray(epsilon, x.dtype))
-    # Squares of large or small entries leave the dtype; of entries divided by the largest they do not. The quotient
-    # does not depend on what both of its sides are divided by, so that needs no derivative.
+    # Squares of very large or very small entries overflow or underflow, so x is divided by its largest entry first.
+    # The result does not depend on this divisor, which therefore needs no derivative.
     scale = jax.lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0), root))
     known = scale != 0
     scale = jnp.where(known, scale, 1)

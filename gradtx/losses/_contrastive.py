@@ -42,9 +42,11 @@ def triplet_margin_loss(
     """max(0, d(a, p) - d(a, n) + margin), with the distance d(x, y) = (Σ |x - y|^k + eps)^(1/k) along an axis.
 
     Args:
-      axis: along which the vectors lie.
+      anchors, positives, negatives: a, p and n, of one shape.
+      axis: the axis, or axes, along which the vectors lie.
       norm_degree: k, at least 1.
-      eps: may be 0; the derivative of a distance of 0 is 0 then.
+      margin: how much farther than the positive the negative must be for the loss to be 0.
+      eps: may be 0; a distance of 0 then has derivative 0.
       where: True for the entries that count; a triplet without any has loss 0.
 
     Raises: ValueError if the shapes differ or a number lies outside its range.
@@ -62,14 +64,14 @@ def triplet_margin_loss(
 
 
 def ntxent(embeddings: Any, labels: Any, temperature: float = 0.07, *, where: Any = None) -> jax.Array:
-    """The mean of log(1 + Σ_k exp(s_ik - s_ij)) over pairs (i, j) of one label, k running over other labels.
+    """The mean of log(1 + Σ_k exp(s_ik - s_ij)) over pairs (i, j) with equal labels; k runs over the other labels.
 
-    s are the cosine similarities divided by the temperature. 0 if there is no pair of one label.
+    s are the cosine similarities divided by the temperature. The loss is 0 if no two examples share a label.
 
     Args:
       embeddings: of shape (batch, features).
-      labels: of shape (batch,); examples with the same one belong together.
-      temperature: positive.
+      labels: of shape (batch,); examples with equal labels belong together.
+      temperature: the divisor of the similarities; positive.
       where: of shape (batch,), True for the examples that count.
 
     Raises: ValueError if shapes do not fit or the temperature is not positive.
@@ -105,10 +107,12 @@ def info_nce_loss(
 
     Args:
       queries, keys: of shape (batch, features); key i belongs to query i, the other keys are its negatives.
-      negatives: of shape (n, features): instead of the other keys, as from a queue.
-      symmetric: the mean of this loss and that of the keys, as in CLIP.
+      temperature: the divisor of the similarities; positive.
+      negatives: of shape (n, features), used instead of the other keys, for example from a queue; None for the
+        other keys.
+      symmetric: whether to return the mean of this loss and the loss with queries and keys exchanged, as in CLIP.
       normalize: whether vectors are divided by their norms.
-      where: of shape (batch,), True for the pairs that count, as queries and as negatives; 0 elsewhere.
+      where: of shape (batch,), True for the pairs that count, as queries and as negatives; the loss is 0 elsewhere.
 
     Returns: an array of shape (batch,).
 
@@ -149,10 +153,10 @@ def siglip_loss(
     """-Σ_j log σ(y_ij (logit_scale s_ij + logit_bias)) for each image i: y is 1 for its own text, -1 for the others.
 
     Args:
-      images, texts: of shape (batch, features); text i belongs to image i. s are their cosines.
-      logit_scale, logit_bias: scalars, which are learned; the values here are those to start from.
-      normalize: whether vectors are divided by their norms.
-      where: of shape (batch,), True for the pairs that count; 0 elsewhere.
+      images, texts: embeddings of shape (batch, features); text i belongs to image i. s are their inner products.
+      logit_scale, logit_bias: scalars that are trained with the model; the defaults are good initial values.
+      normalize: whether vectors are divided by their norms, so that s are cosines.
+      where: of shape (batch,), True for the pairs that count; the loss is 0 elsewhere.
 
     Returns: an array of shape (batch,), whose mean is the paper's loss.
 
@@ -187,5 +191,5 @@ def _ready(x: jax.Array, mask: jax.Array | None, normalize: bool) -> jax.Array:
 
 
 def _products(x: jax.Array, y: jax.Array) -> jax.Array:
-    """The products of the rows of x and y; divided by a small temperature they need all their digits."""
+    """The inner products of rows of x and y at full precision: dividing by a small temperature magnifies errors."""
     return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)

@@ -35,8 +35,8 @@ def sigmoid_binary_cross_entropy(
 
     Args:
       labels: probabilities, of the shape of the logits.
-      label_smoothing: the alpha of `smooth_binary_labels`.
-      where: True for what counts; the loss is 0 elsewhere.
+      label_smoothing: `alpha` of `smooth_binary_labels`, in [0, 1].
+      where: True for the entries that count; the loss is 0 elsewhere.
 
     Raises: ValueError if the shapes differ.
     """
@@ -50,7 +50,7 @@ def sigmoid_binary_cross_entropy(
 
 
 def binary_cross_entropy(x: jax.Array, y: jax.Array) -> jax.Array:
-    """The same, of arrays that are checked."""
+    """`sigmoid_binary_cross_entropy` of arrays that are already checked."""
     return -safe_product(y, jax.nn.log_sigmoid(x)) - safe_product(1 - y, jax.nn.log_sigmoid(-x))
 
 
@@ -67,10 +67,10 @@ def softmax_cross_entropy(
 
     Args:
       labels: probabilities, of the shape of the logits.
-      axis: that of the classes, or several.
+      axis: the axis of the classes, or several axes.
       where: True for the classes that count, in the softmax too. An example without any has loss 0.
-      label_smoothing: the alpha of `smooth_labels`.
-      z_loss_weight: the factor of log(Σ exp(x))², which is added; see `z_loss`.
+      label_smoothing: `alpha` of `smooth_labels`, in [0, 1].
+      z_loss_weight: the factor with which log(Σ exp(x))² is added to the loss; see `z_loss`.
 
     Raises: ValueError if the shapes differ.
     """
@@ -84,7 +84,7 @@ def softmax_cross_entropy(
 
 
 def safe_softmax_cross_entropy(logits: Any, labels: Any) -> jax.Array:
-    """-Σ y log softmax(x) along the last axis: `softmax_cross_entropy`, which is safe itself.
+    """-Σ y log softmax(x) along the last axis: another name of `softmax_cross_entropy`, which is safe by itself.
 
     Raises: ValueError if the shapes differ.
     """
@@ -100,16 +100,16 @@ def softmax_cross_entropy_with_integer_labels(
     label_smoothing: float = 0.0,
     z_loss_weight: float = 0.0,
 ) -> jax.Array:
-    """log(Σ exp(x)) - x[label] along an axis: `softmax_cross_entropy` of one-hot labels, which are never made.
+    """log(Σ exp(x)) - x[label] along an axis: `softmax_cross_entropy` of one-hot labels, without making them.
 
     Args:
       labels: integers, of the shape of the logits without the axis. The loss is NaN for a label that is no class,
         unless the example is masked.
-      axis: that of the classes.
-      where: True for the classes that count; of shape (..., 1) to leave out whole examples, whose loss is 0:
+      axis: the axis of the classes.
+      where: True for the classes that count. With shape (..., 1) it leaves out whole examples, whose loss is then 0:
         `where=(labels != -100)[..., None]`.
-      label_smoothing: the alpha of `smooth_labels`.
-      z_loss_weight: the factor of log(Σ exp(x))², which is added; see `z_loss`.
+      label_smoothing: `alpha` of `smooth_labels`, in [0, 1].
+      z_loss_weight: the factor with which log(Σ exp(x))² is added to the loss; see `z_loss`.
 
     Raises: ValueError if shapes do not fit or the labels are not integers.
     """
@@ -123,7 +123,7 @@ def softmax_cross_entropy_with_integer_labels(
     mask = mask_of(name, where, x.shape)
     shifted, log_total, largest = shifted_exponents(x, axis, mask)
     index = jnp.expand_dims(jnp.clip(labels, 0, x.shape[axis] - 1), axis)
-    # Of the logits as they came: their float32 copy need not be kept for this.
+    # Taken from the logits as given, so that no float32 copy of all of them is kept for this.
     chosen = jnp.take_along_axis(raw, index, axis).astype(x.dtype)
     counts = None if mask is None else jnp.take_along_axis(mask, index, axis)
     chosen = hide(counts, chosen - largest, log_total)
@@ -148,7 +148,7 @@ def poly_loss_cross_entropy(
     Args:
       labels: probabilities, of the shape of the logits.
       epsilon: the factor of the first term of the cross-entropy's series in 1 - p.
-      axis: that of the classes, or several.
+      axis: the axis of the classes, or several axes.
       where: True for the classes that count, in the softmax too.
 
     Raises: ValueError if the shapes differ.
@@ -166,10 +166,10 @@ def poly_loss_cross_entropy(
 def z_loss(logits: Any, axis: Axis = -1, where: Any = None) -> jax.Array:
     """log(Σ exp(x))² along an axis: keeps the logits of a language model from drifting.
 
-    A common factor is 1e-4; `softmax_cross_entropy(..., z_loss_weight=1e-4)` adds it at once.
+    A common factor is 1e-4; `softmax_cross_entropy(..., z_loss_weight=1e-4)` adds this term to its loss.
 
     Args:
-      axis: that of the classes, or several.
+      axis: the axis of the classes, or several axes.
       where: True for the classes that count. An example without any has loss 0.
 
     Reference: Chowdhery et al. 2022, arXiv:2204.02311, section 5.
@@ -179,7 +179,7 @@ def z_loss(logits: Any, axis: Axis = -1, where: Any = None) -> jax.Array:
 
 
 def label_weighted(log_p: jax.Array, labels: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """labels * log_p, and 0 where nothing counts."""
+    """labels * log_p; 0 where masked."""
     return hide(mask, safe_product(hide(mask, labels), hide(mask, log_p)))
 
 

@@ -18,16 +18,16 @@ def ctc_loss(
     blank_id: int = 0,
     log_epsilon: float = -1e5,
 ) -> jax.Array:
-    """-log of the probability that the frames, without repetitions and blanks, read as the labels.
+    """-log of the probability that the frames, with repetitions and blanks removed, read as the labels.
 
     Args:
-      logits: of shape (batch, frames, classes); what is padded may be anything.
+      logits: of shape (batch, frames, classes); padded frames may hold anything.
       logit_paddings: of shape (batch, frames), 1 for padding, which is at the end, and 0 for frames.
-      labels: integers, of shape (batch, labels); the loss is NaN for one that is no class, unless it is padding.
+      labels: integers, of shape (batch, labels); the loss is NaN if a label is no class, unless it is padding.
       label_paddings: of shape (batch, labels), 1 for padding, which is at the end, and 0 for labels.
       blank_id: the class that stands for no label.
-      log_epsilon: what stands for the logarithm of 0. Labels for which there are too few frames have about the loss
-        -log_epsilon, and a finite gradient.
+      log_epsilon: the value used for log 0. Where the frames are too few for the labels, the loss is about
+        -log_epsilon and the gradient finite.
 
     Returns: an array of shape (batch,).
 
@@ -52,11 +52,13 @@ def ctc_loss_with_forward_probs(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`ctc_loss` and the logarithms of its forward probabilities.
 
-    Args: as for `ctc_loss`.
+    Args:
+      logits, logit_paddings, labels, label_paddings, blank_id, log_epsilon: as in `ctc_loss`.
 
-    Returns: the losses; an array of shape (frames, batch, labels + 1), the probability that frames 0, ..., t read as
-    the first n labels and the last is blank, or in the last frame anything; and one of shape (frames, batch, labels),
-    that they read as the first n + 1 labels and the last frame is a label. Padded frames repeat the one before.
+    Returns: (losses, phi, emit). `phi[t, b, n]`, of shape (frames, batch, labels + 1), is the log-probability that
+    frames 0, ..., t read as the first n labels and frame t is blank; in the last frame, blank or not.
+    `emit[t, b, n]`, of shape (frames, batch, labels), is the log-probability that they read as the first n + 1 labels
+    and frame t is no blank. Padded frames repeat the values of the frame before.
     """
     name = "ctc_loss"
     (x,) = same_shape(name, logits=logits)
@@ -72,7 +74,7 @@ def ctc_loss_with_forward_probs(
     unlabeled = _padding(name, "label_paddings", label_paddings, labels.shape, "the shape of labels")
 
     x = jnp.where(padded[..., None], 0, x)
-    # A class of probability 0 would be -inf, and the difference of two of them NaN.
+    # A class of probability 0 would have the logarithm -inf, and the difference of two such logarithms is NaN.
     log_p = jnp.maximum(log_softmax(x, -1), log_epsilon)
     known = (labels >= 0) & (labels < x.shape[2]) | unlabeled
     labels = jnp.where(known & ~unlabeled, labels, 0)
@@ -90,7 +92,7 @@ def ctc_loss_with_forward_probs(
 def _forward(
     labels: jax.Array, of_blank: jax.Array, of_labels: jax.Array, padded: jax.Array, log_zero: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The forward variables of all frames, and those after the last: its label may be followed by nothing."""
+    """phi and emit of all frames, and phi after the last frame, which need not be blank."""
     batch, size = labels.shape
     dtype = of_blank.dtype
     nothing = jnp.full((batch, 1), log_zero, dtype)
@@ -100,7 +102,7 @@ def _forward(
     def frame(carry: tuple, inputs: tuple) -> tuple:
         phi, emit = carry
         blank, label, skip = inputs
-        before = jnp.concatenate([nothing, emit], axis=1)  # what ended with label n - 1
+        before = jnp.concatenate([nothing, emit], axis=1)  # paths that end with label n - 1
         entering = jnp.logaddexp(phi[:, :-1], jnp.where(repeated, log_zero, before[:, :-1]))
         new_emit = jnp.logaddexp(entering, emit) + label
         new_phi = jnp.logaddexp(phi, before) + blank

@@ -15,8 +15,8 @@ def kl_divergence(log_predictions: Any, targets: Any, axis: Axis = -1, where: An
 
     Args:
       log_predictions: log p, which may be -inf.
-      targets: probabilities t, of the same shape. The derivative with respect to one that is 0 is taken as 0.
-      where: True for what counts.
+      targets: probabilities t, of the same shape. The derivative with respect to a target of 0 is set to 0.
+      where: True for the entries that count.
 
     Raises: ValueError if the shapes differ.
 
@@ -28,18 +28,18 @@ def kl_divergence(log_predictions: Any, targets: Any, axis: Axis = -1, where: An
 def kl_divergence_with_log_targets(
     log_predictions: Any, log_targets: Any, axis: Axis = -1, where: Any = None
 ) -> jax.Array:
-    """Σ t (log t - log p) along an axis, of logarithms of both.
+    """Σ t (log t - log p) along an axis, where both arguments are logarithms.
 
     Args:
       log_predictions: log p, which may be -inf.
-      log_targets: log t, of the same shape, which may be -inf: a target of 0.
-      where: True for what counts.
+      log_targets: log t, of the same shape, which may be -inf for a target of 0.
+      where: True for the entries that count.
 
     Raises: ValueError if the shapes differ.
     """
 
     def terms(log_p: jax.Array, log_t: jax.Array) -> jax.Array:
-        # Only a NaN in log p shows where a target is 0.
+        # Where the target is 0, so is the term for every log p but NaN, which is passed on.
         zero = jnp.isneginf(log_t) & ~jnp.isnan(log_p)
         log_p, log_t = jnp.where(zero, 0, log_p), jnp.where(zero, 0, log_t)
         return jnp.where(zero, 0, jnp.exp(log_t) * (log_t - log_p))
@@ -54,7 +54,7 @@ def generalized_kl_divergence(log_predictions: Any, targets: Any, axis: Axis = -
     Args:
       log_predictions: log p, which may be -inf.
       targets: t, not negative, of the same shape.
-      where: True for what counts.
+      where: True for the entries that count.
 
     Raises: ValueError if the shapes differ.
     """

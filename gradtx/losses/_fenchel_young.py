@@ -13,14 +13,14 @@ from gradtx.losses._common import check_shape, safe_product, same_shape
 def make_fenchel_young_loss(max_fun: Callable[..., Any]) -> Callable[..., jax.Array]:
     """The loss max_fun(scores) - Σ scores targets, whose gradient is that of max_fun minus the targets.
 
-    With the logarithm of the sum of exponents it is the cross-entropy, with the maximum the perceptron's loss, with
-    a perturbed maximum a loss for structured outputs.
+    With `logsumexp` for max_fun it is the cross-entropy, with the maximum the perceptron loss, and with a perturbed
+    maximum a loss for structured outputs.
 
     Args:
-      max_fun: `max_fun(scores, *args, **kwargs)`, one number for each vector along the last axis.
+      max_fun: `max_fun(scores, *args, **kwargs)` returns one number for each vector along the last axis.
 
-    Returns: `loss(scores, targets, *args, **kwargs)`; it raises a ValueError if scores, targets and what `max_fun`
-    returns do not fit together.
+    Returns: `loss(scores, targets, *args, **kwargs)`. It raises a ValueError if the shapes of the scores, the targets
+    and the values of `max_fun` do not fit together.
 
     Reference: Blondel et al. 2020, arXiv:1901.02324.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The focal loss: a cross-entropy that pays little heed to what is classified well."""
+"""The focal loss: a cross-entropy with small weights on entries that are classified well."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ def sigmoid_focal_loss(
     Args:
       labels: probabilities, of the shape of the logits.
       alpha: the weight of the positive class, in [0, 1]; None for no weights.
-      gamma: at least 0, which is the cross-entropy.
-      where: True for what counts; the loss is 0 elsewhere.
+      gamma: the exponent, at least 0; with 0 the loss is the cross-entropy.
+      where: True for the entries that count; the loss is 0 elsewhere.
 
     Raises: ValueError if the shapes differ or a number lies outside its range.
 
@@ -30,7 +30,7 @@ def sigmoid_focal_loss(
         power = scalar("sigmoid_focal_loss", "gamma", gamma, NON_NEGATIVE, x)
         wrong = y * jax.nn.sigmoid(-x) + (1 - y) * jax.nn.sigmoid(x)
         positive = wrong > 0
-        # The derivative of a power below 1 is infinite at 0, which an underflow reaches.
+        # A power below 1 has an infinite derivative at 0, which q reaches by underflow.
         focus = jnp.where(positive, jnp.where(positive, wrong, 1) ** power, 0)
         losses = focus * binary_cross_entropy(x, y)
         if alpha is None:

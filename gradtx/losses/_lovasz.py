@@ -28,7 +28,7 @@ def lovasz_hinge(logits: Any, labels: Any, *, axis: Axis = None, where: Any = No
       logits: of shape (batch, ...).
       labels: 0 or 1, of the same shape.
       axis: the axes of the pixels; None for all but the first, so that each image has a loss.
-      where: True for the pixels that count; without any, the loss is 0.
+      where: True for the pixels that count; an image without any has loss 0.
 
     Raises: ValueError if the shapes differ.
 
@@ -54,10 +54,11 @@ def lovasz_softmax(
     """The mean over classes c of Σ e_(k) (J_k - J_(k-1)), with errors e = |[label = c] - p_c| in falling order.
 
     Args:
-      predictions: logits, or without `apply_softmax` probabilities, of shape (batch, ..., classes).
+      predictions: logits or probabilities, of shape (batch, ..., classes).
       labels: integers, of that shape without the last axis; a pixel whose label is no class makes the loss NaN
         unless it is masked.
-      classes: which to take the mean over: "present", those that occur in the labels, or "all".
+      apply_softmax: True if predictions are logits, False if they are probabilities.
+      classes: the classes of the mean: "present" for those that occur in the labels of the image, or "all".
       axis: the axes of the pixels; None for all but the first and the last, so that each image has a loss.
       where: True for the pixels that count, of the shape of the labels.
 
@@ -77,7 +78,7 @@ def lovasz_softmax(
     p = jnp.exp(log_softmax(x, -1)) if apply_softmax else x
     known = (labels >= 0) & (labels < x.shape[-1])
     labels = hide(mask, labels, -1)
-    # Classes first: each is a segmentation of its own.
+    # The axis of the classes comes first: each class is a binary segmentation.
     number = jax.lax.broadcasted_iota(labels.dtype, (x.shape[-1], *labels.shape), 0)
     own = number == labels[None]
     p = jnp.moveaxis(p, -1, 0)
@@ -91,7 +92,7 @@ def lovasz_softmax(
 
 
 def _pixels_last(x: Any, axes: tuple) -> Any:
-    """The pixels' axes as one, the last."""
+    """x with the axes of the pixels merged into one, which comes last; None for None."""
     if x is None:
         return None
     rest = [a for a in range(x.ndim) if a not in axes]
@@ -99,7 +100,7 @@ def _pixels_last(x: Any, axes: tuple) -> Any:
 
 
 def _extension(errors: jax.Array, positive: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Σ max(0, e_(k)) (J_k - J_(k-1)) along the last axis; masked pixels come last and weigh nothing."""
+    """Σ max(0, e_(k)) (J_k - J_(k-1)) along the last axis; masked pixels are sorted last and have weight 0."""
     order = jnp.argsort(-jax.lax.stop_gradient(hide(mask, errors, -jnp.inf)), axis=-1)
     errors, positive = (jnp.take_along_axis(a, order, -1) for a in (hide(mask, errors), positive))
     hits = positive.astype(jnp.int32)

@@ -13,8 +13,9 @@ def hinge_loss(predictor_outputs: Any, targets: Any, *, where: Any = None) -> ja
     """max(0, 1 - x y), entry by entry.
 
     Args:
-      targets: -1 or 1, of the shape of the outputs.
-      where: True for what counts; the loss is 0 elsewhere.
+      predictor_outputs: real scores x, positive for the class 1.
+      targets: y, -1 or 1, of the same shape.
+      where: True for the entries that count; the loss is 0 elsewhere.
 
     Raises: ValueError if the shapes differ.
     """
@@ -31,8 +32,9 @@ def perceptron_loss(predictor_outputs: Any, targets: Any, *, where: Any = None) 
     """max(0, -x y), entry by entry.
 
     Args:
-      targets: -1 or 1, of the shape of the outputs.
-      where: True for what counts; the loss is 0 elsewhere.
+      predictor_outputs: real scores x, positive for the class 1.
+      targets: y, -1 or 1, of the same shape.
+      where: True for the entries that count; the loss is 0 elsewhere.
 
     Raises: ValueError if the shapes differ.
 
@@ -51,8 +53,9 @@ def multiclass_hinge_loss(scores: Any, labels: Any, *, where: Any = None) -> jax
     """max over j of (x[j] + [j is not the label]) - x[label], along the last axis.
 
     Args:
-      labels: integers, of the shape of the scores without the last axis; the loss is NaN for one that is no class.
-      where: True for the classes that count; 0 where the label's class or all classes do not.
+      scores: x, of shape (..., classes).
+      labels: integers, of that shape without the last axis; the loss is NaN for a label that is no class.
+      where: True for the classes that count; the loss is 0 where the label's class or all classes are masked.
 
     Raises: ValueError if shapes do not fit or the labels are not integers.
 
@@ -65,8 +68,9 @@ def multiclass_perceptron_loss(scores: Any, labels: Any, *, where: Any = None) -
     """max(x) - x[label], along the last axis.
 
     Args:
-      labels: integers, of the shape of the scores without the last axis; the loss is NaN for one that is no class.
-      where: True for the classes that count; 0 where the label's class or all classes do not.
+      scores: x, of shape (..., classes).
+      labels: integers, of that shape without the last axis; the loss is NaN for a label that is no class.
+      where: True for the classes that count; the loss is 0 where the label's class or all classes are masked.
 
     Raises: ValueError if shapes do not fit or the labels are not integers.
 
@@ -86,7 +90,7 @@ def _multiclass(loss: str, scores: Any, labels: Any, where: Any, margin: float) 
 
 
 def classified(loss: str, scores: Any, labels: Any, where: Any) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Scores without what is masked, the class numbers, and the mask."""
+    """The scores with 0 where masked, the labels as integers, and the mask."""
     (x,) = same_shape(loss, scores=scores)
     if x.ndim == 0:
         raise ValueError(f"{loss}: scores must have an axis of classes, got a scalar")
@@ -96,7 +100,7 @@ def classified(loss: str, scores: Any, labels: Any, where: Any) -> tuple[jax.Arr
 
 
 def of_known_labels(losses: jax.Array, labels: jax.Array, mask: jax.Array | None, classes: int) -> jax.Array:
-    """NaN for labels that are no class, 0 where the label's class or all classes are masked."""
+    """The losses, but NaN for labels that are no class and 0 where the label's class or all classes are masked."""
     known = (labels >= 0) & (labels < classes)
     losses = jnp.where(known, losses, jnp.nan)
     if mask is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of pairs of answers, one of which was preferred."""
+"""Losses of pairs of answers of which one was preferred."""
 
 from typing import Any
 
@@ -26,6 +26,7 @@ def dpo_loss(
 ) -> jax.Array:
     """-log σ(beta h), with the margin h = (chosen - rejected) - (reference_chosen - reference_rejected).
 
+    The loss for each `kind`:
     ```
     sigmoid  -(1 - label_smoothing) log σ(beta h) - label_smoothing log σ(-beta h)
     hinge    max(0, 1 - beta h)
@@ -34,9 +35,11 @@ def dpo_loss(
 
     Args:
       chosen, rejected: log-probabilities of whole answers under the model, one array each.
-      reference_chosen, reference_rejected: the same under the model at the start; None for 0, without a reference.
-      beta: positive; how far the model may move from the reference falls with it.
-      label_smoothing: the fraction of preferences that are wrong, at most 0.5; only for "sigmoid".
+      reference_chosen, reference_rejected: the same under the reference model; None for both means no reference,
+        as if they were 0.
+      beta: positive; the larger, the closer the model stays to the reference.
+      kind: "sigmoid", "hinge" or "ipo", as above.
+      label_smoothing: the fraction of preferences that are wrong, in [0, 0.5]; only for "sigmoid".
       where: True for the pairs that count; the loss is 0 elsewhere.
 
     Raises: ValueError if the shapes differ, for an unknown kind, or a number outside its range.
@@ -53,7 +56,8 @@ def dpo_loss(
         raise ValueError(f"dpo_loss: {missing} is None, but the other reference is not; give both or neither")
 
     def loss(own: jax.Array, other: jax.Array, own_before: Any = 0.0, other_before: Any = 0.0) -> jax.Array:
-        # The change of each answer first: sums over long answers are large, their changes are not.
+        # Each answer is compared with its reference first: log-probabilities of long answers are large, their
+        # differences from the reference are small.
         margin = (own - own_before) - (other - other_before)
         factor = scalar("dpo_loss", "beta", beta, POSITIVE, margin)
         if kind == "ipo":

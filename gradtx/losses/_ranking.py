@@ -18,14 +18,14 @@ def ranking_softmax_loss(
     weights: Any = None,
     reduce_fn: Callable[..., Any] | None = jnp.mean,
 ) -> Any:
-    """-Σ w y log softmax(x) for each list, a list being what lies along the last axis.
+    """-Σ w y log softmax(x) for each list of items, which lies along the last axis.
 
     Args:
       labels: the relevance of each item, of the shape of the logits.
       where: True for the items that count. A list without any has loss 0 and is left out of the reduction.
       weights: w, of the shape of the logits; None for 1.
-      reduce_fn: what makes one number of the losses of the lists, called with `where=` if there is a mask; None for
-        the losses themselves.
+      reduce_fn: the function that reduces the losses of the lists to one number, called with `where=` if there is a
+        mask; None returns the losses themselves.
 
     Raises: ValueError if the shapes differ.
 

@@ -16,14 +16,14 @@ REDUCTIONS = ("none", "sum", "mean")
 def reduce_loss(
     losses: Any, weights: Any = None, *, where: Any = None, axis: Axis = None, reduction: str = "mean"
 ) -> jax.Array:
-    """Σ w l / Σ w over what is not masked, or Σ w l, or w l: at least float32, and 0 where nothing counts.
+    """The weighted mean Σ w l / Σ w of losses l, their sum Σ w l, or w l, in at least float32; 0 where none count.
 
     Args:
-      losses: what a loss function returns.
-      weights: of the shape of `losses`; None for 1.
-      where: True for what counts. What is masked contributes nothing, even if it is NaN.
+      losses: l, an array of losses.
+      weights: w, of the shape of `losses`; None for 1.
+      where: True for the losses that count. Masked losses contribute nothing, even if they are NaN.
       axis: the axes to reduce; None for all.
-      reduction: "mean", divided by the sum of the weights; "sum"; or "none".
+      reduction: "mean", "sum" or "none".
 
     Raises: ValueError for a weight or mask of another shape, or an unknown reduction.
     """

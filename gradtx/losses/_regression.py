@@ -16,7 +16,7 @@ def squared_error(predictions: Any, targets: Any = None, *, where: Any = None) -
 
     Args:
       targets: of the shape of the predictions; None for zeros, so that the predictions are the errors.
-      where: True for what counts; the loss is 0 elsewhere.
+      where: True for the entries that count; the loss is 0 elsewhere.
 
     Raises: ValueError if the shapes differ.
     """
@@ -24,11 +24,11 @@ def squared_error(predictions: Any, targets: Any = None, *, where: Any = None) -
 
 
 def l2_loss(predictions: Any, targets: Any = None, *, where: Any = None) -> jax.Array:
-    """½ (prediction - target)², entry by entry, whose derivative is the error.
+    """½ (prediction - target)², entry by entry; its derivative is the error.
 
     Args:
       targets: of the shape of the predictions; None for zeros.
-      where: True for what counts; the loss is 0 elsewhere.
+      where: True for the entries that count; the loss is 0 elsewhere.
 
     Raises: ValueError if the shapes differ.
     """
@@ -40,8 +40,8 @@ def huber_loss(predictions: Any, targets: Any = None, *, delta: float = 1.0, whe
 
     Args:
       targets: of the shape of the predictions; None for zeros.
-      delta: where the parabola ends, a positive scalar.
-      where: True for what counts; the loss is 0 elsewhere.
+      delta: the size of error at which the loss changes from quadratic to linear; a positive scalar.
+      where: True for the entries that count; the loss is 0 elsewhere.
 
     Raises: ValueError if the shapes differ or `delta` is not positive.
 
@@ -62,7 +62,7 @@ def log_cosh(predictions: Any, targets: Any = None, *, where: Any = None) -> jax
 
     Args:
       targets: of the shape of the predictions; None for zeros.
-      where: True for what counts; the loss is 0 elsewhere.
+      where: True for the entries that count; the loss is 0 elsewhere.
 
     Raises: ValueError if the shapes differ.
 
@@ -75,7 +75,7 @@ def log_cosh(predictions: Any, targets: Any = None, *, where: Any = None) -> jax
 def _log_cosh(x: jax.Array) -> jax.Array:
     size = jnp.abs(x)
     small = size < 1
-    # cosh(x) = 1 + 2 sinh²(x/2), without which errors below 1e-3 are lost against log 2.
+    # cosh(x) = 1 + 2 sinh²(x/2); the other form loses errors below 1e-3 in the rounding of log 2.
     near = jnp.log1p(2 * jnp.sinh(jnp.where(small, size, 0) / 2) ** 2)
     return jnp.where(small, near, size + jnp.log1p(jnp.exp(-2 * size)) - math.log(2))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of segmentations by the overlap of regions."""
+"""Losses that measure a segmentation by the overlap of regions."""
 
 from typing import Any
 
@@ -37,18 +37,22 @@ def dice_loss(
     axis: Axis = None,
     where: Any = None,
 ) -> jax.Array:
-    """1 - (TP + smooth) / (TP + alpha FP + beta FN + smooth) of each class; 0 where nothing is and smooth is 0.
+    """1 - (TP + smooth) / (TP + alpha FP + beta FN + smooth) of each class; 0 if this is 0 / 0.
 
     TP = Σ p y, FP = Σ p (1 - y), FN = Σ (1 - p) y over the pixels.
 
     Args:
-      predictions: logits, or without `apply_softmax` probabilities, of shape (batch, ..., classes).
-      targets: probabilities or one-hot vectors, of the same shape.
-      class_weights: of shape (classes,): the losses of the classes are multiplied by them, also before the mean.
+      predictions: logits or probabilities, of shape (batch, ..., classes).
+      targets: probabilities or one-hot vectors y, of the same shape.
+      class_weights: factors of the losses of the classes, of shape (classes,); None for 1. The mean does not divide
+        by them.
+      smooth: at least 0; above 0, small regions count less.
+      alpha, beta: the weights of false positives and false negatives; at least 0.
+      apply_softmax: True if predictions are logits, False if they are probabilities.
       reduction: over the classes: "mean", "sum" or "none".
       ignore_background: whether class 0 is left out.
       axis: the axes of the pixels; None for all but the first and the last.
-      where: True for the pixels that count, or the classes of each.
+      where: True for the entries that count, of the shape of predictions, or (batch, ..., 1) to choose whole pixels.
 
     Raises: ValueError if shapes do not fit, for an unknown reduction, or a number outside its range.
 
@@ -74,7 +78,9 @@ def tversky_loss(
 ) -> jax.Array:
     """`dice_loss` with weights of false positives (alpha) and false negatives (beta) that favor recall.
 
-    Args: as for `dice_loss`.
+    Args:
+      class_weights, smooth, alpha, beta, apply_softmax, reduction, ignore_background: as in `dice_loss`, and so are
+        the rest.
 
     Reference: Salehi et al. 2017, arXiv:1706.05721.
     """
@@ -99,9 +105,10 @@ def focal_tversky_loss(
 ) -> jax.Array:
     """The Tversky loss of each class to the power 1 / gamma.
 
-    Args: as for `dice_loss`, and
-      gamma: positive; above 1, classes that are segmented well still count. The derivative at a loss of 0 is taken
-        as 0.
+    Args:
+      gamma: positive; above 1, classes that are segmented well still count. A loss of 0 has derivative 0.
+      class_weights, smooth, alpha, beta, apply_softmax, reduction, ignore_background: as in `dice_loss`, and so are
+        the rest.
 
     Reference: Abraham and Khan 2019, arXiv:1810.07842.
     """
@@ -120,10 +127,11 @@ def multiclass_generalized_dice_loss(
 ) -> jax.Array:
     """The mean of `dice_loss` over batch and classes, class c weighted by 1 / V_c², where V_c = Σ y over the batch.
 
-    The weights are divided by their mean over all classes. A class that does not occur weighs as much as the rarest
-    that does.
+    The weights are divided by their mean over all classes. A class that does not occur has the weight of the rarest
+    class that does.
 
-    Args: as for `dice_loss`.
+    Args:
+      smooth, apply_softmax, ignore_background: as in `dice_loss`, and so are the rest.
 
     Raises: ValueError if shapes do not fit.
 
@@ -148,9 +156,10 @@ def binary_dice_loss(
     """1 - (TP + smooth) / (TP + FP / 2 + FN / 2 + smooth) for each example.
 
     Args:
-      predictions: logits, or without `apply_sigmoid` probabilities, of shape (batch, ...).
-      targets: 0 or 1 or between, of the same shape.
-      smooth: at least 0; where it is 0 and there is nothing, the loss is 0.
+      predictions: logits or probabilities, of shape (batch, ...).
+      targets: in [0, 1], of the same shape.
+      smooth: at least 0; with 0, the loss of an empty prediction of an empty region is 0.
+      apply_sigmoid: True if predictions are logits, False if they are probabilities.
       where: True for the pixels that count.
 
     Raises: ValueError if the shapes differ.
@@ -212,7 +221,7 @@ def _region_loss(
 def _index_losses(
     p: jax.Array, y: jax.Array, axes: tuple, alpha: Any, beta: Any, smooth: jax.Array, mask: jax.Array | None
 ) -> jax.Array:
-    """(alpha FP + beta FN) / (TP + alpha FP + beta FN + smooth): one minus the index, without a cancellation."""
+    """(alpha FP + beta FN) / (TP + alpha FP + beta FN + smooth): one minus the index, without cancellation."""
     true = jnp.sum(hide(mask, p * y), axis=axes)
     wrong = jnp.sum(hide(mask, alpha * (p * (1 - y)) + beta * ((1 - p) * y)), axis=axes)
     total = true + wrong + smooth

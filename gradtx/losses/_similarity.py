@@ -15,8 +15,8 @@ def cosine_similarity(
     """Σ x y / (‖x‖ ‖y‖) along an axis, where a squared norm is at least epsilon; 0 if one of the vectors is 0.
 
     Args:
-      epsilon: the least squared norm; 0 leaves vectors of any length alone, as long as their entries are numbers.
-      axis: along which the vectors lie.
+      epsilon: the least squared norm; with 0, vectors of any length but 0 are normalized exactly.
+      axis: the axis, or axes, along which the vectors lie.
       where: True for the entries that count.
 
     Raises: ValueError if the shapes differ.
@@ -34,8 +34,8 @@ def cosine_distance(
     """1 - the cosine similarity, in [0, 2]; vectors without an entry that counts have distance 0.
 
     Args:
-      epsilon: the least squared norm.
-      axis: along which the vectors lie.
+      epsilon: the least squared norm, as in `cosine_similarity`.
+      axis: the axis, or axes, along which the vectors lie.
       where: True for the entries that count.
 
     Raises: ValueError if the shapes differ.

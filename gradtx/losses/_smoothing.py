@@ -10,15 +10,15 @@ from gradtx.losses._common import FRACTION, Axis, checked_axis, elementwise, hid
 
 
 def smooth_labels(labels: Any, alpha: float, *, axis: Axis = -1, where: Any = None, prior: Any = None) -> jax.Array:
-    """(1 - alpha) labels + alpha / n, where n classes count; or + alpha prior.
+    """(1 - alpha) labels + alpha prior, where the prior is 1 / n for n classes unless one is given.
 
     Args:
       labels: probabilities or one-hot vectors.
-      alpha: how much goes to the other classes, in [0, 1].
-      axis: that of the classes.
-      where: True for the classes that count; 0 elsewhere.
-      prior: probabilities of the classes, of the shape of the labels, instead of the uniform ones; those of the
-        training set, or a teacher's.
+      alpha: the weight of the prior, in [0, 1].
+      axis: the axis of the classes, or several axes.
+      where: True for the classes that count; masked classes get 0.
+      prior: probabilities of the classes, of the shape of the labels, for example their frequencies in the training
+        set or the predictions of a teacher; None for equal probabilities of the classes that count.
 
     Raises: ValueError if the shapes differ or `alpha` lies outside [0, 1].
 
@@ -39,11 +39,12 @@ def smooth_labels(labels: Any, alpha: float, *, axis: Axis = -1, where: Any = No
 
 
 def smooth_binary_labels(labels: Any, alpha: float, *, where: Any = None) -> jax.Array:
-    """(1 - alpha) label + alpha / 2, for labels that are probabilities of their own.
+    """(1 - alpha) label + alpha / 2, for binary labels that do not exclude one another.
 
     Args:
-      alpha: in [0, 1].
-      where: True for what counts; 0 elsewhere.
+      labels: probabilities, each of its own class.
+      alpha: the weight of 1/2, in [0, 1].
+      where: True for the entries that count; the rest become 0.
 
     Raises: ValueError if `alpha` lies outside [0, 1].
 

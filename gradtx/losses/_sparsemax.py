@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sparsemax losses: as the logistic ones, with probabilities that can be 0."""
+"""Sparsemax losses: like the logistic losses, but with probabilities that can be exactly 0."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def sparsemax_loss(logits: Any, labels: Any, *, where: Any = None) -> jax.Array:
 
     Args:
       labels: 0 or 1, of the shape of the logits; -1 means 0.
-      where: True for what counts; the loss is 0 elsewhere.
+      where: True for the entries that count; the loss is 0 elsewhere.
 
     Raises: ValueError if the shapes differ.
 
@@ -30,13 +30,14 @@ def sparsemax_loss(logits: Any, labels: Any, *, where: Any = None) -> jax.Array:
 
 
 def multiclass_sparsemax_loss(scores: Any, labels: Any, *, where: Any = None) -> jax.Array:
-    """Σ p x - x[label] + ½ (1 - Σ p²) along the last axis, where p is the point of the simplex next to x.
+    """Σ p x - x[label] + ½ (1 - Σ p²) along the last axis, where p is the projection of x onto the simplex.
 
     Its gradient is p minus the one-hot label.
 
     Args:
-      labels: integers, of the shape of the scores without the last axis; the loss is NaN for one that is no class.
-      where: True for the classes that count; 0 where the label's class or all classes do not.
+      scores: x, of shape (..., classes).
+      labels: integers, of that shape without the last axis; the loss is NaN for a label that is no class.
+      where: True for the classes that count; the loss is 0 where the label's class or all classes are masked.
 
     Raises: ValueError if shapes do not fit or the labels are not integers.
 
@@ -58,13 +59,13 @@ def _conjugate(x: jax.Array) -> jax.Array:
 
 @_conjugate.defjvp
 def _conjugate_jvp(primals: tuple, tangents: tuple) -> tuple:
-    # p maximizes, so its own change does not count; autodiff would add it up from terms that cancel.
+    # p maximizes the sum, so the derivative through p is 0; autodiff would compute it from terms that cancel.
     (x,), (dx,) = primals, tangents
     return _conjugate(x), jnp.sum(sparsemax(x) * dx, axis=-1)
 
 
 def sparsemax(x: jax.Array) -> jax.Array:
-    """The point of the simplex next to x, along the last axis; entries of -inf get 0."""
+    """The Euclidean projection of x onto the simplex along the last axis; entries of -inf get 0."""
     ordered = -jnp.sort(-x, axis=-1)
     sums = jnp.cumsum(ordered, axis=-1)
     counts = jax.lax.broadcasted_iota(x.dtype, x.shape, x.ndim - 1) + 1

@@ -23,12 +23,13 @@ def wasserstein_1d(
 ) -> jax.Array:
     """∫ |F - G|, the area between the distribution functions of two samples that lie along an axis.
 
-    For samples of one size without weights this is the mean of |x_(k) - y_(k)| in sorted order.
+    For samples of one size without weights, this is the mean of |x_(k) - y_(k)| in sorted order.
 
     Args:
-      predictions, targets: samples; their numbers along the axis may differ, other sizes not.
-      prediction_weights, target_weights: of the shapes of the samples, not negative; divided by their sums.
-      where, target_where: True for the predictions, and targets, that count. Without any on one side the loss is 0.
+      predictions, targets: samples x and y; their sizes may differ along the axis only.
+      prediction_weights, target_weights: not negative, of the shapes of the samples; each is divided by its sum.
+        None for equal weights.
+      where, target_where: True for the predictions, or targets, that count. The loss is 0 if one side has none.
 
     Raises: ValueError if shapes do not fit.
 
@@ -54,12 +55,12 @@ def wasserstein_1d(
 def histogram_wasserstein_1d(
     predictions: Any, targets: Any, *, positions: Any = None, axis: int = -1, where: Any = None
 ) -> jax.Array:
-    """Σ |F_k - G_k| (z_(k+1) - z_k) of two histograms along an axis, F and G being their sums up to bin k.
+    """Σ |F_k - G_k| (z_(k+1) - z_k) of two histograms along an axis, with their cumulative sums F and G.
 
     Args:
       predictions, targets: the masses in the bins, not negative; each is divided by its sum.
-      positions: the places z of the bins, rising, one number for each; None for 0, 1, 2, ...
-      where: True for the bins that count. Without mass on one side the loss is 0.
+      positions: the positions z of the bins in increasing order, of shape (bins,); None for 0, 1, 2, ...
+      where: True for the bins that count. The loss is 0 if one histogram has no mass.
 
     Raises: ValueError if shapes do not fit.
 
@@ -81,7 +82,7 @@ def histogram_wasserstein_1d(
 def _weighted(
     loss: str, name: str, x: jax.Array, weights: Any, mask_name: str, where: Any, axis: int
 ) -> tuple[jax.Array, jax.Array]:
-    """A sample and its weights with the axis last, 0 where masked."""
+    """The sample and its weights with the axis last, both 0 where masked."""
     mask = mask_of(loss, where, x.shape, mask_name)
     if weights is None:
         weights = jnp.ones_like(x)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Microbatching: a function of a large batch, run on one part of it after another."""
+"""Microbatching: a function of a large batch, evaluated on a few examples at a time."""
 
 from gradtx.microbatching._microbatch import AccumulationType as AccumulationType
 from gradtx.microbatching._microbatch import Accumulator as Accumulator

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Microbatching: a function of a batch, evaluated a few examples at a time, in the memory of those few.
+"""Microbatching: a function of a batch, evaluated on a few examples at a time to save memory.
 
 The batch of size N is split into N / m microbatches of m examples with a stride: microbatch i has the examples i,
 i + N / m, i + 2 N / m, ... A batch that is sharded over devices in blocks is then never moved between them.
@@ -19,9 +19,10 @@ from gradtx.core._trees import align, is_none
 
 
 class AccumulationType(enum.Enum):
-    """What becomes of the results of the microbatches.
+    """How the results of the microbatches are combined.
 
-    MEAN divides each by their number before it is added; RUNNING_MEAN is at each moment the mean of those seen.
+    MEAN divides each result by the number of microbatches and adds it; RUNNING_MEAN updates the mean of the results
+    so far; SUM adds them; CONCAT concatenates them along axis 0 in the order of the batch.
     """
 
     MEAN = 1
@@ -32,13 +33,13 @@ class AccumulationType(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Accumulator:
-    """A way to put the results of microbatches together; see `microbatch`.
+    """A custom way to combine the results of microbatches; see `microbatch`.
 
     ```
-    init(value) -> carry                  at the start, from an example of a result (shapes and dtypes only)
+    init(value) -> carry                  once, with the shapes and dtypes of a result
     update(carry, value, index) -> carry  with the result of each microbatch
-    finalize(carry) -> result
-    aggregate(values) -> value            only in `micro_vmap`: of one microbatch, from the values with an axis 0
+    finalize(carry) -> result             once, at the end
+    aggregate(values) -> value            only in `micro_vmap`: from the results of a microbatch's examples on axis 0
     ```
     """
 
@@ -49,7 +50,7 @@ class Accumulator:
 
 
 class Aux(NamedTuple):
-    """What `micro_grad` returns besides gradients, for each example: values, metrics, and auxiliary output."""
+    """The second result of `micro_grad`, for each example: value of the function, metrics and auxiliary output."""
 
     values: Any
     metrics: Any
@@ -57,7 +58,11 @@ class Aux(NamedTuple):
 
 
 def reshape_batch_axis(tree: Any, microbatch_size: int, axis: int = 0) -> Any:
-    """Each array with its batch axis split in two: microbatches first, then the examples of each, with a stride.
+    """Each array with its batch axis split in two: the microbatches, then the examples of each, taken with a stride.
+
+    Args:
+      microbatch_size: the number of examples of a microbatch.
+      axis: the batch axis.
 
     Raises:
       ValueError: if the size of the axis is not a multiple of `microbatch_size`.
@@ -75,19 +80,20 @@ def microbatch(
     in_axes: Any = 0,
     num_real_microbatches: Any = None,
 ) -> Callable[..., Any]:
-    """`fun` by microbatches, one after the other: sums (or means, ...) of its results over the microbatches.
+    """`fun` evaluated on one microbatch after the other, with the sum (or mean, ...) of the results.
 
-    For a `fun` that is a sum over the batch the result is that of the whole batch, and so are its derivatives; for a
-    mean take MEAN, for one result an example CONCAT. Sums are in at least float32, results in the dtypes of `fun`.
+    If `fun` is a sum over the batch, result and derivatives equal those on the whole batch. For a mean over the batch
+    use MEAN, for one result per example CONCAT. Sums are in at least float32, results in the dtypes of `fun`.
 
     Args:
-      argnums, argnames: which arguments have a batch axis; all others are the same for all microbatches.
-      microbatch_size: how many examples at a time; None for all, which is `fun` itself.
+      fun: a function of a batch that returns a tree of arrays.
+      argnums, argnames: the arguments with a batch axis; all others are the same for all microbatches.
+      microbatch_size: the number of examples of a microbatch; None returns `fun` itself.
       accumulator: an `AccumulationType` or an `Accumulator`, or a tree of them that is a prefix of the result.
-      in_axes: the batch axis of these arguments: one for all, or a sequence with an entry for each of `argnums` and
-        then `argnames`, a number or a prefix of the argument. An array whose entry is None has none.
-      num_real_microbatches: how many to evaluate, which may be traced: the others, padding, are skipped, as if they
-        were not there, and are 0 in CONCAT. They hold the examples whose index modulo N / m is this number or more.
+      in_axes: the batch axis of these arguments: one number for all, or a sequence with an entry for each of
+        `argnums`, then `argnames`; an entry is a number or a prefix of its argument, and None means no batch axis.
+      num_real_microbatches: how many microbatches to evaluate, which may be traced; None for all. The rest, which are
+        padding, are skipped, and 0 in CONCAT. They hold the examples whose index modulo N / m is at least this number.
 
     Raises:
       ValueError: if batch axes differ in size or are not a multiple of `microbatch_size`.
@@ -137,13 +143,14 @@ def micro_vmap(
     accumulator: Any = AccumulationType.CONCAT,
     num_real_microbatches: Any = None,
 ) -> Callable[..., Any]:
-    """`jax.vmap(fun, in_axes)`, some examples at a time; with SUM or MEAN, its sum or mean over the examples.
+    """`jax.vmap(fun, in_axes)`, a microbatch at a time; with SUM or MEAN, its sum or mean over the examples.
 
     Args:
-      in_axes: as in `jax.vmap`, for positional arguments; None for what all examples share.
-      out_axes: 0, where CONCAT puts the examples.
-      microbatch_size: how many examples at a time; None for all.
-      vmap_fn: what to use in the place of `jax.vmap`.
+      fun: a function of one example.
+      in_axes: as in `jax.vmap`, for positional arguments; None for arguments that all examples share.
+      out_axes: must be 0, the axis of the examples in the result of CONCAT.
+      microbatch_size: the number of examples of a microbatch; None for the whole batch.
+      vmap_fn: the function used instead of `jax.vmap`.
       accumulator, num_real_microbatches: see `microbatch`.
     """
     if out_axes != 0:
@@ -183,16 +190,18 @@ def micro_grad(
     metrics_fn: Callable[[Any], Any] = lambda gradient: None,
     num_real_microbatches: Any = None,
 ) -> Callable[..., Any]:
-    """The gradients of `fun` at each example, put together by microbatches: a function to (gradients, `Aux`).
+    """A function that returns the combined per-example gradients of `fun`, by microbatches, and their `Aux`.
 
     Args:
       fun: as for `jax.grad`; it is called with one example at a time.
-      batch_argnums: which arguments have the batch as axis 0.
-      keep_batch_dim: whether `fun` sees an example as a batch of one, or without the axis.
-      accumulator: how the gradients of examples are put together, see `microbatch`. Values, metrics and auxiliary
-        outputs have an axis 0 for the examples.
-      transform_fn: applied to the gradient of each example before, such as clipping its norm.
-      metrics_fn: of the gradient of each example, before it is transformed.
+      has_aux: whether `fun` returns (value, auxiliary output), as in `jax.grad`.
+      argnums: the arguments with respect to which `fun` is differentiated, as in `jax.grad`.
+      batch_argnums: the arguments whose axis 0 is the batch.
+      keep_batch_dim: True gives `fun` each example as a batch of size 1, False without the axis.
+      accumulator: how the gradients of the examples are combined, see `microbatch`. Values, metrics and auxiliary
+        outputs keep an axis 0 of examples.
+      transform_fn: applied to the gradient of each example before it is combined, such as clipping its norm.
+      metrics_fn: applied to the gradient of each example before `transform_fn`; its results are in `Aux`.
       microbatch_size, num_real_microbatches: see `micro_vmap`.
     """
     batch = _sequence(batch_argnums)
@@ -272,7 +281,7 @@ def _accumulated(evaluate: Callable, accumulator: Any, count: int, real: Any) ->
     example = jax.eval_shape(evaluate, jnp.zeros([], jnp.int32))
     if isinstance(real, Tracer) or real is None:
         steps = count
-    else:  # a shorter scan, with derivatives; what is skipped costs nothing
+    else:  # a shorter scan: skipped microbatches cost nothing, and derivatives work
         steps = int(real)
     n = jnp.asarray(count if real is None else jnp.clip(jnp.asarray(real), 0, count), jnp.int32)
     built = _per_part(lambda a, value: _Bound(a, a.init(value)), _known(accumulator, count, n), example)
@@ -283,7 +292,7 @@ def _accumulated(evaluate: Callable, accumulator: Any, count: int, real: Any) ->
         return [p.accumulator.update(c, v, i) for p, c, v in zip(parts, carries, values, strict=True)]
 
     def step(carries: list, i: jax.Array) -> tuple[list, None]:
-        if steps == count and real is not None:  # a traced number: the rest of the scan does no work
+        if steps == count and real is not None:  # traced: the rest of the scan does no work
             return jax.lax.cond(i < n, lambda c: updated(c, i), lambda c: c, carries), None
         return updated(carries, i), None
 
@@ -292,14 +301,14 @@ def _accumulated(evaluate: Callable, accumulator: Any, count: int, real: Any) ->
 
 
 class _Bound:
-    """An accumulator and where it starts."""
+    """An accumulator and its initial carry."""
 
     def __init__(self, accumulator: Accumulator, carry: Any):
         self.accumulator, self.carry = accumulator, carry
 
 
 def _known(accumulator: Any, count: int, n: jax.Array) -> Any:
-    """The tree with an `Accumulator` for each type."""
+    """The tree of accumulators, with an `Accumulator` in place of each `AccumulationType`."""
     return jax.tree.map(lambda a: _of_type(a, count, n), accumulator, is_leaf=_is_accumulator)
 
 
@@ -320,7 +329,7 @@ def _per_part(f: Callable, accumulator: Any, values: Any) -> Any:
 
 
 def _of_type(a: Any, count: int, n: jax.Array) -> Accumulator:
-    """The accumulator of a type, for `count` microbatches of which `n` are real."""
+    """The `Accumulator` of an `AccumulationType`, for `count` microbatches of which `n` are real."""
     if not isinstance(a, AccumulationType):
         return a
     if a is AccumulationType.CONCAT:
@@ -369,7 +378,7 @@ def _concatenation(count: int) -> Accumulator:
 
 
 class _Sum(NamedTuple):
-    """What was added up so far, and an empty array of the dtype of the result."""
+    """The sum so far, and an empty array that carries the dtype of the result."""
 
     total: jax.Array
     like: jax.Array
@@ -380,7 +389,7 @@ def _narrow(x: Any) -> Any:
 
 
 def _dtype_of_sum(x: Any) -> Any:
-    """The dtype to add up in."""
+    """The dtype in which results like x are summed."""
     return widened_dtype(x) if jnp.issubdtype(x.dtype, jnp.inexact) else _narrow(x)
 
 

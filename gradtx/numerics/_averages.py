@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moving averages and their bias."""
+"""Moving averages and their bias correction."""
 
 import math
 from typing import Any
@@ -27,7 +27,7 @@ def one_minus_power(decay: Any, t: jax.Array) -> jax.Array:
 
 
 def unbiased(decay: Any, t: jax.Array, nesterov: bool = False) -> tuple[Any, Any]:
-    """The weights (a, b) of `weighted` that free a moving average of its start at zero, after t steps.
+    """The weights (a, b) for `weighted` that correct a moving average for its start at zero, after t steps.
 
     Plain: average / (1 - decay^t). Nesterov's, as in NAdam, looks one step ahead:
     decay * average / (1 - decay^(t+1)) + (1 - decay) * x / (1 - decay^t).
@@ -37,7 +37,7 @@ def unbiased(decay: Any, t: jax.Array, nesterov: bool = False) -> tuple[Any, Any
 
 
 def weighted(average: jax.Array, x: jax.Array, weights: tuple[Any, Any]) -> jax.Array:
-    """a * average + b * x, where a b of None leaves x out."""
+    """a * average + b * x; without the term of x if b is None."""
     a, b = weights
     return a * average if b is None else a * average + b * x
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays cut into equal blocks: `counts` says into how many along each axis."""
+"""Arrays cut into equal blocks: `counts` is the number of blocks along each axis."""
 
 import math
 
@@ -15,7 +15,7 @@ def block_mean(x: jax.Array, counts: tuple[int, ...]) -> jax.Array:
 
 
 def spread_blocks(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The array of this shape in which each block holds its value."""
+    """The array of this shape in which all elements of a block have the value of the block."""
     counts = values.shape
     sizes = _sizes(shape, counts)
     values = values.reshape([n for count in counts for n in (count, 1)])

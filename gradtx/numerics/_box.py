@@ -17,7 +17,7 @@ def clip_to(p: jax.Array, lower: Any, upper: Any) -> jax.Array:
 
 
 def is_free(p: jax.Array, g: jax.Array, lower: Any, upper: Any) -> jax.Array:
-    """False for the elements at a bound which descent along -g would leave; a NaN is free."""
+    """False for elements at a bound that a step along -g would push out of the bounds; NaN counts as free."""
     free = jnp.ones(p.shape, bool)
     if lower is not None:
         free &= ~((p <= jnp.broadcast_to(jnp.asarray(lower, p.dtype), p.shape)) & (g > 0))

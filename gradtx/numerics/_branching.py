@@ -9,9 +9,9 @@ from jax.core import Tracer
 
 
 def branch(take: jax.Array, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
-    """The result of one of two functions, of which only that one runs; both return the same types.
+    """The result of `if_true` or `if_false`, of which only one runs; both must return the same types.
 
-    Outside of compiled functions nothing is compiled either: `jax.lax.cond` would compile both at every call.
+    Outside of `jit` the function is simply called: `jax.lax.cond` would compile both at every call.
     """
     if isinstance(take, Tracer):
         return jax.lax.cond(take, if_true, if_false)

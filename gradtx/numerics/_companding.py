@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Companding: odd increasing functions that make large numbers small and leave small ones apart, and their inverses."""
+"""Companding: odd increasing functions that compress large numbers and keep small ones apart, and their inverses."""
 
 import math
 from collections.abc import Callable
@@ -49,13 +49,13 @@ def softsign(x: jax.Array, limit: Any) -> jax.Array:
 
 
 def softsign_inverse(y: jax.Array, limit: Any) -> jax.Array:
-    """y / (1 - |y| / limit); |y| from the limit on counts as the largest number below it."""
+    """y / (1 - |y| / limit); a magnitude |y| >= limit counts as the largest number below the limit."""
     ratio = _size(y) / limit
     return y / (1 - jnp.minimum(ratio, 1 - float(jnp.finfo(ratio.dtype).epsneg)))
 
 
 def _by_size(x: jax.Array, f: Callable[[jax.Array], jax.Array], slope: Any) -> jax.Array:
-    """x f(|x|) / |x|, with the slope of f at 0; of complex numbers it keeps the direction."""
+    """x f(|x|) / |x|, and x times the slope of f at 0 where x is 0; complex numbers keep their direction."""
     size = _size(x)
     nonzero = size > 0
     safe = jnp.where(nonzero, size, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normal distributions of independent parameters, for stochastic gradients."""
+"""Independent normal distributions of parameters, for stochastic gradients."""
 
 import math
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from gradtx.core._dtypes import compute_dtype, promotion, widen
 
 
 class MultiNormal(NamedTuple):
-    """N(loc, exp(log_scale)²) for each element: differentiable in both."""
+    """N(loc, exp(log_scale)²) for each element, independently; samples and densities are differentiable in both."""
 
     loc: jax.Array
     log_scale: jax.Array
 
     @property
     def params(self) -> list[jax.Array]:
-        """The mean and the logarithm of the standard deviation."""
+        """The means and the logarithms of the standard deviations."""
         return [self.loc, self.log_scale]
 
     def sample(self, shape: Sequence[int], key: jax.Array) -> jax.Array:
@@ -39,7 +39,11 @@ class MultiNormal(NamedTuple):
 
 
 def multi_normal(loc: Any, log_scale: Any) -> MultiNormal:
-    """The distribution of independent normal numbers with these means and logarithms of standard deviations.
+    """The distribution of independent normal numbers N(loc, exp(log_scale)²).
+
+    Args:
+      loc: the means, an array.
+      log_scale: the logarithms of the standard deviations, of the same shape.
 
     Raises:
       ValueError: if the shapes differ.

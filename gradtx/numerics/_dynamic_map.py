@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dynamic map of few-bit numbers in [0, 1]: decades of evenly spaced values, finer towards 1.
+"""The dynamic map of few-bit numbers in [0, 1]: decades of evenly spaced values, relatively finer towards 1.
 
-With D decades of which the first has f values, decade i = 0 ... D - 1 is cut into L = f 2^i equal parts from 10^(i-D)
-to 10^(i-D+1), and their centers are the values; 1 is one more. A rank is the place of a value in that order, counted
-from f: L, ..., 2 L - 1 in decade i and f 2^D for 1. Both ways are arithmetic: no table, no search.
+Of D decades, decade i = 0 ... D - 1 from 10^(i-D) to 10^(i-D+1) is cut into L = f 2^i equal parts, whose centers are
+values of the map; 1 is one more value. The rank of a value is its position in increasing order, counted from f: L, ...,
+2 L - 1 in decade i, and f 2^D for 1. Both conversions are arithmetic, without a table or a search.
 """
 
 from functools import reduce
@@ -14,13 +14,13 @@ import numpy as np
 
 
 def rank_of(x: jax.Array, decades: int, first: int) -> jax.Array:
-    """The rank of x in [0, 1], a float32 that is no whole number between two values: there it is linear in x.
+    """The rank of x in [0, 1], a float32: whole for values of the map, and linear in x between two of them.
 
-    If `first` is 1, 0 has rank 0; else what is below the smallest value has a lower rank than that.
+    If `first`, f, is 1, then 0 has rank 0; otherwise numbers below the smallest value have a lower rank than it.
     """
     top = first * 2.0**decades
-    # Slopes fall towards 1, between decades too, so that the lowest of all lines is the right one, except after the
-    # last decade, where 1 is only half a part away.
+    # The rank is piecewise linear in x, with slopes that fall towards 1: it is the minimum of all lines. Only the last
+    # piece, from the last center to 1, is half as long and steeper: there it is the maximum.
     lines = [x * np.float32(10.0**decades / 5.5)] if first == 1 else []
     for i in range(decades):
         parts, steep = first * 2.0**i, first * 2.0**i * 10.0 ** (decades - i)
@@ -31,7 +31,7 @@ def rank_of(x: jax.Array, decades: int, first: int) -> jax.Array:
 
 
 def value_of_rank(rank: jax.Array, decades: int, first: int) -> jax.Array:
-    """The value of a rank, a float32 whole number; 0 for ranks below `first`."""
+    """The value with this rank, a whole number in float32; 0 for ranks below `first`."""
     # rank / first = 2^i (1 + fraction), and the value is (1 + 9 fraction + 4.5 / L) 10^(i-D).
     bits = jax.lax.bitcast_convert_type(rank * np.float32(1 / first), jnp.int32)
     i = (bits >> 23) - 127

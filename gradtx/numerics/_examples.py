@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradients of single examples: arrays whose first axis is the examples of a batch."""
+"""Per-example gradients: arrays whose first axis is that of the examples of a batch."""
 
 from typing import Any
 
@@ -35,11 +35,11 @@ def weighted_sum(g: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def check_examples(where: str, updates: Updates, leaves: list, live: list[int], params: Params = None) -> None:
-    """An error at the first gradient without a first axis of examples, or with another number of them than others.
+    """Raises at the first gradient that has no first axis of examples, or a number of examples unlike the others'.
 
     Args:
-      leaves, live: the leaves of `updates`, None included, and which of them are gradients.
-      params: with them, gradients must have their shapes behind the first axis.
+      leaves, live: the leaves of `updates`, None included, and the positions of those that are gradients.
+      params: if given, the shapes of gradients behind the first axis must be those of the parameters.
     """
     treedef = jax.tree.structure(updates, is_leaf=is_none)
     ps: list[Any] = leaves

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Second moments in two factors: the means over one axis and over another stand for a whole array."""
+"""Factored second moments: the means over each of two axes represent the whole array."""
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,9 @@ Axes = tuple[int, int]
 
 
 def factored_axes(shape: tuple[int, ...], min_size: int) -> Axes | None:
-    """The two largest axes, (second largest, largest), or None where the smaller of them has less than `min_size`.
+    """The two largest axes, (second largest, largest), or None if the smaller of them is below `min_size`.
 
-    Of equal axes the later counts as the larger.
+    Of axes with equal sizes, the later one counts as larger.
     """
     if len(shape) < 2:
         return None
@@ -21,16 +21,16 @@ def factored_axes(shape: tuple[int, ...], min_size: int) -> Axes | None:
 
 
 def factor_means(x: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array]:
-    """(row, col): the means over the largest axis, and over the second largest."""
+    """(row, col): the means over the largest axis and over the second largest."""
     second, largest = axes
     return jnp.mean(x, axis=largest), jnp.mean(x, axis=second)
 
 
 def factored_root(row: jax.Array, col: jax.Array, axes: Axes) -> jax.Array:
-    """sqrt(row col / mean(row)), where col and row are the means of an array and the result is like that array.
+    """sqrt(row col / mean(row)): the square root of the array whose means are `row` and `col`.
 
-    Root by root: the factors go down to 1e-33, where a product underflows in float32 and the derivative of a quotient
-    overflows.
+    Each root is taken by itself: the factors go down to 1e-33, where their product underflows in float32 and the
+    derivative of a quotient overflows.
     """
     second, largest = axes
     row, col = jnp.expand_dims(row, largest), jnp.expand_dims(col, second)
@@ -42,8 +42,8 @@ def factored_root(row: jax.Array, col: jax.Array, axes: Axes) -> jax.Array:
 def over_root(g: jax.Array, root: jax.Array) -> jax.Array:
     """g / root, and 0 with derivative 0 where the root is 0.
 
-    The derivative never squares the root, which is 1e-15 for gradients of 0: then 1 / root² times what comes from later
-    steps can be infinite, and infinity times g is NaN.
+    The derivative avoids root²: for gradients of 0 the root is 1e-15, so that a derivative of later steps times
+    1 / root² can be infinite, and infinity times g is NaN.
     """
     return safe_divide(g, root)
 

@@ -12,15 +12,15 @@ Mode = Literal["min", "max"]
 
 
 def worst(mode: Mode) -> float:
-    """What every finite metric is better than."""
+    """The value that every finite metric is better than."""
     return float("inf") if mode == "min" else float("-inf")
 
 
 def improves(value: jax.Array, best: jax.Array, rtol: Any, atol: Any, mode: Mode) -> jax.Array:
-    """Whether `value` is better than `best` by more than rtol |best| + atol; what is not finite is not better.
+    """Whether `value` is better than `best` by more than rtol |best| + atol; never for a value that is not finite.
 
-    The margin is measured by |best|: best (1 - rtol), which is below a positive best, lies above a negative one, and a
-    metric that stands still would be an improvement.
+    The margin depends on |best|: the threshold best (1 - rtol) would lie above a negative best, so that an unchanged
+    metric would count as an improvement.
     """
     margin = jnp.where(jnp.isfinite(best), rtol * jnp.abs(best) + atol, 0)
     better = value < best - margin if mode == "min" else value > best + margin
@@ -28,9 +28,9 @@ def improves(value: jax.Array, best: jax.Array, rtol: Any, atol: Any, mode: Mode
 
 
 def watch(memory: dict, value: jax.Array, size: int, rtol: Any, atol: Any, mode: Mode) -> tuple:
-    """Takes one more value in; returns whether it completes a mean of `size`, whether that improves, and the memory.
+    """Adds a value: returns whether it completes a mean of `size` values, whether that mean improves, and the memory.
 
-    The memory is the best mean, how many came since, and the number and the mean of the values of the next.
+    The memory holds the best mean, the number of means since, and the count and mean of the values of the next mean.
     """
     count = memory["count"] + 1
     average = memory["avg_value"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Averages that are not stored: x is known from z and from the parameters, which are y = mu x + (1 - mu) z."""
+"""Averages x that are not stored, as they follow from z and the parameters y = mu x + (1 - mu) z."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from gradtx.core._dtypes import compute_dtype, promotion, widen
 
 
 def average_behind(y: jax.Array, z: jax.Array, mu: Any) -> jax.Array:
-    """x, of which y = mu x + (1 - mu) z, in at least float32."""
+    """The x for which y = mu x + (1 - mu) z, in at least float32."""
     wide_y, wide_z, mu = widen((y, z, mu), compute_dtype(y, z))
     with promotion(wide_y):
         return wide_z + (wide_y - wide_z) / mu
 
 
 def averaged_step(u: jax.Array, y: jax.Array, z: jax.Array, weight: Any, old_mu: Any, mu: Any) -> tuple:
-    """How far y moves when z moves by u and x by `weight` of its way to the new z; and the new z.
+    """(y' - y, z'): the step of y when z moves by u and x moves the fraction `weight` of its way to z'; and z'.
 
-    Written in the differences of the three, which are small, so that no digits of the parameters are lost:
+    Computed from the differences of the three, which are small, so that no digits of the parameters are lost:
 
     ```
     z' = z + u      x' = x + weight (z' - x)      y = old_mu x + (1 - old_mu) z      y' = mu x' + (1 - mu) z'

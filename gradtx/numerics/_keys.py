@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random keys from what callers give."""
+"""Random keys from a seed or a key."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 
 def key_maker(where: str, source: Any, *, typed: bool = True) -> Callable[[], jax.Array]:
-    """A function that makes a key from a key or a whole number, with memory of its own at each call.
+    """A function that makes a new key from `source`, a key or a whole number, at each call.
 
-    So donating a state leaves the caller's key alive, and nothing is computed before the call.
+    Donating a state thus leaves the caller's key alive, and nothing is computed before the call.
 
     Args:
-      where: "function: argument", for the error.
-      typed: whether to make a `jax.random.key`, else a `jax.random.PRNGKey` unless the source is a typed key.
+      where: the start of the error's text, "function: argument".
+      typed: True for a `jax.random.key`, False for a `jax.random.PRNGKey` unless the source is a typed key.
     """
 
     def fresh() -> jax.Array:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lanczos' method: a symmetric matrix as a small tridiagonal one, from products with it."""
+"""Lanczos' method: a small tridiagonal matrix that approximates a symmetric one, from products with it."""
 
 from collections.abc import Callable
 
@@ -14,17 +14,21 @@ HIGHEST = jax.lax.Precision.HIGHEST
 def lanczos(
     times: Callable[[jax.Array], jax.Array], v0: jax.Array, num_iters: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The diagonal (k,) and off-diagonal (k - 1,) of T = Vᵀ A V, and V of shape (n, k), which begins with v0 / ‖v0‖.
+    """The diagonal (k,) and off-diagonal (k - 1,) of T = Vᵀ A V, and V of shape (n, k) with first column v0 / ‖v0‖.
 
-    Where the products span fewer than k dimensions, the rest of V and of the off-diagonal is 0, and the rest of the
+    If the products span fewer than k dimensions, the rest of V and of the off-diagonal is 0, and the rest of the
     diagonal repeats its first number, so that it adds no extreme eigenvalue.
 
     Args:
-      times: v -> A v for a symmetric A.
+      times: the function v -> A v for a symmetric matrix A.
+      v0: the initial vector, of shape (n,), not 0.
+      num_iters: k, the number of products, at least 1.
+
+    Raises: ValueError if `num_iters` is below 1.
     """
     if num_iters < 1:
         raise ValueError(f"lanczos: num_iters must be at least 1, got {num_iters}")
-    limit = 100 * jnp.finfo(v0.dtype).eps  # what is left after orthogonalization below this is rounding
+    limit = 100 * jnp.finfo(v0.dtype).eps  # a smaller rest after orthogonalization is rounding error
 
     def step(carry: tuple, i: jax.Array) -> tuple[tuple, tuple]:
         basis, v, first, size = carry
@@ -35,7 +39,7 @@ def lanczos(
         first = jnp.where(i == 0, alpha, first)
         size = jnp.maximum(size, jnp.sqrt(jnp.sum(product * product)))
         rest = product
-        for _ in range(2):  # once leaves rounding errors, which grow to copies of eigenvalues
+        for _ in range(2):  # once would leave rounding errors, which grow into copies of eigenvalues
             overlap = jnp.matmul(basis.T, rest, precision=HIGHEST)
             rest = rest - jnp.matmul(basis, overlap, precision=HIGHEST)
         beta = jnp.sqrt(jnp.sum(rest * rest))
@@ -53,8 +57,8 @@ def lanczos(
 def tridiagonal_spectrum(diagonal: jax.Array, off_diagonal: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The eigenvalues of a symmetric tridiagonal matrix, and the squares of the first components of its eigenvectors.
 
-    Of Lanczos' T these are the nodes and weights of a Gauss quadrature: Σ weights f(nodes) = vᵀ f(A) v for polynomials
-    of degree below 2 k.
+    For the T of `lanczos` they are the nodes and weights of a Gauss quadrature: Σ weights f(nodes) = vᵀ f(A) v for
+    polynomials f of degree below 2 k.
     """
     matrix = jnp.diag(diagonal) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1)
     nodes, vectors = jnp.linalg.eigh(matrix)

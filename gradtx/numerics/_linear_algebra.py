@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Matrices: the largest eigenvalue, inverse roots, least squares without negative numbers."""
+"""Matrices: the largest eigenvalue, inverse roots, nonnegative least squares."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,14 +23,17 @@ def power_iteration(
     precision: Any = HIGHEST,
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, Any]:
-    """The eigenvalue of largest magnitude of a symmetric matrix, with its sign, and an eigenvector of norm 1.
+    """The eigenvalue of largest magnitude of a symmetric matrix A, with its sign, and an eigenvector of norm 1.
 
     v = A v / ‖A v‖ until ‖A v - λ v‖ <= error_tolerance |λ|, where λ = ⟨v, A v⟩.
 
     Args:
-      matrix: a symmetric matrix, or a function v -> A v on trees, for which `v0` is needed.
-      v0: where to start, not 0; by default random, by `key` (or the key 0).
-      num_iters: the most products with A.
+      matrix: A, or a function v -> A v on trees, for which `v0` is needed.
+      v0: the initial vector, not 0; None for a random one.
+      num_iters: the largest number of products with A.
+      error_tolerance: the relative error at which the iteration stops; at least 0.
+      precision: of the products with a matrix, as in `jnp.matmul`.
+      key: the random key for `v0`; None for `jax.random.key(0)`.
 
     Raises:
       ValueError: for a matrix that is not square, or a function without `v0`.
@@ -87,7 +90,7 @@ def _norm(tree: Any) -> jax.Array:
 
 
 def _unit(tree: Any, otherwise: Any) -> Any:
-    """The tree divided by its norm; the other one where that is 0, so that a matrix of zeros has the eigenvalue 0."""
+    """The tree divided by its norm; `otherwise` if that is 0, so that a matrix of zeros has the eigenvalue 0."""
     largest = _largest(tree)
     small = jax.tree.map(lambda x: safe_divide(x, largest.astype(x.dtype)), tree)
     norm = _norm(small)
@@ -102,19 +105,23 @@ def matrix_inverse_pth_root(
     error_tolerance: float = 1e-6,
     precision: Any = HIGHEST,
 ) -> tuple[jax.Array, jax.Array]:
-    """(A + ridge_epsilon λ I)^(-1/p) of a symmetric matrix A without negative eigenvalues, λ the largest, and an error.
+    """(A + ridge_epsilon λ I)^(-1/p) for a symmetric positive semidefinite A with largest eigenvalue λ, and the error.
 
-    Coupled Newton iteration, from M = z A and X = z^(1/p) I with z = (1 + p) / (2 λ): products of matrices only.
+    Coupled Newton iteration, from M = z A and X = z^(1/p) I with z = (1 + p) / (2 λ): matrix products only.
 
     ```
     T = ((p + 1) I - M) / p        M = T^p M        X = X T
     ```
 
-    The error is max |M - I|, where X^p A = M in exact arithmetic; the result is the last one before it grew.
+    The error is max |M - I|, where M = X^p A in exact arithmetic. If it starts to grow, the result before is returned.
 
     Args:
+      matrix: A, of shape (n, n).
       p: a whole number >= 1.
-      ridge_epsilon: relative to λ, but as it is for A = 0.
+      num_iters: the largest number of iterations.
+      ridge_epsilon: at least 0, a factor of λ; for A = 0 it is added as it is.
+      error_tolerance: the error at which the iteration stops.
+      precision: of the matrix products, as in `jnp.matmul`.
 
     References: Iannazzo 2006; Anil et al. 2020, arXiv:2002.09018 (Scalable Shampoo).
     """
@@ -153,9 +160,13 @@ def matrix_inverse_pth_root(
 def matrix_inverse_pth_root_eigh(
     matrix: Any, p: int, ridge_epsilon: float = 1e-6, precision: Any = HIGHEST
 ) -> tuple[jax.Array, jax.Array]:
-    """The same by eigenvalues, Q (max(Λ, 0) + ridge_epsilon λ)^(-1/p) Qᵀ; the error is max |A Q - Q Λ| / λ.
+    """`matrix_inverse_pth_root` by eigenvalues, Q (max(Λ, 0) + ridge_epsilon λ)^(-1/p) Qᵀ, with max |A Q - Q Λ| / λ.
 
-    More exact than Newton's iteration for ill-conditioned matrices, and slower on accelerators.
+    More accurate than Newton's iteration for ill-conditioned matrices, and slower on accelerators. The second result
+    is its error.
+
+    Args:
+      matrix, p, ridge_epsilon, precision: as in `matrix_inverse_pth_root`.
     """
     where = "matrix_inverse_pth_root_eigh"
     scaled, top, factor = _prepared(where, matrix, p, 0.0, precision)
@@ -168,9 +179,9 @@ def matrix_inverse_pth_root_eigh(
 
 
 def _prepared(where: str, matrix: Any, p: Any, ridge: Any, precision: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The matrix with its ridge, divided by its largest magnitude s; its largest eigenvalue before the ridge; s^(-1/p).
+    """(A / s + ridge λ I, λ, s^(-1/p)), where s is the largest magnitude of A and λ the largest eigenvalue of A / s.
 
-    A matrix of zeros becomes one of ones with the ridge on its diagonal, so that its root is ridge^(-1/p).
+    For A = 0, λ and s are 1, so that the root is ridge^(-1/p).
     """
     if isinstance(p, bool) or not isinstance(p, int) or p < 1:
         raise ValueError(f"{where}: p must be a whole number >= 1, got {p!r}")
@@ -180,7 +191,7 @@ def _prepared(where: str, matrix: Any, p: Any, ridge: Any, precision: Any) -> tu
     scale = jnp.where(nothing, 1, largest)
     scaled = (square + square.T) * (0.5 / scale)
     top, _ = power_iteration(scaled, num_iters=100, precision=precision) if square.size else (scale, None)
-    # The estimate comes from below; an upper bound costs an iteration at most, too small a bound all of them.
+    # The estimate comes from below. That is safe: Newton's iteration converges if it is more than half of λ.
     top = jnp.where(nothing, 1, jnp.abs(top))
     scaled = scaled + ridge * top * jnp.eye(square.shape[0], dtype=square.dtype)
     return scaled, top, scale ** (-1 / p)
@@ -206,20 +217,20 @@ def _power(x: jax.Array, p: int, multiply: Callable) -> jax.Array:
 
 
 def nnls(A: Any, b: Any, iters: int, unroll: int = 1, L: Any = None) -> jax.Array:  # noqa: N803  # as in Optax
-    """The x >= 0 for which ‖A x - b‖ is smallest: Nesterov's accelerated projected gradient, from x = 0.
+    """The x >= 0 with the smallest ‖A x - b‖, by Nesterov's accelerated projected gradient method from x = 0.
 
     ```
     x = max(y - Aᵀ(A y - b) / L, 0)        y = x + (t - 1) / t' (x - x before),    t' = (1 + sqrt(1 + 4 t²)) / 2
     ```
 
-    The momentum starts anew where it points uphill (O'Donoghue and Candès 2012).
+    The momentum is reset where it points uphill (O'Donoghue and Candès 2012).
 
     Args:
       A: of shape (m, n).
       b: of shape (m,), or (m, k) for k problems at once.
       iters: the number of steps.
-      unroll: how many steps are one iteration of the compiled loop.
-      L: at least the largest eigenvalue of AᵀA; by default ‖AᵀA‖_F.
+      unroll: how many steps one iteration of the compiled loop contains.
+      L: an upper bound of the largest eigenvalue of AᵀA; None for ‖AᵀA‖_F.
 
     Reference: Beck and Teboulle 2009, "A fast iterative shrinkage-thresholding algorithm".
     """

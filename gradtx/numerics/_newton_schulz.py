@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Orthogonalization of matrices by Newton-Schulz iterations: products only, no decomposition.
 
-Works on one matrix or on a stack with any leading axes: all matrices of a stack are computed at once.
+The functions take one matrix, or a stack of matrices along any leading axes, which are computed at once.
 """
 
 from typing import Any, Literal
@@ -16,7 +16,7 @@ Preconditioning = Literal["frobenius", "spectral", "schatten", "aol"]
 PRECONDITIONINGS = ("frobenius", "spectral", "schatten", "aol")
 
 QUINTIC = (3.4445, -4.775, 2.0315)
-"""Jordan et al. 2024: steep at 0, so that five steps bring singular values to about 0.7 to 1.2, not to 1."""
+"""Jordan et al. 2024: steep at 0, so that five steps bring singular values to between 0.7 and 1.2, not to 1."""
 
 _POLAR_EXPRESS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -25,15 +25,15 @@ _POLAR_EXPRESS = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
-# The safety factor that the authors divide by before the first step is a part of that step here.
+# The safety factor by which the authors divide before the first step is a part of the first step here.
 POLAR_EXPRESS = (tuple(x / 1.02**n for x, n in zip(_POLAR_EXPRESS[0], (1, 3, 5), strict=True)), *_POLAR_EXPRESS[1:])
-"""Amsel et al. 2025, arXiv:2505.16932: the best quintic at each of five steps, for singular values down to 1e-3."""
+"""Amsel et al. 2025, arXiv:2505.16932: the optimal quintic for each of five steps, for singular values from 1e-3."""
 
 PRESETS = {"quintic": QUINTIC, "polar_express": POLAR_EXPRESS}
 
 
 def coefficients_of(where: str, coefficients: Any) -> np.ndarray:
-    """(3,) or (steps, 3) numbers from a preset's name, a triple or a sequence of triples."""
+    """The coefficients, of shape (3,) or (steps, 3), from the name of a preset, a triple or a sequence of triples."""
     if isinstance(coefficients, str):
         if coefficients not in PRESETS:
             raise ValueError(f"{where}: ns_coeffs must be one of {tuple(PRESETS)} or numbers, got {coefficients!r}")
@@ -51,17 +51,17 @@ def orthogonalized(
     preconditioning: Preconditioning = "frobenius",
     eps: Any = 1e-8,
 ) -> jax.Array:
-    """About U Vᴴ for matrices x = U S Vᴴ in the last two axes, in the dtype of `x`.
+    """An approximation of U Vᴴ for matrices x = U S Vᴴ in the last two axes, in the dtype of `x`.
 
     ```
     X = x / (size + eps), transposed if tall        A = X Xᴴ        X = a X + (b A + c A²) X, `steps` times
     ```
 
     Args:
-      coefficients: (a, b, c), or one row for each step; then `steps` means nothing.
-      preconditioning: what makes the singular values at most 1. The size is the norm "frobenius", "spectral" (exact,
-        by singular values) or "schatten" (the 4-norm of the singular values); "aol" divides each row of the smaller
-        side by the root of its sum in |X Xᴴ|, which is no multiple of x: the result is only near U Vᴴ.
+      coefficients: (a, b, c), or one row of them for each step; `steps` is then ignored.
+      preconditioning: how the singular values are brought to at most 1. The size is the norm "frobenius", "spectral"
+        (exact, by singular values) or "schatten" (the 4-norm of the singular values); "aol" divides each row of the
+        smaller side by the root of its sum in |X Xᴴ|. This changes the singular vectors: the result is near U Vᴴ only.
     """
     tall = x.shape[-2] > x.shape[-1]
     x = _transposed(x) if tall else x
@@ -97,7 +97,7 @@ def _preconditioned(x: jax.Array, preconditioning: str, eps: Any) -> jax.Array:
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    # float32 means float32, also where a device would round it to bfloat16 by default.
+    # Products of float32 stay in float32, also on devices that round to bfloat16 by default.
     precision = jax.lax.Precision.HIGHEST if a.dtype.itemsize >= 4 else jax.lax.Precision.DEFAULT
     return jnp.matmul(a, b, precision=precision)
 

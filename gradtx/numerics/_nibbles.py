@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two codes below 16 in a byte."""
+"""Packing of two codes below 16 into one byte."""
 
 import math
 
@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 
 def pack(codes: jax.Array, block: int) -> jax.Array:
-    """Bytes with two codes each: of each block of the last axis, the first half in the low bits, the rest in the high.
+    """Bytes of two codes each: for each block of the last axis, the first half in the low bits, the second in the high.
 
-    Halves and not neighbors, since they lie in memory as they are read. The last block may be shorter; `block` is even.
+    Halves and not neighbors, so that unpacking reads contiguous memory. `block` is even; the last block may be shorter.
     """
     n = codes.shape[-1]
     whole = n // block * block
@@ -21,7 +21,7 @@ def pack(codes: jax.Array, block: int) -> jax.Array:
 
 
 def unpack(packed: jax.Array, block: int, n: int) -> jax.Array:
-    """The n codes along the last axis."""
+    """The n codes along the last axis that `pack` made bytes of."""
     leading, whole = packed.shape[:-1], n // block * block
     blocks = packed[..., : whole // 2].reshape(*leading, n // block, block // 2)
     return _join(_unpack(blocks, block).reshape(*leading, whole), _unpack(packed[..., whole // 2 :], n - whole))

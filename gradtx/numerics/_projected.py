@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors as matrices, and matrices seen through a projection to fewer rows or columns."""
+"""Tensors as matrices, and projections of matrices to fewer rows or columns."""
 
 import math
 from typing import Any, NamedTuple
@@ -14,9 +14,9 @@ from gradtx.numerics._safe import abs_sq, safe_sqrt
 
 
 class MatrixView(NamedTuple):
-    """How to see a tensor as a matrix G, and which side of it is projected.
+    """How a tensor is seen as a matrix G, and which side of it is projected.
 
-    On the left G becomes R = PᴴG with P of shape (rows, rank), on the right R = GP with P of shape (columns, rank).
+    On the left, G becomes R = PᴴG with P of shape (rows, rank); on the right, R = GP with P of shape (columns, rank).
     """
 
     axes: tuple[int, ...]  # the order of the tensor's axes in the matrix
@@ -36,17 +36,17 @@ class MatrixView(NamedTuple):
 
 
 class GaLoreDimensionNumbers(NamedTuple):
-    """Which axes of a tensor are the rows of its matrix, and which the columns."""
+    """The axes of a tensor that become the rows of its matrix, and those that become the columns."""
 
     reduction_axis: tuple[int, ...] | int = 0
     output_axis: tuple[int, ...] | int = 1
 
 
 def matrix_views(where: str, numbers: Any, tree: Any, rank: int, larger: bool) -> dict[int, MatrixView]:
-    """How to see the leaves of a tree as matrices, by their number; None counts as a leaf.
+    """The views of the leaves of a tree as matrices, by position of the leaf; None counts as a leaf.
 
-    `numbers` is a tree of `GaLoreDimensionNumbers`, of the tree's structure or a prefix of it, with None for what is no
-    matrix, or a function from the tree to it; None alone makes a matrix of each leaf with two axes.
+    `numbers` is a tree of `GaLoreDimensionNumbers`, like `tree` or a prefix of it, with None for leaves that are no
+    matrices, or a function from `tree` to such a tree. None takes each leaf with two axes as a matrix.
     """
     leaves = jax.tree.leaves(tree, is_leaf=is_none)
     if numbers is None:
@@ -72,7 +72,7 @@ def _numbers_of_leaves(where: str, numbers: Any, tree: Any) -> list[GaLoreDimens
 def matrix_view(
     where: str, spec: GaLoreDimensionNumbers, shape: tuple[int, ...], rank: int, larger: bool
 ) -> MatrixView:
-    """The view of a tensor of this shape, projected on its larger or smaller side, if they are equal on the left."""
+    """The view of a tensor of this shape, projected on its larger or smaller side; on the left if both are equal."""
     rows, columns = (_from_the_left(axes, len(shape)) for axes in spec)
     axes = (*rows, *columns)
     if sorted(axes) != list(range(len(shape))):
@@ -107,32 +107,32 @@ def project_back(low: jax.Array, projector: jax.Array, view: MatrixView) -> jax.
 
 
 def leading_vectors(matrix: jax.Array, view: MatrixView) -> jax.Array:
-    """The singular vectors of the largest singular values, on the projected side, as the columns of P.
+    """P, whose columns are the singular vectors of the projected side with the largest singular values.
 
-    Their signs are what the platform's SVD gives. P is a constant to differentiation: the derivative of singular
-    vectors is infinite where singular values meet.
+    Their signs are those of the platform's SVD. P is constant under differentiation: the derivative of singular
+    vectors is infinite where singular values coincide.
     """
     u, _, vh = jnp.linalg.svd(jax.lax.stop_gradient(matrix), full_matrices=False)
     return u[:, : view.rank] if view.left else jnp.conj(vh[: view.rank].T)
 
 
 def random_projector(key: jax.Array, view: MatrixView, dtype: Any) -> jax.Array:
-    """P with independent normal entries of variance 1 / rank, which keeps the squares of norms on average."""
+    """P with independent normal entries of variance 1 / rank, which preserves squared norms in expectation."""
     return jax.random.normal(key, view.projector_shape, dtype) / math.sqrt(view.rank)
 
 
 def norms(low: jax.Array, view: MatrixView, channels: bool) -> jax.Array:
-    """The norms of the lines of R along the side that is not projected (of R as one, without `channels`).
+    """The norm of each column of R (of each row if the right side is projected); without `channels`, the norm of R.
 
-    With the dimensions of R kept, so that they multiply G.
+    Both axes are kept, so that the norms broadcast against G.
     """
     return safe_sqrt(jnp.sum(abs_sq(low), axis=(0 if view.left else 1) if channels else None, keepdims=True))
 
 
 def limit_growth(x: jax.Array, previous: jax.Array, ratio: Any) -> tuple[jax.Array, jax.Array]:
-    """`x` with a norm of at most `ratio` times the previous one, and its norm in the dtype of that.
+    """`x`, scaled so that its norm is at most `ratio` times the previous norm, and its new norm.
 
-    A previous norm of 0 sets no limit: nothing could grow from it.
+    A previous norm of 0 sets no limit, or the norm would stay 0.
     """
     size = l2_norm(x)
     ratio = jnp.asarray(ratio, size.dtype)

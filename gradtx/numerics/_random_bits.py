@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random bits for rounding: a number of its own for each place of an array, by a few products.
+"""Random bits for rounding: a hash of each element's position in its array, which takes a few products.
 
-`jax.random` takes longer than the rounding itself. These numbers decide between two
-neighbors and nothing else: they are no substitute where many numbers of one key are drawn for statistics.
+`jax.random` would take longer than the rounding itself. These numbers are good enough to choose between two neighbors;
+they are no substitute for `jax.random` in statistics.
 """
 
 import math
@@ -14,9 +14,9 @@ import numpy as np
 
 
 def random_bits(key: jax.Array, like: jax.Array) -> jax.Array:
-    """uint32 numbers in the shape of an array, that depend on a key of `jax.random` and the place, nothing else.
+    """uint32 numbers in the shape of `like`, which depend only on a key of `jax.random` and the element's position.
 
-    Places are those in the whole array, however it is sharded; beyond 2^32 elements the numbers repeat.
+    Positions are those in the whole array, however it is sharded; beyond 2^32 elements the numbers repeat.
     """
     words = jax.random.key_data(key).reshape(-1)
     sharding, shape = _sharding(like), like.shape
@@ -35,7 +35,7 @@ def _mixed(x: jax.Array) -> jax.Array:
 
 
 def _sharding(x: jax.Array) -> Any:
-    """The sharding that must be said, where shardings are part of types."""
+    """The sharding of x where shardings are part of types and must be given; None elsewhere."""
     sharding = jax.typeof(x).sharding
     is_explicit = jax.sharding.AxisType.Explicit in getattr(sharding.mesh, "axis_types", ())
     return sharding if is_explicit else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Roots and powers whose derivative at 0 is 0 instead of infinity, for what zero gradients leave at 0."""
+"""Roots and powers whose derivative at 0 is 0 instead of infinity, for slots that zero gradients leave at 0."""
 
 from typing import Any
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One-array maths that stays finite at its edges, derivatives included."""
+"""Functions of one array that stay finite at the edges of their domains, derivatives included."""
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,6 @@ def root_mean_square(x: jax.Array) -> jax.Array:
 
 
 def shrink_factor(size: jax.Array, limit: jax.Array | float) -> jax.Array:
-    """min(1, limit / size): what to scale by so that something of this size does not exceed the limit."""
+    """min(1, limit / size): the factor that brings something of this size to at most the limit."""
     over = size > limit
     return jnp.where(over, limit / jnp.where(over, size, 1), 1)

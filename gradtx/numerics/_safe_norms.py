@@ -13,9 +13,11 @@ from gradtx.numerics._safe import abs_sq
 def safe_norm(x: Any, min_norm: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> jax.Array:
     """max(‖x‖, min_norm), whose derivative is 0 where the norm is not larger than `min_norm`, for x = 0 too.
 
-    In at least float32, and without overflow or underflow of squares.
+    Computed in at least float32, without overflow or underflow of squares.
 
     Args:
+      x: an array.
+      min_norm: the lower bound of the result, at least 0.
       ord, axis, keepdims: which norm, as in `jnp.linalg.norm`.
     """
     x = jnp.asarray(x)
@@ -43,7 +45,11 @@ def safe_norm(x: Any, min_norm: Any, ord: Any = None, axis: Any = None, keepdims
 def safe_root_mean_squares(x: Any, min_rms: Any) -> jax.Array:
     """max(sqrt(mean(|x|²)), min_rms), whose derivative is 0 where the root is not larger than `min_rms`.
 
-    In at least float32, and without overflow or underflow of squares; `min_rms` for an array without elements.
+    Computed in at least float32, without overflow or underflow of squares.
+
+    Args:
+      x: an array; without elements, the result is `min_rms`.
+      min_rms: the lower bound of the result, at least 0.
     """
     x = jnp.asarray(x)
     x = widen(x)

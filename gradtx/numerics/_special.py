@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Special functions that JAX has not."""
+"""Special functions that JAX lacks."""
 
 import math
 
@@ -14,12 +14,12 @@ SPACING = 0.25
 def erfi(x: jax.Array) -> jax.Array:
     """The imaginary error function 2/sqrt(π) ∫ exp(v²) dv from 0 to x, of a real array; finite for every x.
 
-    It grows like exp(x²) / x. Where that leaves the dtype (beyond 9.4 in float32, 26.6 in float64) it stays at its
-    last value, with derivative 0.
+    It grows like exp(x²) / x. Where that would overflow (beyond 9.4 in float32, 26.6 in float64) it stays at its last
+    value, with derivative 0.
     """
     # The trapezoidal rule for Dawson's integral (Rybicki 1989) with spacing h, multiplied by exp(x²) term by term:
     #   erfi(x) = 4/π Σ exp(-(nh)²) sinh(2nhx) / n  over n = 1, 3, 5, ...
-    # Its relative error is exp(-(π/2h)²) = 7e-18. All terms have one sign, and sinh is split so that none overflows.
+    # Its relative error is exp(-(π/2h)²) = 7e-18. All terms have the same sign; sinh is split so that none overflows.
     y = jnp.minimum(jnp.abs(x), _limit(x))[..., None]
     nodes = SPACING * np.arange(1, (_limit(x) + 7) / SPACING, 2)
     nodes = jnp.asarray(nodes, x.dtype).reshape((1,) * x.ndim + (-1,))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unit-wise norms: of the weights that go into one unit of a layer."""
+"""Unit-wise norms: the norms of the weights that lead to each unit of a layer."""
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,10 @@ from gradtx.numerics._safe import abs_sq, safe_sqrt
 
 
 def unitwise_axes(shape: tuple[int, ...], axis: int | tuple[int, ...] | None = None) -> tuple[int, ...]:
-    """The axes that a unit-wise norm of an array of this shape is over; see `unitwise_norm`.
+    """The axes over which the unit-wise norm of an array of this shape is taken; see `unitwise_norm`.
 
     Raises:
-      ValueError: for an axis that the shape has not.
+      ValueError: for an axis that the shape does not have.
     """
     rank = len(shape)
     if axis is None:
@@ -36,10 +36,11 @@ def unitwise_norm(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> ja
     | rank 4 or more | all axes but the last, the window and inputs of a convolution |
 
     Args:
-      axis: one axis or several that the norm is over, instead of these.
+      x: an array.
+      axis: one axis or several over which the norm is taken; None for those of the table.
 
     Raises:
-      ValueError: for an axis that x has not.
+      ValueError: for an axis that x does not have.
 
     Reference: Brock et al. 2021, arXiv:2102.06171, section 4.
     """
@@ -52,7 +53,10 @@ def unitwise_clip(g_norm: jax.Array, max_norm: jax.Array, grad: jax.Array, div_e
     """grad where g_norm <= max_norm, elsewhere grad * max_norm / max(g_norm, div_eps); in at least float32.
 
     Args:
-      g_norm, max_norm: the norm that each element of the gradient counts for, and its limit; of the gradient's shape.
+      g_norm, max_norm: for each element of the gradient, the norm of its unit and the limit of that norm, as
+        `unitwise_norm` returns them.
+      grad: the gradient.
+      div_eps: the smallest divisor, positive.
 
     Raises:
       ValueError: if the three shapes differ.

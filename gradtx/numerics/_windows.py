@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics of the last values of a number: a window of fixed size, of which the newest `filled` places are in use.
+"""Statistics of the latest values of a number, over a window of fixed size W.
 
-A window is an array of shape (W,), oldest first, and the number of places in use, from 0 to W. Only `push` changes it,
-and only for a value that is let in, so that what must not count (a spike, NaN) never reaches the statistics.
+A window is an array `values` of shape (W,), oldest first, and `filled`, the number of its last entries that are in use,
+from 0 to W. Only `push` changes it, and only for accepted values, so that a spike or NaN never enters the statistics.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ NORMAL_MAD = 1.482602218505602
 
 
 def push(values: jax.Array, filled: jax.Array, x: jax.Array, ok: Any = True) -> tuple[jax.Array, jax.Array]:
-    """The window with `x` as its newest value, without its oldest if it was full; unchanged where `ok` is False."""
+    """The window with `x` as its newest value, without its oldest if it was full; unchanged if `ok` is False."""
     x = jnp.asarray(x).astype(values.dtype)
     later = jnp.concatenate([values[1:], x[None]])
     more = jnp.minimum(filled + 1, values.size).astype(filled.dtype)
@@ -25,12 +25,12 @@ def push(values: jax.Array, filled: jax.Array, x: jax.Array, ok: Any = True) -> 
 
 
 def in_use(values: jax.Array, filled: jax.Array) -> jax.Array:
-    """Which places hold values."""
+    """Which entries are in use, as booleans of shape (W,)."""
     return jnp.arange(values.size, dtype=filled.dtype) >= values.size - filled
 
 
 def mean_and_std(values: jax.Array, filled: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The mean and the standard deviation (of the values, not of a population behind them); 0 and 0 for none."""
+    """The mean and the standard deviation (with divisor n, not n - 1) of the values; 0 and 0 for none."""
     used = in_use(values, filled)
     number = jnp.maximum(filled, 1).astype(values.dtype)
     mean = jnp.sum(jnp.where(used, values, 0)) / number
@@ -38,7 +38,7 @@ def mean_and_std(values: jax.Array, filled: jax.Array) -> tuple[jax.Array, jax.A
 
 
 def quantile(values: jax.Array, filled: jax.Array, q: Any) -> jax.Array:
-    """The q-quantile, q in [0, 1], linear between the sorted values; 0 for none."""
+    """The q-quantile, q in [0, 1], interpolated linearly between the sorted values; 0 for none."""
     ordered = jnp.sort(jnp.where(in_use(values, filled), values, jnp.inf))  # what is not in use comes last
     at = q * jnp.maximum(filled - 1, 0).astype(values.dtype)
     low = jnp.floor(at)
@@ -48,7 +48,7 @@ def quantile(values: jax.Array, filled: jax.Array, q: Any) -> jax.Array:
 
 
 def median_and_mad(values: jax.Array, filled: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The median and the median absolute deviation from it, scaled to be the deviation of normal values."""
+    """The median, and the median absolute deviation, scaled to the standard deviation of a normal distribution."""
     middle = quantile(values, filled, 0.5)
     return middle, NORMAL_MAD * quantile(jnp.abs(values - middle), filled, 0.5)
 
@@ -63,10 +63,10 @@ def z_score(x: jax.Array, center: jax.Array, spread: jax.Array) -> jax.Array:
 
 
 def limit(center: jax.Array, spread: jax.Array, deviations: Any) -> jax.Array:
-    """The value that lies so many spreads above the center."""
+    """The value that lies `deviations` spreads above the center."""
     return center + deviations * _at_least(center, spread)
 
 
 def _at_least(center: jax.Array, spread: jax.Array) -> jax.Array:
-    # Some rounding errors of the center: among equal values, the last digit is no spike.
+    # At least a few rounding errors of the center: among equal values, a difference in the last digit is no spike.
     return jnp.maximum(spread, 8 * jnp.finfo(center.dtype).eps * jnp.abs(center))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Line search for the strong Wolfe conditions, on a function of one number."""
+"""Line search for the strong Wolfe conditions, on a function of one variable."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from gradtx.numerics._safe import safe_divide, safe_sqrt
 
 
 class Point(NamedTuple):
-    """A step on the line, the value and the slope there, and what else is worth keeping, such as the gradient."""
+    """A step on the line, the value and the slope there, and further results to keep, such as the gradient."""
 
     step: jax.Array
     value: jax.Array
@@ -20,7 +20,7 @@ class Point(NamedTuple):
 
 
 class Conditions(NamedTuple):
-    """What a step must satisfy; see `scale_by_zoom_linesearch`."""
+    """The tolerances of the conditions on a step; see `scale_by_zoom_linesearch`."""
 
     slope_rtol: Any
     curv_rtol: Any
@@ -29,7 +29,7 @@ class Conditions(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Where a search ended, after how many evaluations, and by how much the two conditions are missed there."""
+    """The point where a search ended, the number of evaluations, and by how much the point misses each condition."""
 
     point: Point
     steps: jax.Array
@@ -50,9 +50,9 @@ class _Search(NamedTuple):
 
 
 def errors(start: Point, at: Point, conditions: Conditions) -> tuple[jax.Array, jax.Array]:
-    """By how much a point misses sufficient decrease and the curvature condition; infinite where it is not finite.
+    """By how much a point misses sufficient decrease and the curvature condition; infinity if it is not finite.
 
-    Where values are equal up to rounding, decrease is seen by the slopes (Hager and Zhang's approximate condition).
+    Where values are equal up to rounding, decrease is judged by slopes (Hager and Zhang's approximate condition).
     """
     slope_rtol, curv_rtol, approx_dec_rtol, _ = conditions
     decrease = at.value - (start.value + slope_rtol * at.step * start.slope)
@@ -79,20 +79,20 @@ def wolfe_search(
 ) -> Found:
     """Brackets a step that satisfies the conditions, then narrows it (Nocedal and Wright, algorithms 3.5 and 3.6).
 
-    The trials are those of Moré and Thuente: minimizers of cubics and parabolas through what is known, kept away from
-    the ends. A value that is not finite is the end of the bracket that is to be left. If no step is accepted, the best
-    that decreases the value is the result, or the start.
+    The trials are those of Moré and Thuente: minimizers of cubics and parabolas through known points, kept away from
+    the ends of the bracket. A point that is not finite becomes the high end. If no step satisfies the conditions, the
+    result is the best point that decreases the value, or the start if there is none.
 
     Args:
-      evaluate: the point at a step.
-      start: the point at 0, with a negative slope; a search from any other, or one that is not finite, ends at once.
-      first: the first trial.
-      longest, shortest: steps that no trial exceeds, and below which no trial is worth an evaluation.
-      increase_factor: trials grow by this factor at least, and its square at most.
-      precision: a bracket narrower than this part of the step ends the search.
+      evaluate: returns the point at a step.
+      start: the point at step 0. Unless it is finite and its slope negative, the search ends at once.
+      first: the first trial step.
+      longest, shortest: the longest trial step, and the length at which a trial is no longer evaluated.
+      increase_factor: before there is a bracket, trials grow by at least this factor and at most its square.
+      precision: the search ends when the bracket is narrower than this fraction of the step.
     """
     dtype = start.value.dtype
-    # What rounding makes of equal values.
+    # The largest difference of equal values by rounding.
     noise = 8 * jnp.finfo(dtype).eps * jnp.abs(start.value)
     endless = jnp.asarray(jnp.inf, dtype)
 
@@ -166,15 +166,16 @@ def _parabola(a: Point, b: Point) -> jax.Array:
 
 
 def _secant(a: Point, b: Point) -> jax.Array:
-    """Where a slope that is linear between the points is zero."""
+    """The zero of the slope if it is linear between the points."""
     return a.step - a.slope * safe_divide(b.step - a.step, b.slope - a.slope)
 
 
 def _between(before: Point, at: Point, high: Point, low: Point, rising: jax.Array, wide: jax.Array) -> jax.Array:
     """The next trial inside a bracket.
 
-    From a value that rises: the minimizer of the cubic, or midway to that of the parabola if this is farther from the
-    low end. From a slope that falls: of the two that which is farther from the last trial.
+    After a value that rises: the minimizer of the cubic, or the midpoint between it and that of the parabola if the
+    latter is nearer to the low end. After a slope of the other sign: the minimizer of the cubic or the secant's zero,
+    whichever is farther from the last trial.
     """
     cubic, parabola, secant = _cubic(before, at), _parabola(before, at), _secant(before, at)
     near = jnp.abs(cubic - before.step) < jnp.abs(parabola - before.step)
@@ -191,7 +192,7 @@ def _between(before: Point, at: Point, high: Point, low: Point, rising: jax.Arra
 
 
 def _beyond(before: Point, at: Point, increase_factor: Any, longest: Any) -> jax.Array:
-    """The next trial before there is a bracket: where the cubic or the secant has its minimum, if not too far."""
+    """The next trial before there is a bracket: the nearer of the cubic's minimizer and the secant's zero, limited."""
     cubic = _cubic(before, at)
     cubic = jnp.where(cubic > at.step, cubic, jnp.inf)
     secant = jnp.where(jnp.abs(at.slope) < jnp.abs(before.slope), _secant(before, at), jnp.inf)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Perturbations: derivatives of functions that are piecewise constant, by random noise on their inputs."""
+"""Perturbations: random noise on the inputs of a piecewise constant function gives it useful derivatives."""
 
 from gradtx.perturbations._perturbed import Gumbel as Gumbel
 from gradtx.perturbations._perturbed import Normal as Normal

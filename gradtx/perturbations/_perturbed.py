@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Perturbed functions: a smooth version of any function, such as one that picks the best of discrete choices."""
+"""Perturbed functions: a smooth version of any function, such as one that picks the best of several choices."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ class Normal:
     """The standard normal distribution."""
 
     def sample(self, key: jax.Array, sample_shape: Sequence[int], dtype: Any = float) -> jax.Array:
-        """Independent draws."""
+        """Independent samples."""
         return jax.random.normal(key, tuple(sample_shape), dtype)
 
     def log_prob(self, inputs: jax.Array) -> jax.Array:
@@ -28,10 +28,10 @@ class Normal:
 
 
 class Gumbel:
-    """The standard Gumbel distribution. Perturbed by it, an argmax is drawn from the softmax."""
+    """The standard Gumbel distribution: an argmax of scores perturbed by it is a sample of their softmax."""
 
     def sample(self, key: jax.Array, sample_shape: Sequence[int], dtype: Any = float) -> jax.Array:
-        """Independent draws."""
+        """Independent samples."""
         return jax.random.gumbel(key, tuple(sample_shape), dtype)
 
     def log_prob(self, inputs: jax.Array) -> jax.Array:
@@ -49,17 +49,19 @@ def make_perturbed_fun(
     noise: Any = Gumbel(),  # noqa: B008  # it has no state
     use_baseline: bool = True,
 ) -> Callable[[jax.Array, Any], Any]:
-    """A function (key, x) -> mean of fun(x + sigma z) over random z, differentiable in x though `fun` is not.
+    """A function (key, x) -> mean of fun(x + sigma z) over random z, differentiable in x even where `fun` is not.
 
-    Derivatives, of every order and in both modes, are the unbiased estimates by the same draws,
-    mean of fun(x + sigma z) ∇log p(z): `fun` is not differentiated with respect to x. They are right also with respect
-    to `sigma` and to what `fun` closes over.
+    Its derivatives of every order, forward and reverse, are unbiased estimates from the same samples z, as in
+    mean of fun(x + sigma z) ∇log p(z): `fun` is not differentiated with respect to x. Derivatives with respect to
+    `sigma` and to values that `fun` closes over are correct too.
 
     Args:
-      fun: from a tree of floating arrays to a tree of numbers.
-      sigma: how far to perturb: a smoother function, further from `fun`.
-      noise: an object with `sample(key, sample_shape, dtype)` and `log_prob(inputs)`, element by element.
-      use_baseline: whether fun(x) is subtracted in the derivatives, which changes their variance and not their mean.
+      fun: a function from a tree of floating arrays to a tree of numbers.
+      num_samples: the number of samples z of each call, at least 1; all are evaluated at once.
+      sigma: the scale of the noise; a larger one gives a smoother function, farther from `fun`.
+      noise: the distribution of z, an object with `sample(key, sample_shape, dtype)` and elementwise
+        `log_prob(inputs)`.
+      use_baseline: whether fun(x) is subtracted in the derivatives, which changes their variance but not their mean.
 
     Reference: Berthet et al. 2020, arXiv:2002.08676.
     """
@@ -93,7 +95,7 @@ def make_perturbed_fun(
             return jax.tree.map(_floating, fun(jax.tree.unflatten(treedef, moved)))
 
         def log_density(z: list[jax.Array]) -> jax.Array:
-            """Of x + sigma z, which stays where it is, as a function of x and sigma."""
+            """The log-density of the point x + sigma z, held constant, as a function of x and sigma."""
             total = jnp.zeros([], dtype)
             for y, x, at in zip(z, wide, fixed_wide, strict=True):
                 seen = (fixed_scale * y + (at - x)) / scale
@@ -103,7 +105,7 @@ def make_perturbed_fun(
         z = jax.vmap(draw)(jax.random.split(key, num_samples))
         values = jax.vmap(value)(z)
         density = jax.vmap(log_density)(z)
-        # Always 0, with the derivatives of p(z) / p(z at rest).
+        # The ratio of the density to its own constant value, minus 1: always 0, but with the derivatives of the ratio.
         weight = jnp.expm1(density - jax.lax.stop_gradient(density))
         centre = jax.tree.map(_floating, fun(jax.tree.unflatten(treedef, fixed))) if use_baseline else None
 
@@ -119,6 +121,6 @@ def make_perturbed_fun(
 
 
 def _floating(x: Any) -> jax.Array:
-    """In at least float32."""
+    """x as an array of at least float32."""
     x = jnp.asarray(x)
     return widen(x, compute_dtype(x))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of training: paths on contours, curves, schedules. Each function returns a `matplotlib.figure.Figure`.
+"""Plots of training: paths on contours, curves, schedules. Each function returns a `matplotlib.figure.Figure`.
 
-Nothing of pyplot is used: no window opens, no global state changes. Save a picture with `figure.savefig("name.png")`.
+pyplot is not used: no window opens, no global state changes. Save a figure with `figure.savefig("name.png")`.
 """
 
 import math
@@ -20,9 +20,9 @@ try:
 except ImportError as error:
     raise ImportError("gradtx.plot needs matplotlib: install the extra with `pip install 'gradtx[plot]'`") from error
 
-# Okabe and Ito's colors, which people with any color vision tell apart. Their yellow, too pale for lines, is left out.
+# Okabe and Ito's colors, which people with any color vision can tell apart, without their yellow, too pale for lines.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#333333", "#56B4E9")
-# Where lines cross, the second round of colors is dashed.
+# For lines that cross: after the last color, colors repeat with the next dash pattern.
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
 INK, FAINT, GRID, STAR = "#333333", "#C4C4C4", "#E6E6E6", "#F5C518"
 _BOWL = LinearSegmentedColormap.from_list("bowl", ["#FFFFFF", "#C9D4E0"])
@@ -41,14 +41,14 @@ def plot_paths(
     minimum: Sequence[float] | None = None,
     labels: tuple[str, str] = ("θ₁", "θ₂"),
 ) -> Figure:
-    """The contours of a function of two parameters and, one panel each, the paths that optimizers took on it.
+    """The paths of optimizers on the contours of a function of two parameters, in one panel each.
 
     Args:
-      f: from an array of shape (2,) to a number; pure, as it is mapped over a grid with `jax.vmap`.
-      paths: by name, the points as an array of shape (n, 2), the start first.
-      bounds: ((left, right), (bottom, top)).
-      levels: the values of f to draw, or how many, spaced by equal factors.
-      minimum: a point to mark with a star.
+      f: a pure function from an array of shape (2,) to a number; it is mapped over a grid with `jax.vmap`.
+      paths: by name, the points of each path as an array of shape (n, 2), the start first.
+      bounds: the range that is drawn, ((left, right), (bottom, top)).
+      levels: the values of f with contours, or the number of contours, which are then spaced by equal factors.
+      minimum: a point to mark with a star; None for no mark.
       labels: the names of the two parameters.
     """
     arrays = _checked("plot_paths", paths)
@@ -65,7 +65,7 @@ def plot_paths(
 
 
 class Race(NamedTuple):
-    """A function of two parameters and paths on it; what the fields mean is said at `plot_paths`."""
+    """A function of two parameters and paths on it; the fields are the arguments of `plot_paths`."""
 
     f: Callable[[jax.Array], Any]
     paths: Mapping[str, Any]
@@ -75,12 +75,12 @@ class Race(NamedTuple):
 
 
 def plot_races(races: Mapping[str, Race], *, labels: tuple[str, str] = ("θ₁", "θ₂")) -> Figure:
-    """The paths of several optimizers together on the contours of a function, one panel a function.
+    """The paths of several optimizers on the contours of functions, with one panel for each function.
 
-    A name has one color throughout. A path ends in a dot of its color.
+    An optimizer has the same color in all panels. A path ends in a dot of its color.
 
     Args:
-      races: by title.
+      races: a `Race` for each panel, by the panel's title.
       labels: the names of the two parameters.
     """
     arrays = {title: _checked("plot_races", race.paths) for title, race in races.items()}
@@ -108,14 +108,15 @@ def plot_curves(
     start: int = 1,
     background: str | None = None,
 ) -> Figure:
-    """Named curves in panels, such as the loss and the accuracy of several optimizers; a name has one color throughout.
+    """Named curves in panels, such as the loss and the accuracy of several optimizers, with one color for each name.
 
     Args:
-      curves: panel title -> curve name -> values of shape (n,), or (runs, n): then their mean, and their range shaded.
-      xlabel: what the values are counted in.
+      curves: panel title -> curve name -> values of shape (n,), or (runs, n), of which the mean is drawn and the range
+        shaded.
+      xlabel: the label of the horizontal axis: the unit in which values are counted.
       log: the titles of the panels with a logarithmic scale.
-      start: the number of the first value.
-      background: the name of a curve drawn in grey below the others, with which they are to be compared.
+      start: the horizontal position of the first value.
+      background: the name of a curve that is drawn in gray below the others, for comparison; None for none.
     """
     names = list(dict.fromkeys(name for panel in curves.values() for name in panel))
     colors = dict(zip([n for n in names if n != background], map(_color, range(len(names))), strict=False))
@@ -145,13 +146,14 @@ def plot_schedules(schedules: Mapping[str, Callable], steps: int, *, log: bool =
 
     Args:
       schedules: by name, functions of the number of updates made.
+      steps: how many updates to show, from count 0 on.
       log: whether the scale of the values is logarithmic.
     """
     counts = np.arange(steps)
     figure = Figure(figsize=(6.4, 3.6), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     for i, (name, schedule) in enumerate(schedules.items()):
-        # One by one: a schedule may be any function of a scalar, with Python control flow too.
+        # One by one: a schedule may be any function of a scalar, even with Python control flow.
         values = [float(schedule(int(count))) for count in counts]
         style = "steps-post" if _is_staircase(values) else "default"
         axes.plot(counts, values, color=_color(i), linewidth=1.7, drawstyle=style, label=name)
@@ -174,7 +176,7 @@ def _checked(where: str, paths: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 class _Contours:
-    """The contours of a function, to be drawn in any number of panels."""
+    """The contours of a function, computed once and drawn in any number of panels."""
 
     def __init__(self, f: Callable, bounds: Sequence[tuple[float, float]], levels: int | Sequence[float]):
         self.bounds, self.grid = bounds, _grid(f, bounds)
@@ -202,7 +204,7 @@ def _grid(f: Callable, bounds: Sequence[tuple[float, float]], resolution: int = 
 
 
 def _log_levels(z: np.ndarray, number: int) -> np.ndarray:
-    """Levels by equal factors, from below what the grid resolves around the minimum to the highest value."""
+    """Levels spaced by equal factors, from the lowest values on the grid, the minimum aside, to the highest value."""
     high = np.nanmax(z)
     positive = z[z > 0]
     low = max(np.quantile(positive, 0.002), high * 1e-6) if positive.size else 0.0
@@ -219,7 +221,7 @@ def _color(i: int) -> str:
 
 
 def _panels(number: int, share: bool) -> tuple[Figure, list[Axes]]:
-    """A grid of at most three panels a row."""
+    """A figure with this number of panels, at most three in a row, and its panels."""
     columns = 2 if number == 4 else max(min(number, 3), 1)
     rows = max(math.ceil(number / columns), 1)
     width, height = (2.75, 2.25) if columns > 2 else (4.4, 3.3)  # inches
@@ -241,7 +243,7 @@ def _finish(axes: Axes, title: str, *, title_color: str = INK, grid: bool = True
 
 
 def _outer_labels(panels: list[Axes], xlabel: str, ylabel: str) -> None:
-    """Labels at the left and lower edges of the grid."""
+    """Labels only the panels at the left and lower edges of the grid."""
     for axes in panels:
         place = axes.get_subplotspec()
         below = [other.get_subplotspec() for other in panels]
@@ -254,7 +256,7 @@ def _outer_labels(panels: list[Axes], xlabel: str, ylabel: str) -> None:
 
 
 def _legend(figure: Figure, handles: Sequence[Line2D], *, beside: bool = False) -> None:
-    """The names outside all panels, where they hide no curve: a row above, or a column beside for many or long ones."""
+    """A legend outside of the panels, where it hides no curve: above them in rows, or beside them in a column."""
     above = min(len(handles), 6 if figure.get_figwidth() > 8 else 4)
     figure.legend(
         handles=list(handles),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""float32 as it is, and bfloat16."""
+"""The codecs float32, which changes nothing, and bfloat16."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from gradtx.precision._codec import Codec
 
 @dataclass(frozen=True)
 class float32(Codec):
-    """4 bytes an element: the array itself, NaN and infinity too. For exceptions from a policy."""
+    """4 bytes per element: the array itself, NaN and infinity too. For exceptions from a policy."""
 
     name: ClassVar[str] = "float32"
     plain: ClassVar[bool] = True
@@ -36,14 +36,15 @@ class float32(Codec):
 
 @dataclass(frozen=True)
 class bfloat16(Codec):
-    """2 bytes an element: the nearest bfloat16, or one of the two around it, whose mean is the number.
+    """2 bytes per element: the nearest bfloat16, or, rounded stochastically, one of the two neighbors.
 
-    Finite numbers stay finite; NaN and infinity stay. An average that moves by less than 1/256 a step, as most second
-    moments do, stands still when it is rounded to the nearest; rounded by chance, it moves on average.
+    Finite numbers stay finite; NaN and infinity stay. A moving average that changes by less than 1/256 of itself in a
+    step, as most second moments do, never changes if it is rounded to nearest; with stochastic rounding it changes by
+    the right amount on average.
 
     Args:
-      stochastic: to round by chance: up with the probability that makes the mean right. `encode` then needs a key. The
-        bits of an element depend on the key and its place in the whole array, not on the devices that hold it.
+      stochastic: whether to round stochastically: up with the probability that makes the mean right. `encode` then
+        needs a key. The bits of an element depend on the key and its position in the whole array, not on devices.
     """
 
     stochastic: bool = False

@@ -17,7 +17,7 @@ TINY = float(np.finfo(np.float32).tiny)
 
 
 class Blocks(NamedTuple):
-    """Codes for the elements, in the array's shape (4-bit codes: two a byte), and a float32 scale for each block."""
+    """Codes of the elements, in the array's shape (4-bit codes: two per byte), and a float32 scale for each block."""
 
     codes: jax.Array
     scales: jax.Array
@@ -26,10 +26,10 @@ class Blocks(NamedTuple):
 class Blockwise(Codec):
     """A codec that maps the elements of a block, divided by its scale, to codes.
 
-    The last axis is cut into blocks, of which the last may be shorter; a scalar is one block. The scale is the finite
-    element of the largest magnitude, with its sign if `turned`, and below the smallest normal float32 zero. What is not
-    finite leaves it alone: infinity counts as the scale, NaN as 0, or as the scale where numbers are >= 0, since the
-    small step is the safe one.
+    The last axis is cut into blocks, of which the last may be shorter; a scalar is one block. The scale is the largest
+    magnitude among the finite elements, with the element's sign if `turned`, and 0 below the smallest normal float32.
+    Infinity is encoded like the scale. NaN is encoded as 0, or like the scale by codecs for numbers >= 0: a second
+    moment that is too large gives a small step, which is safe.
     """
 
     block: int
@@ -60,7 +60,7 @@ class Blockwise(Codec):
         return Blocks(**fields)
 
     def saturated(self, payload: Any) -> jax.Array:
-        """How many elements have the largest code of either sign."""
+        """The number of elements with the largest code of either sign."""
         ratios = self.ratios(self.unpacked(payload.codes, self.shape_of(payload)))
         return jnp.sum(jnp.abs(ratios) >= 1, dtype=jnp.result_type(float))
 
@@ -68,16 +68,16 @@ class Blockwise(Codec):
         return math.prod(shape) + 4 * math.prod(scales_shape(shape, self.block))
 
     def chance(self, key: Any, x: jax.Array) -> Any:
-        """What is added to places between two codes before they are cut: 1/2, or random numbers in (0, 1)."""
+        """The offset added to codes before they are rounded down: 1/2, or stochastically a random number in (0, 1)."""
         if not self.stochastic:
             return np.float32(0.5)
         if key is None:
             raise ValueError(f"{self.name}: encode needs a key to round stochastically, got None")
-        # A little away from 0 and 1, so that what is a value stays it in spite of rounding errors.
+        # At some distance from 0 and 1, so that values of the codec keep their codes in spite of rounding errors.
         return (random_bits(key, x) >> 8).astype(jnp.float32) * np.float32(2.0**-24 - 2.0**-35) + np.float32(2.0**-12)
 
     def codes(self, x: jax.Array, chance: Any) -> jax.Array:
-        """The codes of ratios in [-1, 1] or beyond, by rounding errors or because they are infinite."""
+        """The codes of ratios in [-1, 1]; ratios may lie outside of it by rounding errors, or be infinite."""
         raise NotImplementedError
 
     def ratios(self, codes: jax.Array) -> jax.Array:
@@ -95,7 +95,7 @@ class Blockwise(Codec):
 
 
 def check_block(codec: Any, even: bool = False) -> None:
-    """Raises if the codec's option is no length of blocks."""
+    """Raises unless the codec's `block` is a length of blocks."""
     block = codec.block
     if isinstance(block, bool) or not isinstance(block, int) or block < 1 or (even and block % 2):
         what = "an even whole number, at least 2" if even else "a whole number, at least 1"
@@ -103,7 +103,7 @@ def check_block(codec: Any, even: bool = False) -> None:
 
 
 def in_blocks(x: jax.Array, block: int) -> jax.Array:
-    """The last axis as two, blocks and their elements; the last block is filled up with zeros. A scalar is a vector."""
+    """x with its last axis split into blocks and their elements, padded with zeros; a scalar becomes a vector first."""
     x = x.reshape(x.shape or (1,))
     n = x.shape[-1]
     block = _length(n, block)
@@ -119,16 +119,16 @@ def from_blocks(blocks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def scales_shape(shape: tuple[int, ...], block: int) -> tuple[int, ...]:
-    """One for each block; a scalar has one too."""
+    """The shape of the scales, one for each block; () for a scalar."""
     return (*shape[:-1], -(-shape[-1] // _length(shape[-1], block))) if shape else ()
 
 
 def block_scales(blocks: jax.Array, signed: bool, turned: bool) -> jax.Array:
-    """The largest finite magnitude along the last axis; `turned`: the element that has it, of two the positive one."""
+    """The largest finite magnitude along the last axis; if `turned`, its element, the positive one of two."""
     finite = finite_or_zero(blocks)
     if not turned:
         return zero_if_tiny(jnp.max(jnp.abs(finite) if signed else finite, axis=-1, initial=0))
-    # By one search, and not one for the largest and one for the smallest: the bits of magnitudes are in their order.
+    # One maximum over bits, which are ordered like the magnitudes, instead of a maximum and a minimum.
     bits = jax.lax.bitcast_convert_type(jnp.abs(finite), jnp.uint32) << 1 | (finite >= 0).astype(jnp.uint32)
     found = jnp.max(bits, axis=-1)
     magnitude = jax.lax.bitcast_convert_type(found >> 1, jnp.float32)
@@ -136,12 +136,12 @@ def block_scales(blocks: jax.Array, signed: bool, turned: bool) -> jax.Array:
 
 
 def ratio(x: jax.Array, scale: jax.Array, signed: bool) -> jax.Array:
-    """x / scale, up to rounding errors, 0 where the scale is 0.
+    """x / scale up to rounding errors, and 0 where the scale is 0.
 
-    Of NaN 0; where numbers are >= 0 infinity, and what is > 0 stays so.
+    If `signed`, NaN becomes 0; otherwise NaN becomes infinity, and numbers > 0 stay > 0.
     """
-    # A division for each scale, a product for each element. Divided by 256 where large, or 1 / scale would be too small
-    # for a normal number.
+    # One division per scale and one product per element. Large scales are divided by 256 first, or 1 / scale would be
+    # below the smallest normal number.
     shrink = jnp.where(jnp.abs(scale) > 1, np.float32(2**-8), np.float32(1))
     shrunk = scale * shrink
     inverse = jnp.where(scale == 0, 0, 1 / jnp.where(scale == 0, 1, shrunk))

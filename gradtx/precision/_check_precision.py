@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the steps of an optimizer are large enough for the precision of the parameters, before a run is paid for."""
+"""A check before training whether the steps of an optimizer are large enough for the precision of the parameters."""
 
 import dataclasses
 import math
@@ -30,12 +30,12 @@ ADVICE = (
 
 @dataclasses.dataclass(frozen=True)
 class PrecisionRow:
-    """What becomes of the updates of one parameter.
+    """How many of the updates of one parameter are lost by rounding.
 
     Attributes:
       size, step: the root mean squares of its elements and of their updates.
-      needed: half the distance of two numbers of its dtype at that size: smaller steps round to nothing.
-      lost: the part of the elements with an update that it does not move.
+      needed: half the spacing of its dtype at that size: smaller steps are rounded away.
+      lost: the fraction of the elements with a nonzero update that do not change.
     """
 
     path: str
@@ -63,7 +63,7 @@ class PrecisionReport:
 
     @property
     def lossy(self) -> tuple[PrecisionRow, ...]:
-        """The parameters that do not, those that lose most first."""
+        """The parameters that lose more than a tenth of their updates, those that lose most first."""
         return tuple(sorted((row for row in self.rows if not row.ok), key=lambda row: -row.lost))
 
     def __str__(self) -> str:
@@ -89,17 +89,18 @@ def check_precision(
     steps: Sequence[int] = (0, 10, 100, 1_000, 10_000),
     **extra: Any,
 ) -> PrecisionReport:
-    """Tries one update at some steps of the schedules, and reports which parameters are too coarse for it.
+    """Computes one update at several steps of the schedules, and reports parameters whose dtype is too coarse for it.
 
-    With bfloat16 parameters of size 1, Adam with a learning rate of 1e-4 moves nothing: the next number is 0.004 away.
-    Of the steps, the one with the largest update counts for each parameter, so that a warm-up does no harm. A rounding
-    stage at the end of the chain loses nothing.
+    Adam with a learning rate of 1e-4 does not change bfloat16 parameters of size 1, as the next number is 0.004 away.
+    For each parameter the largest of its updates at these steps counts, so that a warmup does not matter. With a
+    rounding stage at the end of the chain no update is lost.
 
     Args:
-      params: as at the start of training.
-      gradients: typical ones; None for normal numbers, which is as good for rules whose updates have a size of their
-        own, such as Adam's, Lion's and Muon's.
-      extra: for `update`.
+      params: the parameters at the start of training.
+      gradients: typical gradients; None for normal numbers, which are as good for rules whose updates do not grow with
+        the gradient, such as those of Adam, Lion and Muon.
+      steps: the numbers of updates made at which the update is computed; at least one.
+      extra: keyword arguments of `update`.
     """
     tx = as_inner("check_precision: tx", tx)
     if not steps:
@@ -122,7 +123,7 @@ def check_precision(
 
 
 def _rows(updates: Updates, params: Params) -> list[tuple[str, jax.Array, Any]]:
-    """Path, parameter and update where there is one."""
+    """(path, parameter, update) for each parameter with an update."""
     names, us, treedef = named_leaves(updates)
     ps = align(treedef, params, "check_precision", "the parameters", updates, "the gradients")
     rows = zip(names, ps, us, strict=True)
@@ -146,7 +147,7 @@ def _needed(size: float, dtype: Any) -> float:
 
 
 def _normal(params: Params) -> Updates:
-    """Normal numbers like the parameters, None for whole numbers."""
+    """Normal numbers like the parameters; None for integer parameters."""
 
     def normal(path: Any, p: Any) -> Any:
         dtype = jnp.result_type(p)

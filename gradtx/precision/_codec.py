@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a storage codec is: how an array of float32 is kept in fewer bytes."""
+"""The base of storage codecs: ways to keep a float32 array in fewer bytes."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ class Codec:
     """Base of storage codecs: small immutable values, equal and hashable by their options.
 
     The payload of an array is a tree of plain arrays whose leading axes are the array's, so that it is checkpointed,
-    donated, scanned and sharded like one. Blocks lie along the last axis. A payload that was decoded is encoded to the
-    same payload again.
+    donated, scanned and sharded like the array. Blocks lie along the last axis. Encoding a decoded payload gives the
+    same payload.
 
     Attributes:
       name: the codec in tables, such as "int8".
@@ -24,10 +24,10 @@ class Codec:
     plain = False
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raises a ValueError that says why arrays of this shape cannot be kept so, such as blocks that do not fit."""
+        """Raises a ValueError with the reason if arrays of this shape cannot be stored, such as misfit blocks."""
 
     def encode(self, x: jax.Array, key: Any = None) -> Any:
-        """The payload of a float32 array. `key` is for codecs that round stochastically, `needs_key`."""
+        """The payload of a float32 array. `key`: a random key if `needs_key`, for stochastic rounding."""
         raise NotImplementedError
 
     def decode(self, payload: Any, shape: tuple[int, ...]) -> jax.Array:
@@ -35,7 +35,7 @@ class Codec:
         raise NotImplementedError
 
     def payload(self, fields: Mapping[str, jax.Array]) -> Any:
-        """The payload of these fields."""
+        """The payload with these fields."""
         raise NotImplementedError
 
     def shape_of(self, payload: Any) -> tuple[int, ...]:
@@ -52,7 +52,7 @@ class Codec:
 
     @property
     def signed(self) -> bool:
-        """False for codecs that hold numbers >= 0 only, such as second moments."""
+        """False for codecs of numbers >= 0, such as second moments."""
         return True
 
     @property
@@ -61,5 +61,5 @@ class Codec:
 
     @property
     def nearest(self) -> "Codec":
-        """The codec with the same payloads that rounds to the nearest."""
+        """The codec with the same payloads that rounds to nearest."""
         return dataclasses.replace(self, stochastic=False) if self.needs_key else self  # type: ignore[type-var]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""8 bits, evenly spaced after a bend that gives small numbers more of them."""
+"""8-bit codes, evenly spaced after a companding function that gives small numbers more of them."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,19 +13,19 @@ from gradtx.precision._blockwise import TINY, Blockwise, check_block
 
 @dataclass(frozen=True)
 class companded8(Blockwise):
-    """One byte an element: 2 x / (1 + |x|) for moments, the square root for second moments, evenly spaced.
+    """One byte per element: evenly spaced codes of 2 x / (1 + |x|) for moments, of the root for second moments.
 
         code = round(127 * 2 r / (1 + |r|)),  x = s code / (254 - |code|),  r = x / s
         code = round(255 sqrt(r)),            x = s (code / 255)^2           (`signed=False`)
 
-    s is the largest magnitude of the block. Without `signed` what is > 0 never becomes 0: a second moment of 0 would be
-    an unlimited step.
+    s is the largest magnitude of the block. Without `signed`, numbers > 0 never become 0: a second moment of 0 would
+    give an unlimited step.
 
     Args:
-      block: the length of blocks along the last axis. The paper has 32, with scales of 16 bits; those of float32 follow
-        slow averages and hold numbers below 6e-8 as well.
+      block: the length of blocks along the last axis. The paper uses 32, with 16-bit scales; the scales here are
+        float32, which follow slow averages and can be below 6e-8.
       signed: False for numbers >= 0, such as second moments.
-      stochastic: to take one of the two values around by chance, so that the mean is right, see `int8`.
+      stochastic: whether to round stochastically, see `int8`.
 
     Reference: FlashOptim 2026, arXiv:2602.23349.
     """
@@ -43,7 +43,7 @@ class companded8(Blockwise):
             size = jnp.minimum(jnp.abs(x), 1)
             bent = 254 * size / (1 + size)
             below = jnp.floor(bent)
-            # The code at which the value is linear between two codes, so that by chance it is right on average.
+            # The value is linear between two codes in this quantity, so that stochastic rounding is right on average.
             code = below + (bent - below) * (253 - below) / (254 - bent) if self.stochastic else bent
             code = jnp.floor(code + chance)
             return jnp.where(x < 0, -code, code).astype(jnp.int32).astype(jnp.int8)
@@ -54,7 +54,7 @@ class companded8(Blockwise):
         return jnp.where(x > 0, jnp.maximum(code, 1), 0).astype(jnp.int32).astype(jnp.uint8)
 
     def ratios(self, codes: jax.Array) -> jax.Array:
-        # 128 is no code, but must not make a number of what is read by mistake.
+        # Widened before abs: -128, which is never a code, would overflow in int8.
         code = codes.astype(jnp.int32).astype(jnp.float32)
         if self.signed:
             return code / (254 - jnp.abs(code))

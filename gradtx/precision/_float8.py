@@ -22,15 +22,16 @@ FORMATS = {"e4m3": Format(jnp.float8_e4m3fn, 3, -6, 8), "e5m2": Format(jnp.float
 
 @dataclass(frozen=True)
 class float8(Blockwise):
-    """One byte an element, a number of 4 exponent and 3 mantissa bits, or 5 and 2, times the scale of its block.
+    """One byte per element: a number with 4 exponent and 3 mantissa bits, or 5 and 2, times the scale of its block.
 
         code = round(x / s * 2^8),  x = s 2^-8 code       ("e5m2": 2^15)
 
-    s is the largest magnitude of the block; a power of two, and not the format's largest number, leaves it as it is.
-    "e4m3" is finer and reaches down to 8e-6 of the maximum, "e5m2" to 5e-10, for second moments. Without `signed` what
-    is > 0 never becomes 0.
+    s is the largest magnitude of the block. It maps to a power of two, not to the format's largest number, and so is
+    stored exactly. "e4m3" is finer and reaches down to 8e-6 of the maximum; "e5m2" reaches down to 5e-10, for second
+    moments. Without `signed`, numbers > 0 never become 0.
 
     Args:
+      kind: "e4m3" or "e5m2": the bits of exponent and mantissa.
       block: the length of blocks along the last axis.
       signed: False for numbers >= 0, such as second moments.
 
@@ -50,14 +51,14 @@ class float8(Blockwise):
     def codes(self, x: jax.Array, chance: Any) -> jax.Array:
         dtype, mantissa, smallest, top = FORMATS[self.kind]
         scaled = jnp.clip(x, -1, 1) * 2.0**top
-        # Rounded first, since compilers may convert by way of another format, or not at all.
+        # Rounded explicitly, since compilers may convert by way of another format, or skip the conversion.
         found = round_to_mantissa(scaled, mantissa, smallest)
         if not self.signed:
             found = jnp.where(x > 0, jnp.maximum(found, 2.0 ** (smallest - mantissa)), 0)
         return found.astype(dtype)
 
     def ratios(self, codes: jax.Array) -> jax.Array:
-        # By the exponent's bits: compilers would take the factor to the scale, where it can be too small.
+        # Divided by 2^top in the bits of the exponent: compilers would move a factor to the scale, which may underflow.
         code = codes.astype(jnp.float32)
         bits = jax.lax.bitcast_convert_type(code, jnp.uint32) - jnp.uint32(FORMATS[self.kind].top << 23)
         return jnp.where(code == 0, 0, from_bits(bits))
@@ -67,7 +68,7 @@ class float8(Blockwise):
 
 
 def round_to_mantissa(x: jax.Array, bits: int, smallest: int) -> jax.Array:
-    """The nearest number with so many bits behind the point and an exponent from the smallest, of two the even one."""
+    """The nearest number, ties to even, with this many mantissa bits and an exponent of at least `smallest`."""
     exponent = jax.lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0x7F800000)
     spacing = jnp.maximum(exponent, jnp.uint32((127 + smallest) << 23)) - jnp.uint32(bits << 23)
     return jnp.round(x * from_bits(jnp.uint32(254 << 23) - spacing)) * from_bits(spacing)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""4 bits, two elements a byte; second moments are scaled by the maxima of their rows and columns."""
+"""4-bit codes, two elements per byte; second moments are scaled by the maxima of their rows and columns."""
 
 import math
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ DECADES = 3
 
 
 class Factored(NamedTuple):
-    """Two codes a byte along the last axis, and the maxima of each matrix's rows and columns, in float32."""
+    """Codes, two per byte along the last axis, and the maxima of each matrix's rows and columns in float32."""
 
     codes: jax.Array
     rows: jax.Array
@@ -36,20 +36,21 @@ class Factored(NamedTuple):
 
 @dataclass(frozen=True)
 class int4(Blockwise):
-    """Half a byte an element: 16 values times the largest element of the block, or of the row or column.
+    """Half a byte per element: one of 16 values, times the largest element of the block, or of the row or column.
 
-    `signed`: x = s q[code], s the element of the largest magnitude in its block. Decade i = 0 ... 2, from 10^(i-3) to
-    10^(i-2), is cut into 2^i equal parts; the values are their centers, these with a minus, 0 and 1.
+    `signed`: x = s q[code], where s is the element of largest magnitude in the block. Decade i = 0 ... 2, from 10^(i-3)
+    to 10^(i-2), is cut into 2^i equal parts; the values q are their centers, the negatives of these, 0 and 1.
 
-    `signed=False`, for second moments: x = s (code + 1) / 16, without 0, so that no step is unlimited. In a matrix, the
-    last two axes, s is the smaller of the maxima of the element's row and its column; in a vector that of its block.
+    `signed=False`, for second moments: x = s (code + 1) / 16, without 0, which would give an unlimited step. In arrays
+    with two or more axes, s is the smaller of the maxima of the element's row and column; in vectors, that of its
+    block.
 
     Args:
       block: the length of blocks along the last axis, an even number.
       signed: False for numbers >= 0, such as second moments.
-      stochastic: to take one of the two values around by chance, so that the mean is right, see `int8`.
+      stochastic: whether to round stochastically, see `int8`.
 
-    Reference: Li et al. 2023, arXiv:2309.01507, where the first s is positive.
+    Reference: Li et al. 2023, arXiv:2309.01507, where the s of signed numbers is positive.
     """
 
     block: int = 128
@@ -110,7 +111,7 @@ class int4(Blockwise):
         return unpack(codes, self.block, shape[-1]) if shape else codes
 
     def error_bound(self, block_max: float) -> float:
-        """`block_max` of a second moment's element is the smaller of the maxima of its row and its column."""
+        """As in `Codec`; for second moments, `block_max` is the smaller of the maxima of the row and the column."""
         bound = (0.225 if self.stochastic else 0.1125) if self.signed else 1 / 16
         return (bound + 2e-7) * block_max + TINY
 

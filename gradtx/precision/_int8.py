@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""8 bits with the dynamic map: many codes near the block's maximum, some down to a millionth of it."""
+"""8-bit codes of the dynamic map: many near the block's maximum, some down to a millionth of it."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,20 +15,22 @@ DECADES = 7
 
 @dataclass(frozen=True)
 class int8(Blockwise):
-    """One byte an element: the nearest value of the dynamic map, times the block's largest element.
+    """One byte per element: the nearest value of the dynamic map, times the block's element of largest magnitude.
 
         x = s q[code],  s the element of the largest magnitude in its block, q the map
 
-    Decade i = 0 ... 6, from 10^(i-7) to 10^(i-6), is cut into 2^i equal parts (`signed=False`: 2^(i+1)), and their
-    centers are values; so are their negatives if `signed`, 0 and 1. s has the element's sign, so it is kept as it is.
-    Without `signed` what is > 0 never becomes 0: a second moment of 0 would be an unlimited step.
+    Decade i = 0 ... 6, from 10^(i-7) to 10^(i-6), is cut into 2^i equal parts (`signed=False`: 2^(i+1)). The values of
+    the map are the centers of these parts, their negatives if `signed`, 0 and 1. s has the sign of its element, which
+    is thus stored exactly. Without `signed`, numbers > 0 never become 0: a second moment of 0 would give an unlimited
+    step.
 
     Args:
       block: the length of blocks along the last axis.
       signed: False for numbers >= 0, such as second moments.
-      stochastic: to take one of the two values around by chance, so that the mean is right. An average that moves by
-        less than half the distance of two values in a step, as second moments do, else stands still. `encode` then
-        needs a key. The bits of an element depend on the key and its place in the whole array.
+      stochastic: whether to round stochastically: to one of the two neighboring values, so that the mean is right.
+        Rounded to nearest, an average that changes by less than half the spacing of values in a step, as second moments
+        do, never changes. `encode` then needs a key. The bits of an element depend on the key and its position in the
+        whole array.
 
     Reference: Dettmers et al. 2021, arXiv:2110.02861, where s is positive.
     """
@@ -62,7 +64,7 @@ class int8(Blockwise):
 
 
 def signed_codes(x: jax.Array, decades: int, chance: Any) -> jax.Array:
-    """The place in the sorted map, whose middle is 0: 2^decades - 1 below it, 2^decades above."""
+    """Positions in the sorted map, in which 2^decades - 1 values lie below 0 and 2^decades above."""
     middle = 2**decades - 1
     rank = jnp.minimum(jnp.floor(rank_of(jnp.abs(x), decades, 1) + chance), jnp.where(x < 0, middle, middle + 1))
     place = jnp.where(x < 0, -rank, rank) + middle

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Those leaves of a tree that are of low precision, bfloat16 or float16, and what is kept for them."""
+"""The leaves of a tree that are of low precision, bfloat16 or float16, and the slots that are kept for them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +35,7 @@ def init_low(name: str, make: Callable[[Any], Any], params: Params) -> Any:
 def update_low(name: str, step: Callable, updates: Updates, params: Params, slots: Any = None) -> tuple[Updates, Any]:
     """The updates and slots of `step(path, p, u, slot) -> (u, slot)` for each parameter of low precision.
 
-    p is as it is, u in float32. Everything else passes.
+    p comes in its own dtype, u in float32. All other updates pass unchanged.
     """
     if params is None:
         raise ValueError(f"{name}: update needs the parameters: call update(updates, state, params)")
@@ -63,12 +63,12 @@ def update_low(name: str, step: Callable, updates: Updates, params: Params, slot
 
 
 def on_arrays(step: Callable) -> Callable:
-    """A step for `update_low` that does not ask for the path."""
+    """A step for `update_low` from one that takes no path."""
     return lambda path, *arrays: step(*arrays)
 
 
 def masters(f: Callable, params: Params, slots: Any) -> Params:
-    """`f(p, slot)` for each parameter that has a slot, the others as they are."""
+    """The parameters with `f(p, slot)` in place of each one that has a slot."""
     leaves, treedef = jax.tree.flatten(slots, is_leaf=_is_slot)
     try:
         ps = treedef.flatten_up_to(params)
@@ -91,7 +91,7 @@ def _shape(x: Any) -> Any:
 
 
 def _is_slot(x: Any) -> bool:
-    """Whether this is what is held for one parameter: an array in a box, or nothing."""
+    """Whether this is the slot of one parameter: an array in a box, or nothing."""
     return is_box(x) or not _holds(x) and not isinstance(x, dict | list)
 
 

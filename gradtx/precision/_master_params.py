@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parameters with all the bits that a rounding stage keeps of them: for reading, and for optimizers to see."""
+"""The parameters with all bits that a rounding stage keeps: to read them, and to show them to an optimizer."""
 
 from typing import Any, NamedTuple
 
@@ -15,20 +15,20 @@ from gradtx.numerics._rounding import is_low
 
 
 class WithMasterParamsState(NamedTuple):
-    """The state of the inner transformation, and that of the rounding stage."""
+    """The state of the inner transformation and that of the rounding stage."""
 
     inner_state: OptState
     rounding_state: OptState
 
 
 def master_params(state: OptState, params: Params) -> Params:
-    """The parameters as the rounding stage in a state knows them: float32 where it keeps more bits, else themselves.
+    """The parameters with all bits that the rounding stage in a state keeps, in float32; the others unchanged.
 
-    For checkpoints, for evaluation in float32 and to go on without the stage. It is found through chains, masks and
-    wrappers. A state class answers by a method `master_params(self, params)`.
+    For checkpoints, for evaluation in float32, and to go on without the stage, which is found inside of chains, masks
+    and wrappers. The state class of a rounding stage has a method `master_params(self, params)`.
 
     Raises:
-      ValueError: for other parameters than those of the state.
+      ValueError: if the state is one of other parameters.
     """
     method = getattr(type(state), "master_params", None)
     if method is not None:
@@ -43,14 +43,14 @@ def master_params(state: OptState, params: Params) -> Params:
 def with_master_params(inner: Any, rounding: Any) -> GradientTransformationExtraArgs:
     """Shows `inner` the parameters in float32, with all bits that `rounding` keeps, and rounds its updates.
 
-    `chain(inner, rounding)` shows `inner` the rounded parameters, which makes a difference only where it computes with
+    `chain(inner, rounding)` shows `inner` the rounded parameters, which makes a difference only if it computes with
     them: weight decay, trust ratios, averages. `with_master_params(adamw(1e-3), keep_master())` is AdamW on float32
-    parameters bit for bit, of which the bfloat16 parameters are a copy; with `error_bits(16)` it is so in half the
-    memory.
+    parameters bit for bit, of which the bfloat16 parameters are rounded copies; so it is with `error_bits(16)`, in half
+    the memory.
 
     Args:
       inner: the transformation, a whole optimizer.
-      rounding: a rounding stage.
+      rounding: a rounding stage, such as `keep_master()` or `error_bits(16)`.
     """
     tx = as_inner("with_master_params: inner", inner)
     stage = as_inner("with_master_params: rounding", rounding)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rounding stages: parameters in bfloat16 or float16 that move also by less than they can hold.
+"""Rounding stages: they let parameters in bfloat16 or float16 move even by updates below their precision.
 
-They are the last in a chain. Each computes the new parameter in float32, rounds it itself, keeps what is lost, and
-returns the difference in float32, with which `apply_updates` lands on exactly what was rounded.
+They stand last in a chain. Each computes the new parameter in float32, rounds it, keeps what rounding lost, and returns
+the difference in float32, with which `apply_updates` arrives exactly at the rounded parameter.
 """
 
 import zlib
@@ -34,11 +34,11 @@ from gradtx.precision._low_leaves import init_low, masters, on_arrays, update_lo
 Bits = Annotated[int, Range(low=8, high=16, integer=True, example=8)]
 EXACT = 16
 LEVELS = {8: 127 / 0.5, EXACT: 2.0**15}
-"""Steps of the error bits in an ulp."""
+"""The number of steps of the error bits in one ulp, by bits."""
 
 
 class RoundStochasticallyState(NamedTuple):
-    """The number of updates made, and the random key of the whole run: two words."""
+    """The number of updates made, and the random key of the whole run as two words."""
 
     count: jax.Array
     rng_key: jax.Array
@@ -47,7 +47,7 @@ class RoundStochasticallyState(NamedTuple):
 
 
 class CompensateState(NamedTuple):
-    """What is missing in each parameter of low precision, in its dtype; None for the others."""
+    """The rounding error of each parameter of low precision, in its dtype; None for the others."""
 
     residual: Updates
 
@@ -56,7 +56,7 @@ class CompensateState(NamedTuple):
 
 
 class ErrorBitsState(NamedTuple):
-    """The bits below each parameter of low precision, as whole numbers; None for the others."""
+    """The bits below the precision of each parameter of low precision, as integers; None for the others."""
 
     error: Updates
 
@@ -75,16 +75,16 @@ class KeepMasterState(NamedTuple):
 
 @transformation
 def round_stochastically(seed: Any) -> GradientTransformationExtraArgs:
-    """Rounds the new parameter to one of its two neighbors at random, so that its mean is p + u. Last in a chain.
+    """Stochastic rounding: the new parameter is one of the two neighbors of p + u, with mean p + u. Last in a chain.
 
     ```
     p = above with probability (p_old + u - below) / (above - below), else below
     ```
 
-    Nothing is kept, so nothing is lost only on average: over many steps, or many parameters. Random numbers depend on
-    the seed, the step, the parameter's path and the place of the element in it; they are the same on any number of
-    devices, except inside `shard_map`, where a stage sees a part as if it were all. Parameters in float32 pass
-    unchanged.
+    No rounding error is kept: the result is right on average, over many steps or many parameters. Random numbers depend
+    on the seed, the step, the parameter's path and the element's position; they are the same on any number of devices,
+    except inside `shard_map`, where a stage sees a shard as if it were the whole array. The updates of float32
+    parameters pass unchanged.
 
     Args:
       seed: a whole number, or a key of `jax.random`.
@@ -114,14 +114,14 @@ def round_stochastically(seed: Any) -> GradientTransformationExtraArgs:
 
 @transformation
 def compensate() -> GradientTransformationExtraArgs:
-    """Keeps what rounding lost in a second number of the parameter's dtype, Kahan's sum. Last in a chain.
+    """Keeps the rounding error in a second number of the parameter's dtype (Kahan summation). Last in a chain.
 
     ```
     p = round(p_old + c + u)
     c = round(c + u + p_old - p)
     ```
 
-    p + c has twice the bits of p: about 16 in bfloat16. Parameters in float32 pass unchanged.
+    p + c has twice the bits of p: about 16 in bfloat16. The updates of float32 parameters pass unchanged.
 
     Reference: Zamirai et al. 2020, arXiv:2010.06192.
     """
@@ -139,7 +139,7 @@ def compensate() -> GradientTransformationExtraArgs:
 
 @transformation
 def error_bits(bits: Bits = 8) -> GradientTransformationExtraArgs:
-    """Keeps the bits below those of the parameter as a whole number of 8 or 16 bits. Last in a chain.
+    """Keeps the bits below the precision of the parameter as an integer of 8 or 16 bits. Last in a chain.
 
     ```
     w = p_old + c ulp(p_old) / 254 + u        (8 bits; |c| <= 127)
@@ -147,8 +147,13 @@ def error_bits(bits: Bits = 8) -> GradientTransformationExtraArgs:
     c = round(254 (w - p) / ulp(p))
     ```
 
-    With 16 bits, a bfloat16 and its bits are the float32 w, bit for bit; a float16 and its bits are it from 2^-16 on,
-    and below to 2^-40. Parameters in float32 pass unchanged.
+    With 16 bits, a bfloat16 parameter and its bits hold the float32 w exactly; a float16 parameter and its bits hold it
+    exactly from 2^-16 on, and up to 2^-40 below. The updates of float32 parameters pass unchanged.
+
+    Args:
+      bits: 8 or 16.
+
+    Raises: ValueError for other numbers of bits.
 
     Reference: Gonzalez Ortiz et al. 2026, arXiv:2602.23349 (8 bits).
     """
@@ -169,15 +174,15 @@ def error_bits(bits: Bits = 8) -> GradientTransformationExtraArgs:
 
 @transformation
 def keep_master() -> GradientTransformationExtraArgs:
-    """Keeps a float32 value of each parameter, the master, of which the parameter is the nearest. Last in a chain.
+    """Keeps a float32 copy m of each parameter, the master, which is rounded to the parameter. Last in a chain.
 
     ```
     m = m + u
     p = round(m)
     ```
 
-    Where somebody gave the parameter another value than the master's, the master becomes it. Parameters in float32
-    pass unchanged.
+    A parameter that is not its rounded master was changed by others, and becomes the master. The updates of float32
+    parameters pass unchanged.
 
     Reference: Micikevicius et al. 2017, arXiv:1710.03740.
     """
@@ -204,9 +209,9 @@ def _to_neighbor(p: jax.Array, u: jax.Array, key: jax.Array, number: jax.Array) 
 
 
 def _words(key: jax.Array) -> jax.Array:
-    """A key as two words, which every checkpointer can write, for the generator that numbers its results by place.
+    """A key as two words, which every checkpointer can write, for threefry, whose numbers depend on positions only.
 
-    The generator that is common on TPUs does not: its numbers depend on the devices.
+    The numbers of the generator that is common on TPUs depend on the devices.
     """
     return jax.random.key_data(key)[:2]
 
@@ -215,7 +220,7 @@ def _words(key: jax.Array) -> jax.Array:
 def _compensated(p: jax.Array, u: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
     wide, total = p.astype(jnp.float32), c.astype(jnp.float32) + u
     u, q = difference_to(round_to_nearest(wide + total, p.dtype), wide, p.dtype)
-    # More than an ulp is missing only at the end of the dtype's range; a sum of it would have to be undone first.
+    # The error exceeds an ulp only at the end of the dtype's range; there it must not add up, or p could not turn back.
     limit = ulp(q, p.dtype)
     missing = jnp.clip(total - (q - wide), -limit, limit)
     return u, _if_finite(round_to_nearest(missing, p.dtype)).astype(c.dtype)
@@ -231,7 +236,7 @@ def _error_kept(p: jax.Array, u: jax.Array, c: jax.Array) -> tuple[jax.Array, ja
     q = round_half_up(w) if exact else round_to_nearest(w, p.dtype)
     u, q = difference_to(q, p.astype(jnp.float32), p.dtype)
     if exact:
-        # The difference of infinities of two signs would not fit, but those are left out.
+        # The difference of two infinities would overflow, but `_if_finite` replaces it.
         steps = _if_finite((order(w) - order(q)).astype(jnp.float32), w)
     else:
         steps = _if_finite(jax.lax.round((w - q) / ulp(q, p.dtype) * _levels(c)))
@@ -267,5 +272,5 @@ def _adopted(p: jax.Array, master: jax.Array) -> jax.Array:
 
 
 def _if_finite(x: jax.Array, of: jax.Array | None = None) -> jax.Array:
-    """x where it is finite (or `of` is), 0 elsewhere: what is kept is never spoiled by a step."""
+    """x where it is finite (where `of` is, if given), else 0, so that a bad step never spoils the kept error."""
     return jnp.where(jnp.isfinite(x if of is None else of), x, jnp.zeros([], x.dtype))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any transformation with the trees of its state kept in fewer bytes."""
+"""Any transformation with the slots of its state stored in fewer bytes."""
 
 import functools
 import math
@@ -32,7 +32,7 @@ class StoredState(NamedTuple):
     inner_state: OptState
 
     def metrics(self) -> dict[str, jax.Array]:
-        """The part of the codes that are the largest there is, about one a block, and the largest scale of a block."""
+        """The fraction of codes that are the largest possible (one per block is normal), and the largest scale."""
         kept = payloads(self.inner_state)
         if not kept:
             return {}
@@ -45,7 +45,7 @@ class StoredState(NamedTuple):
 
 
 class StoredArray(NamedTuple):
-    """One array of a state: its place among the leaves, how it is kept, and its shape and dtype before."""
+    """One stored array of a state: its position among the leaves, its codec, and its shape and dtype when decoded."""
 
     position: int
     codec: Codec
@@ -54,7 +54,7 @@ class StoredArray(NamedTuple):
 
 
 class StoragePlan(NamedTuple):
-    """How the state for some parameters is kept: its structure before, and the arrays that codecs keep."""
+    """How a state is stored: its structure when decoded, and the arrays that codecs keep."""
 
     structure: Any
     slots: tuple[StoredArray, ...]
@@ -66,19 +66,18 @@ def stored(
 ) -> GradientTransformationExtraArgs:
     """`inner` with its slots, such as moments, kept by storage codecs: decoded before each update, encoded after it.
 
-    All arithmetic stays as it was, in float32; under `jit` decoding, update and encoding become one program. In the
-    place of an array the state holds the codec's payload, which is plain arrays. Slots with an array for each parameter
-    can be stored; counts, and what is of whole numbers or complex, stay.
+    The arithmetic of `inner` is unchanged, in float32; under `jit`, decoding, update and encoding are one program. In
+    place of an array the state holds the codec's payload, which consists of plain arrays. Only slots with real floating
+    arrays for each parameter can be stored; counts, integers and complex arrays stay as they are.
 
     Args:
       inner: the transformation.
-      policy: a codec by the name of the slot, `{"mu": bfloat16(), "nu": int8(signed=False)}`, or by its path in the
-        state ("0.mu") where several have the name; slots without a name stay. Or one codec for all slots that it fits.
-        In the place of a codec may stand a list of pairs of a choice of parameters, as for `where`, and a codec, of
-        which the first that matches counts; what none matches stays. Blocks lie along the last axis of the array, also
-        where that is the axis of a stack.
-      min_size: parameters with fewer elements keep float32.
-      seed: of codecs that round stochastically; bits are drawn by step, slot and element.
+      policy: a codec for each slot to store, by its name, `{"mu": bfloat16(), "nu": int8(signed=False)}`, or by its
+        path in the state ("0.mu") if several slots have the name; or one codec for all slots that it fits. Instead of a
+        codec, a list of pairs (where, codec), of which the first that matches the parameter counts; parameters that
+        none matches are not stored. Blocks lie along the last axis of the array, even if that is the axis of a stack.
+      min_size: slots with fewer elements stay in float32.
+      seed: for codecs that round stochastically; random bits depend on seed, step, slot and element.
 
     Raises:
       ValueError: at `init`, for a name that no slot has, and for a codec that does not fit, with the slot and its path.
@@ -87,7 +86,7 @@ def stored(
     """
     tx = as_inner("stored: inner", inner)
     rules = _checked_policy(policy)
-    plans: dict[Any, StoragePlan] = {}  # by how the parameters look; they would else be made at each update
+    plans: dict[Any, StoragePlan] = {}  # by `looks`: making a plan at each update is slow
 
     def plan(params: Params) -> StoragePlan:
         key = looks(params)
@@ -106,7 +105,7 @@ def stored(
 
     def init(params: Params) -> StoredState:
         count = jnp.zeros([], jnp.int32)
-        # Without the barrier, compilers encode slots of zeros themselves, number by number: minutes for large ones.
+        # Without the barrier, compilers constant-fold the encoding of zeros: minutes for large slots.
         return StoredState(count, encoded(plan(params), jax.lax.optimization_barrier(tx.init(params)), count))
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
@@ -132,7 +131,7 @@ def stored(
     )
 
 
-# Compiled by themselves, so that a codec is traced once for each shape, as rules are, and quick outside of jit.
+# Jitted separately, so that a codec is traced once for each shape, as rules are, and is fast outside of jit.
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -146,11 +145,11 @@ def _decode(codec: Codec, payload: Any, shape: tuple[int, ...], dtype: Any) -> j
 
 
 ALL = ""
-"""The name under which the rules for all slots are kept."""
+"""The key of the rules that hold for all slots."""
 
 
 def _checked_policy(policy: Any) -> dict[str, Rules]:
-    """The rules by the name of the slot."""
+    """The checked rules by the name or path of the slot."""
     if not isinstance(policy, Mapping):
         return {ALL: _checked_rules("policy", policy)}
     if not policy:
@@ -192,7 +191,7 @@ def _plan(rules: Mapping[str, Rules], state: Any, params: Params, min_size: int,
         for i, x in enumerate(jax.tree.leaves(part.value)):
             if codec is not None and _is_kept(x, codec, key, f"{full} of {parameter or 'the root'}", min_size):
                 slots.append(StoredArray(part.start + i, codec, x.shape, x.dtype))
-    # A slot may hold nothing here, such as Adam's beside Muon where all parameters are matrices.
+    # A slot may be empty for these parameters, such as that of Adam beside Muon if all parameters are matrices.
     unknown = [k for k in rules if k != ALL and k not in used and k.rpartition(".")[2] not in _empty_fields(state)]
     if unknown and strict:
         raise ValueError(f"stored: no slot {', '.join(unknown)}; there are {', '.join(there) or 'none'}")
@@ -214,7 +213,7 @@ def _codec_for(rules: Rules, parameter: str, leaf: Any) -> Codec | None:
 
 
 def _is_kept(x: Any, codec: Codec, key: str, where: str, min_size: int) -> bool:
-    """Whether a codec keeps this array; an error if it was asked for by name and cannot."""
+    """Whether a codec keeps this array; raises if the policy names the slot and the codec cannot."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         if key != ALL:
             raise ValueError(f"stored: the slot {where} holds {x.dtype}, and codecs are for real floating numbers")

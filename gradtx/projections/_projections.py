@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Projections: the nearest point of a convex set, or of a sphere, in Euclidean distance.
 
-The simplex, the l1 and l2 sets, hyperplanes and half-spaces see the whole tree as one vector. All are computed in at
-least float32 and keep the dtype of floating leaves; None stays None. They are differentiable almost everywhere, also
-in the parameters of the set.
+The simplex, the l1 and l2 sets, hyperplanes and half-spaces see the whole tree as one vector. All projections are
+computed in at least float32 and keep the dtype of floating leaves; None stays None. They are differentiable almost
+everywhere, also with respect to the parameters of the set.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def projection_box(tree: Any, lower: Any, upper: Any) -> Any:
     """min(max(x, lower), upper) for each number.
 
     Args:
-      lower, upper: trees like `tree` or prefixes of it, one number for all included; an array is broadcast to its leaf.
+      lower, upper: trees like `tree` or prefixes of it, such as one number for all; an array is broadcast to its leaf.
 
     Raises:
       ValueError: with the path, if a bound does not fit its leaf or a lower bound is above the upper one.
@@ -42,13 +42,17 @@ def projection_hypercube(tree: Any, scale: Any = 1) -> Any:
     """min(max(x, 0), scale) for each number.
 
     Args:
-      scale: the side, at least 0: one number, or a tree as the upper bound of `projection_box`.
+      scale: the side, at least 0: one number, or a tree like `upper` of `projection_box`.
     """
     return _clipped("projection_hypercube", tree, 0, scale)
 
 
 def projection_linf_ball(tree: Any, scale: Any = 1) -> Any:
-    """The nearest tree with max |x| <= scale."""
+    """The nearest tree with max |x| <= scale.
+
+    Args:
+      scale: the radius, one number, at least 0.
+    """
     scale = _checked("projection_linf_ball", scale)
     return _clipped("projection_linf_ball", tree, -scale, scale)
 
@@ -57,7 +61,7 @@ def projection_simplex(tree: Any, scale: Any = 1) -> Any:
     """The nearest tree of numbers >= 0 with sum `scale`: max(x - τ, 0), with τ found by sorting.
 
     Args:
-      scale: the sum, at least 0.
+      scale: the sum, one number, at least 0.
 
     Reference: Duchi et al. 2008, "Efficient projections onto the l1-ball".
     """
@@ -65,12 +69,20 @@ def projection_simplex(tree: Any, scale: Any = 1) -> Any:
 
 
 def projection_l1_sphere(tree: Any, scale: Any = 1) -> Any:
-    """A nearest tree with Σ |x| = scale; where x is 0, the positive one."""
+    """A nearest tree with Σ |x| = scale; where a number is 0, its result is not negative.
+
+    Args:
+      scale: the radius, one number, at least 0.
+    """
     return _as_vector("projection_l1_sphere", _l1_sphere, tree, scale)
 
 
 def projection_l1_ball(tree: Any, scale: Any = 1) -> Any:
-    """The nearest tree with Σ |x| <= scale."""
+    """The nearest tree with Σ |x| <= scale.
+
+    Args:
+      scale: the radius, one number, at least 0.
+    """
 
     def project(x: jax.Array, s: jax.Array) -> jax.Array:
         return jnp.where(jnp.sum(jnp.abs(x)) <= s, x, _l1_sphere(x, s))
@@ -79,17 +91,30 @@ def projection_l1_ball(tree: Any, scale: Any = 1) -> Any:
 
 
 def projection_l2_sphere(tree: Any, scale: Any = 1) -> Any:
-    """A nearest tree with sqrt(Σ |x|²) = scale: scale x / ‖x‖; for x = 0, the one of equal numbers."""
+    """A nearest tree with sqrt(Σ |x|²) = scale: scale x / ‖x‖; for x = 0, the tree of equal positive numbers.
+
+    Args:
+      scale: the radius, one number, at least 0.
+    """
     return _l2("projection_l2_sphere", tree, scale, lambda x, inside, on: on)
 
 
 def projection_l2_ball(tree: Any, scale: Any = 1) -> Any:
-    """The nearest tree with sqrt(Σ |x|²) <= scale."""
+    """The nearest tree with sqrt(Σ |x|²) <= scale.
+
+    Args:
+      scale: the radius, one number, at least 0.
+    """
     return _l2("projection_l2_ball", tree, scale, lambda x, inside, on: jnp.where(inside, x, on))
 
 
 def projection_vector(x: Any, a: Any) -> Any:
-    """⟨a, x⟩ / ‖a‖² a: the nearest point on the line through 0 and `a`, a tree like `x`. For a = 0 that is 0."""
+    """⟨a, x⟩ / ‖a‖² a: the nearest point on the line through 0 and `a`.
+
+    Args:
+      x: a tree of real arrays.
+      a: a tree like `x`. For a = 0 the result is 0.
+    """
     return _along("projection_vector", x, a, 0, lambda x, a, excess: excess * a)
 
 
@@ -97,6 +122,7 @@ def projection_hyperplane(x: Any, a: Any, b: Any) -> Any:
     """x - (⟨a, x⟩ - b) / ‖a‖² a: the nearest point with ⟨a, x⟩ = b.
 
     Args:
+      x: a tree of real arrays.
       a: a tree like `x`. For a = 0, which describes no plane, x stays as it is.
       b: a number.
     """
@@ -107,6 +133,7 @@ def projection_halfspace(x: Any, a: Any, b: Any) -> Any:
     """x - max(⟨a, x⟩ - b, 0) / ‖a‖² a: the nearest point with ⟨a, x⟩ <= b.
 
     Args:
+      x: a tree of real arrays.
       a: a tree like `x`. For a = 0, which describes no half-space, x stays as it is.
       b: a number.
     """
@@ -114,8 +141,8 @@ def projection_halfspace(x: Any, a: Any, b: Any) -> Any:
 
 
 def _simplex(x: jax.Array, scale: jax.Array) -> jax.Array:
-    # The projection does not change with a shift, so the largest number becomes 0, and what is more than `scale`
-    # below it has no part in the result: the sums are of small numbers, even if some are infinite.
+    # A shift of x does not change its projection, so the largest number is shifted to 0. Numbers more than `scale`
+    # below it project to 0 and are raised to -scale: only small numbers are summed, even if some of x are infinite.
     top = jax.lax.stop_gradient(jnp.max(x))
     x = jnp.where(jnp.isfinite(top), x - top, jnp.where(x == top, 0, -scale))
     fixed, s = jax.lax.stop_gradient((jnp.maximum(x, -scale), scale))
@@ -123,8 +150,8 @@ def _simplex(x: jax.Array, scale: jax.Array) -> jax.Array:
     ranks = jnp.arange(1, x.size + 1, dtype=x.dtype)
     shifts = (jnp.cumsum(decreasing) - s) / ranks
     shift = shifts[jnp.sum(decreasing > shifts) - 1] if x.size > 1 else -s
-    # Once the support is known, the result is linear in x and scale, and so are the derivatives.
-    # Of x and not of `fixed`: rounding may put the shift a little below `-scale`, where all that was raised to it is.
+    # Once the support is known, the result is linear in x and scale, which gives its derivatives. The support is that
+    # of x, not of `fixed`: rounding may put the shift a little below -scale, the value of all numbers raised to it.
     support = (x > shift) | (x == 0)
     shift = (jnp.sum(jnp.where(support, x, 0)) - scale) / jnp.sum(support).astype(x.dtype)
     found = jnp.where(support, x, 0) - shift
@@ -144,7 +171,8 @@ def _l2(where: str, tree: Any, scale: Any, choose: Callable) -> Any:
     scale = _checked(where, scale)
     wide = widen(leaves, compute_dtype(*map(jnp.asarray, leaves)))
     s = jnp.asarray(scale, compute_dtype(*wide))
-    # Squares of numbers between 0 and 1 neither overflow nor all vanish. The result does not depend on the divisor.
+    # After division by the largest magnitude, squares neither overflow nor all vanish. The result does not depend on
+    # the divisor.
     divided = _divider(wide)
     with promotion(*wide):
         small = [divided(x) for x in wide]
@@ -156,7 +184,7 @@ def _l2(where: str, tree: Any, scale: Any, choose: Callable) -> Any:
 
 
 def _divider(leaves: list[jax.Array]) -> Callable[[jax.Array], jax.Array]:
-    """Division by the largest magnitude, which counts as a constant; by 1 if that is 0."""
+    """Division by the largest magnitude, as a constant to differentiation; by 1 if it is 0."""
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in leaves]))
     largest = jax.lax.stop_gradient(jnp.where(largest == 0, 1, largest))
     # The reciprocal of a number near the largest of its dtype would be flushed to 0.
@@ -177,7 +205,7 @@ def _along(where: str, x: Any, a: Any, b: Any, move: Callable) -> Any:
     xs, normal, b = widen(([leaves[i] for i in live], [normals[i] for i in live], b), dtype)
     if not live:
         return x
-    # The set is the same for a multiple of (a, b): with numbers between 0 and 1, ‖a‖² does not underflow.
+    # A multiple of (a, b) describes the same set: with the largest |a| at 1, ‖a‖² neither overflows nor underflows.
     divided = _divider(normal)
     normal = [divided(y) for y in normal]
     product = sum((jnp.sum(p * q) for p, q in zip(normal, xs, strict=True)), start=jnp.zeros([], dtype))
@@ -246,6 +274,6 @@ def _is_leaf(x: Any) -> bool:
 
 
 def _stored(new: jax.Array, old: Any) -> jax.Array:
-    """In the dtype of the leaf, if that is a floating one."""
+    """`new` in the dtype of the old leaf, if that is a floating dtype."""
     dtype = jnp.asarray(old).dtype
     return new.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else new

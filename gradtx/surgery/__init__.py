@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""State surgery: finding, reading, setting, resetting and carrying over what states hold."""
+"""State surgery: finding, reading, setting, resetting and carrying over the slots of states."""

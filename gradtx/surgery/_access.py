@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding, reading, setting and resetting what a state holds for a parameter.
+"""Finding, reading, setting and resetting the slots of a state.
 
 A parameter is named by its path, such as "layers/0/kernel", and a slot by its path in the state or the end of it, such
 as "mu", "0.mu" or "inner_state.0.mu".
@@ -37,25 +37,30 @@ class StateSlot:
 def find_slots(
     state: OptState, params: Params, where: Where | None = None, slot: str | Sequence[str] | None = None
 ) -> list[StateSlot]:
-    """The slots of the parameters that `where` chooses; None stands for all.
+    """The slots of a state that belong to the parameters that `where` chooses.
 
     Args:
       params: the parameters of the state, or their shapes.
       where: a glob on the path, a compiled regular expression, a function of path and parameter, or a tuple of these;
-        see `gradtx.where`.
-      slot: a name, or several: "mu", or with more of its path in the state, "0.mu".
+        see `gradtx.where`. None for all parameters.
+      slot: a name, or several: "mu", or with more of its path in the state, "0.mu". None for all slots.
 
     Raises:
-      ValueError: for a path or a slot that is not there, with those that are.
+      ValueError: for a path or a slot that does not exist, with those that do.
     """
     return _found("find_slots", state, params, where, slot)
 
 
 def get_slot(state: OptState, params: Params, path: str, slot: str) -> Any:
-    """What the state holds for the parameter at a path: `get_slot(state, params, "layers/0/kernel", "mu")`.
+    """The slot of the parameter at a path: `get_slot(state, params, "layers/0/kernel", "mu")`.
+
+    Args:
+      params: the parameters of the state, or their shapes.
+      path: the path of the parameter, "" if the parameters are one array.
+      slot: the name of the slot, or the end of its path in the state, such as "0.mu".
 
     Raises:
-      ValueError: if there is no such slot, or if several have that name: name one by more of its path, "0.mu".
+      ValueError: if there is no such slot, or if several have that name: give more of its path, "0.mu".
     """
     return _one("get_slot", state, params, path, slot).value
 
@@ -64,7 +69,8 @@ def set_slot(state: OptState, params: Params, path: str, slot: str, value: Any) 
     """The state with another value of one slot of one parameter. Shapes must fit; the slot keeps its dtype.
 
     Args:
-      value: an array, or for a slot that is several, a tree like what `get_slot` returns.
+      params, path, slot: as in `get_slot`.
+      value: an array, or for a slot of several arrays a tree like what `get_slot` returns.
 
     Raises:
       ValueError: for another shape, and as `get_slot`.
@@ -88,11 +94,11 @@ def set_slot(state: OptState, params: Params, path: str, slot: str, value: Any) 
 def reset(
     tx: Any, state: OptState, params: Params, where: Where | None = None, slots: str | Sequence[str] | None = None
 ) -> OptState:
-    """The state with the slots of the parameters that `where` chooses as `tx.init(params)` makes them.
+    """The state in which the slots of the parameters that `where` chooses are those of `tx.init(params)`.
 
-    Everything else stays, counts too, so that schedules go on. A count that is the age of an average is one for all
-    parameters and stays as well: behind Adam the first steps of what was reset are up to about 6 times as long, for
-    some 1 / (1 - b2) updates. `slots="mu"` resets the direction only, which has no such effect.
+    Everything else stays, counts too, so that schedules go on. A count that is the age of averages is shared by all
+    parameters and stays too: with Adam, the first steps of the parameters that were reset are up to about 6 times as
+    long, for about 1 / (1 - b2) updates. `slots="mu"` resets only the direction, without this effect.
 
     Args:
       tx: the transformation whose state it is.
@@ -114,7 +120,7 @@ def reset(
 
 
 def has_name(path: str, name: str) -> bool:
-    """Whether a part of a state at this path is called that."""
+    """Whether a part of a state at this path has this name: the path or the end of it."""
     return path == name or path.endswith(f".{name}")
 
 
@@ -154,7 +160,7 @@ def _one(context: str, state: Any, params: Any, path: str, slot: str) -> StateSl
     if not found:
         others = sorted(s.name for s in _found(context, state, params, None, None) if s.parameter == path)
         raise ValueError(f"{context}: {path} has no slot {slot!r}; its slots are {listed(others, CHOICES)}")
-    # A whole path is only itself, though it may be the end of another.
+    # A whole path means only the slot at that path, though it may be the end of another path.
     found = [s for s in found if s.name == slot] or found
     if len(found) > 1:
         several = listed([s.name for s in found], CHOICES)
@@ -163,7 +169,7 @@ def _one(context: str, state: Any, params: Any, path: str, slot: str) -> StateSl
 
 
 def known_paths(given: Any, paths: Any) -> str:
-    """The paths that are closest to what was given, or the first ones."""
+    """The paths closest to the given one, or the first paths, as text."""
     paths = sorted(paths)
     close = difflib.get_close_matches(given.strip("/*"), paths, n=3, cutoff=0.5) if isinstance(given, str) else []
     if close:
@@ -172,7 +178,7 @@ def known_paths(given: Any, paths: Any) -> str:
 
 
 def _kind(x: Any) -> int:
-    """Which numbers a dtype can hold: those of a higher kind do not fit."""
+    """The rank of a dtype by the numbers it can hold: values of a higher rank do not fit into it."""
     dtype = jnp.result_type(x)
     kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
     return next((i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind)), len(kinds))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which stage of an old state is which stage of a new one."""
+"""Matching the stages of an old state with those of a new one."""
 
 import dataclasses
 from typing import Any
@@ -13,9 +13,9 @@ from gradtx.surgery._slots import Part, children, is_named_tuple, joined, names,
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StageState:
-    """A part of a state that holds arrays of its own: `kind` is its class, `has` what it holds, by name.
+    """A part of a state that holds arrays of its own: `kind` is the name of its class, `has` the names of its fields.
 
-    States that were restored as dictionaries have no classes. `factory` is empty if the transformation is not known.
+    `kind` is empty for states restored as dictionaries, `factory` if the transformation is not known.
     """
 
     path: str
@@ -30,7 +30,7 @@ class StageState:
 
 
 class Outline:
-    """A state by paths as text, so that states of named tuples, of dictionaries and of lists can be compared."""
+    """A state indexed by paths as text, so that states of named tuples, dictionaries and lists can be compared."""
 
     def __init__(self, state: Any, params: Any, tx: Any = None):
         self.factories = dict(_factories(tx, state, "")) if tx is not None else {}
@@ -69,7 +69,7 @@ class Outline:
 
 
 def aligned(new: list[StageState], old: list[StageState]) -> dict[str, StageState]:
-    """For stages of the new state, by path, the one that it was: in the same order if possible, else in another."""
+    """The old stage that each new stage continues, by the new path: in the same order if possible, else in another."""
 
     def worth(n: StageState, o: StageState) -> int:
         return (2 + (n.path == o.path)) if same(n, o) else 0
@@ -99,14 +99,14 @@ def aligned(new: list[StageState], old: list[StageState]) -> dict[str, StageStat
 
 
 def same(new: StageState, old: StageState) -> bool:
-    """Whether two stages are of one class, as far as is known."""
+    """Whether two stages are of the same class, as far as is known."""
     if new.factory and old.factory and new.factory != old.factory:
         return False
     return new.kind == old.kind if new.kind and old.kind else new.has == old.has
 
 
 def _nodes(node: Any, path: str, slots: set[str]) -> list[tuple[str, Any]]:
-    """All parts of a tree with their paths, from the root on; what is inside a slot is not looked at."""
+    """All parts of a tree with their paths, from the root on, without the insides of slots."""
     found = [(path, node)]
     if path in slots or jax.tree_util.all_leaves([node]):
         return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The passes of `migrate`: from where each part of a new state is taken."""
+"""The passes of `migrate`: which part of the old state each part of the new one is taken from."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,7 +20,7 @@ Source = tuple[str, str, Callable | None]
 
 
 class Carrying:
-    """What of an old state goes where in a new one. Each pass looks only at what the passes before it left over."""
+    """Decides which parts of an old state go where in a new one. Each pass handles what the passes before left over."""
 
     def __init__(self, old: Outline, new: Outline, params: Any, moved: Any, grow: Any):
         check_grow("migrate", grow)
@@ -37,7 +37,7 @@ class Carrying:
     # The passes.
 
     def slots(self, rename: Mapping[str, Any]) -> None:
-        """What the user named, then slots of stages that are the same, then those of other stages of that class."""
+        """Carries the slots that the user named."""
         named = self._named(rename)
         for sources in (lambda part: named.get(part, []), self._in_same_stage, self._in_same_class):
             for part in [p for p in self.new.parts if p not in self.fits]:
@@ -78,7 +78,7 @@ class Carrying:
             if any(p in self.fits for p in own):
                 continue
             found = {p: source for p in own if p.parameter is not None and (source := self._same_quantity(new, p))}
-            known = {None, *(p.parameter for p in found)}  # parameters that are new lack everything, which is no harm
+            known = {None, *(p.parameter for p in found)}  # new parameters lack everything, which is harmless
             lacking = [p for p in own if p.parameter in known and not self._is_ready(new, p, found)]
             if found and lacking:
                 fields, missing = (sorted({p.field_path for p in parts}) for parts in (found, lacking))
@@ -91,7 +91,7 @@ class Carrying:
                     self._take(part, stage, field)
 
     def numbers(self, step: Any) -> None:
-        """What belongs to no parameter: counts, averages of the whole tree, keys, windows."""
+        """Carries what belongs to no parameter: counts, averages over the whole tree, keys, windows."""
         step = self._step() if step is None else jnp.asarray(step)
         slotted = {p.stage_path for p in self.new.parts if p.parameter is not None}
         carried = {p.stage_path for p in self.fits}
@@ -150,7 +150,7 @@ class Carrying:
     # Details.
 
     def _take(self, part: Part, stage: str, field: str, change: Callable | None = None, again: bool = False) -> bool:
-        """Carries what the old state has in this field for the parameter, if it has and it fits."""
+        """Carries the old state's value in this field for the parameter; returns whether there is one and it fits."""
         owner = "" if part.parameter is None else self.were[part.parameter]
         if part in self.fits or owner is None:
             return False
@@ -170,7 +170,7 @@ class Carrying:
         if fit.values is None:
             self.refused.setdefault(part, fit)
             return False
-        if used:  # an array must not be at two places of a state that may be donated
+        if used:  # a state that may be donated must not hold an array twice
             fit = Fit([jnp.copy(x) for x in fit.values])
         self.fits[part] = fit, _dots(joined(stage, field))
         if stage in self.old.by_path:
@@ -187,7 +187,7 @@ class Carrying:
         return next((way for name, way in self.grow.items() if has_name(part.name, name)), None)
 
     def _same_quantity(self, new: StageState, part: Part) -> tuple[str, str] | None:
-        """The old stage and field with the average that this slot is."""
+        """The old stage and field that hold the same average as this slot."""
         what, owner = quantity(new.kinds, part.field_path), self.were[part.parameter or ()]
         if what is None or owner is None:
             return None
@@ -209,7 +209,7 @@ class Carrying:
         return part not in self.fits or self.fits[part][0].is_grown
 
     def _step(self) -> jax.Array | None:
-        """The number of updates that the old state has counted: for schedules if it has such counts, else at all."""
+        """The number of updates that the old state has counted: by schedules' counts if there are any, else by all."""
         found = []
         for stage in [*self.old.stages, *self.pairs.values()]:
             twins = [self.new.by_path[path].value for path, old in self.pairs.items() if old is stage]
@@ -226,7 +226,7 @@ class Carrying:
         return None if part.parameter is None else self.called[part.parameter]
 
     def _dropped(self, key: str) -> MigrationRow:
-        """Where an array of the old state was, in words: the slot, and the parameter as far as it can be told."""
+        """The row for an array of the old state: its slot, and its parameter as far as that can be told."""
         part = self.old.homes[key]
         if part.parameter is not None:
             return MigrationRow(part.name, self.called[part.parameter])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether what a slot held fits where it goes, and what is done if it is smaller."""
+"""Whether the old value of a slot fits into the new slot, and how it grows if it is smaller."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ Grow = Way | Callable[[jax.Array, jax.Array], jax.Array] | Mapping[str, Any] | N
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fit:
-    """The new values of the arrays of a slot, or None and why there are none."""
+    """The new values of the arrays of a slot, or None and the reason."""
 
     values: list | None
     reason: str = ""
@@ -24,19 +24,19 @@ class Fit:
 
 
 def check_grow(where: str, grow: Any) -> None:
-    """An error for what is no way to grow."""
+    """Raises unless `grow` is a way to grow, or a mapping of ways."""
     for way in grow.values() if isinstance(grow, Mapping) else (grow,):
         if way is not None and way not in WAYS and not callable(way):
             raise ValueError(f"{where}: grow must be one of {', '.join(map(repr, WAYS))} or a function, got {way!r}")
 
 
 def fitted(old: dict[str, Any], new: dict[str, Any], way: Any, may_grow: bool) -> Fit:
-    """The arrays of a slot as the new ones have to be: in their dtypes, and grown if they are smaller.
+    """The old arrays of a slot in the dtypes of the new ones, grown to their shapes if they are smaller.
 
-    Both are by their paths in the slot, as a slot may be several arrays for one parameter.
+    `old` and `new` are arrays by their paths in the slot, which may have several for one parameter.
     """
     if set(old) != set(new):
-        # A rule that stores its slots in another form (packed, factored) has to translate here.
+        # Slots in another form (packed, factored) are not translated.
         return Fit(None, f"stored as {_types(old)} before, as {_types(new)} now")
     pairs = [(old[rest], x) for rest, x in new.items()]
     if any(not _holds(b, a) for a, b in pairs):
@@ -76,13 +76,13 @@ def _cast(old: Any, new: Any) -> jax.Array:
 
 def _is_smaller(old: Any, new: Any) -> bool:
     shape = jnp.shape(old)
-    # Whole numbers may be codes or places, which nobody can fill up.
+    # Integers may be codes or indices, for which there are no sensible new entries.
     is_float = jnp.issubdtype(new.dtype, jnp.inexact)
     return is_float and len(shape) == new.ndim and all(a <= b for a, b in zip(shape, new.shape, strict=True))
 
 
 def _holds(new: Any, old: Any) -> bool:
-    """Whether the dtype is for numbers of the same sort; floats may become complex."""
+    """Whether the dtype of `new` is of the same sort as that of `old`; floats may become complex."""
     a, b = (getattr(x, "dtype", None) or jnp.result_type(x) for x in (old, new))
     if a == b:
         return True

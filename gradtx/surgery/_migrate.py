@@ -30,24 +30,27 @@ def migrate(
     grow: Grow = None,
     step: Numeric | None = None,
 ) -> tuple[OptState, MigrationReport]:
-    """A state of `new_tx` with what of the old state fits, by parameter path, slot name and shape, and a report.
+    """A state of `new_tx` that keeps all of the old state that fits by parameter path, slot and shape, and a report.
 
-    Stages are found again by their classes and order, also if others come between; those of another rule take over
-    averages that are the same quantity, if that is all they need (Lion and Muon from Adam). Counts go with the averages
-    whose age they are; step counts of new stages are set to the old step. What storage codecs keep is decoded, and
-    encoded as the new state keeps it.
+    Stages are matched by class and order, even if others come between. A stage of another rule takes over averages of
+    the same quantity, if it needs nothing else (Lion and Muon from Adam). Counts go with the averages whose age they
+    are; step counts of new stages are set to the old step. Slots of storage codecs are decoded, and encoded for the new
+    state.
 
     Args:
       old_state: a state of gradtx or Optax, or one restored as dictionaries and lists.
-      old_tx: its transformation. Adam, AdaMax, LaProp and others share a class, and only this tells them apart.
-      rename: old slots to new ones, `{"trace": "mu"}`, or `{"trace": ("mu", lambda x: 0.1 * x)}`; see `find_slots`.
-      moved: where a parameter was, as a dict or function from paths to old paths; None for a new parameter.
+      new_tx: the transformation that goes on.
+      params: the parameters, as `new_tx` will see them.
+      old_tx: the transformation of the old state. Adam, AdaMax, LaProp and others have states of one class, which only
+        this tells apart; None if it is not known.
+      rename: new names of old slots, `{"trace": "mu"}` or `{"trace": ("mu", lambda x: 0.1 * x)}`; see `find_slots`.
+      moved: old paths by new paths, as a dict or a function; the old path is None for a new parameter.
       grow: what new entries of larger slots get: "init", "mean" of the old along the axis, a function `(old, new) ->
-        array`, or "reset" for a new slot; or a dict by slot name. None: an error.
-      step: the number of updates made, for stages that are new. None: what the old state counts.
+        array`, or "reset" for a new slot; or a dict of these by slot name. None raises.
+      step: the number of updates made, for new stages; None for the count in the old state.
 
     Raises:
-      ValueError: for slots that have grown, if `grow` is None, and names in `rename` that are not there.
+      ValueError: for slots that have grown, if `grow` is None, and names in `rename` that do not exist.
     """
     _check_step(step)
     kept = check_transformation("migrate: new_tx", new_tx).init(params)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which slots of different rules are the same quantity, so that one rule can go on with what another has averaged."""
+"""Which slots of different rules hold the same quantity, so that one rule can continue the averages of another."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ MEAN = "the average of the gradients"
 SQUARE = "the average of their squares"
 
 NAMES = {"mu": MEAN, "exp_avg": MEAN, "nu": SQUARE, "exp_avg_sq": SQUARE}
-"""What a slot of this name is, unless a table below says otherwise."""
+"""The quantity of a slot by its name, unless a table below says otherwise."""
 
 SYNONYMS = {("ScaleByAdemamixState", "m1"): MEAN, ("ScaleByAdanState", "m"): MEAN}
 
@@ -37,14 +37,14 @@ FALSE_FRIENDS = {
 }
 
 HARMLESS = {("ScaleByAmsgradState", "nu_max"), ("ScaleByAdemamixState", "m2"), ("MuonState", "ns_coeffs")}
-"""What may begin anew beside averages that go on: a maximum, an average that needs no correction, constants."""
+"""Slots that may start anew beside averages that go on: a maximum, an average without bias correction, constants."""
 
 
 def quantity(kinds: Iterable[str], field: str) -> str | None:
-    """What a slot holds, in words; None if no other rule has the same.
+    """The quantity that a slot holds, in words; None if no other rule has the same.
 
     Args:
-      kinds: the class of its state, and its factory.
+      kinds: the names of the class of its state and of its factory.
     """
     kinds = tuple(kinds)
     if any((kind, field) in FALSE_FRIENDS for kind in kinds):

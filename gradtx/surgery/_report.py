@@ -9,9 +9,9 @@ from gradtx.core._sentences import MOST
 
 @dataclasses.dataclass(frozen=True)
 class MigrationRow:
-    """One slot of one parameter; `parameter` is None for what belongs to no parameter, such as counts.
+    """One slot of one parameter; `parameter` is None for arrays that belong to no parameter, such as counts.
 
-    `source` is where the value was before, and `reason` says why it is not simply the old one.
+    `source` is the old slot of the value, and `reason` says why the value is not the old one.
     """
 
     slot: str
@@ -22,7 +22,7 @@ class MigrationRow:
 
 @dataclasses.dataclass(frozen=True)
 class MigrationReport:
-    """What became of the old state and where the new one is from; `print` shows it as a table."""
+    """Which slots `migrate` carried over, grew, initialized and dropped; `print` shows them as a table."""
 
     carried: tuple[MigrationRow, ...] = ()
     grown: tuple[MigrationRow, ...] = ()
@@ -46,7 +46,7 @@ class MigrationReport:
 
 
 def _summary(rows: tuple[MigrationRow, ...]) -> list[tuple[str, str]]:
-    """For each slot and reason: its name, and of which parameters and from where."""
+    """For each slot, source and reason: the slot's name, and its parameters, source and reason as text."""
     found = []
     order = dict.fromkeys((r.slot, r.source, r.reason) for r in rows)
     groups = {key: [r.parameter for r in rows if (r.slot, r.source, r.reason) == key] for key in order}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the parts of a state lie: what it holds for which parameter, in which field of which stage."""
+"""The parts of a state: which arrays it holds for which parameter, in which field of which stage."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -23,9 +23,9 @@ class Part:
       stage: the path to the state of the stage: the innermost named tuple that holds it, or item of a tuple.
       kind: the name of the stage's class; empty if it has none of its own.
       field: the path from there to the tree of the slot, or to the array.
-      parameter: the path of the parameter, None if it belongs to none.
-      value: an array, or what a codec or a factored rule has in its place.
-      start: the number of its first leaf among the leaves of the state.
+      parameter: the path of the parameter; None if it belongs to none.
+      value: an array, or the arrays of a codec or a factored rule.
+      start: the position of its first leaf among the leaves of the state.
     """
 
     stage: tuple
@@ -54,11 +54,11 @@ class Part:
 
 
 def split(state: Any, params: Any) -> Iterator[Part]:
-    """The parts of a state in the order of its leaves. What is built like the parameters is a slot.
+    """The parts of a state in the order of its leaves. A part with the structure of the parameters is a slot.
 
-    What a slot holds for one parameter may be an array of any shape, several, or nothing. But where the parameters are
-    one array, or tuples or lists, another part of a state could be built like them by chance: then it must hold arrays
-    of their shapes. The boxes of roles are left out.
+    A slot may hold for one parameter an array of any shape, several arrays, or nothing. But if the parameters are one
+    array, or tuples or lists, another part of the state could have their structure by coincidence: then only a part
+    with arrays of their shapes is a slot. Roles' boxes are removed.
     """
     keys = [key for path, _ in jax.tree_util.tree_flatten_with_path(params)[0] for key in path]
     by_chance = all(isinstance(key, jax.tree_util.SequenceKey) for key in keys)
@@ -82,7 +82,7 @@ def split(state: Any, params: Any) -> Iterator[Part]:
             stage, kind = path, type(node).__name__
         for key, child in children(node):
             here = (*path, key)
-            # An item of a tuple is what a chain has as a stage; it may be no named tuple.
+            # An item of a tuple is the state of a chain's stage, which need not be a named tuple.
             within = (here, "") if isinstance(key, jax.tree_util.SequenceKey) else (stage, kind)
             yield from visit(child, here, *within)
 
@@ -115,20 +115,20 @@ def dotted(path: tuple) -> str:
 
 
 def parameter_names(params: Any) -> dict[tuple, str]:
-    """The paths of the parameters as text, such as `layers/0/kernel`: what globs match on."""
+    """The paths of the parameters as text, such as `layers/0/kernel`, which globs match."""
     paths = [path for path, x in jax.tree_util.tree_flatten_with_path(params, is_leaf=is_none)[0]]
     return dict(zip(paths, named_leaves(params).names, strict=True))
 
 
 def _is_like(part: Any, p: Any) -> bool:
-    # A number in the state is more likely a count than what is held for a parameter that is a number.
+    # If the parameter is a scalar, an integer in the state is more likely a count than its slot.
     if getattr(part, "shape", None) != jnp.shape(p):
         return False
     return jnp.shape(p) != () or jnp.issubdtype(part.dtype, jnp.inexact)
 
 
 def _matched(params: Any, node: Any, path: tuple = ()) -> list[tuple[tuple, Any, Any]] | None:
-    """Path, parameter and what a node of a state holds for it; None if the node is not built like the parameters."""
+    """(path, parameter, value in a node of a state) for each parameter; None if the node has another structure."""
     if not jax.tree.leaves(node):  # None or a masked node, for one parameter or for a whole branch of them
         return []
     if jax.tree_util.all_leaves([params]):

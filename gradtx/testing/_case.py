@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the clauses of the contract run: a transformation with parameters, gradients and extra arguments."""
+"""The case that the clauses of the contract test: a transformation with parameters, gradients and extra arguments."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ DTYPE_MIXES = [("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "f
 
 
 class Step(NamedTuple):
-    """What one step returns."""
+    """The results of one step."""
 
     updates: Any
     state: Any
@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A transformation and what to call it with; the runs that several clauses compare are made once."""
+    """A transformation and the arguments to call it with; runs that several clauses compare are made once."""
 
     tx: Any
     params: Any
@@ -50,7 +50,7 @@ class Case:
         return done
 
     def gradients_at(self, i: int) -> Any:
-        """The gradients of step `i`: those given, growing by a quarter a step so that no two steps are the same."""
+        """The gradients of step `i`: the given ones, growing by a quarter each step so that no two steps are equal."""
         return jax.tree.map(lambda g: g * jnp.asarray(1 + i / 4, g.dtype) if is_inexact(g) else g, self.gradients)
 
     @functools.cached_property
@@ -81,11 +81,11 @@ class Case:
 
     @functools.cached_property
     def mixes(self) -> dict[str, "Case"]:
-        """The case in every mix of float32 and bfloat16, by a text that says which."""
+        """The case in every mix of float32 and bfloat16, by the description of the mix."""
         return {f"{p} parameters and {g} gradients": self.cast(p, g) for p, g in DTYPE_MIXES}
 
     def like(self, params: Any, gradients: Any, steps: int = 1) -> "Case":
-        """The case of another tree. Extra arguments with the parameters' structure and shapes become its gradients."""
+        """The case with another tree. Extra arguments like the parameters are replaced by the new gradients."""
         extra = {n: gradients if self._is_like_params(x) else x for n, x in self.extra.items()}
         return Case(self.tx, params, gradients, steps, extra)
 
@@ -111,7 +111,7 @@ def cast(tree: Any, dtype: Any) -> Any:
 
 
 def weakly_typed(tree: Any) -> Any:
-    """The types of the floating-point leaves, as JAX has them for arrays made of Python numbers."""
+    """The types of the leaves, with weak types for floating ones, as of arrays that JAX makes from Python numbers."""
 
     def weak(x: jax.Array) -> Any:
         is_floating = jnp.issubdtype(x.dtype, jnp.floating)
@@ -121,13 +121,13 @@ def weakly_typed(tree: Any) -> Any:
 
 
 def make_case(tx: Any, params: Any, gradients: Any, steps: int, extra: dict[str, Any]) -> Case:
-    """The case with arrays of JAX that nobody else holds, and gradients where none were given."""
+    """The case with its own JAX arrays, and with example gradients if none are given."""
     params = _own(params)
     return Case(tx, params, example_gradients(params) if gradients is None else _own(gradients), steps, extra)
 
 
 def _own(tree: Any) -> Any:
-    # The explicit dtype takes the weak type away, which `jnp.full(3, 0.5)` has and an updated parameter has not.
+    # The explicit dtype removes the weak type, which `jnp.full(3, 0.5)` has but an updated parameter does not.
     return jax.tree.map(lambda x: jnp.array(x, jnp.result_type(x)), tree)
 
 
@@ -159,5 +159,5 @@ def reversed_dicts(tree: Any) -> Any:
 
 
 def as_numpy(tree: Any) -> Any:
-    """A writable NumPy copy; random keys, which NumPy has not, stay."""
+    """A writable NumPy copy; random keys, which NumPy cannot hold, stay."""
     return jax.tree.map(lambda x: x if is_key(x) else np.array(x), tree)

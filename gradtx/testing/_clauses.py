@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The clauses of the contract, one function each, in the order in which `check_contract` tries them.
 
-The order is by cause: what breaks several clauses is reported as the one that says why.
+They are ordered by cause: a fault that breaks several clauses is reported by the clause that explains it best.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ def updates_fit(case: Case) -> None:
 def deterministic(case: Case) -> None:
     """Two runs are bitwise equal, whatever the order in which the keys of dictionaries were inserted."""
     same_values("a second run", case.run(case.tx.init, case.step), "the first run", case.plain)
-    # One step: what JAX returns has its dictionaries sorted.
+    # One step only, as trees that JAX returns have sorted dictionary keys.
     params, gradients = reversed_dicts(case.params), reversed_dicts(case.gradients)
     turned = case.update(gradients, case.tx.init(params), params)
     same_values("a step with dictionary keys inserted in another order", turned, "the first step", case.plain[0][:2])
@@ -49,7 +49,7 @@ def abstract_init(case: Case) -> None:
 
 
 def inputs_unchanged(case: Case) -> None:
-    """Neither `init` nor `update` changes what it is given, NumPy arrays included."""
+    """Neither `init` nor `update` changes its arguments, not even NumPy arrays."""
     for kind, convert in (("JAX", lambda tree: tree), ("NumPy", as_numpy)):
         params, gradients = convert(case.params), convert(case.gradients)
         with _unchanged(f"the parameters given to init as {kind} arrays", params):
@@ -74,7 +74,7 @@ class _unchanged:
 
 
 def jit_agrees(case: Case) -> None:
-    """The run under `jax.jit` equals the run without, types exactly, values up to rounding."""
+    """The run under `jax.jit` equals the run without it: types exactly, values up to rounding."""
     for i, (jitted, plain) in enumerate(zip(case.jitted[0], case.plain, strict=True), 1):
         for part, a, b in zip(Step._fields, jitted, plain, strict=True):
             same_types(f"the {part} of step {i} under jit", a, "those without jit", b)
@@ -82,7 +82,7 @@ def jit_agrees(case: Case) -> None:
 
 
 def state_types(case: Case) -> None:
-    """`update` returns a state of the types that `init` gave it, whatever the dtypes of parameters and gradients."""
+    """`update` returns a state with the types of `init`, whatever the dtypes of parameters and gradients."""
     for i, step in enumerate(case.plain, 1):
         same_types(f"the state after update {i}", step.state, "init's", case.state)
     for dtypes, mixed in case.mixes.items():
@@ -117,13 +117,13 @@ def _updates_fit(case: Case, updates: Any) -> None:
 
 
 def traced_once(case: Case) -> None:
-    """The second step under `jax.jit` uses what was compiled for the first."""
+    """The second step under `jax.jit` reuses the compilation of the first."""
     steps, traces = case.jitted
     require(traces == 1, f"{len(steps)} steps with the same types were traced {traces} times under jit")
 
 
 def runs_in_scan(case: Case) -> None:
-    """`jax.lax.scan` carries parameters and state, and ends where the loop ends."""
+    """`jax.lax.scan` can carry parameters and state, and ends with the values of the loop."""
 
     def body(carry: tuple, gradients: Any) -> tuple:
         step = case.step(gradients, carry[1], carry[0])
@@ -138,7 +138,7 @@ def runs_in_scan(case: Case) -> None:
 
 
 def donation_safe(case: Case) -> None:
-    """State and parameters share no memory, nor do two leaves of the state, so both can be donated."""
+    """State and parameters share no memory, nor do two leaves of the state, so that both can be donated."""
     _no_sharing("init", case.state, case.params)
     before = case.params
     for step in case.plain:
@@ -192,7 +192,7 @@ def edge_shapes(case: Case) -> None:
 
 
 def round_trips(case: Case) -> None:
-    """Flattening and pickling the state, and the transformation where it is a value, change nothing."""
+    """The state survives flattening and pickling, and so does the transformation if it is a value."""
     leaves, treedef = jax.tree.flatten(case.state)
     same_types("the state, flattened and unflattened,", treedef.unflatten(leaves), "the state", case.state)
     same_values("the pickled state", pickle.loads(pickle.dumps(case.state)), "the state", case.state)
@@ -210,7 +210,7 @@ def _same_transformation(how: str, case: Case, tx: Any) -> None:
 
 
 def _arguments_pickle(tx: Value) -> bool:
-    """Whether what the caller made himself among the arguments pickles: a lambda does not, and may still be used."""
+    """Whether the arguments of `tx` can be pickled: lambdas among them cannot, and are still allowed."""
     for x in jax.tree.leaves(dict(tx.arguments), is_leaf=lambda x: type(x) not in (dict, list, tuple)):
         if isinstance(x, Value) and x.factory is not None:
             if not _arguments_pickle(x):
@@ -224,7 +224,7 @@ def _arguments_pickle(tx: Value) -> bool:
 
 
 def params_argument(case: Case) -> None:
-    """`update` takes the parameters by position and by keyword, and without them works or says that it needs them."""
+    """`update` takes parameters by position and by keyword; without them it works, or its error names them."""
     updates, state = case.tx.update(case.gradients, case.state, params=case.params, **case.extra)
     same_values("update with params by keyword", (updates, state), "update with params by position", case.plain[0][:2])
     try:

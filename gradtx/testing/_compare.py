@@ -12,7 +12,7 @@ from gradtx.core._trees import paths, show_path
 
 
 class Broken(AssertionError):
-    """What a clause found; `check_contract` adds the transformation and the clause."""
+    """The failure of a clause; `check_contract` adds the names of the transformation and the clause."""
 
 
 def require(holds: Any, message: str) -> None:
@@ -82,7 +82,7 @@ def _close(a: np.ndarray, b: np.ndarray) -> bool:
     if a.dtype.kind == "b" or b.dtype.kind == "b" or a.dtype == jax.dtypes.float0:
         return bool(np.array_equal(a, b))
     if jnp.issubdtype(a.dtype, jnp.integer):
-        # Counts and keys are exact; one-byte arrays are codes of a quantizer, where rounding may tip to the neighbor.
+        # Counts and keys are exact; one-byte arrays are codes, of which rounding may choose the neighboring one.
         slack = 1 if a.dtype.itemsize == 1 else 0
         return bool(np.all(np.abs(a.astype(np.float64) - b.astype(np.float64)) <= slack))
     # Room for reordered float32 arithmetic over a few steps, at the scale of the leaf.
@@ -111,7 +111,7 @@ def finite(what: str, tree: Any) -> None:
 
 
 def buffers(tree: Any) -> list[tuple[str, int]]:
-    """The addresses of what a tree holds; random keys, whose buffers JAX does not show, are left out."""
+    """The memory addresses of the arrays of a tree; random keys, whose buffers JAX hides, are left out."""
     found = []
     for path, x in leaves_with_paths(tree):
         if isinstance(x, np.ndarray):

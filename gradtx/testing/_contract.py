@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract of a transformation, as a check that anybody can run."""
+"""The contract of a transformation, as a check for tests."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from gradtx.testing._compare import Broken
 def check_contract(tx: Any, params: Any, *, gradients: Any = None, steps: int = 3, **extra: Any) -> None:
     """Runs a transformation, gradtx's, Optax's or your own, and fails at the first clause of the contract it breaks.
 
-    - Updates fit the gradients; inputs stay as they are; a second run is the same, whatever the order of dict keys.
+    - Updates fit the gradients; inputs are unchanged; a second run gives the same, whatever the order of dict keys.
     - `jit`, `scan` and `eval_shape` agree with plain calls, and steps are traced once.
     - The state keeps its types under every mix of float32 and bfloat16, and shares no memory with the parameters.
     - None leaves, the empty tree, scalars and leaves of size zero work.
@@ -24,9 +24,11 @@ def check_contract(tx: Any, params: Any, *, gradients: Any = None, steps: int = 
 
     Args:
       tx: any object with `init` and `update`.
-      params: a small tree of arrays; `gradients`, a tree like it, is pseudo-random and the same at each call if None.
+      params: a small tree of arrays.
+      gradients: a tree like `params`; None for normal numbers, the same at each call.
       steps: how many steps to run, at least 2.
-      **extra: for `update`. Functions must accept any tree; trees like `params` give way where a clause needs another.
+      **extra: keyword arguments of `update`. Functions among them must accept any tree; trees like `params` are
+        replaced where a clause tests other parameters.
 
     Raises:
       AssertionError: naming the transformation, the clause, the leaf and what was found there.

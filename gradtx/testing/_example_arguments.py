@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Example arguments of factories, read off their annotations."""
+"""Example arguments of factories, from their annotations."""
 
 import inspect
 import typing
@@ -14,13 +14,13 @@ from gradtx.core._types import ScalarOrSchedule
 
 
 def example_arguments(factory: Factory | Callable) -> dict[str, Any]:
-    """A legal value for each required parameter of a factory, by name, from the annotations.
+    """A valid value for each required parameter of a factory, by name, from the annotations.
 
     Args:
       factory: a factory such as `gradtx.adam`, or its record in the registry.
 
     Raises:
-      TypeError: at a parameter whose annotation gives no example: a function, a transformation, a tree.
+      TypeError: for a parameter whose annotation gives no example: a function, a transformation, a tree.
     """
     record = factory if isinstance(factory, Factory) else getattr(factory, "factory", None)
     if not isinstance(record, Factory):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arithmetic on trees, and finding one's way in them: `gradtx.tree.add`, `gradtx.tree.get`."""
+"""Arithmetic on trees, and search in them: `gradtx.tree.add`, `gradtx.tree.get`."""
 
 from gradtx.tree._arithmetic import add as add
 from gradtx.tree._arithmetic import add_scale as add_scale

@@ -2,8 +2,8 @@
 """Arithmetic on trees: sums, products and scaling, leaf by leaf.
 
 Computed in at least float32 and rounded once to the dtype that NumPy's rules give; whole numbers stay whole. Where the
-first tree is None, so is the result; where another is None, the leaf of the first stays. A leaf of one tree may be a
-scalar; nothing else is broadcast, which is a `ValueError` with the path.
+first tree is None, so is the result; where another tree is None, the leaf of the first stays. A leaf of one tree may be
+a scalar; nothing else is broadcast: leaves of other shapes raise a `ValueError` with the path.
 """
 
 import operator
@@ -18,7 +18,11 @@ _XY = ("tree_x", "tree_y")
 
 
 def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
-    """x + y, and more."""
+    """x + y + ..., leaf by leaf.
+
+    Args:
+      other_trees: further trees to add, like `tree_x`.
+    """
     names = (*_XY, *(f"other_trees[{i}]" for i in range(len(other_trees))))
 
     def total(*xs: Any) -> jax.Array:
@@ -28,17 +32,17 @@ def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
 
 
 def sub(tree_x: Any, tree_y: Any) -> Any:
-    """x - y."""
+    """x - y, leaf by leaf."""
     return combined("sub", lambda x, y: computed(operator.sub, x, y), _XY, tree_x, tree_y)
 
 
 def mul(tree_x: Any, tree_y: Any) -> Any:
-    """x * y."""
+    """x * y, leaf by leaf."""
     return combined("mul", lambda x, y: computed(operator.mul, x, y), _XY, tree_x, tree_y)
 
 
 def div(tree_x: Any, tree_y: Any) -> Any:
-    """x / y; a float for whole numbers."""
+    """x / y, leaf by leaf; whole numbers give floats."""
 
     def quotient(x: Any, y: Any) -> jax.Array:
         x, y = (jnp.asarray(z, None if _is_inexact(z) else float) for z in (x, y))
@@ -48,17 +52,29 @@ def div(tree_x: Any, tree_y: Any) -> Any:
 
 
 def scale(scalar: Any, tree: Any) -> Any:
-    """scalar * x."""
+    """scalar * x for each leaf x.
+
+    Args:
+      scalar: one number for all leaves, which may be traced.
+    """
     return jax.tree.map(lambda x: computed(operator.mul, scalar, x), tree)
 
 
 def add_scale(tree_x: Any, scalar: Any, tree_y: Any) -> Any:
-    """x + scalar * y."""
+    """x + scalar * y, leaf by leaf.
+
+    Args:
+      scalar: one number for all leaves, which may be traced.
+    """
     return combined("add_scale", lambda x, y: computed(lambda a, s, b: a + s * b, x, scalar, y), _XY, tree_x, tree_y)
 
 
 def clip(tree: Any, min_value: Any = None, max_value: Any = None) -> Any:
-    """min(max(x, min_value), max_value); a limit of None is none. Each leaf keeps its dtype."""
+    """min(max(x, min_value), max_value) for each leaf x, which keeps its dtype.
+
+    Args:
+      min_value, max_value: numbers for all leaves; None for no limit.
+    """
 
     def leaf(x: jax.Array) -> jax.Array:
         low, high = (None if limit is None else jnp.asarray(limit, x.dtype) for limit in (min_value, max_value))
@@ -78,9 +94,12 @@ def real(tree: Any) -> Any:
 
 
 def where(condition: Any, tree_x: Any, tree_y: Any) -> Any:
-    """x where the condition holds, else y: a whole tree for a scalar, elements for an array that broadcasts to them.
+    """x where the condition is True, else y.
 
-    What is not chosen does not reach the result, even if it is NaN.
+    Elements that are not chosen do not affect the result, even if they are NaN.
+
+    Args:
+      condition: a boolean scalar, which chooses one of the trees, or an array that broadcasts to all leaves.
 
     Raises:
       ValueError: if the trees or the shapes differ, or only one of two leaves is None.

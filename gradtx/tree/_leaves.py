@@ -13,13 +13,13 @@ from gradtx.core._trees import align, check_shapes, is_none, paths
 
 
 def common_dtype(*xs: Any) -> np.dtype:
-    """The dtype that NumPy's rules give a sum of these, whatever promotion the user allows; numbers weigh nothing."""
+    """The dtype of the sum of these by NumPy's rules, whatever promotion the user allows; Python numbers fit in."""
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(*xs)
 
 
 def computed(f: Callable, *xs: Any) -> jax.Array:
-    """`f` of arrays and numbers, in at least float32 unless all are whole, rounded once to their common dtype."""
+    """`f` of arrays and numbers, in at least float32 unless all are integers, rounded once to their common dtype."""
     dtype = common_dtype(*xs)
     if not jnp.issubdtype(dtype, jnp.inexact):
         arrays = tuple(jnp.asarray(x, dtype) for x in xs)
@@ -30,7 +30,7 @@ def computed(f: Callable, *xs: Any) -> jax.Array:
 
 
 def aligned(where: str, names: tuple[str, ...], trees: tuple) -> tuple[Any, list[tuple]]:
-    """The structure of the first tree, None included, and for each of its leaves those of all trees.
+    """The structure of the first tree, with None as a leaf, and for each of its leaves the tuple of all trees' leaves.
 
     Raises:
       ValueError: if the trees do not match.
@@ -43,8 +43,8 @@ def aligned(where: str, names: tuple[str, ...], trees: tuple) -> tuple[Any, list
 def combined(where: str, f: Callable, names: tuple[str, ...], *trees: Any) -> Any:
     """`f` of the leaves of all trees, in the structure of the first.
 
-    Where the first tree is None, so is the result; where another is, it has nothing to say, and the leaf of the first
-    stays. A leaf may be a scalar where the other is an array; nothing else is broadcast.
+    Where the first tree is None, so is the result; other trees are left out where they are None, and the leaf of the
+    first stays if all are. A leaf may be a scalar where another is an array; nothing else is broadcast.
     """
     treedef, rows = aligned(where, names, trees)
     new = []
@@ -68,7 +68,7 @@ def _check_shapes(where: str, names: tuple[str, ...], trees: tuple, i: int, row:
 
 
 def kept(where: str, names: tuple[str, str], f: Callable, new: Any, old: Any) -> Any:
-    """`f(new, old)` for each pair of leaves, in the dtype of the old one; the old one where one of the two is None."""
+    """`f(new, old)` for each pair of leaves, in the dtype of `old`; the old leaf where one of the two is None."""
     olds, treedef = jax.tree.flatten(old, is_leaf=is_none)
     news = align(treedef, new, where, names[0], old, names[1])
     held = [None if o is None else n for n, o in zip(news, olds, strict=True)]
@@ -84,5 +84,5 @@ def kept(where: str, names: tuple[str, str], f: Callable, new: Any, old: Any) ->
 
 
 def each(f: Callable, tree: Any) -> Any:
-    """`f` of each leaf as an array."""
+    """`f` of each leaf, which is made an array first."""
     return jax.tree.map(lambda x: f(jnp.asarray(x)), tree)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trees like other trees: of one value, of another dtype, of random numbers."""
+"""Trees like other trees: filled with one value, of another dtype, of random numbers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,31 +12,50 @@ from gradtx.tree._leaves import aligned, each
 
 
 def zeros_like(tree: Any, dtype: Any = None) -> Any:
-    """Zeros of the shapes and shardings, in `dtype` (None: that of the leaf)."""
+    """Zeros in the shapes and shardings of the leaves.
+
+    Args:
+      dtype: None for that of each leaf.
+    """
     return each(lambda x: jnp.zeros_like(x, dtype), tree)
 
 
 def ones_like(tree: Any, dtype: Any = None) -> Any:
-    """Ones of the shapes and shardings, in `dtype` (None: that of the leaf)."""
+    """Ones in the shapes and shardings of the leaves.
+
+    Args:
+      dtype: None for that of each leaf.
+    """
     return each(lambda x: jnp.ones_like(x, dtype), tree)
 
 
 def full_like(tree: Any, fill_value: Any, dtype: Any = None) -> Any:
-    """`fill_value` in the shapes and shardings, in `dtype` (None: that of the leaf)."""
+    """`fill_value` in the shapes and shardings of the leaves.
+
+    Args:
+      fill_value: a scalar, or an array that broadcasts to all leaves.
+      dtype: None for that of each leaf.
+    """
     return each(lambda x: jnp.full_like(x, fill_value, dtype), tree)
 
 
 def cast(tree: Any, dtype: Any) -> Any:
-    """The numbers in `dtype`; None changes nothing.
+    """The leaves in another dtype.
 
-    Complex numbers keep their imaginary parts, in the complex counterpart of a real dtype: take `real` to lose them.
-    Random keys stay as they are.
+    Complex numbers keep their imaginary parts, in the complex counterpart of a real dtype; `real` drops them. Random
+    keys are unchanged.
+
+    Args:
+      dtype: None changes nothing.
     """
     return tree if dtype is None else jax.tree.map(lambda x: _cast(x, dtype), tree)
 
 
 def cast_like(tree: Any, other_tree: Any) -> Any:
-    """Each leaf in the dtype of the other tree's leaf, as `cast` does it; as it is where the other one is None.
+    """Each leaf in the dtype of the corresponding leaf of another tree, by `cast`.
+
+    Args:
+      other_tree: a tree like `tree`; where it is None, the leaf keeps its dtype.
 
     Raises:
       ValueError: if the trees do not match.
@@ -56,22 +75,33 @@ def _cast(x: Any, dtype: Any) -> jax.Array:
 
 
 def batch_shape(tree: Any, shape: tuple[int, ...] = ()) -> Any:
-    """Each leaf repeated along new first axes of these lengths."""
+    """Each leaf repeated along new leading axes.
+
+    Args:
+      shape: the sizes of the new axes; () adds none.
+    """
     return each(lambda x: jnp.broadcast_to(x, (*shape, *x.shape)), tree)
 
 
 def split_key_like(rng_key: jax.Array, target_tree: Any) -> Any:
-    """A random key for each leaf, split from one in the order of the leaves."""
+    """A random key for each leaf.
+
+    Args:
+      rng_key: the key that is split, in the order of the leaves.
+      target_tree: the tree whose structure the keys get.
+    """
     leaves, treedef = jax.tree.flatten(target_tree)
     return jax.tree.unflatten(treedef, list(jax.random.split(rng_key, len(leaves))) if leaves else [])
 
 
 def random_like(rng_key: jax.Array, target_tree: Any, sampler: Callable = jax.random.normal, dtype: Any = None) -> Any:
-    """Random numbers in the shapes of a tree, each leaf with a key of its own from `split_key_like`.
+    """Random numbers in the shapes of a tree, each leaf with its own key from `split_key_like`.
 
     Args:
+      rng_key: the key that is split.
+      target_tree: the tree whose structure and shapes the result gets.
       sampler: (key, shape, dtype) -> array, such as `jax.random.rademacher`.
-      dtype: None for that of the leaf.
+      dtype: None for that of each leaf.
     """
     keys = split_key_like(rng_key, target_tree)
     return jax.tree.map(
@@ -80,7 +110,11 @@ def random_like(rng_key: jax.Array, target_tree: Any, sampler: Callable = jax.ra
 
 
 def unwrap_random_key_data(input_tree: Any) -> Any:
-    """The tree with the numbers behind random keys in their place, for checkpoints; everything else as it is."""
+    """The tree with typed random keys replaced by their key data, which every checkpointer can write.
+
+    Args:
+      input_tree: any tree; leaves that are no keys stay as they are.
+    """
 
     def leaf(x: Any) -> Any:
         is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moving averages of trees, and their bias.
+"""Moving averages of trees, and their bias correction.
 
-Computed in at least float32; each moment keeps its dtype, and where one of a pair is None the moment stays. A decay
-that is a Python number is folded in double precision. Trees or shapes that differ are a `ValueError` with the path.
+Computed in at least float32; each moment keeps its dtype, and where the update or the moment is None, the moment stays.
+A decay that is a Python number is folded in double precision. Trees or shapes that differ raise a `ValueError` with the
+path.
 """
 
 from typing import Any
@@ -19,7 +20,7 @@ _NAMES = ("updates", "moments")
 
 
 def bias_correction(moment: Any, decay: Any, count: Any) -> Any:
-    """moment / (1 - decay^count), leaf by leaf: undoes the pull towards the zeros that a moving average starts from.
+    """moment / (1 - decay^count), leaf by leaf: corrects a moving average for its start at zero.
 
     Args:
       moment: a tree of moving averages; each leaf keeps its dtype, the division is done in at least float32.
@@ -38,12 +39,22 @@ def bias_correction(moment: Any, decay: Any, count: Any) -> Any:
 
 
 def update_moment(updates: Any, moments: Any, decay: Any, order: Any) -> Any:
-    """decay * m + (1 - decay) * g^order: the moving average of a power."""
+    """decay * m + (1 - decay) * g^order: the moving average of a power of the gradient.
+
+    Args:
+      updates, moments: g and m, trees of one structure.
+      order: the power, 1 for the mean and 2 for the uncentered variance.
+    """
     return _averaged("update_moment", lambda g: g if order == 1 else g**order, updates, moments, decay)
 
 
 def update_moment_per_elem_norm(updates: Any, moments: Any, decay: Any, order: Any) -> Any:
-    """decay * m + (1 - decay) * |g|^order: the moving average of a power of the magnitude, real for complex g."""
+    """decay * m + (1 - decay) * |g|^order: the moving average of a power of the magnitude, real for complex g.
+
+    Args:
+      updates, moments: g and m, trees of one structure.
+      order: the power, such as 2.
+    """
 
     def power(g: jax.Array) -> jax.Array:
         return abs_sq(g) if order == 2 else jnp.abs(g) ** order
@@ -52,7 +63,12 @@ def update_moment_per_elem_norm(updates: Any, moments: Any, decay: Any, order: A
 
 
 def update_infinity_moment(updates: Any, moments: Any, decay: Any, eps: Any) -> Any:
-    """max(decay * m, |g| + eps): the exponentially weighted infinity norm of AdaMax."""
+    """max(decay * m, |g| + eps): the exponentially weighted infinity norm of AdaMax.
+
+    Args:
+      updates, moments: g and m, trees of one structure.
+      eps: added to |g|; at least 0.
+    """
 
     def largest(g: jax.Array, m: jax.Array) -> jax.Array:
         g, m, b, least = _widened(g, m, decay, eps)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions of those leaves of a state that belong to parameters."""
+"""Mapping a function over the leaves of a state that belong to parameters."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,9 +12,10 @@ from gradtx.core._types import OptState
 
 
 class _Parameters(NamedTuple):
-    """Stands for any tree of parameters: `init` of it has one wherever a state has a tree like the parameters.
+    """A placeholder for a tree of parameters: `init(_Parameters())` has it wherever a state has a tree like them.
 
-    An empty named tuple, as what masks leave where they hide something, so that masks and labels do not look for names.
+    It is an empty named tuple, like the nodes that masks put in place of hidden parameters, so that masks and labels do
+    not look for names in it.
     """
 
 
@@ -28,17 +29,19 @@ def map_params(
     is_leaf: Callable | None = None,
     params: Any = None,
 ) -> OptState:
-    """The state with `f(leaf, *rest leaves)` for the leaves that belong to a parameter.
+    """The state with `f(leaf, *rest leaves)` in place of each leaf that belongs to a parameter.
 
-    A parameter may have several leaves in one tree of the state (SM3's covers), or none (masked): each gets the same
-    leaf of `rest`. What is masked or None stays, unless `is_leaf` says that it is a leaf.
+    A parameter may have several leaves in one tree of the state (SM3's covers), which all get the same leaf of `rest`,
+    or none (masked). Masked nodes and None stay, unless `is_leaf` makes them leaves.
 
     Args:
       initable: the transformation of the state, or its `init`.
+      f: a function of a leaf of the state and the leaves of `rest` for its parameter.
       rest: trees like the parameters, such as shardings; None is a leaf of them.
-      transform_non_params: what to do with all other leaves, such as counts; None leaves them as they are.
-      params: the parameters or their shapes. With them, `f` gets only what has its parameter's shape, one value for
-        each of its elements; factored moments and memories of past steps count among the others.
+      transform_non_params: a function of each other leaf, such as counts; None leaves them as they are.
+      is_leaf: as in `jax.tree.map`, for the trees of the state.
+      params: the parameters or their shapes. If given, `f` is applied only to leaves with the shape of their parameter;
+        factored moments and memories of past steps then count among the other leaves.
 
     Raises:
       ValueError: if the state is not of this transformation, or `rest` is not like the parameters.
@@ -47,7 +50,8 @@ def map_params(
     if not callable(init):
         raise TypeError(f"map_params: initable must be a transformation or an init function, got {initable!r}")
     made = init(_Parameters())
-    # A part without places is one leaf: `flatten` makes vectors of whatever leaves there are, here none.
+    # A part without a placeholder counts as one leaf, since its structure may depend on the parameters: `flatten` makes
+    # vectors of their leaves, and here there are none.
     layout, treedef = jax.tree.flatten(made, is_leaf=lambda x: _is_place(x) or not _has_place(x))
     parts = align(treedef, state, "map_params", "the state's trees", made, "what init returns")
     other = transform_non_params or (lambda x: x)
@@ -73,7 +77,7 @@ def _has_place(x: Any) -> bool:
 def _rows(part: Any, structure: Any, rest: tuple, params: Any, is_leaf: Callable | None) -> list[tuple]:
     """For each leaf of a tree like the parameters: its parameter (None: unknown) and its leaves of `rest`."""
     if params is None and rest:
-        try:  # the state's tree has a leaf for each parameter, and what `rest` has there is whatever it is
+        try:  # with a leaf for each parameter in the state's tree, `rest` may hold any objects there
             held = jax.tree.structure(part, is_leaf=lambda x: _is_empty(x) or (is_leaf is not None and is_leaf(x)))
             columns = [held.flatten_up_to(tree) for tree in rest]
         except (ValueError, TypeError):

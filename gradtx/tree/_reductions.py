@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers of whole trees: norms, sums, extremes. Reduced in at least float32; None has no elements."""
+"""Reductions of whole trees: norms, sums, extremes. Computed in at least float32; None has no elements."""
 
 import math
 from typing import Any
@@ -26,7 +26,7 @@ def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
 
     Args:
       ord: None or 2 for sqrt(Σ |x|²), which is `global_norm`, 1 for Σ |x|, inf for max |x|.
-      squared: whether to return its square.
+      squared: whether to return the square of the norm.
     """
     if ord is None or ord == 2:
         return _sum_of_squares(tree) if squared else global_norm(tree)
@@ -47,9 +47,9 @@ def _sum_of_squares(tree: Any) -> jax.Array:
 
 
 def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
-    """Σ conj(x) y over all elements of all leaves; pairs with a None count nothing.
+    """Σ conj(x) y over all elements of all leaves; pairs of leaves of which one is None add nothing.
 
-    In at least float32, or in whole numbers if all are.
+    Computed in at least float32, or in integers if all leaves are.
 
     Raises:
       ValueError: if the trees or the sizes of leaves differ.
@@ -68,10 +68,10 @@ def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
 
 
 def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
-    """Σ x over all elements of all leaves, in at least float32; whole numbers stay whole, 0 for an empty tree.
+    """Σ x over all elements of all leaves, in at least float32; integers if all leaves are, 0 for an empty tree.
 
     Args:
-      associative_reduction: whether to add up the leaves' sums in pairs, for trees of very many leaves.
+      associative_reduction: whether to add the sums of the leaves in pairs, for trees of very many leaves.
     """
     sums = [jnp.sum(x) for x in _wide(tree)]
     if not associative_reduction or len(sums) < 2:
@@ -104,6 +104,11 @@ def size(tree: Any) -> int:
 def allclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> jax.Array:
     """Whether |a - b| <= atol + rtol |b| for all elements; False if shapes differ, or one of two leaves is None.
 
+    Args:
+      a, b: trees of one structure.
+      rtol, atol: the relative and the absolute tolerance, at least 0.
+      equal_nan: whether NaN equals NaN.
+
     Raises:
       ValueError: if the trees do not match.
     """
@@ -124,11 +129,12 @@ def dtype(tree: Any, mixed_dtype_handler: str | None = None) -> np.dtype:
     """The dtype of all leaves; the default float for an empty tree.
 
     Args:
-      mixed_dtype_handler: what to do with several: None is an error, "promote" the dtype that holds them all,
-        "highest" and "lowest" the one among them to which the others can be promoted, or that can be promoted to them.
+      mixed_dtype_handler: what to return for several dtypes. None raises an error, "promote" returns the dtype that
+        holds them all, "highest" the one among them to which all others can be promoted, "lowest" the one among them
+        that can be promoted to all others.
 
     Raises:
-      ValueError: for several dtypes without a handler, or with none that is highest or lowest, such as bfloat16 and
+      ValueError: for several dtypes without a handler, or if none of them is the highest or lowest, as of bfloat16 and
         float16.
     """
     if mixed_dtype_handler not in _HANDLERS:
@@ -152,7 +158,7 @@ def dtype(tree: Any, mixed_dtype_handler: str | None = None) -> np.dtype:
 
 
 def _wide(tree: Any) -> list[jax.Array]:
-    """The leaves in at least float32, whole numbers as they are."""
+    """The leaves as arrays of at least float32; integers as they are."""
     leaves = [jnp.asarray(x) for x in jax.tree.leaves(tree)]
     return [widen(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in leaves]
 

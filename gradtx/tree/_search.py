@@ -2,9 +2,9 @@
 """Finding and replacing parts of a tree, such as a state, by name, path and filter.
 
 A key is the name of a field or an entry ("mu"), the name of a named tuple class ("ScaleByAdamState"), or the end of a
-path: fields, entries and indices joined by dots, as in `metrics` ("0.mu", "inner_state.0.count"); a whole path is only
-itself. A filter is a function `filtering(path, value) -> bool`, where the path is a tuple of JAX's keys, with
-`NamedTupleKey` for fields.
+path: fields, entries and indices joined by dots, as in `metrics` ("0.mu", "inner_state.0.count"). A key that is a whole
+path finds only the part at that path. A filter is a function `filtering(path, value) -> bool`, where the path is a
+tuple of JAX's keys, with `NamedTupleKey` for fields.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ Filter = Callable[[tuple, Any], bool]
 
 @dataclasses.dataclass(frozen=True)
 class NamedTupleKey:
-    """The step of a path to a field of a named tuple: the names of the class and of the field."""
+    """The key of a field of a named tuple in a path: the names of the class and of the field."""
 
     tuple_name: str
     name: str
@@ -32,10 +32,15 @@ class NamedTupleKey:
 
 
 def get(tree: Any, key: Any, default: Any = None, filtering: Filter | None = None) -> Any:
-    """The one part of a tree that the key and the filter find; `default` if they find none.
+    """The one part of a tree, such as a state, with this name or path.
+
+    Args:
+      key: the name of a field or entry, of a named tuple class, or the end of a path, such as "0.mu".
+      default: what to return if nothing is found.
+      filtering: a function (path, value) -> bool that a part must satisfy; None for all.
 
     Raises:
-      KeyError: with their paths, if they find several: name one by more of its path, or filter.
+      KeyError: if several parts are found, with their paths: give more of the path, or a filter.
     """
     found = get_all_with_path(tree, key, filtering)
     if len(found) > 1:
@@ -45,7 +50,11 @@ def get(tree: Any, key: Any, default: Any = None, filtering: Filter | None = Non
 
 
 def get_all_with_path(tree: Any, key: Any, filtering: Filter | None = None) -> list[tuple[tuple, Any]]:
-    """All (path, part) that the key and the filter find, from the root on; a part may be inside another."""
+    """All (path, part) with this name or path, from the root on; a part may be inside another.
+
+    Args:
+      key, filtering: as in `get`.
+    """
     found = [(path, x) for path, x in _walk((), tree) if _matches(key, path, x)]
     whole = [(path, x) for path, x in found if _dotted(path) == str(key) and len(path) > 1]
     return [(path, x) for path, x in whole or found if filtering is None or filtering(path, x)]
@@ -54,8 +63,12 @@ def get_all_with_path(tree: Any, key: Any, filtering: Filter | None = None) -> l
 def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
     """The tree with other values: `set(state, count=0)`, or by path `set(state, **{"0.mu": mu})`.
 
-    All parts that are found are replaced, not only one; of those inside each other, the outer one. A Python number in
-    the place of a scalar takes its dtype, so that the types of a state stay.
+    All parts that are found are replaced; of parts inside each other, the outer one. A Python number in place of a
+    scalar array takes its dtype, so that the types of a state stay.
+
+    Args:
+      filtering: as in `get`.
+      kwargs: new values, by keys as in `get`.
 
     Raises:
       KeyError: if a key finds nothing.
@@ -81,7 +94,7 @@ def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
 
 
 def _walk(path: tuple, x: Any) -> Iterator[tuple[tuple, Any]]:
-    """A tree and all its parts, from the root on."""
+    """A tree and all its parts with their paths, from the root on."""
     yield path, x
     for key, child in _children(x)[0] or ():
         yield from _walk((*path, key), child)
@@ -105,7 +118,7 @@ def _matches(key: Any, path: tuple, x: Any) -> bool:
         return True
     if not path:
         return False
-    # A key of a dictionary may have dots of its own.
+    # A dictionary key may contain dots itself.
     wanted, name = str(key), _name(path[-1])
     if "." not in wanted or name == wanted:
         return name == wanted

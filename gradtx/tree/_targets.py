@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trees that follow another: what target networks are made of."""
+"""Trees that follow another tree, such as the parameters of a target network."""
 
 from typing import Any
 
@@ -13,13 +13,14 @@ _NAMES = ("new_tensors", "old_tensors")
 
 
 def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> Any:
-    """step_size * new + (1 - step_size) * old, leaf by leaf: a moving average, as of a target network.
+    """step_size * new + (1 - step_size) * old, leaf by leaf: a moving average, as for a target network.
 
-    Computed in at least float32; each leaf keeps the dtype of the old one. Where one of the two is None, the old one
+    Computed in at least float32; each leaf keeps the dtype of the old leaf. Where one of the two is None, the old leaf
     stays.
 
     Args:
-      step_size: a scalar, 1 for the new tree.
+      new_tensors, old_tensors: trees of one structure and of equal shapes.
+      step_size: the weight of the new tree, a scalar in [0, 1].
 
     Raises:
       ValueError: if the trees or the shapes differ; nothing is broadcast.
@@ -35,12 +36,14 @@ def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> An
 
 
 def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_period: int) -> Any:
-    """`new_tensors` where `steps` is a multiple of `update_period`, else `old_tensors`: a target network that jumps.
+    """`new_tensors` if `steps` is a multiple of `update_period`, else `old_tensors`: a target network that jumps.
 
-    Each leaf keeps the dtype of the old one. Where one of the two is None, the old one stays.
+    Each leaf keeps the dtype of the old leaf. Where one of the two is None, the old leaf stays.
 
     Args:
+      new_tensors, old_tensors: trees of one structure and of equal shapes.
       steps: the number of updates made, which may be traced; 0 takes the new tree.
+      update_period: the number of steps between two jumps, at least 1.
 
     Raises:
       ValueError: if the trees or the shapes differ, or the period is not positive.
