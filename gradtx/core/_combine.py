@@ -90,6 +90,8 @@ def named_chain(*transformations: Any) -> GradientTransformationExtraArgs:
 
 
 def _stage(where: str, tx: Any) -> GradientTransformationExtraArgs:
+    if isinstance(tx, GradientTransformationExtraArgs):
+        return tx
     return with_extra_args_support(check_transformation(where, tx))
 
 

@@ -2,6 +2,7 @@
 """The dtype policy: arithmetic is at least float32, storage keeps its own dtype."""
 
 import contextlib
+import functools
 from typing import Any
 
 import jax
@@ -28,15 +29,17 @@ def complex_dtype(dtype: Any) -> np.dtype:
 def widen(tree: Any, dtype: np.dtype) -> Any:
     """Casts the numbers in a tree to the real `dtype`, complex ones to its complex counterpart."""
 
-    def cast(x: Any) -> jax.Array:
-        x = x if isinstance(x, jax.Array) else jnp.asarray(x)
-        wanted = complex_dtype(dtype) if jnp.iscomplexobj(x) else dtype
-        return x if x.dtype == wanted and not x.weak_type else x.astype(wanted)
+    return jax.tree.map(functools.partial(cast, dtype=dtype), tree)
 
-    return jax.tree.map(cast, tree)
+
+def cast(x: Any, dtype: np.dtype) -> jax.Array:
+    """A strongly typed array of the real `dtype`, of its complex counterpart for complex numbers."""
+    x = x if isinstance(x, jax.Array) else jnp.asarray(x)
+    wanted = complex_dtype(dtype) if jnp.iscomplexobj(x) else dtype
+    return x if x.dtype == wanted and not x.weak_type else x.astype(wanted)
 
 
 def promotion(*trees: Any) -> contextlib.AbstractContextManager:
     """The promotion under which a rule runs: strict mode, where the user has it on, knows no complex times real."""
-    is_complex = any(jnp.iscomplexobj(x) for x in jax.tree.leaves(trees))
+    is_complex = any([jnp.iscomplexobj(x) for x in jax.tree.leaves(trees)])
     return jax.numpy_dtype_promotion("standard") if is_complex else contextlib.nullcontext()
