@@ -36,7 +36,7 @@ import hypothesis  # noqa: E402  # after the environment is set
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from gradtx.core import _lift as lift  # noqa: E402
+from gradtx.core import _kernels as kernels  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -92,7 +92,7 @@ def pytest_runtest_teardown() -> None:
     _tests_run += 1
     if _tests_run % 200 == 0:
         jax.clear_caches()
-        lift._shared_kernels.cache_clear()
+        kernels.shared_kernels.cache_clear()
 
 
 @pytest.fixture

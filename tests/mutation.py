@@ -32,7 +32,7 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_enable_x64", True)
 
 import formulas  # noqa: E402
-from gradtx.core import _lift as lift  # noqa: E402
+from gradtx.core import _kernels as kernels  # noqa: E402
 from gradtx.core._calls import Value  # noqa: E402
 from mutation_survivors import EXPLAINED  # noqa: E402
 from support.formulas import deviation, run_formula, run_rule  # noqa: E402
@@ -187,7 +187,7 @@ def reached(name: str) -> frozenset[str]:
 
 
 def notices(case, expected, steps: int) -> bool:
-    lift._shared_kernels.cache_clear()
+    kernels.shared_kernels.cache_clear()
     try:
         with jax.disable_jit(), np.errstate(all="ignore"):
             found = deviation(run_rule(case.make(), steps, gradient=case.gradient), expected)

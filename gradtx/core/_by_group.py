@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core._kernels import Kernels, Rule, RuleSource
 from gradtx.core._roles import is_box
 from gradtx.core._stacks import Stacked, stack_axes
 
@@ -52,23 +53,36 @@ class ByGroup:
         return jax.tree.map(lambda x: Stacked(x[index], tuple(range(len(stack)))), self.tree)
 
 
-class Entries:
-    """The entries of each parameter, split into constants of the rule, as pairs, and arguments of it."""
+class Groups:
+    """How a rule runs on parameters of which each group has hyperparameters of its own."""
 
-    def __init__(self, varying: ByGroup, constant: frozenset[str], leaves: list):
+    def __init__(self, source: RuleSource, same: dict[str, Any], varying: ByGroup, leaves: list):
         values = varying.tree
-        one_each = all(isinstance(leaf.group, int) for leaf in leaves) if values else True
+        one_each = all(isinstance(leaf.group, int) for leaf in leaves)
         # A stack whose parameters differ is run on arrays of entries, and so must be what is shared with it.
-        fixed = [n for n in values if one_each and n in constant and isinstance(values[n], np.ndarray)]
+        fixed = [n for n in values if one_each and n in source.constant and isinstance(values[n], np.ndarray)]
+        self.source, self.same, self.varying, self.leaves = source, same, varying, leaves
         self.arguments = ByGroup({n: x for n, x in values.items() if n not in fixed})
-        self.constants = [tuple((n, values[n][i].item()) for n in fixed) for i in range(varying.size)] if fixed else []
+        self.constants = [tuple((n, values[n][i].item()) for n in fixed) for i in range(varying.size)]
 
-    def of(self, leaf: Any) -> tuple[tuple, Any]:
-        return self.constants[leaf.group] if self.constants else (), self.arguments.of(leaf)
+    @property
+    def runs(self) -> list[tuple[Kernels, dict[str, Any]]]:
+        """The kernels of each parameter, and the hyperparameters that are arguments of them."""
+        return [
+            self._run(self.constants[leaf.group] if isinstance(leaf.group, int) else (), self.arguments.of(leaf))
+            for leaf in self.leaves
+        ]
 
-    def of_each_group(self, size: int) -> list[tuple[tuple, Any]]:
-        constants = self.constants or [()] * size
-        return [(pairs, self.arguments.at(i)) for i, pairs in enumerate(constants)]
+    def shared(self, rule: Rule, *arguments: Any) -> tuple[list[tuple], None]:
+        """What each parameter gets of what is computed once for its group; and no memory, which would be of all."""
+        check_memory(rule, self.varying)
+        runs = [self._run(constants, self.arguments.at(i)) for i, constants in enumerate(self.constants)]
+        found = [kernels.shared(values, *arguments)[0] for kernels, values in runs]
+        entries = ByGroup(jax.tree.map(lambda *xs: jnp.stack(xs), *found))
+        return [() if entries.tree is None else (entries.of(leaf),) for leaf in self.leaves], None
+
+    def _run(self, constants: tuple, own: dict[str, Any]) -> tuple[Kernels, dict[str, Any]]:
+        return self.source.fixed(constants).kernels, self.same | own
 
 
 def is_grouped(leaf: Any) -> bool:
@@ -81,3 +95,17 @@ def by_group(values: dict[str, Any], leaves: list) -> tuple[dict[str, Any], ByGr
         return values, ByGroup({})
     varying = {n: v for n, v in values.items() if jnp.ndim(v) == 1}
     return {n: v for n, v in values.items() if n not in varying}, ByGroup(varying)
+
+
+def in_groups(source: RuleSource, values: dict[str, Any], leaves: list) -> tuple[dict[str, Any], Groups | None]:
+    """The values that are the same for all of these leaves, and how to run on those that have values of their own."""
+    same, varying = by_group(values, leaves)
+    return same, Groups(source, same, varying, leaves) if varying else None
+
+
+def check_memory(rule: Rule, varying: ByGroup) -> None:
+    if varying and rule.memory is not None:
+        raise ValueError(
+            f"{rule.name}: {', '.join(varying.tree)} cannot differ between groups of parameters: it goes into numbers "
+            f"that the rule keeps for all of them, {', '.join(rule.memory())}"
+        )

@@ -7,7 +7,6 @@ that JAX rebuilds from other children (traced numbers, `None`s, placeholders) do
 
 import functools
 import inspect
-import typing
 from collections import OrderedDict
 from collections.abc import Callable
 from types import MappingProxyType
@@ -18,53 +17,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.core._ranges import Floating, Range, check_argument, is_array, is_number, specification
+from gradtx.core._arguments import Arguments
+from gradtx.core._ranges import is_array, is_number
+
+CONTAINERS = frozenset((dict, OrderedDict, list, tuple))
+"""What an argument may consist of: the constants and children inside are told apart one by one."""
 
 
-class Factory:
-    """A function whose calls are values: its body, signature and what the annotations say of each argument."""
+class Factory(Arguments):
+    """A function whose calls are values: its body, and what its signature demands."""
 
     def __init__(self, body: Callable, public: Callable, expand: Callable[["Call"], Any], schedules: bool = True):
-        hints = typing.get_type_hints(body, include_extras=True)
-        self.body, self.public, self.expand, self.schedules = body, public, expand, schedules
-        self.name, self.module = body.__name__, body.__module__
-        self.signature = inspect.signature(body)
-        self.hints = hints
-        self.specs = {n: s for n in self.signature.parameters if (s := specification(hints.get(n)))}
-        self.hyperparameters = tuple(n for n, s in self.specs.items() if isinstance(s, Range) and not s.integer)
-
-    def bind(self, args: tuple, kwargs: dict) -> "Call":
-        """The call with these arguments, checked."""
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{self.name}: {error}; the call is {self}") from None
-        bound.apply_defaults()
-        arguments = {n: self._checked(n, v) for n, v in bound.arguments.items()}
-        return Call.make(self, arguments)
-
-    def _checked(self, name: str, value: Any) -> Any:
-        spec, hint = self.specs.get(name), self.hints.get(name)
-        if name in self.hyperparameters and not self.schedules and not (is_number(value) or is_array(value)):
-            if value is not None:
-                raise TypeError(f"{self.name}: {name} must be a number or an array, got {value!r}")
-        if spec is not None:
-            optional = type(None) in typing.get_args(hint) or self.signature.parameters[name].default is None
-            return check_argument(self.name, name, value, spec, optional)
-        if hint is bool and not isinstance(value, bool | np.bool_):
-            raise TypeError(f"{self.name}: {name} must be True or False, got {value!r}")
-        if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
-            raise ValueError(f"{self.name}: {name} must be one of {typing.get_args(hint)}, got {value!r}")
-        return value
+        super().__init__(body.__name__, body, schedules)
+        self.body, self.public, self.expand, self.module = body, public, expand, body.__module__
 
     def run(self, arguments: dict[str, Any]) -> Any:
         """The body's result for the arguments."""
-        bound = inspect.BoundArguments(self.signature, arguments)  # type: ignore[arg-type]  # any ordered mapping does
-        return self.body(*bound.args, **bound.kwargs)
-
-    def __repr__(self) -> str:
-        bare = [p.replace(annotation=p.empty) for p in self.signature.parameters.values()]
-        return f"{self.name}{self.signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)}"
+        args, kwargs = self.apart(arguments)
+        return self.body(*args, **kwargs)
 
 
 class _Child:
@@ -103,31 +73,46 @@ class Layout:
 
 
 class Call:
-    """A factory and its arguments, split into a static layout and the children."""
+    """A factory and its arguments; for comparing and flattening, split into a static layout and the children.
 
-    __slots__ = ("layout", "children", "_key")
+    It is made of one of the two, and has the other when somebody asks: most transformations are only ever run.
+    """
 
-    def __init__(self, layout: Layout, children: tuple):
-        self.layout, self.children, self._key = layout, children, None
+    __slots__ = ("factory", "_arguments", "_plain", "_parts", "_key")
 
-    @classmethod
-    def make(cls, factory: Factory, arguments: dict[str, Any]) -> "Call":
-        children, entries = [], []
-        for name, value in arguments.items():
-            leaves, treedef = jax.tree.flatten(_flattenable(value), is_leaf=_not_a_plain_container)
-            numeric = name in factory.hyperparameters
-            found = [isinstance(x, Value) or (numeric and (is_number(x) or is_array(x))) for x in leaves]
-            children += [x for x, child in zip(leaves, found, strict=True) if child]
-            entries.append((treedef, tuple(CHILD if c else x for x, c in zip(leaves, found, strict=True))))
-        return cls(Layout(factory, tuple(entries)), tuple(children))
-
-    @property
-    def factory(self) -> Factory:
-        return self.layout.factory
+    def __init__(self, factory: Factory, arguments: dict[str, Any] | None, parts: tuple[Layout, tuple] | None = None):
+        self.factory, self._arguments, self._parts, self._key = factory, arguments, parts, None
+        self._plain = arguments is not None and CONTAINERS.isdisjoint(map(type, arguments.values()))
+        if arguments is not None and not self._plain:
+            self._arguments = _copied(arguments)  # the caller's dictionaries and lists may change later
 
     @property
     def arguments(self) -> dict[str, Any]:
-        return self.layout.fill(self.children)
+        """The arguments by name; plain containers among them are copies."""
+        if self._arguments is None:
+            self._arguments = self.layout.fill(self.children)
+        return self._arguments if self._plain else _copied(self._arguments)
+
+    @property
+    def layout(self) -> Layout:
+        return self._split()[0]
+
+    @property
+    def children(self) -> tuple:
+        return self._split()[1]
+
+    def _split(self) -> tuple[Layout, tuple]:
+        if self._parts is None:
+            assert self._arguments is not None
+            children, entries = [], []
+            for name, value in self._arguments.items():
+                leaves, treedef = _flattened(value)
+                numeric = name in self.factory.hyperparameters
+                found = [isinstance(x, Value) or (numeric and (is_number(x) or is_array(x))) for x in leaves]
+                children += [x for x, child in zip(leaves, found, strict=True) if child]
+                entries.append((treedef, tuple(CHILD if c else x for x, c in zip(leaves, found, strict=True))))
+            self._parts = Layout(self.factory, tuple(entries)), tuple(children)
+        return self._parts
 
     @property
     def key(self) -> tuple:
@@ -144,16 +129,11 @@ class Call:
             elif parameter.default is inspect.Parameter.empty:
                 keyword = parameter.kind is inspect.Parameter.KEYWORD_ONLY
                 shown.append(f"{name}={_show(value)}" if keyword else _show(value))
-            elif freeze(value) != freeze(self._default(name)):
+            elif freeze(value) != freeze(self.factory.defaults[name]):
                 shown.append(f"{name}={_show(value)}")
         if next(iter(self.factory.signature.parameters), None) == "self":  # a method of values
             return f"{shown[0]}.{self.factory.name}({', '.join(shown[1:])})"
         return f"{self.factory.name}({', '.join(shown)})"
-
-    def _default(self, name: str) -> Any:
-        default = self.factory.signature.parameters[name].default
-        is_dtype = isinstance(self.factory.specs.get(name), Floating) and default is not None
-        return jnp.dtype(default) if is_dtype else default
 
 
 class Value:
@@ -185,9 +165,12 @@ class Value:
         unknown = sorted(set(changes) - set(self.arguments))
         if unknown:
             raise TypeError(f"{self._call.factory.name}: no argument {unknown[0]}; there are {list(self.arguments)}")
-        factory = self._call.factory
-        bound = inspect.BoundArguments(factory.signature, {**self.arguments, **changes})  # type: ignore[arg-type]
-        return factory.public(*bound.args, **bound.kwargs)
+        args, kwargs = self._call.factory.apart({**self.arguments, **changes})
+        return self._call.factory.public(*args, **kwargs)
+
+    def _run_body(self) -> None:
+        """Runs the body of the factory with the arguments."""
+        self._expanded()  # type: ignore[attr-defined]  # the subclasses have it
 
     def _identity(self) -> Any:
         """What stands for a value made by hand in comparisons."""
@@ -241,7 +224,9 @@ def register_value(cls: type[V]) -> type[V]:
         return tuple(zip(keys, children, strict=True)), static
 
     def unflatten(static: Any, children: Any) -> Value:
-        return cls.from_call(Call(static, tuple(children))) if isinstance(static, Layout) else static
+        if not isinstance(static, Layout):
+            return static
+        return cls.from_call(Call(static.factory, None, (static, tuple(children))))
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
@@ -255,8 +240,8 @@ def factory_decorator(body: Callable, cls: type[Value], expand: Callable, schedu
 
     @functools.wraps(body)
     def construct(*args, **kwargs):
-        value = cls.from_call(factory.bind(args, kwargs))
-        value._expanded()  # so that errors of the body appear here  # type: ignore[attr-defined]
+        value = cls.from_call(Call(factory, factory.bind(args, kwargs)))
+        value._run_body()  # so that its errors appear here
         return value
 
     factory = Factory(body, construct, expand, schedules)
@@ -276,8 +261,8 @@ def freeze(value: Any) -> Any:
         weak = getattr(value, "weak_type", False)
         x = np.asarray(value)
         return ("array", type(value).__module__.partition(".")[0], str(x.dtype), weak, x.shape, x.tobytes())
-    if not _not_a_plain_container(value):
-        leaves, treedef = jax.tree.flatten(_flattenable(value), is_leaf=_not_a_plain_container)
+    if type(value) in CONTAINERS:
+        leaves, treedef = _flattened(value)
         return (treedef, tuple(freeze(x) for x in leaves))
     try:
         hash(value)
@@ -286,19 +271,26 @@ def freeze(value: Any) -> Any:
     return (type(value), value)
 
 
-def _not_a_plain_container(x: Any) -> bool:
-    return type(x) not in (dict, OrderedDict, list, tuple)
+def _flattened(x: Any) -> tuple[list, Any]:
+    """The leaves and structure of an argument: of plain containers, for anything else is a leaf."""
+    if type(x) is dict:
+        try:
+            sorted(x)
+        except TypeError:
+            x = OrderedDict(x)  # JAX would sort the keys
+    return jax.tree.flatten(x, is_leaf=lambda x: type(x) not in CONTAINERS)
 
 
-def _flattenable(x: Any) -> Any:
-    """An ordered dictionary for one whose keys JAX could not sort."""
-    if type(x) is not dict:
+def _copied(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, their plain containers copied, dictionaries in the order in which JAX flattens them."""
+    return {name: _copy(x) if type(x) in CONTAINERS else x for name, x in arguments.items()}
+
+
+def _copy(x: Any) -> Any:
+    if type(x) is tuple and CONTAINERS.isdisjoint(map(type, x)):
         return x
-    try:
-        sorted(x)
-    except TypeError:
-        return OrderedDict(x)
-    return x
+    leaves, treedef = _flattened(x)
+    return jax.tree.unflatten(treedef, leaves)
 
 
 def _child_names(call: Call) -> list[str]:
@@ -310,8 +302,8 @@ def _child_names(call: Call) -> list[str]:
 
 
 def _unpickle(public: Callable, arguments: dict[str, Any]) -> Value:
-    bound = inspect.BoundArguments(public.factory.signature, arguments)  # type: ignore[attr-defined]
-    return public(*bound.args, **bound.kwargs)
+    args, kwargs = public.factory.apart(arguments)  # type: ignore[attr-defined]  # a function attribute
+    return public(*args, **kwargs)
 
 
 def _show(value: Any) -> str:

@@ -2,6 +2,7 @@
 """The dtype policy: arithmetic is in at least float32, stored arrays keep their own dtype."""
 
 import contextlib
+import functools
 from typing import Any
 
 import jax
@@ -36,18 +37,20 @@ def widen(tree: Any, dtype: np.dtype | None = None) -> Any:
 
     By default the dtype is the one in which to compute with all of them.
     """
-    leaves, treedef = jax.tree.flatten(tree)
-    arrays = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in leaves]
-    real = compute_dtype(arrays) if dtype is None else dtype
+    if dtype is None:
+        tree = jax.tree.map(jnp.asarray, tree)
+        dtype = compute_dtype(tree)
+    return jax.tree.map(functools.partial(cast, dtype=dtype), tree)
 
-    def cast(x: jax.Array) -> jax.Array:
-        wanted = complex_dtype(real) if jnp.iscomplexobj(x) else real
-        return x if x.dtype == wanted and not x.weak_type else x.astype(wanted)
 
-    return treedef.unflatten(map(cast, arrays))
+def cast(x: Any, dtype: np.dtype) -> jax.Array:
+    """A strongly typed array of the real `dtype`, of its complex counterpart for complex numbers."""
+    x = x if isinstance(x, jax.Array) else jnp.asarray(x)
+    wanted = complex_dtype(dtype) if jnp.iscomplexobj(x) else dtype
+    return x if x.dtype == wanted and not x.weak_type else x.astype(wanted)
 
 
 def promotion(*trees: Any) -> contextlib.AbstractContextManager:
     """The dtype promotion under which a rule runs: strict promotion, if the user set it, forbids complex times real."""
-    is_complex = any(jnp.iscomplexobj(x) for x in jax.tree.leaves(trees))
+    is_complex = any([jnp.iscomplexobj(x) for x in jax.tree.leaves(trees)])
     return jax.numpy_dtype_promotion("standard") if is_complex else contextlib.nullcontext()

@@ -9,17 +9,21 @@ What the body of a factory returns decides how the value runs:
 - any other pair: a stage or wrapper of its own. With schedules, it is called again at each step with their values.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 
 from gradtx.core._calls import Call, Factory, Value, factory_decorator, freeze
 from gradtx.core._counts import safe_increment, step_of
-from gradtx.core._lift import Rule, RuleSource, init_tree, update_tree
+from gradtx.core._kernels import Rule, RuleSource
+from gradtx.core._lift import init_tree, lifted, update_tree
 from gradtx.core._ranges import is_number
 from gradtx.core._transformation import (
+    Expansion,
     GradientTransformation,
     GradientTransformationExtraArgs,
     with_extra_args_support,
@@ -96,47 +100,59 @@ def per_parameter(
     rule = Rule(
         init, update, state or EmptyState, measure, shared, memory, needs_params, needs, counter, name, uses_role
     )
-    return GradientTransformationExtraArgs(*_lifted(RuleSource(lambda values: rule), rule, {}), rule=rule)
+    return GradientTransformationExtraArgs.from_rule(rule)
 
 
-def _expand(call: Call) -> dict[str, Any]:
-    """The pair behind a call, by the three cases of this module's docstring."""
-    factory, arguments = call.factory, call.arguments
-    inner = factory.run(arguments)
-    if isinstance(inner, GradientTransformation) and inner.factory is not None:
-        same = {"_init": inner.init, "_update": inner.update, "_parts": inner.parts}
-        return {**same, "_inner": inner, "_rule": None, "_needs": None}
-    moving = {n: v for n in factory.hyperparameters if not is_number(v := arguments[n]) and v is not None}
-    rule = inner.rule if isinstance(inner, GradientTransformation) else None
-    declared = None
-    if rule is None:
+def _expand(call: Call) -> Callable[[], Expansion]:
+    """Runs the body of a call, so that its errors appear there; the pair is made of what it returned on first use."""
+    inner = call.factory.run(call.arguments)
+    if not isinstance(inner, GradientTransformation):
         inner = with_extra_args_support(inner)
-        declared = inner.declared
-        init, update, parts = _pair(factory, arguments, inner, moving)
-    else:
-        rule = rule._replace(name=factory.name)
-        (init, update), parts = _lifted(_rule_source(factory, arguments, moving), rule, moving), None
-    return {"_init": init, "_update": update, "_inner": None, "_rule": rule, "_parts": parts, "_needs": declared}
+    lasting = get_opaque_trace_state(convention="gradtx") == _NO_TRACE
+    return functools.partial(_expansion, call, inner, lasting)
 
 
-def _rule_source(factory: Factory, arguments: dict[str, Any], moving: dict[str, Any]) -> RuleSource:
-    """The rule as a function of the values that move, compared by everything that does not."""
+_NO_TRACE = get_opaque_trace_state(convention="gradtx")
+
+
+def _expansion(call: Call, inner: GradientTransformation, lasting: bool) -> Expansion:
+    """What a call stands for whose body returned `inner`, by the three cases of this module's docstring."""
+    if inner._call is not None:
+        return Expansion(inner.init, inner.update, inner, parts=inner.parts)
+    factory, arguments = call.factory, call.arguments
+    moving = {n: v for n in factory.hyperparameters if (v := arguments[n]) is not None and not is_number(v)}
+    if inner.rule is None:
+        return _pair(factory, arguments, with_extra_args_support(inner), moving)
+    rule = inner.rule._replace(name=factory.name)
+    source = _rule_source(factory, arguments, moving, rule if lasting and not moving else None)
+    if any(map(callable, moving.values())):
+        return Expansion(*_scheduled_rule(source, rule, moving), rule=rule)
+    return Expansion(*lifted(source, rule, moving), rule=rule)
+
+
+def _rule_source(factory: Factory, arguments: dict, moving: dict[str, Any], settled: Rule | None) -> RuleSource:
+    """The rule as a function of the values that move, compared by everything that does not.
+
+    Where nothing moves, the rule is the one that the body has made; else the body runs again, inside the kernels. So it
+    does if it ran in somebody's jit, of which there may be tracers in the rule.
+    """
     fixed = {n: None if n in moving else v for n, v in arguments.items()}
 
     def rule_at(values: dict[str, Any]) -> Rule:
-        return factory.run({**fixed, **values}).rule._replace(name=factory.name)
+        return settled or factory.run({**fixed, **values}).rule._replace(name=factory.name)
+
+    def find_key() -> tuple | None:
+        # What a function closes over is not ours to keep: it may be an array, or a tracer of somebody's jit.
+        if [x for x in jax.tree.leaves(fixed) if callable(x) and not isinstance(x, type | Value)]:
+            return None
+        return (factory, tuple(moving), tuple([(n, freeze(v)) for n, v in fixed.items()]))
 
     # 1 - 0.999 is off by 5e-5 in float32, as a constant it is folded in double precision.
     constant = frozenset(n for n in moving if getattr(factory.specs[n], "high", None) == 1)
-
-    # What a function closes over is not ours to keep: it may be an array, or a tracer of somebody's jit.
-    if any(callable(x) and not isinstance(x, type | Value) for x in jax.tree.leaves(fixed)):
-        return RuleSource(rule_at, constant=constant)
-    key = (factory, tuple(moving), tuple((n, freeze(v)) for n, v in fixed.items()))
-    return RuleSource(rule_at, key, constant)
+    return RuleSource(rule_at, find_key, constant)
 
 
-def _lifted(source: RuleSource, rule: Rule, moving: dict[str, Any]) -> tuple[Callable, Callable]:
+def _scheduled_rule(source: RuleSource, rule: Rule, moving: dict[str, Any]) -> tuple[Callable, Callable]:
     def init_at(values: dict, params: Params) -> OptState:
         return init_tree(source, rule, values, params)
 
@@ -146,9 +162,9 @@ def _lifted(source: RuleSource, rule: Rule, moving: dict[str, Any]) -> tuple[Cal
     return _stepped(rule.name, init_at, update_at, moving)
 
 
-def _pair(factory: Factory, arguments: dict, inner: Any, moving: dict[str, Any]) -> tuple[Callable, Callable, Callable]:
+def _pair(factory: Factory, arguments: dict, inner: GradientTransformation, moving: dict[str, Any]) -> Expansion:
     if not any(map(callable, moving.values())):
-        return inner.init, inner.update, inner.parts
+        return inner._expanded()
 
     def at(values: dict) -> GradientTransformationExtraArgs:
         return with_extra_args_support(factory.run({**arguments, **values}))
@@ -166,7 +182,8 @@ def _pair(factory: Factory, arguments: dict, inner: Any, moving: dict[str, Any])
         prefix = "inner_state." if isinstance(state, ScheduledState) else ""
         return {prefix + path: part for path, part in found.items()}
 
-    return *_stepped(factory.name, init_at, update_at, moving), parts
+    init, update = _stepped(factory.name, init_at, update_at, moving)
+    return Expansion(init, update, parts=parts, needs=inner.declared)
 
 
 class ScheduledState(NamedTuple):
@@ -183,7 +200,6 @@ def _stepped(name: str, init_at: Callable, update_at: Callable, moving: dict[str
 
     A state that counts steps for schedules itself (see `core.counts`) is asked; any other is put in `ScheduledState`.
     """
-    scheduled = any(callable(v) for v in moving.values())
 
     def values_at(step: jax.Array) -> dict[str, Any]:
         return {n: v(step) if callable(v) else v for n, v in moving.items()}
@@ -191,11 +207,9 @@ def _stepped(name: str, init_at: Callable, update_at: Callable, moving: dict[str
     def init(params: Params) -> OptState:
         step = jnp.zeros([], jnp.int32)
         state = init_at(values_at(step), params)
-        return state if step_of(state) is not None or not scheduled else ScheduledState(step, state)
+        return ScheduledState(step, state) if step_of(state) is None else state
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        if not scheduled:
-            return update_at(moving, updates, state, params, extra)
         step = step_of(state)
         if step is None:
             raise TypeError(

@@ -2,9 +2,7 @@
 """The lift: runs a rule on one array over trees.
 
 Map, sum, map: each leaf is measured (where the rule asks for it), the measures are summed over the tree, what all
-leaves share is computed once, each leaf is updated. A leaf's work is one call of an inner `jax.jit`, so that a rule is
-traced once for each distinct shape and dtype, and an update outside `jit` is one dispatch a leaf. A leaf in a box (see
-`core.roles`) may be a stack of parameters, each of which the rule then runs on by itself.
+leaves share is computed once, each leaf is updated. The work on a leaf is that of `core._kernels`.
 """
 
 import functools
@@ -14,147 +12,26 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._by_group import ByGroup, Entries, by_group
+from gradtx.core._by_group import by_group, check_memory, in_groups
 from gradtx.core._counts import safe_increment
-from gradtx.core._dtypes import compute_dtype, promotion, widen
-from gradtx.core._roles import Boxed, Role, is_box, is_full_box
-from gradtx.core._stacks import Stacked, over_stack, slots_of, stack_axes
+from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._kernels import Kernels, Rule, RuleSource
+from gradtx.core._roles import Boxed, is_box, is_full_box
+from gradtx.core._stacks import cut, over_stack, stack_axes
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_leaf, paths
 from gradtx.core._types import OptState, Params, Updates
 
 
-class Rule(NamedTuple):
-    """A rule on one array; see `per_parameter`."""
+def lifted(source: RuleSource, rule: Rule, values: dict[str, Any]) -> tuple[Callable, Callable]:
+    """`init` and `update` of a rule whose hyperparameters have these values at each step."""
 
-    init: Callable | None
-    update: Callable
-    state: Any  # a named tuple class
-    measure: Callable | None
-    shared: Callable | None
-    memory: Callable | None
-    needs_params: bool
-    needs: tuple[str, ...]
-    counter: str
-    name: str
-    uses_role: bool = False
+    def init(params: Params) -> OptState:
+        return init_tree(source, rule, values, params)
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The state's fields that hold a tree like the parameters."""
-        scalars = {self.counter, *(() if self.memory is None else self.memory())}
-        return tuple(f for f in self.state._fields if f not in scalars)
+    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        return update_tree(source, rule, values, updates, state, params, extra)
 
-    @property
-    def counts(self) -> bool:
-        """Whether the state counts the steps."""
-        return self.counter in self.state._fields
-
-    def role(self, role: Role | None, ndim: int) -> dict[str, Any]:
-        """What the rule is told of the role of one parameter of an array of this rank."""
-        return {"role": None if role is None else role.logical(ndim)} if self.uses_role else {}
-
-
-class RuleSource:
-    """A rule as a function of the hyperparameters that move (arrays and schedules).
-
-    Sources with equal keys share one compiled function; without a key, a source has its own. `constant` are the names
-    of hyperparameters that are better constants of it than arguments where groups of parameters differ in them.
-    """
-
-    def __init__(self, at: Callable[[dict[str, Any]], Rule], key: Any = None, constant: frozenset[str] = frozenset()):
-        self.at, self.key, self.constant = at, key, constant
-        self._fixed: dict[tuple, RuleSource] = {}
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RuleSource) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def fixed(self, constants: tuple) -> "RuleSource":
-        """The source with these hyperparameters, pairs of name and number, as constants."""
-        if not constants:
-            return self
-        if constants not in self._fixed:
-            key = None if self.key is None else (self.key, constants)
-            self._fixed[constants] = RuleSource(lambda values: self.at({**values, **dict(constants)}), key)
-        return self._fixed[constants]
-
-    @functools.cached_property
-    def kernels(self) -> "Kernels":
-        return _kernels(self) if self.key is None else _shared_kernels(self)
-
-
-class Kernels(NamedTuple):
-    measure: Callable
-    shared: Callable
-    update: Callable
-
-
-def _kernels(source: RuleSource) -> Kernels:
-    """The compiled functions of a rule. The hyperparameters that move are arguments of them."""
-
-    def on_leaf(values: dict, g: Any, slots: Any, p: Any, count: Any, common: tuple, run: Callable) -> tuple:
-        """What `run(rule, arguments, told)` returns for a leaf, in the dtype of the work, and the leaf's stack."""
-        role, g = (g.role, g.value) if is_box(g) else (None, g)
-        stack = stack_axes(role, g.ndim)
-        dtype = compute_dtype(g, slots, p)
-        g, slots, p, t, values = widen((g, slots, p, count, values), dtype)
-
-        def on_one(values: dict, g: jax.Array, slots: Any, p: Any, common: tuple) -> Any:
-            rule = source.at(values)
-            with jax.named_scope(rule.name), promotion(g, slots, p):
-                return run(rule, (g, slots, p, t, *common), rule.role(role, g.ndim + len(stack)))
-
-        slots = slots_of(slots, stack, g.shape)
-        common = _widen_floats(common, dtype)
-        return over_stack(on_one, stack, g.shape, values, _cut(g, stack), slots, _cut(p, stack), common), stack
-
-    def measure(values: dict, g: Any, slots: Any, p: Any, count: Any, memory: Any) -> Any:
-        def run(rule: Rule, arguments: tuple, told: dict) -> Any:
-            return jax.tree.map(jnp.asarray, rule.measure(*arguments, **told))  # type: ignore[misc]  # rules that measure
-
-        known = () if memory is None else (memory,)
-        scalars, stack = on_leaf(values, g, slots, p, count, known, run)
-        scalars = jax.tree.map(lambda x: jnp.sum(x, axis=tuple(range(len(stack)))), scalars) if stack else scalars
-        return _widen_floats(scalars, jnp.result_type(float))  # to be summed over leaves
-
-    def shared(values: dict, count: Any, total: Any, memory: Any, extra: dict) -> Any:
-        default = jnp.result_type(float)
-        t, values = widen((count, values), default)
-        total, known, extra = _widen_floats((total, memory, extra), default)
-        rule = source.at(values)
-        if memory is None:
-            found = rule.shared(t, total, **extra)  # type: ignore[misc]  # only called for rules that share
-            return jax.tree.map(jnp.asarray, found), None  # as jit does, for jax.disable_jit
-        common, new = rule.shared(t, total, known, **extra)  # type: ignore[misc]
-        return jax.tree.map(jnp.asarray, common), jax.tree.map(_stored, new, memory)
-
-    def update(values: dict, g: Any, slots: Any, p: Any, count: Any, common: tuple) -> tuple:
-        def run(rule: Rule, arguments: tuple, told: dict) -> tuple:
-            (u, new_slots), shape = rule.update(*arguments, **told), arguments[0].shape
-            if jnp.shape(u) != shape:
-                raise ValueError(f"the gradient has shape {shape}, but the update has shape {jnp.shape(u)}")
-            return u, new_slots
-
-        (u, new_slots), _ = on_leaf(values, g, slots, p, count, common, run)
-        return u, jax.tree.map(_stored, new_slots, slots)
-
-    return Kernels(jax.jit(measure), jax.jit(shared), jax.jit(update))
-
-
-_shared_kernels = functools.lru_cache(maxsize=1024)(_kernels)
-
-
-def _stored(new: Any, old: jax.Array) -> jax.Array:
-    if jnp.shape(new) != jnp.shape(old):
-        raise ValueError(f"the state was made for another shape: {jnp.shape(old)}, updated {jnp.shape(new)}")
-    return jnp.asarray(new).astype(old.dtype)
-
-
-def _widen_floats(tree: Any, dtype: Any) -> Any:
-    """`widen` that leaves booleans, whole numbers and random keys as they are."""
-    return jax.tree.map(lambda x: widen(x, dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x, tree)
+    return init, update
 
 
 def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Params) -> OptState:
@@ -162,7 +39,7 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
     leaves, treedef = jax.tree.flatten(params, is_leaf=is_full_box)
     same, varying = by_group(values, leaves)
     _check_values(rule, same)
-    _check_by_group(rule, varying)
+    check_memory(rule, varying)
     at = functools.cache(lambda dtype: source.at(widen(same, dtype)))
 
     def init_leaf(leaf: Any) -> tuple:
@@ -182,7 +59,7 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
 
         # Not compiled: outside jit, zeros_like gives slots the parameter's sharding, compiled zeros would lose it.
         entries = widen(varying.of(leaf), dtype)
-        slots = over_stack(init_one, stack, p.shape, entries, _cut(widen(p, dtype), stack))
+        slots = over_stack(init_one, stack, p.shape, entries, cut(widen(p, dtype), stack))
         return jax.tree.map(lambda x: _owned(x, original, p), slots)
 
     rows = list(map(init_leaf, leaves)) if rule.slots else []
@@ -209,6 +86,17 @@ def _owned(x: Any, *held: Any) -> jax.Array:
     return jnp.copy(x) if any(x is h for h in held) else x
 
 
+class _Live(NamedTuple):
+    """A leaf with a gradient: its place in the tree, and what its kernels get."""
+
+    index: int
+    kernels: Kernels
+    values: dict[str, Any]
+    g: Any
+    slots: Any
+    p: Any
+
+
 def update_tree(
     source: RuleSource,
     rule: Rule,
@@ -225,51 +113,57 @@ def update_tree(
     if params is not None:
         ps = _opened(align(treedef, params, rule.name, "the parameters", updates, "the gradients"))
         check_shapes(rule.name, "gradient", updates, gs, ps)
-    names = rule.slots
-    fields = [getattr(state, n) for n in names]
+    fields = [getattr(state, name) for name in rule.slots]
     held = [align(treedef, f, rule.name, "the state's trees", updates, "the gradients") for f in fields]
-    columns = [_opened(column) for column in held]
-    slots: list = columns[0] if len(names) == 1 else list(zip(*columns, strict=True)) if names else [()] * len(leaves)
-
+    slots = _rows([_opened(column) for column in held], len(leaves))
     count = safe_increment(getattr(state, rule.counter)) if rule.counts else None
-    memory = None if rule.memory is None else {n: getattr(state, n) for n in rule.memory()}
-    live = [i for i, g in enumerate(gs) if not is_hole(g)]
-    same, varying = by_group(values, [leaves[i] for i in live])
-    _check_values(rule, same)
-    entries = Entries(varying, source.constant, [leaves[i] for i in live])
-    kernels_of, values_of = {}, {}
-    for i in live:
-        constants, own = entries.of(leaves[i])
-        kernels_of[i], values_of[i] = source.fixed(constants).kernels, same | own
-    told = {i: _told(rule, leaves[i]) for i in live}
-    common = None
-    if rule.measure is not None and live:
-        common = _sum([kernels_of[i].measure(values_of[i], told[i], slots[i], ps[i], count, memory) for i in live])
-    if rule.shared is not None and live:
-        needed = {n: jnp.asarray(extra[n]) for n in rule.needs}
-        common, memory = _shared(source, rule, same, varying, entries, (count, common, memory, needed))
-    common_of = _each(common, varying if rule.shared is not None else ByGroup({}))
-    new_leaves: list = list(leaves)
-    new_slots: list = list(slots)
-    for i in live:
-        try:
-            u, new_slots[i] = kernels_of[i].update(values_of[i], told[i], slots[i], ps[i], count, common_of(leaves[i]))
-        except (ValueError, TypeError) as error:
-            raise _located(error, rule, updates, i, leaves[i], slots[i]) from error
-        new_leaves[i] = _put(leaves[i], u)
+    memory = None if rule.memory is None else {name: getattr(state, name) for name in rule.memory()}
 
-    columns = [new_slots] if len(names) == 1 else list(zip(*new_slots, strict=True)) or [()] * len(names)
+    found = [i for i, g in enumerate(gs) if not is_hole(g)]
+    same, groups = values, None
+    if values:
+        same, groups = in_groups(source, values, [leaves[i] for i in found])
+        _check_values(rule, same)
+    runs = [(source.kernels, same)] * len(found) if groups is None else groups.runs
+    told = [_told(rule, x) if isinstance(x, Boxed) else x for x in leaves]
+    live = [_Live(i, *run, told[i], slots[i], ps[i]) for i, run in zip(found, runs, strict=True)]
+
+    total, common = None, [()] * len(live)
+    if rule.measure is not None and live:
+        total = _sum([x.kernels.measure(x.values, x.g, x.slots, x.p, count, memory) for x in live])
+        common = [(total,)] * len(live)
+    if rule.shared is not None and live:
+        needed = {name: jnp.asarray(extra[name]) for name in rule.needs}
+        if groups is None:
+            made, memory = source.kernels.shared(same, count, total, memory, needed)
+            common = [() if made is None else (made,)] * len(live)
+        else:
+            common, memory = groups.shared(rule, count, total, memory, needed)
+    new_leaves, new_slots = list(leaves), list(slots)
+    for x, known in zip(live, common, strict=True):
+        try:
+            u, new_slots[x.index] = x.kernels.update(x.values, x.g, x.slots, x.p, count, known)
+        except (ValueError, TypeError) as error:
+            raise _located(error, rule, updates, x) from error
+        new_leaves[x.index] = _put(leaves[x.index], u)
+
     # A wrapper may have made the slots from the parameters, boxes included.
-    trees = [treedef.unflatten(map(_put, old, new)) for old, new in zip(held, columns, strict=False)]
-    new_state = dict(zip(names, trees, strict=True))
-    new_state |= memory or {}
+    columns = zip(held, _columns(new_slots, len(held)), strict=True)
+    trees = [treedef.unflatten(map(_put, old, new)) for old, new in columns]
+    new_state = dict(zip(rule.slots, trees, strict=True)) | (memory or {})
     if rule.counts:
         new_state[rule.counter] = count
     return jax.tree.unflatten(treedef, new_leaves), state._replace(**new_state)
 
 
-def _cut(x: Any, stack: tuple[int, ...]) -> Any:
-    return Stacked(x, stack) if stack and x is not None else x
+def _rows(columns: list[list], length: int) -> list:
+    """The slots of each leaf as the rule gets them: one bare, several as a tuple."""
+    return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True)) if columns else [()] * length
+
+
+def _columns(rows: list, width: int) -> list:
+    """The leaves of each slot's tree: `_rows` undone."""
+    return [rows] if width == 1 else list(zip(*rows, strict=True)) or [()] * width
 
 
 def _opened(leaves: list) -> list:
@@ -280,33 +174,11 @@ def _put(held: Any, new: Any) -> Any:
     return held.holding(new) if isinstance(held, Boxed) and not isinstance(new, Boxed) else new
 
 
-def _told(rule: Rule, leaf: Any) -> Any:
-    """The gradient of a leaf as the compiled functions get it: with the role only if it makes a difference."""
-    if not is_box(leaf):
-        return leaf
+def _told(rule: Rule, leaf: Boxed) -> Any:
+    """The gradient in a box as the kernels get it: with the role only if it makes a difference."""
     if leaf.role is None:
         return leaf.value
     return Boxed(leaf.value, leaf.role) if leaf.role.stack or rule.uses_role else leaf.value
-
-
-def _shared(source: RuleSource, rule: Rule, same: dict, varying: ByGroup, entries: Entries, arguments: tuple) -> tuple:
-    """What all leaves share and the new memory; where hyperparameters differ between groups, for each group."""
-    if not varying:
-        return source.kernels.shared(same, *arguments)
-    _check_by_group(rule, varying)
-    rows = entries.of_each_group(varying.size)
-    found = [source.fixed(constants).kernels.shared(same | own, *arguments)[0] for constants, own in rows]
-    return jax.tree.map(lambda *xs: jnp.stack(xs), *found), None
-
-
-def _each(common: Any, varying: ByGroup) -> Callable[[Any], tuple]:
-    """What a leaf gets of what is shared: all of it, or that of its group."""
-    if common is None:
-        return lambda leaf: ()
-    if not varying:
-        return lambda leaf: (common,)
-    entries = ByGroup(common)
-    return lambda leaf: (entries.of(leaf),)
 
 
 def _sum(measures: list) -> Any:
@@ -323,14 +195,6 @@ def _check_values(rule: Rule, values: dict[str, Any]) -> None:
             )
 
 
-def _check_by_group(rule: Rule, varying: ByGroup) -> None:
-    if varying and rule.memory is not None:
-        raise ValueError(
-            f"{rule.name}: {', '.join(varying.tree)} cannot differ between groups of parameters: it goes into numbers "
-            f"that the rule keeps for all of them, {', '.join(rule.memory())}"
-        )
-
-
 def _check_arguments(rule: Rule, state: OptState, params: Params, extra: dict[str, Any]) -> None:
     check_state(rule.name, state, rule.state)
     if rule.needs_params and params is None:
@@ -340,9 +204,8 @@ def _check_arguments(rule: Rule, state: OptState, params: Params, extra: dict[st
             raise ValueError(f"{rule.name}: update needs {name}: call update(updates, state, params, {name}=...)")
 
 
-def _located(error: Exception, rule: Rule, updates: Updates, i: int, g: Any, slots: Any) -> Exception:
-    shapes = ", ".join(str(jnp.shape(x)) for x in jax.tree.leaves(slots)) or "none"
-    g = g.value if is_box(g) else g
-    return ValueError(
-        f"{rule.name}: at {paths(updates)[i]}: {error} (gradient of shape {jnp.shape(g)}, state of shapes {shapes})"
-    )
+def _located(error: Exception, rule: Rule, updates: Updates, x: _Live) -> Exception:
+    shape = jnp.shape(x.g.value if isinstance(x.g, Boxed) else x.g)
+    shapes = ", ".join(str(jnp.shape(slot)) for slot in jax.tree.leaves(x.slots)) or "none"
+    where = f"{rule.name}: at {paths(updates)[x.index]}"
+    return ValueError(f"{where}: {error} (gradient of shape {shape}, state of shapes {shapes})")

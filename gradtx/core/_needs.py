@@ -30,8 +30,8 @@ def requirements(tx: Any) -> dict[str, str]:
     if not isinstance(tx, GradientTransformation):
         return {n: _name(tx) for n in required_arguments(tx.update)}
     stage = tx.expanded
-    if stage.declared is not None:
-        return {n: _name(stage) for n in stage.declared}
+    if (declared := stage.declared) is not None:
+        return {n: _name(stage) for n in declared}
     return all_requirements(child for _, child in inside(stage.arguments))
 
 

@@ -41,10 +41,11 @@ class Range:
 
     def holds(self, value: Any) -> bool:
         """Whether every element of a concrete value lies inside; NaN lies in no range."""
-        x = np.asarray(value, dtype=np.float64)
+        x = value if is_number(value) else np.asarray(value, dtype=np.float64)
         above = x > self.low if self.low_open else x >= self.low
         below = x < self.high if self.high_open else x <= self.high
-        return bool(np.all(above & below))
+        inside = above & below
+        return inside if isinstance(inside, bool) else bool(np.all(inside))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,7 @@ def specification(annotation: Any) -> Range | Floating | None:
 
 def is_number(value: Any) -> bool:
     """Whether this is a Python number, which stays one (and is folded in double precision) until it is traced."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def is_array(value: Any) -> bool:
@@ -99,14 +100,15 @@ def check_argument(where: str, name: str, value: Any, spec: Range | Floating, op
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise TypeError(f"{where}: {name} must be {spec}, got {value!r} ({type(value).__name__})")
         value = int(value)
-    elif callable(value):
-        return value
-    elif not (is_number(value) or is_array(value)):
-        raise TypeError(
-            f"{where}: {name} must be a number, an array or a schedule (a function of the step), "
-            f"got {value!r} ({type(value).__name__})"
-        )
-    if not isinstance(value, Tracer) and not spec.holds(value):
+    elif not is_number(value):
+        if callable(value) or isinstance(value, Tracer) and is_array(value):
+            return value
+        if not is_array(value):
+            raise TypeError(
+                f"{where}: {name} must be a number, an array or a schedule (a function of the step), "
+                f"got {value!r} ({type(value).__name__})"
+            )
+    if not spec.holds(value):
         raise ValueError(f"{where}: {name} must be {spec}, got {value}")
     return value
 

@@ -26,6 +26,10 @@ def is_stacked(x: Any) -> bool:
     return isinstance(x, Stacked)
 
 
+def cut(x: Any, stack: Axes) -> Any:
+    return Stacked(x, stack) if stack and x is not None else x
+
+
 def stack_axes(role: Role | None, ndim: int) -> Axes:
     return () if role is None or not role.stack else tuple(sorted(role.fitted(ndim).stack))
 

@@ -3,13 +3,25 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple, Self
 
-from gradtx.core._calls import Value, register_value
-from gradtx.core._lift import Rule
+from gradtx.core._calls import Call, Value, register_value
+from gradtx.core._kernels import Rule, RuleSource
+from gradtx.core._lift import lifted
 from gradtx.core._types import OptState, Params, Updates
 
 Parts = Callable[[OptState], Mapping[str, tuple[Any, OptState]]]
+
+
+class Expansion(NamedTuple):
+    """What a transformation is made of: of a call, what the body of its factory returned."""
+
+    init: Callable
+    update: Callable
+    inner: "GradientTransformation | None" = None
+    rule: Rule | None = None
+    parts: Parts | None = None
+    needs: tuple[str, ...] | None = None
 
 
 class GradientTransformation(Value):
@@ -28,7 +40,10 @@ class GradientTransformation(Value):
         None to read them off the signature of `update`. See `gradtx.needs`.
     """
 
-    __slots__ = ("_init", "_update", "_inner", "_rule", "_parts", "_needs")
+    __slots__ = ("_expansion", "_later", "_rule")
+    _expansion: Expansion | None
+    _later: Callable[[], Expansion] | None  # makes the expansion, where the body of the factory has run
+    _rule: Rule
     _fields = ("init", "update")  # clients read the fields of Optax's class, a named tuple
 
     def __init__(
@@ -43,8 +58,23 @@ class GradientTransformation(Value):
         for name, function in (("init", init), ("update", update)):
             if not callable(function):
                 raise TypeError(f"{type(self).__name__}: {name} must be a function, got {function!r}")
-        declared = tuple(sorted(set(needs))) if needs is not None else required_arguments(update) or None
-        self._set(_call=None, _init=init, _update=update, _inner=None, _rule=rule, _parts=parts, _needs=declared)
+        declared = None if needs is None else tuple(sorted(set(needs)))
+        self._set(_call=None, _expansion=Expansion(init, update, None, rule, parts, declared))
+
+    @classmethod
+    def from_call(cls, call: Call) -> Self:
+        self = super().from_call(call)
+        object.__setattr__(self, "_expansion", None)
+        object.__setattr__(self, "_later", None)
+        return self
+
+    @classmethod
+    def from_rule(cls, rule: Rule) -> Self:
+        """The transformation of a rule by itself. It is lifted when it is used, and most are not: a factory takes the
+        rule out and lifts it with the hyperparameters of its call."""
+        self = cls.__new__(cls)
+        self._set(_call=None, _expansion=None, _rule=rule)
+        return self
 
     def _set(self, **slots: Any) -> None:
         for name, value in slots.items():
@@ -53,43 +83,61 @@ class GradientTransformation(Value):
     @property
     def init(self) -> Callable[[Params], OptState]:
         """Makes the state for a tree of parameters."""
-        return self._expanded()._init
+        return (self._expansion or self._expanded()).init
 
     @property
     def update(self) -> Callable[..., tuple[Updates, OptState]]:
         """Turns gradients into updates: `update(updates, state, params=None) -> (updates, state)`."""
-        return self._expanded()._update
+        return (self._expansion or self._expanded()).update
 
     @property
     def expanded(self) -> "GradientTransformation":
         """What a recipe stands for, such as the `chain` inside `adam(1e-3)`; a stage stands for itself."""
-        inner = self._expanded()._inner
+        inner = (self._expansion or self._expanded()).inner
         return self if inner is None else inner
 
     @property
     def rule(self) -> Rule | None:
         """The one-array rule behind a stage made with `per_parameter`; None for everything else."""
-        return self._expanded()._rule
+        if self._call is None and self._expansion is None:
+            return self._rule
+        return (self._expansion or self._expanded()).rule
 
     @property
     def declared(self) -> tuple[str, ...] | None:
         """The extra arguments that a stage or wrapper declares its `update` to need; None if it declares nothing."""
-        return self._expanded()._needs if self.rule is None else self.rule.needs
+        made = self._expansion or self._expanded()
+        if made.rule is not None:
+            return made.rule.needs
+        if made.needs is not None or made.inner is not None:
+            return made.needs
+        return required_arguments(made.update) or None
 
     def parts(self, state: OptState) -> dict[str, tuple[Any, OptState]]:
         """The transformations inside a chain or wrapper with their parts of its state, by path in the state."""
-        parts = self._expanded()._parts
+        parts = (self._expansion or self._expanded()).parts
         return {} if parts is None else dict(parts(state))
 
-    def _expanded(self) -> "GradientTransformation":
-        # Built on first use: JAX may rebuild the value from placeholders, which the body of a factory cannot take.
-        if not hasattr(self, "_init"):
-            assert self._call is not None
-            self._set(**self._call.factory.expand(self._call))
-        return self
+    def _run_body(self) -> None:
+        assert self._call is not None
+        object.__setattr__(self, "_later", self._call.factory.expand(self._call))
+
+    def _expanded(self) -> Expansion:
+        if self._expansion is None:
+            object.__setattr__(self, "_expansion", self._expand())
+        assert self._expansion is not None
+        return self._expansion
+
+    def _expand(self) -> Expansion:
+        if self._call is None:
+            rule = self._rule
+            return Expansion(*lifted(RuleSource(lambda values: rule), rule, {}), rule=rule)
+        # JAX rebuilds values from placeholders that no body could take: of those none has run.
+        later = self._later or self._call.factory.expand(self._call)
+        return later()
 
     def _identity(self) -> Any:
-        return (self._init, self._update)
+        return (self.init, self.update)
 
     def __iter__(self) -> Iterator[Callable]:
         return iter((self.init, self.update))
@@ -154,9 +202,9 @@ def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
 
 def as_inner(where: str, tx: Any) -> GradientTransformationExtraArgs:
     """`tx` as a wrapper runs it, with any extra arguments; an error, which begins with `where`, if it is none."""
-    check_transformation(where, tx)
     if isinstance(tx, GradientTransformationExtraArgs):
         return tx
+    check_transformation(where, tx)
     parameters = inspect.signature(tx.update).parameters.values()
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         return GradientTransformationExtraArgs(tx.init, tx.update, parts=getattr(tx, "parts", None))

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._roles import is_full_box
+from gradtx.core._roles import Boxed, is_full_box
 from gradtx.core._sentences import listed
 
 Path = tuple
@@ -18,7 +18,7 @@ def is_none(x: Any) -> bool:
 
 def is_leaf(x: Any) -> bool:
     """Whether to treat this as one leaf, although JAX does not: None, or a box with an array in it."""
-    return x is None or is_full_box(x)
+    return x is None or (isinstance(x, Boxed) and is_full_box(x))
 
 
 def is_hole(x: Any) -> bool:

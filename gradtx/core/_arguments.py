@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a signature demands of a call: arguments are bound to names, checked against the annotations, handed on.
+
+All that depends on the signature alone is found once, when the factory is made; a call only looks at what it is given.
+"""
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gradtx.core._ranges import Range, check_argument, is_array, is_number, specification
+
+REQUIRED = inspect.Parameter.empty
+
+
+class Arguments:
+    """The parameters of a function, which is called `name` in errors, and what its annotations say of them."""
+
+    def __init__(self, name: str, function: Callable, schedules: bool):
+        self.name, self.schedules = name, schedules
+        self.signature = inspect.signature(function)
+        self.hints = typing.get_type_hints(function, include_extras=True)
+        parameters = self.signature.parameters.values()
+        self.specs = {p.name: s for p in parameters if (s := specification(self.hints.get(p.name)))}
+        self.hyperparameters = tuple(n for n, s in self.specs.items() if isinstance(s, Range) and not s.integer)
+
+        kinds = inspect.Parameter
+
+        def named(*kind: Any) -> tuple[str, ...]:
+            return tuple(p.name for p in parameters if p.kind in kind)
+
+        self.by_place = named(kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+        self.by_keyword = named(kinds.KEYWORD_ONLY)
+        self.rest, self.keywords = named(kinds.VAR_POSITIONAL), named(kinds.VAR_KEYWORD)
+        self.required = tuple(
+            n for n in self.by_place + self.by_keyword if self.signature.parameters[n].default is REQUIRED
+        )
+        self._with_names = frozenset(named(kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY))
+        self.checks = {p.name: check for p in parameters if (check := self._check_of(p))}
+        self.defaults = {p.name: self._default(p) for p in parameters}
+
+    def bind(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """All arguments of a call by name, in the order of the signature, checked."""
+        arguments = self.defaults | dict(zip(self.by_place, args, strict=False)) | kwargs
+        for name in self.rest:
+            arguments[name] = args[len(self.by_place) :]
+        if not self._fit(args, kwargs, arguments):
+            arguments = self.defaults | self._bound(args, kwargs)
+        for name, check in self.checks.items():
+            value = arguments[name]
+            if value is not self.defaults[name]:
+                arguments[name] = check(value)
+        return arguments
+
+    def apart(self, arguments: dict[str, Any]) -> tuple[list, dict[str, Any]]:
+        """The arguments as a call takes them: by place and by keyword."""
+        args, kwargs = [arguments[name] for name in self.by_place], {n: arguments[n] for n in self.by_keyword}
+        for name in self.rest:
+            args += arguments[name]
+        for name in self.keywords:
+            kwargs |= arguments[name]
+        return args, kwargs
+
+    def _fit(self, args: tuple, kwargs: dict[str, Any], arguments: dict[str, Any]) -> bool:
+        """Whether each argument has one name that takes it, and each name without a default has an argument."""
+        return (
+            (len(args) <= len(self.by_place) or bool(self.rest))
+            and self._with_names.issuperset(kwargs)
+            and kwargs.keys().isdisjoint(self.by_place[: len(args)])
+            and not [name for name in self.required if arguments[name] is REQUIRED]
+        )
+
+    def _bound(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """`bind` by the standard library, which takes its time, knows all cases and says what is wrong."""
+        try:
+            return dict(self.signature.bind(*args, **kwargs).arguments)
+        except TypeError as error:
+            raise TypeError(f"{self.name}: {error}; the call is {self}") from None
+
+    def _default(self, parameter: inspect.Parameter) -> Any:
+        """What stands for an argument that is not given, checked like one that is."""
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            return ()
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            return {}
+        check = self.checks.get(parameter.name)
+        return parameter.default if check is None or parameter.default is REQUIRED else check(parameter.default)
+
+    def _check_of(self, parameter: inspect.Parameter) -> Callable[[Any], Any] | None:
+        """What makes of an argument the value to keep, or an error; None where all is well."""
+        name, spec, hint = parameter.name, self.specs.get(parameter.name), self.hints.get(parameter.name)
+        if spec is not None:
+            optional = type(None) in typing.get_args(hint) or parameter.default is None
+            check = functools.partial(check_argument, self.name, name, spec=spec, optional=optional)
+            return check if self.schedules or name not in self.hyperparameters else self._constant(name, check)
+        if hint is bool:
+            return functools.partial(_check_flag, self.name, name)
+        if typing.get_origin(hint) is typing.Literal:
+            return functools.partial(_check_choice, self.name, name, choices=typing.get_args(hint))
+        return None
+
+    def _constant(self, name: str, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The check of a number that cannot be a schedule."""
+
+        def check_constant(value: Any) -> Any:
+            if not (value is None or is_number(value) or is_array(value)):
+                raise TypeError(f"{self.name}: {name} must be a number or an array, got {value!r}")
+            return check(value)
+
+        return check_constant
+
+    def __repr__(self) -> str:
+        bare = [p.replace(annotation=p.empty) for p in self.signature.parameters.values()]
+        return f"{self.name}{self.signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)}"
+
+
+def _check_flag(where: str, name: str, value: Any) -> Any:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{where}: {name} must be True or False, got {value!r}")
+    return value
+
+
+def _check_choice(where: str, name: str, value: Any, choices: tuple) -> Any:
+    if value not in choices:
+        raise ValueError(f"{where}: {name} must be one of {choices}, got {value!r}")
+    return value

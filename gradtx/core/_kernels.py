@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A rule on one array, and its compiled functions: the kernels that a tree's leaves are given to one by one.
+
+A leaf's work is one call of an inner `jax.jit`, so that a rule is traced once for each distinct shape and dtype, and an
+update outside `jit` is one dispatch a leaf. A leaf in a box (see `core._roles`) may be a stack of parameters, each of
+which the rule then runs on by itself.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._dtypes import cast, compute_dtype, promotion, widen
+from gradtx.core._roles import Boxed, Role
+from gradtx.core._stacks import cut, over_stack, slots_of, stack_axes
+
+
+class _Fields(NamedTuple):
+    init: Callable | None
+    update: Callable
+    state: Any  # a named tuple class
+    measure: Callable | None
+    shared: Callable | None
+    memory: Callable | None
+    needs_params: bool
+    needs: tuple[str, ...]
+    counter: str
+    name: str
+    uses_role: bool = False
+
+
+class Rule(_Fields):
+    """A rule on one array; see `per_parameter`. What its state is like is read off once."""
+
+    @functools.cached_property
+    def slots(self) -> tuple[str, ...]:
+        """The state's fields that hold a tree like the parameters."""
+        scalars = {self.counter, *(() if self.memory is None else self.memory())}
+        return tuple(f for f in self.state._fields if f not in scalars)
+
+    @functools.cached_property
+    def counts(self) -> bool:
+        """Whether the state counts the steps."""
+        return self.counter in self.state._fields
+
+    def role(self, role: Role | None, ndim: int) -> dict[str, Any]:
+        """What the rule is told of the role of one parameter of an array of this rank."""
+        return {"role": None if role is None else role.logical(ndim)} if self.uses_role else {}
+
+
+def _no_key() -> None:
+    return None
+
+
+class RuleSource:
+    """A rule as a function of the hyperparameters that move (arrays and schedules).
+
+    Sources with equal keys share one compiled function; without a key, a source has its own. The key is found when it
+    is needed. `constant` are the names of hyperparameters that are better constants of the rule than arguments where
+    groups of parameters differ in them.
+    """
+
+    def __init__(
+        self,
+        at: Callable[[dict[str, Any]], Rule],
+        find_key: Callable[[], Any] = _no_key,
+        constant: frozenset[str] = frozenset(),
+    ):
+        self.at, self.find_key, self.constant = at, find_key, constant
+        self._fixed: dict[tuple, RuleSource] = {}
+
+    @functools.cached_property
+    def key(self) -> Any:
+        return self.find_key()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, RuleSource) and self.key is not None and self.key == other.key)
+
+    def __hash__(self) -> int:
+        return object.__hash__(self) if self.key is None else hash(self.key)
+
+    def fixed(self, constants: tuple) -> "RuleSource":
+        """The source with these hyperparameters, pairs of name and number, as constants."""
+        if not constants:
+            return self
+        if constants not in self._fixed:
+            self._fixed[constants] = RuleSource(
+                lambda values: self.at({**values, **dict(constants)}),
+                lambda: None if self.key is None else (self.key, constants),
+            )
+        return self._fixed[constants]
+
+    @functools.cached_property
+    def kernels(self) -> "Kernels":
+        return _kernels(self) if self.key is None else shared_kernels(self)
+
+
+class Kernels(NamedTuple):
+    measure: Callable
+    shared: Callable
+    update: Callable
+
+
+def _kernels(source: RuleSource) -> Kernels:
+    """The compiled functions of a rule. The hyperparameters that move are arguments of them."""
+
+    def on_leaf(values: dict, g: Any, slots: Any, p: Any, count: Any, common: tuple, run: Callable) -> tuple:
+        """What `run(rule, arguments, told)` returns for a leaf, in the dtype of the work, and the leaf's stack."""
+        role, g = (g.role, g.value) if isinstance(g, Boxed) else (None, g)
+        stack = () if role is None else stack_axes(role, g.ndim)
+        dtype = compute_dtype(g, slots, p)
+        g, slots, p, t, values = widen((g, slots, p, count, values), dtype)
+        common = _widen_floats(common, dtype) if common else ()
+
+        def on_one(values: dict, g: jax.Array, slots: Any, p: Any, common: tuple) -> Any:
+            rule = source.at(values)
+            with jax.named_scope(rule.name), promotion(g, slots, p):
+                return run(rule, (g, slots, p, t, *common), rule.role(role, g.ndim + len(stack)))
+
+        if not stack:
+            return on_one(values, g, slots, p, common), stack
+        slots = slots_of(slots, stack, g.shape)
+        return over_stack(on_one, stack, g.shape, values, cut(g, stack), slots, cut(p, stack), common), stack
+
+    def measure(values: dict, g: Any, slots: Any, p: Any, count: Any, memory: Any) -> Any:
+        def run(rule: Rule, arguments: tuple, told: dict) -> Any:
+            return jax.tree.map(jnp.asarray, rule.measure(*arguments, **told))  # type: ignore[misc]  # rules that measure
+
+        known = () if memory is None else (memory,)
+        scalars, stack = on_leaf(values, g, slots, p, count, known, run)
+        scalars = jax.tree.map(lambda x: jnp.sum(x, axis=tuple(range(len(stack)))), scalars) if stack else scalars
+        return _widen_floats(scalars, jnp.result_type(float))  # to be summed over leaves
+
+    def shared(values: dict, count: Any, total: Any, memory: Any, extra: dict) -> Any:
+        default = jnp.result_type(float)
+        t, values = widen((count, values), default)
+        total, known, extra = _widen_floats((total, memory, extra), default)
+        rule = source.at(values)
+        if memory is None:
+            found = rule.shared(t, total, **extra)  # type: ignore[misc]  # only called for rules that share
+            return jax.tree.map(jnp.asarray, found), None  # as jit does, for jax.disable_jit
+        common, new = rule.shared(t, total, known, **extra)  # type: ignore[misc]
+        return jax.tree.map(jnp.asarray, common), jax.tree.map(_stored, new, memory)
+
+    def update(values: dict, g: Any, slots: Any, p: Any, count: Any, common: tuple) -> tuple:
+        def run(rule: Rule, arguments: tuple, told: dict) -> tuple:
+            (u, new_slots), shape = rule.update(*arguments, **told), arguments[0].shape
+            if jnp.shape(u) != shape:
+                raise ValueError(f"the gradient has shape {shape}, but the update has shape {jnp.shape(u)}")
+            return u, new_slots
+
+        (u, new_slots), _ = on_leaf(values, g, slots, p, count, common, run)
+        return u, jax.tree.map(_stored, new_slots, slots)
+
+    return Kernels(jax.jit(measure), jax.jit(shared), jax.jit(update))
+
+
+shared_kernels = functools.lru_cache(maxsize=1024)(_kernels)
+
+
+def _stored(new: Any, old: jax.Array) -> jax.Array:
+    if jnp.shape(new) != jnp.shape(old):
+        raise ValueError(f"the state was made for another shape: {jnp.shape(old)}, updated {jnp.shape(new)}")
+    return jnp.asarray(new).astype(old.dtype)
+
+
+def _widen_floats(tree: Any, dtype: Any) -> Any:
+    """`widen` that leaves booleans, whole numbers and random keys as they are."""
+    return jax.tree.map(lambda x: cast(x, dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x, tree)
