@@ -65,7 +65,7 @@ class _Loop(NamedTuple):
 
 
 def minimize(
-    fn: Callable,
+    fn: Callable[..., Any],
     params: Params,
     tx: Any = None,
     *,
@@ -75,8 +75,8 @@ def minimize(
     value_tol: Any = 0.0,
     has_aux: bool = False,
     bounds: tuple | None = None,
-    projection: Callable | None = None,
-    callback: Callable | None = None,
+    projection: Callable[..., Any] | None = None,
+    callback: Callable[..., Any] | None = None,
 ) -> MinimizeResult:
     """Minimizes `fn(params, *args)` from `params` with a transformation, in one compiled loop.
 
@@ -119,12 +119,12 @@ def minimize(
 class _Method(NamedTuple):
     """The static part of a call."""
 
-    fn: Callable
+    fn: Callable[..., Any]
     tx: Any
     treedef: Any
     has_aux: bool
-    projection: Callable | None
-    callback: Callable | None
+    projection: Callable[..., Any] | None
+    callback: Callable[..., Any] | None
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -20,7 +20,7 @@ REQUIRED = inspect.Parameter.empty
 class Arguments:
     """The parameters of a function, which is called `name` in errors, and what its annotations say of them."""
 
-    def __init__(self, name: str, function: Callable, schedules: bool):
+    def __init__(self, name: str, function: Callable[..., Any], schedules: bool):
         self.name, self.schedules = name, schedules
         self.signature = inspect.signature(function)
         self.hints = typing.get_type_hints(function, include_extras=True)

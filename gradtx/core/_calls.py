@@ -27,7 +27,13 @@ CONTAINERS = frozenset((dict, OrderedDict, list, tuple))
 class Factory(Arguments):
     """A function whose calls are values: its body, and what its signature demands."""
 
-    def __init__(self, body: Callable, public: Callable, expand: Callable[["Call"], Any], schedules: bool = True):
+    def __init__(
+        self,
+        body: Callable[..., Any],
+        public: Callable[..., Any],
+        expand: Callable[["Call"], Any],
+        schedules: bool = True,
+    ):
         super().__init__(body.__name__, body, schedules)
         self.body, self.public, self.expand, self.module = body, public, expand, body.__module__
 
@@ -232,7 +238,9 @@ def register_value(cls: type[V]) -> type[V]:
     return cls
 
 
-def factory_decorator(body: Callable, cls: type[Value], expand: Callable, schedules: bool = True) -> Callable:
+def factory_decorator(
+    body: Callable[..., Any], cls: type[Value], expand: Callable[..., Any], schedules: bool = True
+) -> Callable[..., Any]:
     """Turns a function into a factory of `cls` values; `construct.factory` is the record.
 
     `expand` makes of a call what the value runs; `schedules` says whether numeric arguments may be schedules.

@@ -138,7 +138,7 @@ def stateless(f: Callable[[Updates, Params], Updates]) -> GradientTransformation
 
 
 @transformation
-def stateless_with_tree_map(f: Callable) -> GradientTransformationExtraArgs:
+def stateless_with_tree_map(f: Callable[..., Any]) -> GradientTransformationExtraArgs:
     """A transformation without state from a function on one array.
 
     Args:

@@ -24,7 +24,7 @@ def eval_params(state: OptState, params: Params) -> Params:
     return params
 
 
-def eval_from(f: Callable, params: Params, *slots: Any) -> Params:
+def eval_from(f: Callable[..., Any], params: Params, *slots: Any) -> Params:
     """`f(p, *slots)` for each parameter, in its dtype; the parameter itself where slots are empty (None or masked).
 
     For the `eval_params` method of a state class: `return eval_from(lambda p, ema: ema, params, self.ema)`.

@@ -60,13 +60,13 @@ def transformation_of(kind: type[T]) -> Callable[[Callable[P, Any]], Callable[P,
 
 
 def per_parameter(
-    init: Callable | None,
-    update: Callable,
+    init: Callable[..., Any] | None,
+    update: Callable[..., Any],
     state: type | None = None,
     *,
-    measure: Callable | None = None,
-    shared: Callable | None = None,
-    memory: Callable | None = None,
+    measure: Callable[..., Any] | None = None,
+    shared: Callable[..., Any] | None = None,
+    memory: Callable[..., Any] | None = None,
     needs_params: bool = False,
     needs: tuple[str, ...] = (),
     counter: str = "count",

@@ -19,12 +19,12 @@ from gradtx.core._stacks import cut, over_stack, slots_of, stack_axes
 
 
 class _Fields(NamedTuple):
-    init: Callable | None
-    update: Callable
+    init: Callable[..., Any] | None
+    update: Callable[..., Any]
     state: Any  # a named tuple class
-    measure: Callable | None
-    shared: Callable | None
-    memory: Callable | None
+    measure: Callable[..., Any] | None
+    shared: Callable[..., Any] | None
+    memory: Callable[..., Any] | None
     needs_params: bool
     needs: tuple[str, ...]
     counter: str
@@ -99,15 +99,15 @@ class RuleSource:
 
 
 class Kernels(NamedTuple):
-    measure: Callable
-    shared: Callable
-    update: Callable
+    measure: Callable[..., Any]
+    shared: Callable[..., Any]
+    update: Callable[..., Any]
 
 
 def _kernels(source: RuleSource) -> Kernels:
     """The compiled functions of a rule. The hyperparameters that move are arguments of them."""
 
-    def on_leaf(values: dict, g: Any, slots: Any, p: Any, count: Any, common: tuple, run: Callable) -> tuple:
+    def on_leaf(values: dict, g: Any, slots: Any, p: Any, count: Any, common: tuple, run: Callable[..., Any]) -> tuple:
         """What `run(rule, arguments, told)` returns for a leaf, in the dtype of the work, and the leaf's stack."""
         role, g = (g.role, g.value) if isinstance(g, Boxed) else (None, g)
         stack = () if role is None else stack_axes(role, g.ndim)

@@ -22,7 +22,7 @@ from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_lea
 from gradtx.core._types import OptState, Params, Updates
 
 
-def lifted(source: RuleSource, rule: Rule, values: dict[str, Any]) -> tuple[Callable, Callable]:
+def lifted(source: RuleSource, rule: Rule, values: dict[str, Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`init` and `update` of a rule whose hyperparameters have these values at each step."""
 
     def init(params: Params) -> OptState:

@@ -47,7 +47,7 @@ class Rows(NamedTuple):
         return jax.tree.map(lambda g, u: None if g is None else u, self.given, tree, is_leaf=is_none)
 
 
-def of_boxes(function: Callable) -> Callable:
+def of_boxes(function: Callable[..., Any]) -> Callable[..., Any]:
     """Marks a function of the parameters that takes them in boxes, with their roles."""
     function.of_boxes = True  # type: ignore[attr-defined]  # a function attribute
     return function
@@ -60,7 +60,7 @@ def said_of(prefix: Any, tree: Any) -> Any:
     return prefix(tree if getattr(prefix, "of_boxes", False) else logical_view(tree))
 
 
-def rows(where: str, name: str, prefix: Any, updates: Updates, params: Params, is_entry: Callable) -> Rows:
+def rows(where: str, name: str, prefix: Any, updates: Updates, params: Params, is_entry: Callable[..., Any]) -> Rows:
     """The leaves with the entry that a prefix, or a function that makes one, has for each; see `spread`."""
     reference = updates if params is None else params
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
@@ -76,7 +76,7 @@ def rows(where: str, name: str, prefix: Any, updates: Updates, params: Params, i
     return Rows(updates, treedef, leaves, ps, entries)
 
 
-def spread(where: str, name: str, prefix: Any, tree: Any, is_entry: Callable) -> Any:
+def spread(where: str, name: str, prefix: Any, tree: Any, is_entry: Callable[..., Any]) -> Any:
     """The tree with each leaf (None too) replaced by the entry that the prefix has for it or for its branch.
 
     If the prefix has other container types than the tree, such as a dictionary for the state of a module, it is matched

@@ -45,7 +45,7 @@ def slots_of(slots: Any, stack: Axes, shape: tuple[int, ...]) -> Any:
     return jax.tree.map(slot, slots) if stack else slots
 
 
-def over_stack(f: Callable, stack: Axes, shape: tuple[int, ...], *arguments: Any) -> Any:
+def over_stack(f: Callable[..., Any], stack: Axes, shape: tuple[int, ...], *arguments: Any) -> Any:
     """`f(*arguments)` for each parameter of a stack of this shape; without a stack, one call of `f`.
 
     `Stacked` arguments are split between the parameters, all others are the same for each. A result with the shape of

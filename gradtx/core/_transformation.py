@@ -16,8 +16,8 @@ Parts = Callable[[OptState], Mapping[str, tuple[Any, OptState]]]
 class Expansion(NamedTuple):
     """What a transformation is made of: of a call, what the body of its factory returned."""
 
-    init: Callable
-    update: Callable
+    init: Callable[..., Any]
+    update: Callable[..., Any]
     inner: "GradientTransformation | None" = None
     rule: Rule | None = None
     parts: Parts | None = None
@@ -48,8 +48,8 @@ class GradientTransformation(Value):
 
     def __init__(
         self,
-        init: Callable,
-        update: Callable,
+        init: Callable[..., Any],
+        update: Callable[..., Any],
         *,
         rule: Rule | None = None,
         parts: Parts | None = None,
@@ -139,10 +139,10 @@ class GradientTransformation(Value):
     def _identity(self) -> Any:
         return (self.init, self.update)
 
-    def __iter__(self) -> Iterator[Callable]:
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))
 
-    def __getitem__(self, index: int) -> Callable:
+    def __getitem__(self, index: int) -> Callable[..., Any]:
         return (self.init, self.update)[index]
 
     def __len__(self) -> int:
@@ -182,7 +182,7 @@ def check_transformation(where: str, tx: Any) -> Any:
     raise TypeError(f"{where} must be a transformation (an object with init and update), got {tx!r}")
 
 
-def required_arguments(update: Callable) -> tuple[str, ...]:
+def required_arguments(update: Callable[..., Any]) -> tuple[str, ...]:
     """The keyword arguments without a default in the signature of an `update`."""
     try:
         parameters = inspect.signature(update).parameters.values()

@@ -26,7 +26,7 @@ def number_text(value: Any) -> str:
     return f"{min(value):.6g}..{max(value):.6g}" if len(value) > MOST else ", ".join(f"{x:.6g}" for x in value)
 
 
-def at_start(schedule: Callable) -> Any:
+def at_start(schedule: Callable[..., Any]) -> Any:
     """The value of a schedule at the first update."""
     values = np.asarray(schedule(jnp.zeros([], jnp.int32)), np.float64)
     return tuple(float(x) for x in values.ravel()) if values.ndim else float(values)

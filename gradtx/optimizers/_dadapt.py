@@ -45,10 +45,10 @@ def bias_corrected(learning_rate: Any, b1: Any, b2: Any, t: jax.Array) -> jax.Ar
 
 def d_adapted(
     state: type,
-    init: Callable,
-    sensed: Callable,
-    moved: Callable,
-    rate: Callable,
+    init: Callable[..., Any],
+    sensed: Callable[..., Any],
+    moved: Callable[..., Any],
+    rate: Callable[..., Any],
     decay: Decay,
     estim_lr0: Positive,
     weight_decay: NonNegative,

@@ -67,7 +67,7 @@ def lars(
     Reference: You, Gitman and Ginsburg 2017, arXiv:1708.03888, algorithm 1.
     """
 
-    def where(condition: Callable) -> Callable[[Params], Any]:
+    def where(condition: Callable[..., Any]) -> Callable[[Params], Any]:
         def flags(params: Params) -> Any:
             masks = [m(params) if callable(m) else m for m in (weight_decay_mask, trust_ratio_mask)]
             return jax.tree.map(condition, *(jax.tree.broadcast(m, params) for m in masks))

@@ -141,7 +141,7 @@ def plot_curves(
     return figure
 
 
-def plot_schedules(schedules: Mapping[str, Callable], steps: int, *, log: bool = False) -> Figure:
+def plot_schedules(schedules: Mapping[str, Callable[..., Any]], steps: int, *, log: bool = False) -> Figure:
     """The values of schedules at the first `steps` updates, in one panel.
 
     Args:
@@ -178,7 +178,7 @@ def _checked(where: str, paths: Mapping[str, Any]) -> dict[str, np.ndarray]:
 class _Contours:
     """The contours of a function, computed once and drawn in any number of panels."""
 
-    def __init__(self, f: Callable, bounds: Sequence[tuple[float, float]], levels: int | Sequence[float]):
+    def __init__(self, f: Callable[..., Any], bounds: Sequence[tuple[float, float]], levels: int | Sequence[float]):
         self.bounds, self.grid = bounds, _grid(f, bounds)
         z = self.grid[2]
         self.levels = _log_levels(z, levels) if isinstance(levels, int) else np.sort(np.asarray(levels, float))

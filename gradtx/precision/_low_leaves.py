@@ -32,7 +32,9 @@ def init_low(name: str, make: Callable[[Any], Any], params: Params) -> Any:
     return treedef.unflatten([make(p) if here else None for p, here in zip(held, low, strict=True)])
 
 
-def update_low(name: str, step: Callable, updates: Updates, params: Params, slots: Any = None) -> tuple[Updates, Any]:
+def update_low(
+    name: str, step: Callable[..., Any], updates: Updates, params: Params, slots: Any = None
+) -> tuple[Updates, Any]:
     """The updates and slots of `step(path, p, u, slot) -> (u, slot)` for each parameter of low precision.
 
     p comes in its own dtype, u in float32. All other updates pass unchanged.
@@ -62,12 +64,12 @@ def update_low(name: str, step: Callable, updates: Updates, params: Params, slot
     return treedef.unflatten(new), treedef.unflatten(map(closed, held, kept))
 
 
-def on_arrays(step: Callable) -> Callable:
+def on_arrays(step: Callable[..., Any]) -> Callable[..., Any]:
     """A step for `update_low` from one that takes no path."""
     return lambda path, *arrays: step(*arrays)
 
 
-def masters(f: Callable, params: Params, slots: Any) -> Params:
+def masters(f: Callable[..., Any], params: Params, slots: Any) -> Params:
     """The parameters with `f(p, slot)` in place of each one that has a slot."""
     leaves, treedef = jax.tree.flatten(slots, is_leaf=_is_slot)
     try:

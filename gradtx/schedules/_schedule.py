@@ -25,7 +25,7 @@ Growth = Annotated[Any, Range(low=1.0, example=2.0)]
 class Lasting(NamedTuple):
     """What the body of a schedule with an end returns: the function, and the number of steps until the end."""
 
-    function: Callable
+    function: Callable[..., Any]
     length: Any
 
     def __call__(self, count: Numeric) -> Numeric:
@@ -216,7 +216,7 @@ class Schedule(Value):
     __add__ = __radd__ = add
 
 
-def schedule(body: Callable[P, Callable]) -> Callable[P, Schedule]:
+def schedule(body: Callable[P, Callable[..., Any]]) -> Callable[P, Schedule]:
     """Makes a function that returns a function of the step into a factory of `Schedule` values.
 
     The function that `body` returns gets the step as a floating-point array.
@@ -228,7 +228,7 @@ def schedule(body: Callable[P, Callable]) -> Callable[P, Schedule]:
     return factory_decorator(body, Schedule, _expand_in_floats, schedules=False)
 
 
-def composition(body: Callable[P, Callable]) -> Callable[P, Schedule]:
+def composition(body: Callable[P, Callable[..., Any]]) -> Callable[P, Schedule]:
     """`schedule` for functions of the step that get it unchanged, integers as integers, and pass it on to schedules."""
     return factory_decorator(body, Schedule, _expand, schedules=False)
 

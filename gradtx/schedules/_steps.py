@@ -60,7 +60,7 @@ def since(count: jax.Array, begin: Any) -> jax.Array:
     return steps
 
 
-def joined(count: jax.Array, curves: Sequence[Callable], boundaries: Sequence) -> jax.Array:
+def joined(count: jax.Array, curves: Sequence[Callable[..., Any]], boundaries: Sequence) -> jax.Array:
     """curves[i](count - boundaries[i-1]) for boundaries[i-1] <= count < boundaries[i]."""
     result = jnp.zeros_like(floating(count))
     starts, stops = (-math.inf, *boundaries), (*boundaries, math.inf)

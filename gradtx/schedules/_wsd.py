@@ -40,7 +40,7 @@ def wsd_schedule(
     Reference: Hu et al. 2024, arXiv:2404.06395; the shapes: Hägele et al. 2024, arXiv:2405.18392.
     """
 
-    def curve(shape: str, start: Any, end: Any, steps: Any, begin: Any = 0) -> Callable:
+    def curve(shape: str, start: Any, end: Any, steps: Any, begin: Any = 0) -> Callable[..., Any]:
         return lambda t: DECAYS[shape](*alike(floating(since(t, begin)), start, end, steps))
 
     pieces = (

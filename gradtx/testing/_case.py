@@ -41,7 +41,7 @@ class Case:
         updates, state = self.update(gradients, state, params)
         return Step(updates, state, apply_updates(params, updates))
 
-    def run(self, init: Callable, step: Callable) -> list[Step]:
+    def run(self, init: Callable[..., Any], step: Callable[..., Any]) -> list[Step]:
         """The result of each step."""
         done, state, params = [], init(self.params), self.params
         for i in range(self.steps):

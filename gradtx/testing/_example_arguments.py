@@ -13,7 +13,7 @@ from gradtx.core._ranges import Floating, Range
 from gradtx.core._types import ScalarOrSchedule
 
 
-def example_arguments(factory: Factory | Callable) -> dict[str, Any]:
+def example_arguments(factory: Factory | Callable[..., Any]) -> dict[str, Any]:
     """A valid value for each required parameter of a factory, by name, from the annotations.
 
     Args:

@@ -46,7 +46,12 @@ def hutchinson_estimator_diag_hessian(
         return HutchinsonState(fresh_key())
 
     def update(
-        updates: Updates, state: OptState, params: Params = None, *, obj_fn: Callable | None = None, **extra: Any
+        updates: Updates,
+        state: OptState,
+        params: Params = None,
+        *,
+        obj_fn: Callable[..., Any] | None = None,
+        **extra: Any,
     ) -> tuple[Updates, OptState]:
         if params is None:
             raise ValueError(f"{name}: update needs the parameters: call update(updates, state, params, obj_fn=...)")

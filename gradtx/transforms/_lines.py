@@ -161,7 +161,7 @@ def line_search(
         *,
         value: Any = None,
         grad: Updates = None,
-        value_fn: Callable | None = None,
+        value_fn: Callable[..., Any] | None = None,
         bounds: tuple | None = None,
         **extra: Any,
     ) -> tuple[Updates, Any]:
@@ -177,7 +177,7 @@ def line_search(
     return GradientTransformationExtraArgs(init, update, needs=("value", "grad", "value_fn"))
 
 
-def value_and_gradient(f: Callable, params: Params) -> tuple[jax.Array, Updates]:
+def value_and_gradient(f: Callable[..., Any], params: Params) -> tuple[jax.Array, Updates]:
     """The value, and the gradient as `jax.grad` returns it; None for integer parameters."""
     leaves, treedef = jax.tree.flatten(params)
     real = [i for i, p in enumerate(leaves) if _is_inexact(p)]

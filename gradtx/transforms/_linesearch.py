@@ -101,7 +101,7 @@ def scale_by_zoom_linesearch(
     )
 
 
-def value_and_grad_from_state(value_fn: Callable) -> Callable:
+def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., Any]:
     """Like `jax.value_and_grad(value_fn)`, but takes value and gradient from a line search's state if they are there.
 
     Call the function returned as `f(params, *args, state=state, **kwargs)`, where `state` is that of a transformation

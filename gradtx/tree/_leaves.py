@@ -18,7 +18,7 @@ def common_dtype(*xs: Any) -> np.dtype:
         return jnp.result_type(*xs)
 
 
-def computed(f: Callable, *xs: Any) -> jax.Array:
+def computed(f: Callable[..., Any], *xs: Any) -> jax.Array:
     """`f` of arrays and numbers, in at least float32 unless all are integers, rounded once to their common dtype."""
     dtype = common_dtype(*xs)
     if not jnp.issubdtype(dtype, jnp.inexact):
@@ -40,7 +40,7 @@ def aligned(where: str, names: tuple[str, ...], trees: tuple) -> tuple[Any, list
     return treedef, list(zip(first, *others, strict=True))
 
 
-def combined(where: str, f: Callable, names: tuple[str, ...], *trees: Any) -> Any:
+def combined(where: str, f: Callable[..., Any], names: tuple[str, ...], *trees: Any) -> Any:
     """`f` of the leaves of all trees, in the structure of the first.
 
     Where the first tree is None, so is the result; other trees are left out where they are None, and the leaf of the
@@ -67,7 +67,7 @@ def _check_shapes(where: str, names: tuple[str, ...], trees: tuple, i: int, row:
             )
 
 
-def kept(where: str, names: tuple[str, str], f: Callable, new: Any, old: Any) -> Any:
+def kept(where: str, names: tuple[str, str], f: Callable[..., Any], new: Any, old: Any) -> Any:
     """`f(new, old)` for each pair of leaves, in the dtype of `old`; the old leaf where one of the two is None."""
     olds, treedef = jax.tree.flatten(old, is_leaf=is_none)
     news = align(treedef, new, where, names[0], old, names[1])
@@ -83,6 +83,6 @@ def kept(where: str, names: tuple[str, str], f: Callable, new: Any, old: Any) ->
     return jax.tree.unflatten(treedef, list(map(leaf, held, olds)))
 
 
-def each(f: Callable, tree: Any) -> Any:
+def each(f: Callable[..., Any], tree: Any) -> Any:
     """`f` of each leaf, which is made an array first."""
     return jax.tree.map(lambda x: f(jnp.asarray(x)), tree)

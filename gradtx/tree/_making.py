@@ -94,7 +94,9 @@ def split_key_like(rng_key: jax.Array, target_tree: Any) -> Any:
     return jax.tree.unflatten(treedef, list(jax.random.split(rng_key, len(leaves))) if leaves else [])
 
 
-def random_like(rng_key: jax.Array, target_tree: Any, sampler: Callable = jax.random.normal, dtype: Any = None) -> Any:
+def random_like(
+    rng_key: jax.Array, target_tree: Any, sampler: Callable[..., Any] = jax.random.normal, dtype: Any = None
+) -> Any:
     """Random numbers in the shapes of a tree, each leaf with its own key from `split_key_like`.
 
     Args:

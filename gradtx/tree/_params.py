@@ -21,12 +21,12 @@ class _Parameters(NamedTuple):
 
 def map_params(
     initable: Any,
-    f: Callable,
+    f: Callable[..., Any],
     state: OptState,
     /,
     *rest: Any,
-    transform_non_params: Callable | None = None,
-    is_leaf: Callable | None = None,
+    transform_non_params: Callable[..., Any] | None = None,
+    is_leaf: Callable[..., Any] | None = None,
     params: Any = None,
 ) -> OptState:
     """The state with `f(leaf, *rest leaves)` in place of each leaf that belongs to a parameter.

@@ -61,7 +61,13 @@ class GuardRule(Value):
 
     __slots__ = ("_judge",)
 
-    def __init__(self, reason: int, refuses: Callable, init: Callable[[], Any] = tuple, accept: Callable = _keep):
+    def __init__(
+        self,
+        reason: int,
+        refuses: Callable[..., Any],
+        init: Callable[[], Any] = tuple,
+        accept: Callable[..., Any] = _keep,
+    ):
         if reason < 1:
             raise ValueError(f"GuardRule: reason must be at least 1, got {reason}; 0 stands for no reason")
         object.__setattr__(self, "_call", None)

@@ -96,7 +96,7 @@ class _Injected(GradientTransformationExtraArgs):
 
     __slots__ = ("_made_by",)
 
-    def __init__(self, inner_factory: Callable, static_args: tuple, dtype: Any, args: tuple, kwargs: dict):
+    def __init__(self, inner_factory: Callable[..., Any], static_args: tuple, dtype: Any, args: tuple, kwargs: dict):
         call = _InnerCall(inner_factory, static_args, dtype, args, kwargs)
 
         def init(params: Params) -> InjectStatefulHyperparamsState:
@@ -130,7 +130,7 @@ class _Injected(GradientTransformationExtraArgs):
 class _InnerCall:
     """The call of the inner factory, its arguments sorted into numbers, schedules and the rest."""
 
-    def __init__(self, inner_factory: Callable, static_args: tuple, dtype: Any, args: tuple, kwargs: dict):
+    def __init__(self, inner_factory: Callable[..., Any], static_args: tuple, dtype: Any, args: tuple, kwargs: dict):
         self.factory, self.dtype = inner_factory, dtype
         self.signature = inspect.signature(inner_factory)
         self.where = f"inject_hyperparams({_name(inner_factory)})"

@@ -113,7 +113,7 @@ def MultiSteps(
     opt: Any,
     every_k_schedule: Annotated[Any, Range(low=1.0, example=2.0)],
     use_grad_mean: bool = True,
-    should_skip_update_fn: Callable | None = skip_not_finite,
+    should_skip_update_fn: Callable[..., Any] | None = skip_not_finite,
     accumulator_dtype: DType = None,
     *,
     averaged: tuple[str, ...] = (),

@@ -138,7 +138,7 @@ def sam(
         return updates, state._replace(opt_state=opt_state, adv_state=adv_state)
 
     def round_by_round(g: Updates, state: Any, params: Params, extra: dict) -> tuple[Updates, Any]:
-        grad_fn: Callable | None = extra.pop("grad_fn", None)
+        grad_fn: Callable[..., Any] | None = extra.pop("grad_fn", None)
         if grad_fn is None:
             raise ValueError("sam: opaque_mode=True needs grad_fn: call update(updates, state, params, grad_fn=...)")
         q, adv_state, start = params, state.adv_state, None if alpha is None else g

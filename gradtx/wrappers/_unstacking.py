@@ -27,7 +27,9 @@ def unstacked(inner: Any) -> GradientTransformationExtraArgs:
     return GradientTransformationExtraArgs(init, update, parts=lambda state: {"": (inner, state)})
 
 
-def on_parts(init: Callable, update: Callable, *, keep_axes: bool = True) -> tuple[Callable, Callable]:
+def on_parts(
+    init: Callable[..., Any], update: Callable[..., Any], *, keep_axes: bool = True
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`init` and `update`, run on trees in which each stack is a tuple of parameters.
 
     With `keep_axes` the roles of these parameters keep the meaning of their axes; then all arrays in their place, such
