@@ -45,15 +45,17 @@ def times(factor, tree=PARAMS):
     return jax.tree.map(lambda x: jnp.asarray(factor, x.dtype) * x, tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
-@pytest.mark.parametrize("factors", [(0.0, 0.0, 0.0), (1.0, 0.0, 1.0), (0.0, 1.0, 1.0)])
-def test_derivatives_are_finite_at_gradients_of_zero(name: str, factors: tuple):
+def test_derivatives_are_finite_at_gradients_of_zero(name: str):
     def end(factors, params):
         params, _ = steps(TRANSFORMATIONS[name], [times(f) for f in factors], params)
         return sum(jnp.sum(p) for p in jax.tree.leaves(params))
 
-    for derivative in jax.tree.leaves(jax.grad(end, (0, 1))(jnp.asarray(factors), PARAMS)):
-        assert np.isfinite(derivative).all()
+    derivatives = jax.jit(jax.grad(end, (0, 1)))
+    for factors in ((0.0, 0.0, 0.0), (1.0, 0.0, 1.0), (0.0, 1.0, 1.0)):
+        for derivative in jax.tree.leaves(derivatives(jnp.asarray(factors), PARAMS)):
+            assert np.isfinite(derivative).all(), factors
 
 
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
