@@ -59,6 +59,7 @@ def points(name, n, s):
     return s * z / np.linalg.norm(z, order, axis=1, keepdims=True) * RNG.uniform(0.5, 1, size=(200, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", SCALED)
@@ -180,6 +181,7 @@ def test_dtypes_stay_and_arithmetic_is_float32():
     np.testing.assert_allclose(many.astype(jnp.float32), 1e-3, rtol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1e-37, 1e-25, 1e25, 3e38])
 @pytest.mark.parametrize("name", ["simplex", "l1_ball", "l1_sphere", "l2_ball", "l2_sphere"])
 def test_extremes(name, size):

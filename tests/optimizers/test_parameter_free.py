@@ -58,6 +58,7 @@ def test_derivatives_are_finite_at_gradients_of_zero(name: str):
             assert np.isfinite(derivative).all(), factors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_gradients_of_zero_move_nothing(name: str):
     params, _ = steps(TRANSFORMATIONS[name], [times(0.0)] * 2)
@@ -202,6 +203,7 @@ def test_erfi(x64):
     np.testing.assert_allclose(slopes, 2 / math.sqrt(math.pi) * np.exp(x**2), rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_erfi_stays_finite(dtype, x64):
     edge = math.sqrt(math.log(float(jnp.finfo(dtype).max)))

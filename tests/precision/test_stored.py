@@ -59,6 +59,7 @@ def test_a_slot_is_what_its_codec_makes_of_it():
         np.testing.assert_array_equal(payload.decoded((6, 8)), EIGHT[name].decode(payload, (6, 8)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", CODECS, ids=repr)
 def test_every_codec_under_scan_and_as_a_value(codec: precision.Codec):
     tx = stored(gradtx.adam(0.05), {"mu": codec}, min_size=4)
