@@ -19,7 +19,10 @@ import sys
 ROOT = pathlib.Path.cwd()
 sys.path[:0] = [str(ROOT), str(pathlib.Path(__file__).parent)]
 
-from mutation import functions, mutants  # noqa: E402  # after the path is set
+import jax  # noqa: E402
+
+import conftest  # noqa: E402  # after the path is set; first, as it says how JAX starts
+from mutation import functions, mutants  # noqa: E402
 
 PACKAGES = ("core", "numerics", "optimizers", "wrappers")
 LAWS = ["tests/test_formulas.py", "tests/test_laws.py", "tests/parameters/test_stacks.py"]
@@ -45,6 +48,7 @@ def run_mutated(module: str, name: str, number: int, tests: list[str]) -> int:
     """Runs the tests with this mutant, in this process; returns pytest's status."""
     import pytest
 
+    jax.config.update("jax_enable_x64", False)  # which the formulas have, but the tests have not
     function = dict(functions(importlib.import_module(module)))[name]
     line, function.__code__ = list(mutants(function))[number]
     print(f"{module}:{line} {name}, mutant {number}", flush=True)
@@ -73,6 +77,7 @@ def main() -> int:
             said = [x for x in done.stdout.splitlines() if x.startswith(("FAILED", "ERROR"))] or ["not noticed"]
             print(*mutant, done.returncode, said[0][:150], flush=True)
         print(f"{package}: {noticed} of {arguments.each} noticed")
+    conftest.pytest_unconfigure()
     return 0
 
 
