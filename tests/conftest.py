@@ -62,6 +62,22 @@ def third_of_this_commit() -> int:
         return 0
 
 
+SLOW = {"against_torch", "compat", "differences", "examples", "needs"}  # comparisons with others, and whole runs
+SLOW |= {"test_aggregating", "test_curvature", "test_extremes", "test_linear_algebra", "test_linesearch"}
+SLOW |= {"test_low_rank", "test_perturbations"}
+"""Folders and files that compile much, so that all their tests are slow."""
+
+SAMPLE = {"test_layers", "test_old_checkpoints"}
+"""Files that other Pythons run whole."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if {item.path.parent.name, item.path.stem} & SLOW:
+        item.add_marker("slow")
+    if item.path.stem in SAMPLE:
+        item.add_marker("sample")
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     chosen = "all" if config.getoption("all_recipes") else f"third {third_of_this_commit() + 1} of 3 (--all-recipes)"
     return f"recipes in long laws: {chosen}"

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutation check: flips signs, operators, comparisons and decays of the rules, and asks whether a formula notices.
 
-    python tests/mutation.py [--only adam] [--steps 12] [--every 1]
+    python tests/mutation.py [--only _adam] [--steps 12] [--every 1] [--first 0]
 
 Every file of gradtx/optimizers and gradtx/transforms, gradtx/wrappers and gradtx/numerics is changed in memory, one
 place at a time, and the formulas of tests/formulas whose transformations run that file are compared for some steps. A
 mutant that none of them notices is printed; the exit status is 1 if there is one that `mutation_survivors.py` does not
 explain. Wrappers that only say which steps another transformation takes have no formula and are left out: `STEERING`.
 
-All mutants take ten minutes; `--every` takes a sample of them, counted over all files.
+All mutants take ten minutes; `--every` takes a sample of them, counted over all files from `--first` on.
 """
 
 import argparse
@@ -42,29 +42,25 @@ FOLDERS = ("optimizers", "transforms", "wrappers", "numerics")
 # What they do is which transformation gets which leaves, steps, numbers or names, and what the state says of it; the
 # numbers are those of the transformation inside. tests/wrappers has a file of tests for each.
 STEERING = (
-    "wrappers/conditional.py",
-    "wrappers/freezing.py",
-    "wrappers/guard.py",
-    "wrappers/guard_rules.py",
-    "wrappers/hyperparameters.py",
-    "wrappers/partition.py",
-    "wrappers/prefixes.py",
-    "wrappers/skipping.py",
-    "wrappers/unstacking.py",
-    # Gradients of single elements, which no case of the formulas has: tests/wrappers/test_aggregating.py.
-    "wrappers/aggregating.py",
-    "wrappers/element_variance.py",
+    "wrappers/_conditional.py",
+    "wrappers/_freezing.py",
+    "wrappers/_guard.py",
+    "wrappers/_guard_rules.py",
+    "wrappers/_hyperparameters.py",
+    "wrappers/_partition.py",
+    "wrappers/_skipping.py",
+    "wrappers/_unstacking.py",
     # What codecs and rounding stages do with each number: tests/precision.
-    "numerics/dynamic_map.py",
-    "numerics/nibbles.py",
-    "numerics/random_bits.py",
-    "numerics/rounding.py",
+    "numerics/_dynamic_map.py",
+    "numerics/_nibbles.py",
+    "numerics/_random_bits.py",
+    "numerics/_rounding.py",
     # Searches are held by the conditions that their steps meet: tests/transforms/test_linesearch.py.
-    "transforms/backtracking.py",
-    "transforms/lines.py",
-    "transforms/linesearch.py",
-    "numerics/wolfe.py",
-    "numerics/box.py",
+    "transforms/_backtracking.py",
+    "transforms/_lines.py",
+    "transforms/_linesearch.py",
+    "numerics/_wolfe.py",
+    "numerics/_box.py",
 )
 SWAPS = {
     ast.Add: ast.Sub,
@@ -201,6 +197,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="files whose path contains this")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--every", type=int, default=1, help="one mutant in so many")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first")
     arguments = parser.parse_args()
     with np.errstate(all="ignore"):
         expected = {id(c): run_formula(c, arguments.steps) for c in formulas.CASES}
@@ -221,7 +218,7 @@ def main() -> int:
             for name, function in functions(module):
                 original = function.__code__
                 for line, code in mutants(function):
-                    if next(number) % arguments.every:
+                    if next(number) % arguments.every != arguments.first:
                         continue
                     function.__code__ = code
                     try:

@@ -3,150 +3,150 @@
 
 EXPLAINED: dict[tuple[str, str], str] = {
     (
-        "optimizers/adopt.py",
+        "optimizers/_adopt.py",
         "c = c * shrink_factor(safe_sqrt(abs_sq(c)), limit) if jnp.iscomplexobj(c) else jnp.clip(c, -limit, limit)",
     ): ("what complex numbers become, which the formulas have not: tests/test_laws.py"),
     (
-        "numerics/newton_schulz.py",
+        "numerics/_newton_schulz.py",
         "precision = jax.lax.Precision.HIGHEST if a.dtype.itemsize >= 4 else jax.lax.Precision.DEFAULT",
     ): ("the same on a CPU"),
-    ("numerics/companding.py", "return _by_size(x, lambda a: jnp.log1p(mu * a) / whole, mu / whole)"): (
+    ("numerics/_companding.py", "return _by_size(x, lambda a: jnp.log1p(mu * a) / whole, mu / whole)"): (
         "the slope at 0, of which only derivatives know: tests/transforms/test_compression.py"
     ),
-    ("numerics/companding.py", "return _by_size(y, lambda a: jnp.expm1(whole * a) / mu, whole / mu)"): (
+    ("numerics/_companding.py", "return _by_size(y, lambda a: jnp.expm1(whole * a) / mu, whole / mu)"): (
         "the slope at 0, of which only derivatives know: tests/transforms/test_compression.py"
     ),
-    ("numerics/companding.py", "return _by_size(x, size, a / whole)"): (
+    ("numerics/_companding.py", "return _by_size(x, size, a / whole)"): (
         "the slope at 0, of which only derivatives know: tests/transforms/test_compression.py"
     ),
-    ("numerics/companding.py", "return _by_size(y, size, whole / a)"): (
+    ("numerics/_companding.py", "return _by_size(y, size, whole / a)"): (
         "the slope at 0, of which only derivatives know: tests/transforms/test_compression.py"
     ),
-    ("numerics/companding.py", "return y / (1 - jnp.minimum(ratio, 1 - float(jnp.finfo(ratio.dtype).epsneg)))"): (
+    ("numerics/_companding.py", "return y / (1 - jnp.minimum(ratio, 1 - float(jnp.finfo(ratio.dtype).epsneg)))"): (
         "what is beyond the limit: tests/transforms/test_compression.py"
     ),
-    ("numerics/companding.py", "return safe_sqrt(abs_sq(x)) if jnp.iscomplexobj(x) else jnp.abs(x)"): (
+    ("numerics/_companding.py", "return safe_sqrt(abs_sq(x)) if jnp.iscomplexobj(x) else jnp.abs(x)"): (
         "the same for real numbers"
     ),
-    ("numerics/companding.py", "return math.log1p(x) if isinstance(x, int | float) else jnp.log1p(x)"): (
+    ("numerics/_companding.py", "return math.log1p(x) if isinstance(x, int | float) else jnp.log1p(x)"): (
         "the same numbers where all are float64"
     ),
-    ("numerics/companding.py", "return math.log(x) if isinstance(x, int | float) else jnp.log(x)"): (
+    ("numerics/_companding.py", "return math.log(x) if isinstance(x, int | float) else jnp.log(x)"): (
         "the same numbers where all are float64"
     ),
-    ("numerics/factored.py", "return u, safe_divide(dg, root) - safe_divide(droot, root) * u"): ("a derivative"),
-    ("numerics/keys.py", "return jax.random.key(source) if typed else jax.random.PRNGKey(source)"): (
+    ("numerics/_factored.py", "return u, safe_divide(dg, root) - safe_divide(droot, root) * u"): ("a derivative"),
+    ("numerics/_keys.py", "return jax.random.key(source) if typed else jax.random.PRNGKey(source)"): (
         "two forms of the same key"
     ),
-    ("numerics/keys.py", "return key if typed else jax.random.key_data(key)"): ("two forms of the same key"),
-    ("numerics/newton_schulz.py", "tall = x.shape[-2] > x.shape[-1]"): (
+    ("numerics/_keys.py", "return key if typed else jax.random.key_data(key)"): ("two forms of the same key"),
+    ("numerics/_newton_schulz.py", "tall = x.shape[-2] > x.shape[-1]"): (
         "the polynomial of X Xᴴ times X is X times that of Xᴴ X"
     ),
     (
-        "numerics/newton_schulz.py",
+        "numerics/_newton_schulz.py",
         "sums = jnp.sum(jnp.abs(_product(unit, _transposed(unit))), axis=-1, keepdims=True)",
     ): ("the product is symmetric; tests/numerics/test_newton_schulz.py has stacks"),
     (
-        "numerics/windows.py",
+        "numerics/_windows.py",
         "beyond = jnp.where(off == 0, 0, jnp.sign(off) * jnp.inf)  # the sign of NaN is NaN",
     ): ("a spread of 0, or infinity divided by a sign: tests/numerics/test_windows.py"),
-    ("optimizers/momo.py", "ScheduledMomoState if callable(learning_rate) else MomoState,"): (
+    ("optimizers/_momo.py", "ScheduledMomoState if callable(learning_rate) else MomoState,"): (
         "the same fields: tests/compat/test_checkpoints.py"
     ),
-    ("optimizers/momo.py", "ScheduledMomoAdamState if callable(learning_rate) else MomoAdamState,"): (
+    ("optimizers/_momo.py", "ScheduledMomoAdamState if callable(learning_rate) else MomoAdamState,"): (
         "the same fields: tests/compat/test_checkpoints.py"
     ),
-    ("optimizers/muon.py", "cast = matrix if ns_dtype is None else widen(matrix, ns_dtype)"): (
+    ("optimizers/_muon.py", "cast = matrix if ns_dtype is None else widen(matrix, ns_dtype)"): (
         "the same numbers where all are float64"
     ),
-    ("optimizers/muon.py", "return value if isinstance(value, int | float) else jnp.asarray(value, dtype)"): (
+    ("optimizers/_muon.py", "return value if isinstance(value, int | float) else jnp.asarray(value, dtype)"): (
         "the same numbers where all are float64"
     ),
     (
-        "optimizers/lbfgs.py",
+        "optimizers/_lbfgs.py",
         "weights = jnp.where(weights > 0, jax.vmap(lambda s, y: _weight(_inner(s, y), _inner(y, y)))(all_s, all_y), 0)",
     ): ("with bounds: tests/optimizers/test_lbfgs.py"),
     (
-        "optimizers/lbfgs.py",
+        "optimizers/_lbfgs.py",
         "good = (s_y > float(jnp.finfo(s_y.dtype).eps) * y_y) & jnp.isfinite(y_y) & jnp.isfinite(weight)",
     ): ("a threshold in the rounding errors; tests/optimizers/test_lbfgs.py has pairs without curvature"),
-    ("optimizers/lbfgs.py", "rate = scale(-1.0) if learning_rate is None else scale_by_lr(learning_rate)"): (
+    ("optimizers/_lbfgs.py", "rate = scale(-1.0) if learning_rate is None else scale_by_lr(learning_rate)"): (
         "without a rate, a line search chooses the step: tests/test_minimization.py"
     ),
-    ("optimizers/delta_bar_delta.py", "agreement = jnp.real(jnp.conj(average) * g)"): (
+    ("optimizers/_delta_bar_delta.py", "agreement = jnp.real(jnp.conj(average) * g)"): (
         "only its sign counts, which the quotient has too"
     ),
-    ("optimizers/sophia.py", "_print_win_rate(updates, limit, count % max(print_win_rate_every_n_steps, 1) == 0)"): (
+    ("optimizers/_sophia.py", "_print_win_rate(updates, limit, count % max(print_win_rate_every_n_steps, 1) == 0)"): (
         "what is printed: tests/transforms/test_hessian_diagonal.py"
     ),
-    ("optimizers/sophia.py", "inside = [jnp.sum(jnp.abs(u) < jnp.asarray(limit, u.dtype)) for u in leaves]"): (
+    ("optimizers/_sophia.py", "inside = [jnp.sum(jnp.abs(u) < jnp.asarray(limit, u.dtype)) for u in leaves]"): (
         "what is printed: tests/transforms/test_hessian_diagonal.py"
     ),
-    ("optimizers/sophia.py", "return jnp.sum(jnp.stack(inside)) / max(sum(u.size for u in leaves), 1)"): (
+    ("optimizers/_sophia.py", "return jnp.sum(jnp.stack(inside)) / max(sum(u.size for u in leaves), 1)"): (
         "what is printed: tests/transforms/test_hessian_diagonal.py"
     ),
-    ("wrappers/signs.py", "agreement = jnp.real(jnp.conj(jnp.sign(g)) * jnp.sign(u))"): (
+    ("wrappers/_signs.py", "agreement = jnp.real(jnp.conj(jnp.sign(g)) * jnp.sign(u))"): (
         "a sign is its own reciprocal"
     ),
-    ("wrappers/signs.py", "size = safe_sqrt(abs_sq(u)) if jnp.iscomplexobj(u) else jnp.abs(u)"): (
+    ("wrappers/_signs.py", "size = safe_sqrt(abs_sq(u)) if jnp.iscomplexobj(u) else jnp.abs(u)"): (
         "the same for real numbers; tests/wrappers/test_signs.py has complex ones"
     ),
-    ("wrappers/signs.py", "return -size * jnp.sign(g) if descent else size * jnp.sign(g)"): (
+    ("wrappers/_signs.py", "return -size * jnp.sign(g) if descent else size * jnp.sign(g)"): (
         "a sign is its own reciprocal"
     ),
-    ("optimizers/stable_adamw.py", "decays = not is_number(weight_decay) or weight_decay > 0"): (
+    ("optimizers/_stable_adamw.py", "decays = not is_number(weight_decay) or weight_decay > 0"): (
         "whether parameters are required; formulas always give them"
     ),
-    ("optimizers/dadapt_lion.py", "lambda g, moments, w: (w * jnp.sign(ema(moments[0], w * g, b1)), 1.0),"): (
+    ("optimizers/_dadapt_lion.py", "lambda g, moments, w: (w * jnp.sign(ema(moments[0], w * g, b1)), 1.0),"): (
         "a sign is its own reciprocal"
     ),
-    ("optimizers/prodigy.py", "return c * s + d / estim_lr0 * (d if safeguard_warmup else w) * g"): (
+    ("optimizers/_prodigy.py", "return c * s + d / estim_lr0 * (d if safeguard_warmup else w) * g"): (
         "only its norm counts, which -s has too; tests/differences/test_parameter_free.py compares the state"
     ),
     (
-        "wrappers/flattening.py",
+        "wrappers/_flattening.py",
         "extra = {n: packed(treedef.flatten_up_to(x)) if n in same else x for n, x in extra.items()}",
     ): ("extra arguments: tests/wrappers/test_flattening.py"),
-    ("wrappers/flattening.py", 'return shapes[0] == shapes[1] and getattr(updates, "ndim", 1) > 0'): (
+    ("wrappers/_flattening.py", 'return shapes[0] == shapes[1] and getattr(updates, "ndim", 1) > 0'): (
         "extra arguments: tests/wrappers/test_flattening.py"
     ),
-    ("wrappers/flattening.py", "return [] if is_hole(g) else [g]"): (
+    ("wrappers/_flattening.py", "return [] if is_hole(g) else [g]"): (
         "without parameters: tests/wrappers/test_flattening.py"
     ),
-    ("wrappers/flattening.py", "if len(dtypes) == 1:"): (
+    ("wrappers/_flattening.py", "if len(dtypes) == 1:"): (
         "float64 only has one dtype: tests/wrappers/test_flattening.py"
     ),
-    ("wrappers/flattening.py", "return complex_dtype(wide) if any(jnp.iscomplexobj(x) for x in arrays) else wide"): (
+    ("wrappers/_flattening.py", "return complex_dtype(wide) if any(jnp.iscomplexobj(x) for x in arrays) else wide"): (
         "float64 only has one dtype: tests/wrappers/test_flattening.py"
     ),
-    ("numerics/special.py", "return math.sqrt(math.log(jnp.finfo(x.dtype).max) - 1)"): (
+    ("numerics/_special.py", "return math.sqrt(math.log(jnp.finfo(x.dtype).max) - 1)"): (
         "the derivative of erfi, which no rule takes"
     ),
-    ("numerics/special.py", "inside = jnp.abs(x) < _limit(x)"): ("the derivative of erfi, which no rule takes"),
-    ("numerics/special.py", "return erfi(x), jnp.where(inside, slope, 0) * dx"): (
+    ("numerics/_special.py", "inside = jnp.abs(x) < _limit(x)"): ("the derivative of erfi, which no rule takes"),
+    ("numerics/_special.py", "return erfi(x), jnp.where(inside, slope, 0) * dx"): (
         "the derivative of erfi, which no rule takes"
     ),
-    ("numerics/special.py", "slope = (2 / math.sqrt(math.pi)) * jnp.exp(jnp.where(inside, x, 0) ** 2)"): (
+    ("numerics/_special.py", "slope = (2 / math.sqrt(math.pi)) * jnp.exp(jnp.where(inside, x, 0) ** 2)"): (
         "the derivative of erfi, which no rule takes"
     ),
-    ("wrappers/accumulation.py", "new = new if isinstance(new, jax.Array) else jnp.asarray(new)"): (
+    ("wrappers/_multi_steps.py", "new = new if isinstance(new, jax.Array) else jnp.asarray(new)"): (
         "whatever a report is, an array is what it becomes"
     ),
-    ("wrappers/accumulation.py", "return new if new.dtype == old.dtype else new.astype(old.dtype)"): (
+    ("wrappers/_multi_steps.py", "return new if new.dtype == old.dtype else new.astype(old.dtype)"): (
         "float64 only has one dtype: tests/wrappers/test_accumulation_in_jax.py"
     ),
-    ("wrappers/accumulation.py", 'shape = "" if value is None else f", a scalar, got shape {jnp.shape(value)}"'): (
+    ("wrappers/_multi_steps.py", 'shape = "" if value is None else f", a scalar, got shape {jnp.shape(value)}"'): (
         "the text of an error: tests/wrappers/test_accumulation.py"
     ),
-    ("wrappers/accumulation.py", "number = x.astype(jnp.int32) if x.dtype == bool else x"): (
+    ("wrappers/_multi_steps.py", "number = x.astype(jnp.int32) if x.dtype == bool else x"): (
         "on several devices: tests/wrappers/test_accumulation_in_jax.py"
     ),
     (
-        "transforms/monitoring.py",
+        "transforms/_monitoring.py",
         "return complex_dtype(wide) if jnp.issubdtype(x.dtype, jnp.complexfloating) else wide",
     ): "complex numbers: tests/transforms/test_monitoring.py",
     (
-        "transforms/monitoring.py",
+        "transforms/_monitoring.py",
         "return jax.tree.map(lambda x, o: x.astype(_wide_dtype(o) if widened else o.dtype), found, old)",
     ): "float64 only has one dtype: tests/transforms/test_monitoring.py",
 }

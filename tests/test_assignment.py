@@ -59,6 +59,7 @@ def test_the_best_of_all_permutations(f, shape):
         assert cost(c, (pairs[0][k], pairs[1][k])) == best
 
 
+@pytest.mark.slow
 @each
 def test_the_cost_of_optax(f):
     theirs = getattr(optax.assignment, f.__name__)

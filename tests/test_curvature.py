@@ -34,6 +34,7 @@ def flat(tree):
     return np.asarray(ravel_pytree(tree)[0])
 
 
+@pytest.mark.slow
 def test_products_and_diagonals(dense):
     params, h, unravel = dense
     v = np.random.default_rng(0).normal(size=4)

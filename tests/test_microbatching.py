@@ -107,6 +107,7 @@ def test_axes_and_names():
     close(mb.microbatch(lambda a, *, b: jnp.sum(a) * b, 0, 2)(X, b=2.0), 2 * jnp.sum(X))  # b is no batch
 
 
+@pytest.mark.slow
 def test_vmap():
     def f(a, w):
         return a.sum() * w

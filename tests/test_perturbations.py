@@ -41,6 +41,7 @@ def test_numbers_of_optax(name, noise, baseline):
             jax.tree.map(close, f(KEY, x), g(KEY, x))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("baseline", [True, False])
 def test_derivatives_by_hand(baseline):

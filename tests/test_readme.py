@@ -23,6 +23,7 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")  # JAX as a reader has it, and code of Flax and Equinox
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_the_python_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):

@@ -77,6 +77,7 @@ def test_each_parameter_by_itself(axes):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", [(0,), (2,), (0, 2)], ids=str)
 @pytest.mark.parametrize("dtypes", [("bfloat16", "float32"), ("float32", "bfloat16"), ("bfloat16", "bfloat16")])
 def test_dtypes(axes, dtypes):

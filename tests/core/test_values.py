@@ -155,6 +155,7 @@ def test_a_population_without_vmap_is_an_error():
         adam(jnp.array([0.1, 0.2])).update(PARAMS, adam(0.1).init(PARAMS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["learning_rate", "b1", "b2", "eps", "eps_root"])
 @pytest.mark.parametrize("g", [0.0, 1.0])
 def test_hypergradients_are_finite_also_at_zero_gradient(name, g):

@@ -71,6 +71,7 @@ state: none"""
     )
 
 
+@pytest.mark.slow
 def test_frozen():
     assert (
         explained("embed/embedding")

@@ -96,6 +96,7 @@ def test_fenchel_young_hands_arguments_on():
     assert loss(jnp.full(2, 2.0), jnp.zeros(2), 3, scale=0.5) == 8.0
 
 
+@pytest.mark.slow
 def test_second_derivatives_of_the_sparsemax_loss(x64):
     x, y = jnp.asarray([0.3, 0.1, -0.2, -3.0]), jnp.asarray(1)
     hessian = jax.hessian(lambda z: losses.multiclass_sparsemax_loss(z, y))(x)

@@ -33,6 +33,7 @@ def relative(got, want):
     return np.linalg.norm(np.asarray(got) - want) / np.linalg.norm(want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("f", ROOTS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("p", [1, 2, 3, 4, 8])
 def test_inverse_roots_of_ill_conditioned_matrices(f, p, x64):
@@ -69,6 +70,7 @@ def test_inverse_roots_of_singular_padded_and_extreme_matrices(f):
     assert relative(mapped[1], exact_root(2 * small, 2, 1e-6)) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_inverse_roots_of_optax():
     a = jnp.asarray(with_eigenvalues([0.5, 1.0, 3.0, 7.0]), jnp.float32)

@@ -41,6 +41,7 @@ def test_bad_arguments(make, error, message):
         make().init(jnp.ones(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tx", WITHOUT_EPS, ids=lambda tx: tx.factory.name)
 def test_zero_gradients_move_nothing_even_without_eps(tx):
     params = {"w": jnp.ones((2, 3)), "s": jnp.ones([])}

@@ -29,6 +29,7 @@ def run(tx, f, x, steps, apply=gt.apply_updates):
     return np.stack(points), state
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize(
     ("f", "rate", "arguments"),

@@ -46,17 +46,20 @@ def times(factor, tree=PARAMS):
     return jax.tree.map(lambda x: jnp.asarray(factor, x.dtype) * x, tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
-@pytest.mark.parametrize("factors", [(0.0, 0.0, 0.0), (1.0, 0.0, 1.0), (0.0, 1.0, 1.0)])
-def test_derivatives_are_finite_at_gradients_of_zero(name: str, factors: tuple):
+def test_derivatives_are_finite_at_gradients_of_zero(name: str):
     def end(factors, params):
         params, _ = steps(TRANSFORMATIONS[name], [times(f) for f in factors], params)
         return sum(jnp.sum(p) for p in jax.tree.leaves(params))
 
-    for derivative in jax.tree.leaves(jax.grad(end, (0, 1))(jnp.asarray(factors), PARAMS)):
-        assert np.isfinite(derivative).all()
+    derivatives = jax.jit(jax.grad(end, (0, 1)))
+    for factors in ((0.0, 0.0, 0.0), (1.0, 0.0, 1.0), (0.0, 1.0, 1.0)):
+        for derivative in jax.tree.leaves(derivatives(jnp.asarray(factors), PARAMS)):
+            assert np.isfinite(derivative).all(), factors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_gradients_of_zero_move_nothing(name: str):
     params, _ = steps(TRANSFORMATIONS[name], [times(0.0)] * 2)
@@ -201,6 +204,7 @@ def test_erfi(x64):
     np.testing.assert_allclose(slopes, 2 / math.sqrt(math.pi) * np.exp(x**2), rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_erfi_stays_finite(dtype, x64):
     edge = math.sqrt(math.log(float(jnp.finfo(dtype).max)))

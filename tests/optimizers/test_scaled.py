@@ -40,6 +40,7 @@ def zeros_like(tree):
     return jax.tree.map(jnp.zeros_like, tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tx", RULES, ids=repr)
 @pytest.mark.parametrize("p", [TREE, zeros_like(TREE)], ids=["parameters", "zeros"])
 def test_zero_gradients_are_finite_and_so_are_the_derivatives(tx, p):
@@ -125,6 +126,7 @@ def test_noise_by_key_and_by_seed_are_the_same():
     )
 
 
+@pytest.mark.slow
 def test_noise_of_complex_gradients_is_complex():
     u = noise_of({"w": jnp.zeros(10_000, jnp.complex64)})["w"]
     assert u.dtype == jnp.complex64

@@ -86,6 +86,7 @@ def spread_out(tree):
     return {n: [x, x] if n in AXES else x for n, x in tree.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_in_wrappers(name, standard_promotion):
     found, _ = step(WRAPPERS[name](SENSITIVE, RULES))
@@ -102,6 +103,7 @@ def test_lookahead_around():
     assert_same(apart(found.fast), expected.fast)
 
 
+@pytest.mark.slow
 def test_lookahead_inside():
     tx = gt.with_roles(RULES, gt.lookahead(SENSITIVE, 2, 0.5))
     found, _ = step(tx)
@@ -241,6 +243,7 @@ def test_a_transformation_is_an_argument():
     assert_same(jax.tree.map(lambda x: 2 * x, found[0]), found[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BASES)
 def test_a_state_from_elsewhere(name, standard_promotion):
     """A new process has never run `init`: what it needs to know of the state, it finds out."""
@@ -319,6 +322,7 @@ def test_the_empty_tree():
 # Rules of all kinds, and errors.
 
 
+@pytest.mark.slow
 def test_a_guess_as_rules():
     params = {
         "layers": {"norm": {"scale": jnp.ones((3, 4))}, "up": {"kernel": jnp.sin(jnp.arange(36.0)).reshape(3, 3, 4)}}

@@ -151,6 +151,7 @@ def change_of_outputs(width, rule, base, multiples):
     return [float(jnp.sqrt(jnp.mean(jnp.square(a - b)))) for a, b in zip(forward(params, x), before, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "base"), [("adam", gt.adam(0.01)), ("sgd", gt.sgd(0.5))])
 def test_the_coordinate_check(rule, base):
     narrow, wide = (change_of_outputs(width, rule, base, True) for width in (64, 512))

@@ -112,6 +112,7 @@ def test_groups_equal_separate_optimizers(name):
 EXACT = ("adam", "adamw", "lamb", "lion", "adafactor", "rmsprop", "sgd", "came", "clip_by_global_norm", "muon")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXACT)
 def test_groups_equal_separate_optimizers_in_float64(name, x64):
     assert_groups_equal_separate_optimizers(name, jnp.float64, 1e-10)
@@ -382,6 +383,7 @@ def test_populations():
         tx.init(PARAMS)
 
 
+@pytest.mark.slow
 def test_nothing_traced_is_kept():
     """What is found out about parameters inside one trace serves in the next."""
     tx = gt.groups([("w", {"learning_rate": gt.times(0.5)})], gt.adam(jnp.asarray(0.1)))

@@ -35,6 +35,7 @@ def test_adam_with_a_small_rate_loses_what_is_smaller_than_half_an_ulp():
     assert "norm          bfloat16  1     0.0001  0.0039   100 %" in text and "keep_master()" in text
 
 
+@pytest.mark.slow
 def test_large_enough_steps_are_all_right():
     report = gradtx.check_precision(gradtx.adam(1e-2), PARAMS)
     assert report.ok and report.lossy == ()

@@ -86,6 +86,7 @@ def test_16_error_bits_of_float16_are_float32_above_its_smallest_numbers():
         m = found
 
 
+@pytest.mark.slow
 @each_dtype
 def test_8_error_bits(dtype: object):
     p = np.asarray(start(dtype))

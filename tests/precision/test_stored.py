@@ -59,6 +59,7 @@ def test_a_slot_is_what_its_codec_makes_of_it():
         np.testing.assert_array_equal(payload.decoded((6, 8)), EIGHT[name].decode(payload, (6, 8)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", CODECS, ids=repr)
 def test_every_codec_under_scan_and_as_a_value(codec: precision.Codec):
     tx = stored(gradtx.adam(0.05), {"mu": codec}, min_size=4)
@@ -176,7 +177,7 @@ def test_wild_gradients_make_no_wild_step():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", registry.in_thirds(sorted(registry.COVERED)))
+@pytest.mark.parametrize("name", [registry.turns(n, i) for i, n in enumerate(registry.COVERED)])
 def test_contract_of_every_factory_in_8_bits(name: str):
     # An update of ftrl is the difference of two parameters, which a compiler rounds in its own way: larger ones.
     inner = gradtx.ftrl(1.0) if name == "ftrl" else registry.example(name)

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 import gradtx
 from gradtx.precision import bfloat16, companded8, float8, float32, int4, int8
+from support.registry import turns
 
 pytestmark = pytest.mark.slow
 
@@ -70,8 +71,12 @@ def assert_same(a: Any, b: Any) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
 
 
-@each
-@pytest.mark.parametrize("spec", [P("x"), P(None, "y"), P("x", "y")], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [turns((n, s), i + k) for i, n in enumerate(OPTIMIZERS) for k, s in enumerate([P("x"), P(None, "y"), P("x", "y")])],
+    ids=str,
+)
 def test_eight_devices_do_what_one_does(name: str, spec: P):
     tx, params = OPTIMIZERS[name], start(name)
     mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Auto,) * 2)

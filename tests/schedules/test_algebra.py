@@ -302,6 +302,7 @@ def test_large_counts_are_exact(begin: int):
     assert (stairs == stairs[0]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("period", "growth"), [(1000, 2), (7, 3), (13, 2.0)])
 def test_growing_cycles_begin_where_they_should(period: int, growth: float):
     """Also compiled, in float32 and with traced numbers: one step early or late would be at the other end."""

@@ -104,6 +104,7 @@ def test_names_of_a_named_chain_count():
     assert_same(new["fast"], state["fast"])
 
 
+@pytest.mark.slow
 def test_in_and_out_of_wrappers():
     state = stepped(gradtx.adamw(RATE))
     everything = jax.tree.map(lambda p: True, PARAMS)

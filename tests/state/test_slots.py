@@ -72,6 +72,7 @@ def test_ways_to_choose(chosen):
     assert listed(found) == [("layers/0/kernel", "0.mu"), ("layers/1/kernel", "0.mu")]
 
 
+@pytest.mark.slow
 def test_names_of_slots():
     tx = gradtx.chain(gradtx.trace(0.9), gradtx.guard(gradtx.adam(0.1)), gradtx.trace(0.5))
     state = stepped(tx)

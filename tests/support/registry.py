@@ -197,9 +197,14 @@ def in_thirds(names: Iterable[str] = COVERED) -> list[Any]:
     Their stages are under the same law, so that a recipe adds only how it puts them together. `tests/conftest.py`
     chooses the third; `--all-recipes` runs all.
     """
-    return [pytest.param(n, marks=pytest.mark.third(RECIPES.index(n) % 3)) if n in RECIPES else n for n in names]
+    return [turns(n, RECIPES.index(n)) if n in RECIPES else n for n in names]
 
 
-def sample(names: Iterable[str] = COVERED, every: int = 6) -> list[Any]:
-    """Cases by name, one in `every` of them in the sample that other Pythons run (`-m sample`)."""
-    return [pytest.param(n, marks=pytest.mark.sample) if i % every == 0 else n for i, n in enumerate(names)]
+def turns(case: Any, turn: int) -> Any:
+    """A case that runs in every third commit only: of a product of two tables, all of whose rows and columns do run."""
+    return pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.third(turn % 3))
+
+
+def sample() -> list[Any]:
+    """All names, every sixth of them in the sample that other Pythons run (`-m sample`)."""
+    return [pytest.param(n, marks=pytest.mark.sample) if i % 6 == 0 else n for i, n in enumerate(COVERED)]

@@ -69,6 +69,7 @@ def test_metrics_of_a_step_that_is_not_finite_are_those_of_it_only():
     assert all(np.isfinite(x) for x in after.values())
 
 
+@pytest.mark.slow
 def test_half_precision():
     half = [{n: np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64) for n, x in g.items()} for g in SEQUENCE]
     found, states = run(TX, half, jnp.bfloat16)

@@ -62,6 +62,7 @@ def test_softsign_stays_within_its_limit():
     assert np.all(np.isfinite(back)) and np.all(np.abs(back) > 1e6) and back[1] < 0
 
 
+@pytest.mark.slow
 @each
 def test_complex_numbers_keep_their_direction(codec):
     z = jnp.asarray([3 + 4j, -1j, 0.0, 1e-3 - 1e-3j], jnp.complex64)

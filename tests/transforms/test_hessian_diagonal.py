@@ -17,6 +17,7 @@ def coupled(params):
     return jnp.sum(x**4) / 12 + jnp.prod(x[:3]) + jnp.sum(x) ** 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.usefixtures("standard_promotion")
 def test_hutchinson_has_the_numbers_and_state_of_optax(x64):

@@ -29,6 +29,7 @@ def search(tx, f, x, u, state=None, **extra):
 # The conditions.
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("curv_rtol", [0.9, 0.1, 1e-3])
 @pytest.mark.parametrize("size", [1e-6, 1e-3, 1.0, 1e3])
@@ -213,6 +214,7 @@ def test_trees_with_holes():
         np.testing.assert_array_equal(new.grad["held"], [4, 4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tx", [ZOOM, BACKTRACKING], ids=["zoom", "backtracking"])
 def test_complex_parameters(tx):
     target = jnp.asarray([1 + 2j, 3 - 1j], jnp.complex64)

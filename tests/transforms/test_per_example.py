@@ -47,6 +47,7 @@ def test_formula(kind, limit, jit, x64):
     assert {x.dtype for x in jax.tree.leaves(found[1])} == {np.dtype("int32")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0.5, 2.0, 100.0])
 @pytest.mark.parametrize("kind", CLIPS)
 @pytest.mark.usefixtures("standard_promotion")

@@ -16,6 +16,7 @@ EXAMPLES = jax.tree.map(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize(
     ("name", "args"),

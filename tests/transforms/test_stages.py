@@ -19,6 +19,7 @@ def one_update(tx, g, p=None):
     return tx.update(g, tx.init(p), p)
 
 
+@pytest.mark.slow
 def test_averaged_momentum_is_the_other_form_with_another_rate(x64):
     rate, r = 0.2, 0.8
     a = run_rule(chain(scale_by_momentum(r, averaged=True), scale_by_lr(rate)))

@@ -106,6 +106,7 @@ def test_where_keeps_nan_out():
 MIXED = [jnp.ones((2, 3), d) for d in (jnp.bfloat16, jnp.float32, jnp.complex64, jnp.int32)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x", MIXED, ids=lambda x: x.dtype.name)
 def test_every_dtype_with_every_other_under_strict_promotion(x):
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):

@@ -122,6 +122,7 @@ def test_complex_gradients():
 # What is dropped.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("where", range(4))
 def test_gradients_that_are_not_finite_are_dropped_and_counted(where, value):

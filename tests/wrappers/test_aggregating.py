@@ -156,6 +156,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 @K
 @pytest.mark.parametrize("axis", [0, 1])
@@ -173,6 +174,7 @@ def test_mean_and_variance_beside_an_optimizer_are_optaxs(optimizer, axis, k):
     close(mine, other, 2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 @K
 @pytest.mark.parametrize("axis", [None, 0, 1])

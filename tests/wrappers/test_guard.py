@@ -262,6 +262,7 @@ def test_without_a_bound_it_refuses_for_ever():
 # Under all transformations of JAX, with all dtypes.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", [gt.adam(0.1), optax.adam(0.1, eps=1e-3), optax.trace(0.9)])
 @pytest.mark.parametrize(
     ("parameters", "gradients"),
@@ -354,6 +355,7 @@ def test_derivatives_do_not_see_a_skipped_step(transform):
     np.testing.assert_allclose(guarded, distance(gt.adam, [1.0, 0.9]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_on_an_explicit_mesh():
     mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):

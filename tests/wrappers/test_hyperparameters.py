@@ -47,6 +47,7 @@ def layout(state):
     return [(jax.tree_util.keystr(k), x.shape, x.dtype) for k, x in jax.tree_util.tree_leaves_with_path(state)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("rate", [0.01, RATE])
 @pytest.mark.usefixtures("standard_promotion")

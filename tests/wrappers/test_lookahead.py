@@ -25,6 +25,7 @@ def train(tx, params, steps, of=lambda params: params):
     return params, state
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("reset", [True, False])
 @pytest.mark.parametrize("period", [1, 3])

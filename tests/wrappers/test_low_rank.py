@@ -153,6 +153,7 @@ def test_growth_is_limited_and_may_restart_from_zero():
     np.testing.assert_allclose(found, [1.0, 1.5, 2.25, 1.0, 0.0, 5.0], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [gt.scale_by_galore, gt.scale_by_fira, gt.scale_by_apollo])
 def test_zero_gradients_are_finite_with_their_derivatives(make):
     zero = jax.tree.map(jnp.zeros_like, P)
