@@ -246,6 +246,7 @@ def factory_decorator(body: Callable, cls: type[Value], expand: Callable, schedu
 
     factory = Factory(body, construct, expand, schedules)
     construct.factory = factory  # type: ignore[attr-defined]  # a function attribute
+    construct.__signature__ = factory.printed()  # type: ignore[attr-defined]  # what inspect and help show
     return construct
 
 
