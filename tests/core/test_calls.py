@@ -117,3 +117,12 @@ def test_annotations_stay_what_they_are():
 def test_no_signature_shows_the_fields_of_a_range(name: str):
     text = str(inspect.signature(getattr(gradtx, name)))
     assert "Range(" not in text and "Annotated" not in text and "Floating" not in text
+
+
+def test_what_is_no_transformation_is_refused_at_the_call():
+    @gradtx.transformation
+    def wrong():
+        return 3
+
+    with pytest.raises(TypeError, match="tx must be a transformation .*, got 3"):
+        wrong()
