@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core._ranges import Range, check_argument, is_array, is_number, specification
+from gradtx.core._ranges import Range, check_argument, is_array, is_number, readable, specification
 
 REQUIRED = inspect.Parameter.empty
 
@@ -64,6 +64,11 @@ class Arguments:
         for name in self.keywords:
             kwargs |= arguments[name]
         return args, kwargs
+
+    def printed(self) -> inspect.Signature:
+        """The signature with ranges by their names."""
+        parameters = [p.replace(annotation=readable(p.annotation)) for p in self.signature.parameters.values()]
+        return self.signature.replace(parameters=parameters)
 
     def _fit(self, args: tuple, kwargs: dict[str, Any], arguments: dict[str, Any]) -> bool:
         """Whether each argument has one name that takes it, and each name without a default has an argument."""

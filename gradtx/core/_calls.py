@@ -254,6 +254,7 @@ def factory_decorator(
 
     factory = Factory(body, construct, expand, schedules)
     construct.factory = factory  # type: ignore[attr-defined]  # a function attribute
+    construct.__signature__ = factory.printed()  # type: ignore[attr-defined]  # what inspect and help show
     return construct
 
 

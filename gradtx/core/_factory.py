@@ -20,7 +20,7 @@ from jax.extend.core import get_opaque_trace_state
 from gradtx.core._calls import Call, Factory, Value, factory_decorator, freeze
 from gradtx.core._counts import safe_increment, step_of
 from gradtx.core._kernels import Rule, RuleSource
-from gradtx.core._lift import init_tree, lifted, update_tree
+from gradtx.core._lift import lifted
 from gradtx.core._ranges import is_number
 from gradtx.core._transformation import (
     Expansion,
@@ -125,9 +125,9 @@ def _expansion(call: Call, inner: GradientTransformation, lasting: bool) -> Expa
         return _pair(factory, arguments, with_extra_args_support(inner), moving)
     rule = inner.rule._replace(name=factory.name)
     source = _rule_source(factory, arguments, moving, rule if lasting and not moving else None)
-    if any(map(callable, moving.values())):
-        return Expansion(*_scheduled_rule(source, rule, moving), rule=rule)
-    return Expansion(*lifted(source, rule, moving), rule=rule)
+    if not any(map(callable, moving.values())):
+        return Expansion(*lifted(source, rule, moving), rule=rule)
+    return Expansion(*_stepped(rule.name, lambda values: lifted(source, rule, values), moving), rule=rule)
 
 
 def _rule_source(factory: Factory, arguments: dict, moving: dict[str, Any], settled: Rule | None) -> RuleSource:
@@ -152,28 +152,12 @@ def _rule_source(factory: Factory, arguments: dict, moving: dict[str, Any], sett
     return RuleSource(rule_at, find_key, constant)
 
 
-def _scheduled_rule(source: RuleSource, rule: Rule, moving: dict[str, Any]) -> tuple[Callable, Callable]:
-    def init_at(values: dict, params: Params) -> OptState:
-        return init_tree(source, rule, values, params)
-
-    def update_at(values: dict, updates: Updates, state: OptState, params: Params, extra: dict) -> tuple:
-        return update_tree(source, rule, values, updates, state, params, extra)
-
-    return _stepped(rule.name, init_at, update_at, moving)
-
-
 def _pair(factory: Factory, arguments: dict, inner: GradientTransformation, moving: dict[str, Any]) -> Expansion:
     if not any(map(callable, moving.values())):
         return inner._expanded()
 
     def at(values: dict) -> GradientTransformationExtraArgs:
         return with_extra_args_support(factory.run({**arguments, **values}))
-
-    def init_at(values: dict, params: Params) -> OptState:
-        return at(values).init(params)
-
-    def update_at(values: dict, updates: Updates, state: OptState, params: Params, extra: dict) -> tuple:
-        return at(values).update(updates, state, params, **extra)
 
     def parts(state: OptState) -> dict[str, tuple[Any, OptState]]:
         step = step_of(state)
@@ -182,7 +166,7 @@ def _pair(factory: Factory, arguments: dict, inner: GradientTransformation, movi
         prefix = "inner_state." if isinstance(state, ScheduledState) else ""
         return {prefix + path: part for path, part in found.items()}
 
-    init, update = _stepped(factory.name, init_at, update_at, moving)
+    init, update = _stepped(factory.name, at, moving)
     return Expansion(init, update, parts=parts, needs=inner.declared)
 
 
@@ -195,10 +179,11 @@ class ScheduledState(NamedTuple):
     counts_from = {"count": 0}
 
 
-def _stepped(name: str, init_at: Callable, update_at: Callable, moving: dict[str, Any]) -> tuple[Callable, Callable]:
-    """`init` and `update` with the schedules among `moving` evaluated at the step of the state, 0 at the first update.
+def _stepped(name: str, at: Callable[[dict], Any], moving: dict[str, Any]) -> tuple[Callable, Callable]:
+    """The `init` and `update` that `at(values)` has, with the values of `moving` at the step of the state.
 
-    A state that counts steps for schedules itself (see `core.counts`) is asked; any other is put in `ScheduledState`.
+    The step is 0 at the first update. A state that counts steps for schedules itself (see `core._counts`) is asked; any
+    other is put in `ScheduledState`.
     """
 
     def values_at(step: jax.Array) -> dict[str, Any]:
@@ -206,7 +191,8 @@ def _stepped(name: str, init_at: Callable, update_at: Callable, moving: dict[str
 
     def init(params: Params) -> OptState:
         step = jnp.zeros([], jnp.int32)
-        state = init_at(values_at(step), params)
+        init_now, _ = at(values_at(step))
+        state = init_now(params)
         return ScheduledState(step, state) if step_of(state) is None else state
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
@@ -216,10 +202,10 @@ def _stepped(name: str, init_at: Callable, update_at: Callable, moving: dict[str
                 f"{name}: state must be what init or the last update returned, with a step count, "
                 f"got {type(state).__name__}; the order is update(updates, state, params)"
             )
-        values = values_at(step)
+        _, update_now = at(values_at(step))
         if not isinstance(state, ScheduledState):
-            return update_at(values, updates, state, params, extra)
-        updates, inner_state = update_at(values, updates, state.inner_state, params, extra)
+            return update_now(updates, state, params, **extra)
+        updates, inner_state = update_now(updates, state.inner_state, params, **extra)
         return updates, ScheduledState(safe_increment(state.count), inner_state)
 
     return init, update

@@ -6,6 +6,7 @@ schedule, and is a leaf of the transformation), which values are legal, and an e
 """
 
 import dataclasses
+import inspect
 import math
 import types
 import typing
@@ -62,6 +63,40 @@ Fraction = Annotated[Any, Range(low=0.0, high=1.0, example=0.5)]
 PositiveInt = Annotated[int, Range(low=1, integer=True, example=2)]
 NonNegativeInt = Annotated[int, Range(low=0, integer=True, example=0)]
 DType = Annotated[Any, Floating()]
+
+
+_NAMES = {
+    Real: "Real",
+    Positive: "Positive",
+    NonNegative: "NonNegative",
+    Decay: "Decay",
+    Fraction: "Fraction",
+    PositiveInt: "PositiveInt",
+    NonNegativeInt: "NonNegativeInt",
+    DType: "DType",
+}
+
+
+class Readable:
+    """An annotation that prints as people read it: as the name of its range, or as what it demands."""
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def readable(annotation: Any) -> Any:
+    """What stands for an annotation in a printed signature; for one without a range, the annotation itself."""
+    members, union = typing.get_args(annotation), typing.get_origin(annotation) in (Union, types.UnionType)
+    if union and any(typing.get_origin(m) is Annotated for m in members):
+        return Readable(" | ".join(inspect.formatannotation(None if m is type(None) else readable(m)) for m in members))
+    if typing.get_origin(annotation) is not Annotated or (spec := specification(annotation)) is None:
+        return annotation
+    kind = "a whole number" if isinstance(spec, Range) and spec.integer else "a number"
+    words = str(spec) if str(spec).startswith(kind) else f"{kind} {spec}"
+    return Readable(_NAMES.get(annotation, words))
 
 
 def specification(annotation: Any) -> Range | Floating | None:

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the arguments of a factory are bound, checked, kept and printed."""
+
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import pytest
+
+import gradtx
+from gradtx.core._arguments import Arguments
+from gradtx.core._ranges import Range
+
+
+def every_kind(a, /, b, c=3, *rest, d, e=5, **more):
+    pass
+
+
+def plain(a, b=2, *, c=3):
+    pass
+
+
+@pytest.mark.parametrize("function", [every_kind, plain])
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((1, 2), {"d": 4}),
+        ((1, 2, 3, 4, 5), {"d": 4, "f": 6, "g": 7}),
+        ((1,), {}),
+        ((1,), {"b": 2, "d": 4}),
+        ((1,), {"c": 0}),
+        ((1, 2), {"b": 2}),
+        ((), {"a": 1}),
+        ((), {}),
+        ((1, 2, 3), {}),
+        ((1,), {"x": 1}),
+    ],
+)
+def test_arguments_are_bound_as_python_binds_them(function: Callable, args: tuple, kwargs: dict):
+    arguments = Arguments(function.__name__, function, schedules=True)
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as error:
+        with pytest.raises(TypeError) as raised:
+            arguments.bind(args, kwargs)
+        assert str(raised.value) == f"{function.__name__}: {error}; the call is {arguments}"
+        return
+    bound.apply_defaults()
+    found = arguments.bind(args, kwargs)
+    assert list(found.items()) == list(bound.arguments.items())
+    by_place, by_keyword = arguments.apart(found)
+    assert arguments.bind(tuple(by_place), by_keyword) == found
+
+
+def test_a_default_is_checked_when_the_factory_is_made():
+    with pytest.raises(ValueError, match=r"wrong: decay must be in \[0, 1\), got 1.5"):
+
+        @gradtx.transformation
+        def wrong(decay: gradtx.Decay = 1.5):
+            return gradtx.identity()
+
+
+def test_what_the_caller_does_to_his_containers_later_changes_nothing():
+    mask = {"w": True, "b": [False]}
+    tx = gradtx.adamw(0.1, mask=mask)
+    same = gradtx.adamw(0.1, mask={"w": True, "b": [False]})
+    mask["b"][0], mask["w"] = True, False
+    tx.arguments["mask"]["w"] = False
+    tx.arguments["mask"]["b"].append(True)
+    assert tx == same and hash(tx) == hash(same) and tx.arguments["mask"] == {"b": [False], "w": True}
+
+
+Annotation = Annotated[Any, Range(low=0.0, high=1.0, high_open=True, example=0.3)]
+Whole = Annotated[int, Range(low=1, high=8, integer=True)]
+
+
+@gradtx.transformation
+def example(
+    learning_rate: gradtx.ScalarOrSchedule,
+    decay: gradtx.Decay = 0.9,
+    limit: gradtx.Positive | None = None,
+    odd: Annotation = 0.5,
+    whole: Whole | str = 2,
+    dtype: gradtx.DType = None,
+    flag: bool = False,
+    kind: Literal["a", "b"] = "a",
+    mask: Any | Callable = None,
+):
+    return gradtx.identity()
+
+
+def test_ranges_are_printed_by_their_names():
+    printed = {n: inspect.formatannotation(p.annotation) for n, p in inspect.signature(example).parameters.items()}
+    del printed["learning_rate"], printed["mask"]
+    assert printed == {
+        "decay": "Decay",
+        "limit": "Positive | None",
+        "odd": "a number in [0, 1)",
+        "whole": "a whole number in [1, 8] | str",
+        "dtype": "DType",
+        "flag": "bool",
+        "kind": "Literal['a', 'b']",
+    }
+    assert "b1: Decay = 0.9" in str(inspect.signature(gradtx.adam))
+
+
+def test_annotations_stay_what_they_are():
+    hints, parameters = typing.get_type_hints(example, include_extras=True), inspect.signature(example).parameters
+    assert parameters["learning_rate"].annotation is gradtx.ScalarOrSchedule
+    assert parameters["mask"].annotation == Any | Callable and parameters["flag"].annotation is bool
+    assert hints["decay"] == gradtx.Decay == example.__annotations__["decay"]
+    assert inspect.signature(gradtx.adam).parameters["b1"].default == 0.9
+
+
+@pytest.mark.parametrize("name", [n for n in list(vars(gradtx)) if hasattr(getattr(gradtx, n), "factory")])
+def test_no_signature_shows_the_fields_of_a_range(name: str):
+    text = str(inspect.signature(getattr(gradtx, name)))
+    assert "Range(" not in text and "Annotated" not in text and "Floating" not in text
+
+
+def test_what_is_no_transformation_is_refused_at_the_call():
+    @gradtx.transformation
+    def wrong():
+        return 3
+
+    with pytest.raises(TypeError, match="tx must be a transformation .*, got 3"):
+        wrong()
