@@ -14,11 +14,13 @@ import gradtx
 import parity
 from support import problems
 from support.differential import EXCEPTIONS
+from support.registry import in_turns
 
 NOT_DRAWN = {name.rpartition(".")[2] for name in EXCEPTIONS}
 PRECISIONS = [(c, jnp.float64) for c in parity.CALLS]
 PRECISIONS += [(c, jnp.float32) for c in parity.CALLS if c.float32 and c.name in NOT_DRAWN]
 """In float32, tests/compat/test_differential.py compares all others, with arguments drawn at random."""
+IDS = [f"{i}-{c.name}-{d.__name__}" for i, (c, d) in enumerate(PRECISIONS)]
 
 
 def types(tree):
@@ -37,9 +39,7 @@ def layout(state):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("call", "dtype"), PRECISIONS, ids=[f"{i}-{c.name}-{d.__name__}" for i, (c, d) in enumerate(PRECISIONS)]
-)
+@pytest.mark.parametrize(("call", "dtype"), in_turns(PRECISIONS), ids=IDS)
 @pytest.mark.usefixtures("standard_promotion")
 def test_same_numbers_and_same_state(call, dtype):
     with jax.enable_x64(dtype is jnp.float64):

@@ -201,8 +201,13 @@ def in_thirds(names: Iterable[str] = COVERED) -> list[Any]:
 
 
 def turns(case: Any, turn: int) -> Any:
-    """A case that runs in every third commit only: of a product of two tables, all of whose rows and columns do run."""
+    """A case that runs in every third commit only, such as one of a product whose rows and columns all run."""
     return pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.third(turn % 3))
+
+
+def in_turns(cases: Iterable[Any]) -> list[Any]:
+    """Cases of a law on top of the contract, one in three of them in each commit: nearly all in three in a row."""
+    return [turns(case, i) for i, case in enumerate(cases)]
 
 
 def sample() -> list[Any]:
