@@ -44,6 +44,10 @@ def transformation(body: Callable[P, Any]) -> Callable[P, GradientTransformation
     ...) is a numeric hyperparameter, checked at the call and a leaf of the value. It may be a number, an array, a
     traced value or a schedule; use it only inside the functions that the body returns, where it is the number of the
     step. All other parameters are static, except transformations, which are children.
+
+    Args:
+      body: the function. Its signature is that of the factory; it returns the value of another factory, a
+        `per_parameter(...)`, or any object with `init` and `update`.
     """
     return transformation_of(GradientTransformationExtraArgs)(body)
 
@@ -81,16 +85,20 @@ def per_parameter(
     shared(t, total) -> scalars               optional: computed once a step, for all parameters
     ```
 
-    What `shared` returns (without it, the total of `measure`) is the fifth argument of `update`. A rule that remembers
-    scalars of the whole tree, such as an estimated distance, has a `memory() -> {field: initial value}`; then `measure`
-    gets them as a fifth argument, and `shared(t, total, memory)` returns what it returned before and the new memory.
-    `needs` names extra arguments of the transformation's `update`, such as "value", that `shared` takes by keyword.
-    With `uses_role`, `init`, `measure` and `update` get the parameter's `Role` by the keyword `role`, None without one.
+    One slot is passed bare, several as a tuple, none as `()`. `p` is None without parameters, `t` if the state has no
+    count. What `shared` returns (without it, the total of `measure`) is the fifth argument of `update`.
 
-    `state` is a named tuple class; its fields, the count and the memory aside, are the slots in order, each a tree like
-    the parameters. One slot is passed bare, several as a tuple; no slots: `init` and `state` may be None and slots are
-    `()`. If the class has a field `count` (or `counter`), the lift keeps it and `t` is the step, from 1; else `t` is
-    None. `p` is None when the caller gave no parameters, which is an error if `needs_params`.
+    Args:
+      init, update: the rule. A rule without slots needs no `init`.
+      state: a named tuple class, None without slots. Its fields, without count and memory, are the slots in order, each
+        a tree like the parameters. If it has the field `counter`, the lift keeps it, and `t` is the step, from 1.
+      measure, shared: see above.
+      memory: `memory() -> {field: initial value}`, for scalars of the whole tree that are remembered, such as an
+        estimated distance. `measure` gets them as a fifth argument; `shared(t, total, memory)` also returns new ones.
+      needs_params: whether `update` without parameters is an error.
+      needs: names of extra arguments of the transformation's `update`, such as "value", that `shared` takes by keyword.
+      counter: the name of the field that counts the steps.
+      uses_role: whether `init`, `measure` and `update` take the parameter's `Role` by the keyword `role`; None without.
 
     The lift owns the rest. Arithmetic is at least float32: arrays arrive cast to the widest of float32, gradient, slot
     and parameter; slots are stored back in the dtype that `init` gave them; updates leave in the arithmetic's dtype. A

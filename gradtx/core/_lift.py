@@ -16,7 +16,7 @@ from gradtx.core._by_group import by_group, check_memory, in_groups
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._kernels import Kernels, Rule, RuleSource
-from gradtx.core._roles import Boxed, is_box, is_full_box
+from gradtx.core._roles import Boxed, carried_role, closed, is_full_box, opened
 from gradtx.core._stacks import cut, over_stack, stack_axes
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_leaf, paths
 from gradtx.core._types import OptState, Params, Updates
@@ -43,9 +43,9 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
     at = functools.cache(lambda dtype: source.at(widen(same, dtype)))
 
     def init_leaf(leaf: Any) -> tuple:
-        original = leaf.value if is_box(leaf) else leaf
+        original = opened(leaf)
         p = original if isinstance(original, jax.Array) else jnp.asarray(original)
-        dtype, role = compute_dtype(p), leaf.role if is_box(leaf) else None
+        dtype, role = compute_dtype(p), carried_role(leaf)
         stack = stack_axes(role, p.ndim)
 
         def init_one(entries: dict, one: jax.Array) -> tuple:
@@ -109,13 +109,13 @@ def update_tree(
     """One step of a rule over a tree, with the given values of the hyperparameters that move."""
     _check_arguments(rule, state, params, extra)
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_leaf)
-    gs, ps = _opened(leaves), [None] * len(leaves)
+    gs, ps = list(map(opened, leaves)), [None] * len(leaves)
     if params is not None:
-        ps = _opened(align(treedef, params, rule.name, "the parameters", updates, "the gradients"))
+        ps = list(map(opened, align(treedef, params, rule.name, "the parameters", updates, "the gradients")))
         check_shapes(rule.name, "gradient", updates, gs, ps)
     fields = [getattr(state, name) for name in rule.slots]
     held = [align(treedef, f, rule.name, "the state's trees", updates, "the gradients") for f in fields]
-    slots = _rows([_opened(column) for column in held], len(leaves))
+    slots = _rows([list(map(opened, column)) for column in held], len(leaves))
     count = safe_increment(getattr(state, rule.counter)) if rule.counts else None
     memory = None if rule.memory is None else {name: getattr(state, name) for name in rule.memory()}
 
@@ -145,11 +145,11 @@ def update_tree(
             u, new_slots[x.index] = x.kernels.update(x.values, x.g, x.slots, x.p, count, known)
         except (ValueError, TypeError) as error:
             raise _located(error, rule, updates, x) from error
-        new_leaves[x.index] = _put(leaves[x.index], u)
+        new_leaves[x.index] = closed(leaves[x.index], u)
 
     # A wrapper may have made the slots from the parameters, boxes included.
     columns = zip(held, _columns(new_slots, len(held)), strict=True)
-    trees = [treedef.unflatten(map(_put, old, new)) for old, new in columns]
+    trees = [treedef.unflatten(map(closed, old, new)) for old, new in columns]
     new_state = dict(zip(rule.slots, trees, strict=True)) | (memory or {})
     if rule.counts:
         new_state[rule.counter] = count
@@ -164,14 +164,6 @@ def _rows(columns: list[list], length: int) -> list:
 def _columns(rows: list, width: int) -> list:
     """The leaves of each slot's tree: `_rows` undone."""
     return [rows] if width == 1 else list(zip(*rows, strict=True)) or [()] * width
-
-
-def _opened(leaves: list) -> list:
-    return [x.value if isinstance(x, Boxed) else x for x in leaves]
-
-
-def _put(held: Any, new: Any) -> Any:
-    return held.holding(new) if isinstance(held, Boxed) and not isinstance(new, Boxed) else new
 
 
 def _told(rule: Rule, leaf: Boxed) -> Any:
@@ -205,7 +197,7 @@ def _check_arguments(rule: Rule, state: OptState, params: Params, extra: dict[st
 
 
 def _located(error: Exception, rule: Rule, updates: Updates, x: _Live) -> Exception:
-    shape = jnp.shape(x.g.value if isinstance(x.g, Boxed) else x.g)
+    shape = jnp.shape(opened(x.g))
     shapes = ", ".join(str(jnp.shape(slot)) for slot in jax.tree.leaves(x.slots)) or "none"
     where = f"{rule.name}: at {paths(updates)[x.index]}"
     return ValueError(f"{where}: {error} (gradient of shape {shape}, state of shapes {shapes})")

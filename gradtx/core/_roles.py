@@ -141,12 +141,12 @@ def is_absent(x: Any) -> bool:
 
 def opened(leaf: Any) -> Any:
     """What is in the box; a leaf without a box as it is."""
-    return leaf.value if is_box(leaf) else leaf
+    return leaf.value if isinstance(leaf, Boxed) else leaf
 
 
 def closed(box: Any, value: Any) -> Any:
     """The value in a box like this one; as it is if this is no box, or if it is in a box already."""
-    return box.holding(value) if is_box(box) and not is_box(value) else value
+    return box.holding(value) if isinstance(box, Boxed) and not isinstance(value, Boxed) else value
 
 
 def carried_role(leaf: Any) -> Role | None:

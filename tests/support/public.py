@@ -43,7 +43,7 @@ def words() -> set[str]:
 def described_arguments(docstring: str) -> set[str]:
     """The names that have a line under `Args:`, several of which one line may name: `mu_dtype, nu_dtype: ...`."""
     section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)*)", inspect.cleandoc(docstring) + "\n", re.MULTILINE)
-    lines = re.findall(r"^ {2}(\*{0,2}[a-z]\w*(?:, ?\*{0,2}\w+)*):", section[1], re.MULTILINE) if section else []
+    lines = re.findall(r"^ {2}(\*{0,2}[A-Za-z]\w*(?:, ?\*{0,2}\w+)*):", section[1], re.MULTILINE) if section else []
     return {name.strip(" *") for line in lines for name in line.split(",")}
 
 
