@@ -11,6 +11,7 @@ import pytest
 
 import gradtx
 from gradtx import precision, stored
+from gradtx.core._payloads import payloads
 from gradtx.precision import bfloat16, companded8, float8, float32, int4, int8
 from gradtx.precision._blockwise import Blockwise
 from gradtx.testing import check_contract
@@ -102,7 +103,7 @@ def test_what_is_refused(make: Any, error: type, words: str):
 def test_a_slot_may_be_empty():
     """Muon's Adam has nothing to do where all parameters are matrices, but there is no slot of any other name."""
     state = gradtx.muon8bit(1e-2, min_size=0).init({"w": PARAMS["w"]})
-    assert {x.codes.dtype for x in precision.payload.payloads(state)} == {np.dtype("uint8")}
+    assert {x.codes.dtype for x in payloads(state)} == {np.dtype("uint8")}
     with pytest.raises(ValueError, match="stored: no slot ema; there are mu"):
         stored(gradtx.muon(1e-2), {"mu": int8(), "ema": int8()}).init({"w": PARAMS["w"]})
 

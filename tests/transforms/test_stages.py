@@ -118,10 +118,10 @@ def test_complex_parameters(name):
 
 def test_bias_correction_of_a_tree():
     moments = {"a": jnp.full(2, 0.1), "b": jnp.full(3, 0.1, jnp.bfloat16)}
-    corrected = gradtx.bias_correction(moments, 0.9, 1)
+    corrected = gradtx.tree.bias_correction(moments, 0.9, 1)
     np.testing.assert_allclose(corrected["a"], 1.0, rtol=1e-6)
     assert corrected["b"].dtype == jnp.bfloat16
-    np.testing.assert_allclose(gradtx.bias_correction(jnp.ones(1), 0.9, jnp.int32(7)), 1 / (1 - 0.9**7), rtol=1e-6)
+    np.testing.assert_allclose(gradtx.tree.bias_correction(jnp.ones(1), 0.9, jnp.int32(7)), 1 / (1 - 0.9**7), rtol=1e-6)
 
 
 def test_global_norm():
