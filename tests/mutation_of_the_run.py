@@ -11,18 +11,16 @@ tests/mutation.py, whose formulas notice nearly all in the rules; here are the t
 
 import argparse
 import importlib
+import os
 import pathlib
 import random
 import subprocess
 import sys
 
 ROOT = pathlib.Path.cwd()
-sys.path[:0] = [str(ROOT), str(pathlib.Path(__file__).parent)]
-
-import jax  # noqa: E402
-
-import conftest  # noqa: E402  # after the path is set; first, as it says how JAX starts
-from mutation import functions, mutants  # noqa: E402
+HERE = pathlib.Path(__file__).resolve().parent
+MUTANT = "GRADTX_MUTANT"
+"""The environment variable that names module, function and number of the mutant to run the tests with."""
 
 PACKAGES = ("core", "numerics", "optimizers", "wrappers")
 LAWS = ["tests/test_formulas.py", "tests/test_laws.py", "tests/parameters/test_stacks.py"]
@@ -36,6 +34,8 @@ TESTS = {
 
 def places(package: str) -> list[tuple[str, str, int]]:
     """Module, function and number of each mutant."""
+    from mutation import functions, mutants
+
     found = []
     for path in sorted((ROOT / "gradtx" / package).glob("_[a-z]*.py")):
         module = importlib.import_module(f"gradtx.{package}.{path.stem}")
@@ -44,15 +44,18 @@ def places(package: str) -> list[tuple[str, str, int]]:
     return found
 
 
-def run_mutated(module: str, name: str, number: int, tests: list[str]) -> int:
-    """Runs the tests with this mutant, in this process; returns pytest's status."""
-    import pytest
+def pytest_collection_finish() -> None:
+    """As a plugin of pytest: the tests are there, now comes the mutant."""
+    import jax
 
-    jax.config.update("jax_enable_x64", False)  # which the formulas have, but the tests have not
+    with jax.enable_x64(True):
+        from mutation import functions, mutants
+    jax.config.update("jax_enable_x64", False)  # which the formulas have, but not all tests
+    module, name, number = os.environ[MUTANT].split()
     function = dict(functions(importlib.import_module(module)))[name]
-    line, function.__code__ = list(mutants(function))[number]
-    print(f"{module}:{line} {name}, mutant {number}", flush=True)
-    return int(pytest.main(["-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", *tests]))
+    line, function.__code__ = list(mutants(function))[int(number)]
+    jax.clear_caches()
+    print(f"the mutant is in line {line} of {module}", flush=True)
 
 
 def main() -> int:
@@ -61,23 +64,24 @@ def main() -> int:
     parser.add_argument("--package", choices=PACKAGES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--run", help="the tests to run, in place of those of TESTS")
-    parser.add_argument("--mutant", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.mutant:
-        module, name, number = arguments.mutant
-        return run_mutated(module, name, int(number), arguments.run.split())
+    sys.path[:0] = [str(ROOT), str(HERE)]
+    path = os.pathsep.join([str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")])
     for package in [arguments.package] if arguments.package else PACKAGES:
         drawn = random.Random(arguments.seed).sample(places(package), arguments.each)
-        tests = arguments.run or " ".join(TESTS[package])
+        tests = arguments.run.split() if arguments.run else TESTS[package]
         noticed = 0
         for mutant in drawn:
-            command = [sys.executable, __file__, "--run", tests, "--mutant", *map(str, mutant)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            noticed += done.returncode == 1
-            said = [x for x in done.stdout.splitlines() if x.startswith(("FAILED", "ERROR"))] or ["not noticed"]
-            print(*mutant, done.returncode, said[0][:150], flush=True)
-        print(f"{package}: {noticed} of {arguments.each} noticed")
-    conftest.pytest_unconfigure()
+            name = " ".join(map(str, mutant))
+            command = [sys.executable, "-m", "pytest", "-p", "mutation_of_the_run", "-x", "-q", "--tb=no", *tests]
+            environment = {**os.environ, "PYTHONPATH": path, MUTANT: name}
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+            said = [x for x in done.stdout.splitlines() if x.startswith(("FAILED", "ERROR"))]
+            if done.returncode not in (0, 1) or bool(said) != done.returncode or "the mutant is in" not in done.stdout:
+                raise SystemExit(f"{name}: the tests could not be run\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+            noticed += bool(said)
+            print(f"{name}: {said[0][:150] if said else 'not noticed'}", flush=True)
+        print(f"{package}: {noticed} of {arguments.each} noticed", flush=True)
     return 0
 
 

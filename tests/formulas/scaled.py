@@ -4,6 +4,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import gradtx as gt
@@ -197,11 +198,11 @@ def turned(inner: Any):
     """
 
     def turn(tree):
-        return None if tree is None else {n: jax.numpy.asarray(TURN * np.asarray(x)) for n, x in tree.items()}
+        return None if tree is None else {n: jax.lax.complex(TURN.real * x, TURN.imag * x) for n, x in tree.items()}
 
     def update(updates, state, params=None, **extra):
         updates, state = inner.update(turn(updates), state, turn(params), **extra)
-        return {n: jax.numpy.asarray((np.asarray(u) / TURN).real) for n, u in updates.items()}, state
+        return {n: jnp.real(u / TURN) for n, u in updates.items()}, state
 
     return gt.GradientTransformationExtraArgs(lambda params: inner.init(turn(params)), update)
 
@@ -211,7 +212,7 @@ def valued(inner: Any, shift: float):
     """`inner`, given the value of the problem minus `shift` at each update."""
 
     def update(updates, state, params=None, **extra):
-        value = problems.value({n: np.asarray(p) for n, p in params.items()}) - shift
+        value = problems.total(params, jnp) - shift
         return inner.update(updates, state, params, value=value)
 
     return gt.GradientTransformationExtraArgs(inner.init, update)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A smooth non-convex problem with tensors of rank 0 to 4, in NumPy float64."""
 
+from types import ModuleType
+from typing import Any
+
 import numpy as np
 
 SHAPES = {"scalar": (), "vector": (5,), "matrix": (4, 3), "cube": (2, 3, 2), "kernel": (2, 2, 3, 2)}
@@ -12,9 +15,13 @@ def start() -> dict[str, np.ndarray]:
 
 
 def value(params: dict[str, np.ndarray]) -> float:
-    """Σ (p² / 2 + cos(2p) / 4) + a weak coupling of everything through the mean square."""
+    return float(total(params, np))
+
+
+def total(params: dict[str, Any], np: ModuleType) -> Any:
+    """Σ (p² / 2 + cos(2p) / 4) + a weak coupling of everything through the mean square, in NumPy's or JAX's arrays."""
     everything = np.concatenate([np.ravel(p) for p in params.values()])
-    return float(np.sum(everything**2 / 2 + np.cos(2 * everything) / 4) + 0.1 * np.sin(np.sum(everything**2)))
+    return np.sum(everything**2 / 2 + np.cos(2 * everything) / 4) + 0.1 * np.sin(np.sum(everything**2))
 
 
 def gradient(params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
