@@ -30,6 +30,7 @@ def cost_of_scipy(c):
     return c[linear_sum_assignment(c)].sum()
 
 
+@pytest.mark.slow
 @each
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_cost_of_scipy(f, shape, x64):
@@ -69,6 +70,7 @@ def test_the_cost_of_optax(f):
         np.testing.assert_allclose(cost(c, f(jnp.asarray(c))), c[i, j].sum(), rtol=1e-6)
 
 
+@pytest.mark.slow
 @each
 def test_forbidden_pairs(f):
     rng = np.random.default_rng(3)
@@ -83,6 +85,7 @@ def test_forbidden_pairs(f):
     assert cost(blocked, f(jnp.asarray(blocked, jnp.float32))) == np.inf
 
 
+@pytest.mark.slow
 @each
 def test_dtypes_and_edges(f):
     for dtype in (jnp.bfloat16, jnp.float16, jnp.int8, jnp.uint8, jnp.int32, bool):

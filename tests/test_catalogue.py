@@ -37,6 +37,7 @@ def catalogue() -> ModuleType:
     return load("catalogue", ROOT / "docs" / "catalogue.py")
 
 
+@pytest.mark.slow
 def test_the_page_is_up_to_date(catalogue: ModuleType):
     assert catalogue.page() == catalogue.PAGE.read_text(), f"docs/catalogue.md: run `{catalogue.COMMAND}`"
 
@@ -48,6 +49,7 @@ def test_every_factory_is_on_the_page_once(catalogue: ModuleType):
     assert listed == Counter(registered), f"docs/catalogue.md: run `{catalogue.COMMAND}`"
 
 
+@pytest.mark.slow
 def test_what_rules_declare_is_what_they_need(catalogue: ModuleType):
     for name, record in catalogue.registry.FACTORIES.items():
         tx, extra = catalogue.example(record), catalogue.registry.extra_arguments(name)
@@ -72,6 +74,7 @@ def test_sources(catalogue: ModuleType):
     assert catalogue.source("Adam.") == "–"
 
 
+@pytest.mark.slow
 def test_a_family_is_drawn(catalogue: ModuleType, tmp_path: Path):
     trajectories = load("trajectories", ROOT / "docs" / "trajectories.py")
     trajectories.main(["--family", "Averages", "--out", str(tmp_path)])
@@ -132,6 +135,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "scale_by_toy"
 
 
+@pytest.mark.slow
 def test_a_new_optimizer_is_under_every_law(toy: str):
     laws = load("test_laws", ROOT / "tests" / "test_laws.py")
     assert toy in laws.COVERED and laws.numbers_of(toy) == ["decay"]
@@ -149,6 +153,7 @@ def test_a_new_optimizer_is_under_every_law(toy: str):
     )
 
 
+@pytest.mark.slow
 def test_a_new_optimizer_is_described_and_in_the_catalogue(toy: str, monkeypatch: pytest.MonkeyPatch):
     laws = sys.modules["support.registry"]
     catalogue = load("catalogue", ROOT / "docs" / "catalogue.py")
@@ -172,6 +177,7 @@ def test_a_new_optimizer_is_described_and_in_the_catalogue(toy: str, monkeypatch
 # How to choose.
 
 
+@pytest.mark.slow
 def test_what_the_page_on_choosing_recommends_runs():
     blocks = re.findall(
         r"^```python\n(.*?)^```$", (ROOT / "docs" / "choosing.md").read_text(), re.MULTILINE | re.DOTALL

@@ -84,6 +84,7 @@ def test_flax_linen_train_state(tx):
     falls(losses)
 
 
+@pytest.mark.slow
 def test_equinox_filter_jit(tx):
     import equinox as eqx
 

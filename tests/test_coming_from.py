@@ -46,6 +46,7 @@ def test_textbook(system, call):
     np.testing.assert_allclose(run(call), iterates(TEXTBOOK[system]), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("theirs", "call"), rows("TensorFlow and Keras").items())
 def test_keras(theirs, call):
     np.testing.assert_allclose(run(call), iterates(KERAS[theirs]), rtol=1e-9, atol=1e-12)

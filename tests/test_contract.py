@@ -350,6 +350,7 @@ def settings_restored():
     jax.config.update("jax_default_matmul_precision", before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clause", "make", "found"), BROKEN, ids=[f"{i} {c}" for i, (c, *_) in enumerate(BROKEN)])
 def test_the_clause_is_named(clause: str, make: Callable, found: str):
     with pytest.raises(AssertionError, match=f"(?s)^check_contract: .* breaks '{clause}': .*{found}"):

@@ -239,6 +239,7 @@ def test_no_state_and_no_parameters():
     assert (empty.slots[1].bytes, empty.slots[1].bytes_per_element, empty.bytes_per_element) == (0, None, None)
 
 
+@pytest.mark.slow
 def test_big_trees_stay_readable():
     names = [a + b + c for a in "abcdefgh" for b in "abcdefgh" for c in "abcdefgh"]
     params = {f"a_module_with_a_long_name/{'block' * 8}/{name}": jnp.ones(2) for name in names}

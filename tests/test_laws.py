@@ -41,7 +41,7 @@ from support.registry import (
 )
 
 SCALES = jnp.asarray([1.0, 1.25, 1.5])
-NAMES = {**public.NAMES, **{f.__name__: f for f in FUNCTIONS}}
+NAMES = {**public.NAMES, **{f.__name__: f for f in FUNCTIONS}, **{n: f.public for n, f in FACTORIES.items()}}
 
 BFLOAT16 = slice(1, 2)
 """Of the mixes of dtypes, the one whose states and updates a float32 value of a schedule would widen."""

@@ -156,6 +156,7 @@ def test_gradients_of_examples():
         close(aux.aux, {"aux": 2 * X})
 
 
+@pytest.mark.slow
 def test_sums_are_exact_and_dtypes_stay():
     ones = jnp.ones(600, jnp.bfloat16)
     total = mb.microbatch(jnp.sum, 0, 1)(ones)

@@ -80,6 +80,7 @@ def test_with_bounds_the_value_is_that_of_scipy(problem):
     assert int(ours.evaluations) <= 2 * theirs.nfev
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_many_bounds_at_once():
     """A convex quadratic over the positive orthant, whose solution the conditions of Karush, Kuhn and Tucker prove."""
@@ -98,6 +99,7 @@ def test_many_bounds_at_once():
 # What it takes and returns.
 
 
+@pytest.mark.slow
 def test_result():
     done = gt.minimize(rosenbrock, X)
     np.testing.assert_allclose(done.params, 1, atol=1e-4)
@@ -138,6 +140,7 @@ def test_every_evaluation_is_counted(tx, has_aux):
         np.testing.assert_allclose(done.aux, 3 * done.params, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_trees():
     def f(t):
         return jnp.sum((t["a"] - t["n"].astype(jnp.float32)) ** 2) + jnp.square(t["b"] - 1)
@@ -153,6 +156,7 @@ def test_trees():
     assert bounded.converged and bounded.grad_norm == 0
 
 
+@pytest.mark.slow
 def test_complex_parameters():
     target = jnp.asarray([1 + 2j, 3 - 1j], jnp.complex64)
 
@@ -164,6 +168,7 @@ def test_complex_parameters():
     np.testing.assert_allclose(done.params, target, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_projection():
     """Projected descent onto the unit disk, whose nearest point to (2, 1) is known."""
 
@@ -180,6 +185,7 @@ def test_projection():
         gt.minimize(f, X, projection=onto_disk)
 
 
+@pytest.mark.slow
 def test_vmap_and_jit():
     starts, weights = jnp.stack([X, -X]), jnp.asarray([1.0, 2.0])
 
@@ -194,6 +200,7 @@ def test_vmap_and_jit():
         assert abs(int(alone.evaluations) - int(together.evaluations[i])) <= 5  # sums are rounded in another order
 
 
+@pytest.mark.slow
 def test_callback():
     seen = []
     done = gt.minimize(rosenbrock, X, callback=seen.append)
@@ -216,6 +223,7 @@ def test_ends():
     assert coarse.converged and coarse.grad_norm > 1e-5 and coarse.steps < 20
 
 
+@pytest.mark.slow
 def test_values_that_are_not_finite_end_it_where_it_was():
     blown = gt.minimize(lambda x: jnp.sum(x**4), 100 * X, gt.sgd(1.0))
     assert not blown.converged and np.isfinite(blown.params).all() and np.isfinite(blown.value)
@@ -226,6 +234,7 @@ def test_values_that_are_not_finite_end_it_where_it_was():
     np.testing.assert_allclose(barrier.params, [0.1, 3], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_limit_of_precision_ends_it():
     """No step decreases the value any more, though the tolerance is not met."""
     done = gt.minimize(lambda x: jnp.sum(jnp.cos(x) * jnp.asarray([3.0, 7.0])) + 1e4, X, tol=0.0)

@@ -63,6 +63,7 @@ def test_same_numbers_and_same_state(call, dtype):
         assert layout(state) == layout(their_state)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_states_are_interchangeable():
     params = jax.tree.map(jnp.float32, problems.start())

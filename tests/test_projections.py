@@ -84,6 +84,7 @@ def test_nearest_point_of_a_convex_set(name):
         np.testing.assert_allclose(named(name)(jnp.asarray(inside), scale), inside, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.458, 0.1, 0.7, 1.3])
 def test_what_is_far_below_the_largest_number_has_no_part(scale):
     """In float32, where the sum of many equal numbers is not a multiple of one of them."""
@@ -132,6 +133,7 @@ def test_numbers_and_derivatives_of_optax(name):
         close(found(TREE, scale), expected(TREE, scale))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 def test_numbers_and_derivatives_of_optax_on_lines():
     x, a = jnp.asarray([1.0, -2.0, 3.0]), jnp.asarray([1.0, 2.0, -1.0])
@@ -145,6 +147,7 @@ def test_numbers_and_derivatives_of_optax_on_lines():
     np.testing.assert_array_equal(pj.projection_non_negative(x), [1.0, 0.0, 3.0])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", SCALED)
 def test_derivatives_are_those_of_differences(name):
@@ -171,6 +174,7 @@ def test_boxes_take_trees_prefixes_and_none():
         assert named(name)(jnp.zeros([0])).shape == (0,)
 
 
+@pytest.mark.slow
 def test_dtypes_stay_and_arithmetic_is_float32():
     x = {"h": jnp.asarray([300.0, -200.0], jnp.float16), "f": jnp.asarray([1.0])}
     for name in SCALED:
@@ -197,6 +201,7 @@ def test_extremes(name, size):
     assert np.all(np.isfinite(derivative))
 
 
+@pytest.mark.slow
 def test_degenerate_sets():
     np.testing.assert_allclose(pj.projection_l2_sphere(jnp.zeros(4), 2.0), 1.0)
     assert np.all(jax.jacobian(pj.projection_l2_sphere)(jnp.zeros(4)) == 0)
@@ -213,6 +218,7 @@ def test_degenerate_sets():
         assert np.isnan(named(name)(jnp.asarray([jnp.nan, 1.0]))).any()
 
 
+@pytest.mark.slow
 def test_jit_and_vmap():
     x = jnp.asarray(RNG.normal(size=(5, 3)), jnp.float32)
     for name in SCALED:

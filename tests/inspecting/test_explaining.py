@@ -32,6 +32,7 @@ def explained(path: str) -> str:
     return str(explain_path(gradtx.with_roles(ROLES, gradtx.groups(RULES, BASE)), params, path))
 
 
+@pytest.mark.slow
 def test_a_stack_of_matrices():
     assert (
         explained("layers/up/kernel")

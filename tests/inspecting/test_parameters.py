@@ -71,6 +71,7 @@ h/*/attn/kernel x3   (8, 8)   adamw   x0.5..1  x1     mu, nu float32  1,536
     assert (rows["h/2/attn/kernel"].learning_rate, rows["h/3/attn/kernel"].learning_rate) == (1.0, 0.5)
 
 
+@pytest.mark.slow
 def test_the_table_of_a_scanned_transformer():
     params = linen_scanned().params
     guess = gradtx.infer_roles

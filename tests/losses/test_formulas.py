@@ -74,6 +74,7 @@ def test_integers_are_computed_in_float32():
     assert losses.squared_error(jnp.arange(3), jnp.ones(3, bool)).dtype == jnp.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("max_fun", "gradient"),
     [
@@ -104,6 +105,7 @@ def test_second_derivatives_of_the_sparsemax_loss(x64):
     np.testing.assert_allclose(hessian, np.diag(support) - np.outer(support, support) / 3, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_forward_probabilities_of_ctc(x64):
     """By adding up all beginnings, frame by frame."""
     logits, frame_paddings, labels, label_paddings = (jnp.asarray(x[:2]) for x in FRAMES.values())

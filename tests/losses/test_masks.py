@@ -103,6 +103,7 @@ def test_a_label_whose_class_is_masked():
     assert losses.multiclass_hinge_loss(x, labels, where=counts)[0] == 0
 
 
+@pytest.mark.slow
 def test_ctc_pays_no_heed_to_padding():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 3)), jnp.float32)
     long = jnp.concatenate([x, jnp.full((1, 2, 3), jnp.nan)], axis=1)

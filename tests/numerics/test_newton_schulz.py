@@ -70,6 +70,7 @@ def test_extremes(preconditioning):
     assert orthogonalized(jnp.zeros((0, 3)), coefficients(QUINTIC)).shape == (0, 3)
 
 
+@pytest.mark.slow
 def test_dtypes_complex_and_derivatives():
     x = random(3, 4)
     assert orthogonalized(x.astype(jnp.bfloat16), coefficients(QUINTIC)).dtype == jnp.bfloat16

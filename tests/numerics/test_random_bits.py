@@ -51,6 +51,7 @@ def test_places_steps_and_slots_have_nothing_to_do_with_each_other(step: int):
     assert standard_errors(u.mean(0)) < 4.5 and standard_errors(u.mean(1)) < 4.5
 
 
+@pytest.mark.slow
 def test_numbers_do_not_repeat():
     """In an array no two places have the same; of another step's 2^19, 64 of the 2^32 are expected again."""
     assert np.unique(drawn(0)).size == N

@@ -42,6 +42,7 @@ def test_values(kind, least):
     assert found.shape == optax.safe_norm(x, least, **kind).shape
 
 
+@pytest.mark.slow
 def test_derivatives():
     x = jnp.asarray([3.0, 4.0])
     np.testing.assert_allclose(jax.grad(gt.numerics.safe_norm)(x, 0.1), [0.6, 0.8], rtol=1e-6)

@@ -11,6 +11,7 @@ from gradtx.numerics import _windows as windows
 VALUES = np.random.default_rng(0).normal(size=40)
 
 
+@pytest.mark.slow
 def test_statistics_of_every_filling(x64):
     push = jax.jit(windows.push)
     values, filled, kept = jnp.zeros(7), jnp.int32(0), []

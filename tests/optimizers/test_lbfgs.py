@@ -122,6 +122,7 @@ def test_leaves_without_a_gradient_stay():
         state, params = new, {**params, "w": params["w"] * size / 2}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_complex_parameter_is_two_real_ones():
     def of_real(x):
@@ -140,6 +141,7 @@ def test_a_complex_parameter_is_two_real_ones():
         np.testing.assert_allclose(jnp.concatenate([z.real, z.imag]), point, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_with_bounds_the_free_elements_are_a_problem_of_their_own():
     """What is held by a bound gets no update, and the others what L-BFGS gives them without it."""

@@ -31,6 +31,7 @@ def test_two_axes_go_to_muon_and_the_rest_to_adam():
     assert np.all((values > 0.6) & (values < 1.3))
 
 
+@pytest.mark.slow
 def test_dimension_numbers_route():
     spec = {"w": None, "v": None, "k": Numbers(1, 2), "s": None, "n": None}
     for numbers in (spec, lambda params: jax.tree.map(lambda p: Numbers(-2, -1) if p.ndim == 3 else None, params)):

@@ -66,6 +66,7 @@ def test_gradients_of_zero_move_nothing(name: str):
     chex.assert_trees_all_equal(params, PARAMS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dadapt_adamw", "dadapt_adan", "dadapt_lion", "dadapt_sgd", "prodigy"])
 def test_a_warmup_from_zero_is_finite(name: str):
     tx = TRANSFORMATIONS[name].replace(learning_rate=lambda count: jnp.minimum(jnp.asarray(count, float) / 3, 1.0))
@@ -136,6 +137,7 @@ def test_mechanic_and_trac_keep_the_start_in_its_own_dtype():
         assert x0["w"].dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_trac_goes_back_when_the_past_was_wrong():
     tx = gt.trac(gt.sgd(0.1), betas=(0.9, 0.99), eps=0.1)
     at = [steps(tx, [times(1.0)] * n)[0]["w"] for n in range(5)]
@@ -193,6 +195,7 @@ def by_series(x: float) -> float:
     return 2 / math.sqrt(math.pi) * math.fsum(terms)
 
 
+@pytest.mark.slow
 def test_erfi(x64):
     x = np.asarray([1e-200, 1e-20, 1e-5, 0.1, 0.5, 1.0, 2.5, 4.0, 7.0])
     expected = np.asarray([by_series(v) for v in x])

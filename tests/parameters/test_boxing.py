@@ -94,6 +94,7 @@ def test_in_wrappers(name, standard_promotion):
     assert_same(apart(found), expected)
 
 
+@pytest.mark.slow
 def test_lookahead_around():
     tx = gt.lookahead(gt.with_roles(RULES, SENSITIVE), 2, 0.5)
     layers = gt.lookahead(SENSITIVE, 2, 0.5)
@@ -110,6 +111,7 @@ def test_lookahead_inside():
     assert_same(apart(found), as_layers(gt.lookahead(SENSITIVE, 2, 0.5)))
 
 
+@pytest.mark.slow
 def test_a_foreign_transformation_is_wrong_on_stacks_and_right_when_unstacked(standard_promotion):
     foreign = optax.scale_by_trust_ratio()
     expected = as_layers(foreign)
@@ -151,6 +153,7 @@ def half_square(params):
     return 0.5 * sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(params))
 
 
+@pytest.mark.slow
 def test_functions_see_the_parameters_as_they_are():
     seen = []
 
@@ -211,6 +214,7 @@ def test_the_state_is_built_as_that_inside(name):
         assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, without)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BASES)
 def test_jit_scan_and_vmap(name, standard_promotion):
     tx = gt.with_roles(RULES, BASES[name]())
@@ -253,6 +257,7 @@ def test_a_state_from_elsewhere(name, standard_promotion):
     assert_same(jax.jit(fresh.update)(GRADIENTS, state, PARAMS), expected, 1e-5)
 
 
+@pytest.mark.slow
 def test_eval_params_metrics_and_restart():
     tx = gt.with_roles(
         RULES,
@@ -273,6 +278,7 @@ def test_eval_params_metrics_and_restart():
 # What is missing.
 
 
+@pytest.mark.slow
 def test_without_parameters():
     for tx in (
         gt.adam(0.1),

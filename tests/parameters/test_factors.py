@@ -106,6 +106,7 @@ def ones(width):
     return {n: jnp.ones(s) for n, s in shapes(width).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [

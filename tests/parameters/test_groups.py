@@ -313,6 +313,7 @@ def test_by_kind():
             step(tx)
 
 
+@pytest.mark.slow
 def test_a_stack_in_two_groups():
     """Each parameter of a stack may have numbers of its own, those that it shares with all of its group too."""
     params, gradients = (

@@ -130,6 +130,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", MODELS)
 def test_transformers(library):
     pytest.importorskip("flax")
@@ -144,6 +145,7 @@ def test_transformers(library):
     assert gradtx.roles(params, [(branch, stacked), ("**", unstacked)]) == gradtx.infer_roles(params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", MODELS)
 def test_the_models_have_gradients_like_their_parameters(library):
     pytest.importorskip("flax")

@@ -52,6 +52,7 @@ def test_a_linen_transformer():
     assert jax.tree.structure(in_boxes) == jax.tree.structure(boxed)
 
 
+@pytest.mark.slow
 def test_an_nnx_transformer():
     nnx = pytest.importorskip("flax.nnx")
     plain = transformers.nnx_stacked().params

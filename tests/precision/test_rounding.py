@@ -109,6 +109,7 @@ def test_the_mean_over_all_random_bits_is_the_number(dtype: str, x: float):
     assert q.mean() == np.float64(wide)
 
 
+@pytest.mark.slow
 @each_dtype
 def test_an_update_lands_where_it_should(dtype: str):
     p, q = pairs(dtype, 4_000_000)

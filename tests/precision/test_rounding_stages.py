@@ -57,6 +57,7 @@ def wide(p: object) -> np.ndarray:
 # The formulas.
 
 
+@pytest.mark.slow
 @each_dtype
 def test_keep_master_is_float32(dtype: object):
     m = wide(start(dtype))
@@ -294,6 +295,7 @@ def test_a_gradient_of_none_changes_nothing(name: str):
         np.testing.assert_array_equal(state[0]["b"], new[0]["b"])
 
 
+@pytest.mark.slow
 @each_stage
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 def test_eight_devices_do_what_one_does(name: str, axis_type: AxisType):
@@ -319,6 +321,7 @@ def test_eight_devices_do_what_one_does(name: str, axis_type: AxisType):
     assert bits_of(runs[0]) == bits_of(runs[1])
 
 
+@pytest.mark.slow
 @each_stage
 def test_a_restored_run_goes_on_as_if_it_had_not_stopped(name: str, tmp_path: object):
     tx, params = gradtx.chain(gradtx.adam(1e-3), STAGES[name]), small()

@@ -46,6 +46,7 @@ def run(tx: Any, steps: int, state: Any = None, params: Any = PARAMS, start: int
     return params, state
 
 
+@pytest.mark.slow
 def test_a_slot_is_what_its_codec_makes_of_it():
     tx = stored(gradtx.scale_by_adam(), EIGHT, min_size=16)
     plain, state = gradtx.scale_by_adam(), tx.init(PARAMS)
@@ -139,6 +140,7 @@ def test_a_state_of_another_policy():
         first.update(gradients(0), first.init({"w": PARAMS["w"]}), PARAMS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", [c for c in CODECS if isinstance(c, Blockwise)], ids=repr)
 def test_metrics_of_what_is_kept(codec: precision.Codec):
     """In a block of 4 rising numbers the last is the largest, and nothing else has its code."""
@@ -166,6 +168,7 @@ def test_evaluation_parameters_are_decoded():
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-2), gradtx.eval_params(state, params), expected)
 
 
+@pytest.mark.slow
 def test_wild_gradients_make_no_wild_step():
     """From 1e-12 to 1e4 in one tensor: what second moments lose must not become a division by nothing."""
     scales = jnp.asarray(10.0 ** np.linspace(-12, 4, 256), jnp.float32).reshape(8, 32)

@@ -166,6 +166,7 @@ def test_refused(make, error: type[Exception], message: str):
 # What the pieces make.
 
 
+@pytest.mark.slow
 def test_schedules_of_the_literature_are_expressions(x64: None):
     wsd = wsd_schedule(0.0, 0.3, 10, 20, 15, shape="1-sqrt")
     equal(0.3 * warmup(10).then(constant(20)).then(one_minus_sqrt(15)), wsd)
@@ -268,6 +269,7 @@ def test_another_start_does_not_compile_again():
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0.0, 3.0, 30.0, jnp.inf, -jnp.inf])
 def test_derivatives_are_finite_wherever_it_starts(start: float):
     for piece in (linear(10), one_minus_sqrt(10), rex(10), cosine(10)):
@@ -280,6 +282,7 @@ def test_derivatives_are_finite_wherever_it_starts(start: float):
 # Whole numbers beyond 2**24, which float32 cannot tell apart.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begin", [2**24 + 1, 2**30 + 1])
 def test_large_counts_are_exact(begin: int):
     counts = begin + jnp.arange(-2, 9)

@@ -35,6 +35,7 @@ def test_nothing_is_missing(pictures: ModuleType):
         assert f"{name}(" in shown, f"the panel {name} draws {shown}"
 
 
+@pytest.mark.slow
 def test_the_picture_is_drawn(pictures: ModuleType, tmp_path: Path):
     pictures.main(["--out", str(tmp_path / "schedules.png")])
     assert (tmp_path / "schedules.png").read_bytes().startswith(b"\x89PNG")

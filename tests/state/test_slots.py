@@ -197,6 +197,7 @@ def test_reset_inside_jit_and_training_goes_on():
     assert all(np.all(np.isfinite(u)) for u in jax.tree.leaves(updates))
 
 
+@pytest.mark.slow
 def test_what_reset_says_of_the_steps_that_follow():
     """A rule with one age for all: the steps of what was reset are longer for a while, unless nu stays."""
     tx = gradtx.adam(1.0)

@@ -35,6 +35,7 @@ def test_hutchinson_has_the_numbers_and_state_of_optax(x64):
                 assert state.key.dtype == their_state.key.dtype
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probes", ["rademacher", "normal"])
 def test_hutchinson_is_unbiased(probes):
     params = PARAMS["b"]
@@ -49,6 +50,7 @@ def test_hutchinson_is_unbiased(probes):
     np.testing.assert_allclose(estimates.mean(0), expected, atol=4 * float(estimates.std(0).max()) / 4000**0.5)
 
 
+@pytest.mark.slow
 def test_bartlett_is_the_gauss_newton_diagonal():
     """Of a logistic model with one parameter for each logit, where it is the mean of q (1 - q) over the examples."""
     logits = jnp.asarray([[0.3, -1.0, 0.5, 2.0]])
@@ -78,6 +80,7 @@ def test_parameters_without_gradients_are_constants():
     assert estimate["w"] is estimate["steps"] is estimate["none"] is None
 
 
+@pytest.mark.slow
 def test_sophia_in_a_compiled_loop():
     """The estimate is due at steps 1, 4 and 7, and its function is not even called in the program of the others."""
     params = jax.tree.map(jnp.asarray, problems.start())

@@ -59,6 +59,7 @@ def of_two_examples(inner: gt.GradientTransformation) -> gt.GradientTransformati
     return gt.GradientTransformationExtraArgs(tx.init, update)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tx",
     [

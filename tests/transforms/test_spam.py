@@ -36,6 +36,7 @@ def test_what_is_not_finite_does_not_reach_the_averages(tx, value, at):
                 np.testing.assert_array_equal(np.ravel(new["w"])[0], np.ravel(old["w"])[0])
 
 
+@pytest.mark.slow
 def test_infinite_elements_are_clipped_and_nan_stays():
     for tx in (gt.spam_clip(50.0, 0.9), gt.stable_spam_clip()):
         for value in (np.inf, -np.inf):

@@ -27,6 +27,7 @@ def test_averaged_momentum_is_the_other_form_with_another_rate(x64):
     assert deviation(a, b) < 1e-13
 
 
+@pytest.mark.slow
 def test_the_velocity_form_differs_once_the_rate_changes(x64):
     constant = (chain(scale_by_lr(0.1), gradtx.trace(0.8)), chain(gradtx.trace(0.8), scale_by_lr(0.1)))
     assert deviation(*map(run_rule, constant)) < 1e-13

@@ -87,6 +87,7 @@ def test_a_mask_chooses_where(make):
         np.testing.assert_array_equal(d["b"], 0)
 
 
+@pytest.mark.slow
 @each_recipe
 def test_coupled_is_a_penalty_on_the_loss(make):
     tx, recipe = gt.chain(gt.decay_weights(LAMBDA, "coupled"), make(RATE)), make(RATE)
@@ -95,16 +96,19 @@ def test_coupled_is_a_penalty_on_the_loss(make):
     chex.assert_trees_all_close(u, v, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_decoupled_is_what_adamw_does(x64):
     ours = gt.chain(gt.adam(rate), gt.decay_weights(0.1, "decoupled", learning_rate=rate))
     assert deviation(run_rule(ours), run_rule(gt.adamw(rate, weight_decay=0.1))) < 1e-13
 
 
+@pytest.mark.slow
 def test_coupled_is_add_decayed_weights(x64):
     rows = (gt.decay_weights(0.1, "coupled"), gt.add_decayed_weights(0.1))
     assert deviation(*(run_rule(gt.chain(tx, gt.rmsprop(0.01))) for tx in rows)) == 0
 
 
+@pytest.mark.slow
 def test_cautious_decoupled_decay_inside_a_chain_is_the_same_as_after_it(x64):
     """The paper's form decays the direction; the stage sees the step, whose sign is the opposite."""
 

@@ -77,6 +77,7 @@ def test_a_round_is_one_step_on_the_mean_gradient(k):
         params = gt.apply_updates(params, updates)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("use_grad_mean", [True, False])
 @pytest.mark.parametrize("k", [1, 3, lambda step: jnp.where(step < 2, 1, 4)])

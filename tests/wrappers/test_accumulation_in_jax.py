@@ -102,6 +102,7 @@ def test_other_numbers_of_calls_do_not_compile_again():
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_a_population_in_which_each_drops_its_own():
     """Each member of a `vmap` has its own k and its own gradients."""
     members = [gt.MultiSteps(gt.sgd(rate), k) for rate, k in ((0.1, 1), (0.2, 2), (0.3, 4))]
@@ -129,6 +130,7 @@ SPLIT = {"w": P("data"), "b": P()}
 STACKED = {"w": P(None, "data"), "b": P()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 def test_sharded_parameters(kind):
     devices = mesh(kind)

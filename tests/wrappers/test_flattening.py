@@ -89,6 +89,7 @@ def test_parameters_may_be_left_out():
     chex.assert_trees_all_equal(with_params, without)
 
 
+@pytest.mark.slow
 def test_contract_with_two_dtypes():
     check_contract(gt.flatten(gt.adamw(0.1)), tree(MIXED))
 

@@ -69,6 +69,7 @@ def train(tx, steps, accidents, jit):
     return params, state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [False, True])
 def test_a_training_with_accidents_is_bit_for_bit_the_training_without(jit):
     inner = gt.adamw(0.05, weight_decay=0.01)
@@ -170,6 +171,7 @@ def norms_refused(tx, factors):
     return [i for i, (_, s) in enumerate(states(tx, factors)) if int(s.consecutive_skips) > 0]
 
 
+@pytest.mark.slow
 def test_norm_spike_against_the_formula():
     """In NumPy: the step is a spike if it lies more than z deviations above the mean of the last accepted ones."""
     rng = np.random.default_rng(0)
@@ -229,6 +231,7 @@ def no_more_than_doubled(factor: gt.Positive = 2.0):
     )
 
 
+@pytest.mark.slow
 def test_a_rule_of_ones_own():
     tx = gt.guard(gt.sgd(0.1), no_more_than_doubled())
     assert norms_refused(tx, [1.0, 1.5, 3.5, 2.9, 5.9, 5.7]) == [2, 4]
@@ -286,6 +289,7 @@ def test_types_stay(inner, parameters, gradients):
     assert int(state.skipped) == 2
 
 
+@pytest.mark.slow
 def test_a_population():
     """Of members with limits of their own, each of which skips for itself."""
     limits = jnp.asarray([1.0, 3.0, 30.0])
@@ -308,6 +312,7 @@ def test_a_population():
     assert_finite(together)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_inside_shard_map_all_devices_decide_alike(check_vma):
     mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
@@ -338,6 +343,7 @@ def test_inside_shard_map_all_devices_decide_alike(check_vma):
     chex.assert_trees_all_close(state, want_state, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit, lambda f: lambda x: jax.vmap(f)(x[None])[0]])
 def test_derivatives_do_not_see_a_skipped_step(transform):
     def distance(make, factors):

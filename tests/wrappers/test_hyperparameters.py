@@ -63,6 +63,7 @@ def test_numbers_and_state_are_optaxs(rate, dtype):
         assert ours.update(params, their_state, params)[1].count == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

@@ -95,6 +95,7 @@ def test_without_gradients():
     assert updates.fast["b"] is None and updates.slow["b"] is None
 
 
+@pytest.mark.slow
 def test_contract():
     check_contract(gt.lookahead(gt.chain(gt.adam(0.1), gt.params_ema(0.9)), 2, 0.7, True), PARAMS)
 

@@ -20,6 +20,7 @@ def loss(params):
     return jnp.sum(params["a"] ** 4) / 4 + params["b"] ** 2 * params["a"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("reset_state", [True, False])
 @pytest.mark.parametrize("period", [1, 2, 4])
@@ -143,6 +144,7 @@ def test_gsam_of_complex_parameters_is_that_of_their_parts():
     np.testing.assert_allclose((found.real, found.imag), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gsam_keeps_the_contract():
     check_contract(gt.sam(gt.adam(0.1), ascent(0.05), 2, alpha=0.2), PARAMS)
 

@@ -24,6 +24,7 @@ def train(tx, steps, params=PARAMS, state=None):
     return state, params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tx", [gt.schedule_free_sgd(0.5), gt.schedule_free_adamw(0.1), gt.gpa_adamw(0.1, 0.9)], ids=repr
 )
