@@ -9,6 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import gradtx.curvature as cv
+from gradtx.compat.optax import second_order
 
 INPUTS = jnp.asarray([[1.0, 2.0, -0.5], [3.0, 4.0, 0.2], [0.5, -1.0, 1.0]])
 TARGETS = jnp.asarray([1.0, 0.0, 2.0])
@@ -46,7 +47,7 @@ def test_products_and_diagonals(dense):
         np.testing.assert_allclose(flat(cv.hessian_diagonal(at, params, batch_size)), np.diag(h), rtol=1e-12)
     for given in (tree, jnp.asarray(v)):
         np.testing.assert_allclose(
-            flat(cv.hvp(loss, given, params, INPUTS.astype(float), TARGETS.astype(float))), h @ v
+            flat(second_order.hvp(loss, given, params, INPUTS.astype(float), TARGETS.astype(float))), h @ v
         )
 
 
@@ -99,11 +100,11 @@ def test_numbers_of_optax():
     theirs = optax.second_order
     v = jnp.asarray([1.0, 2.0, 3.0, 4.0])
     close = np.testing.assert_allclose
-    ours, expected = (f(loss, v, PARAMS, INPUTS, TARGETS) for f in (cv.hvp, theirs.hvp))
+    ours, expected = (f(loss, v, PARAMS, INPUTS, TARGETS) for f in (second_order.hvp, theirs.hvp))
     assert jax.tree.structure(ours) == jax.tree.structure(expected)
     close(flat(ours), flat(expected), rtol=1e-5, atol=1e-5)
     for name in ("hessian_diag", "fisher_diag"):
-        ours, expected = (getattr(m, name)(loss, PARAMS, INPUTS, TARGETS) for m in (cv, theirs))
+        ours, expected = (getattr(m, name)(loss, PARAMS, INPUTS, TARGETS) for m in (second_order, theirs))
         close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -113,9 +114,9 @@ def test_low_precision_and_errors():
     value, vector = cv.top_eigenvalue(at, params, jax.random.key(0), 20)
     assert value.dtype == jnp.float32 and vector["w"].dtype == jnp.bfloat16
     inputs, targets = INPUTS.astype(jnp.bfloat16), TARGETS.astype(jnp.bfloat16)
-    assert cv.fisher_diag(loss, params, inputs, targets).dtype == jnp.float32
+    assert second_order.fisher_diag(loss, params, inputs, targets).dtype == jnp.float32
     with pytest.raises(ValueError, match=r"shape \(4,\), got shape \(3,\)"):
-        cv.hvp(loss, jnp.ones(3), PARAMS, INPUTS, TARGETS)
+        second_order.hvp(loss, jnp.ones(3), PARAMS, INPUTS, TARGETS)
     with pytest.raises(ValueError, match="batch_size"):
         cv.hessian_diagonal(at, PARAMS, 0)
     with pytest.raises(ValueError, match="num_samples"):

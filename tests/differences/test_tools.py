@@ -55,13 +55,13 @@ def test_microbatches():
     real = X[np.arange(8) % 4 < 3]
     np.testing.assert_allclose(run(micro, "RUNNING_MEAN"), real.mean(), rtol=1e-6)
     np.testing.assert_allclose(run(micro, "MEAN"), real.mean() * 3 / 4, rtol=1e-6)
-    np.testing.assert_allclose(run(gt, "MEAN"), real.mean(), rtol=1e-6)
+    np.testing.assert_allclose(run(gt.microbatching, "MEAN"), real.mean(), rtol=1e-6)
     ones = jnp.ones(600, jnp.bfloat16)
     assert run(micro, "SUM", jnp.sum, ones, None, 1) == 256
-    assert run(gt, "SUM", jnp.sum, ones, None, 1) == 600
+    assert run(gt.microbatching, "SUM", jnp.sum, ones, None, 1) == 600
     assert np.isnan(run(micro, "SUM", n=9))
     with pytest.raises(ValueError, match="between 0 and 4"):
-        run(gt, "SUM", n=9)
+        run(gt.microbatching, "SUM", n=9)
     with pytest.raises(ValueError, match="in_axes"):
         micro.micro_vmap(jnp.multiply, microbatch_size=2)(X, X)
     np.testing.assert_array_equal(gt.microbatching.micro_vmap(jnp.multiply, microbatch_size=2)(X, X), X * X)

@@ -5,7 +5,7 @@ import dataclasses
 
 import jax
 
-from support.parity import shared
+from support.parity import Shared, shared
 
 
 def halving(count):
@@ -27,9 +27,9 @@ FLOAT64 = dataclasses.replace(shared("scale_by_stddev", 0.8, 1e-3, 0.0, True, Tr
 CALLS = [
     shared("identity"),
     shared("scale", 0.3),
-    shared("scale_by_learning_rate", 0.3),
-    shared("scale_by_learning_rate", None),
-    shared("scale_by_learning_rate", halving, flip_sign=False),
+    Shared("scale_by_lr", (0.3,), at="scale_by_learning_rate"),
+    Shared("scale_by_lr", (None,), at="scale_by_learning_rate"),
+    Shared("scale_by_lr", (halving,), {"flip_sign": False}, "scale_by_learning_rate"),
     shared("scale_by_schedule", halving),
     shared("trace", 0.9),
     shared("trace", 0.9, True),
