@@ -25,7 +25,7 @@ def test_lookahead_of_plain_parameters():
 
 def test_a_synced_pair_has_memory_of_its_own():
     params = jnp.ones(2)
-    for m, same in ((optax, True), (gt, False)):
+    for m, same in ((optax, True), (gt.states, False)):
         pair = m.LookaheadParams.init_synced(params)
         assert (pair.fast.unsafe_buffer_pointer() == pair.slow.unsafe_buffer_pointer()) is same
 
