@@ -9,10 +9,12 @@ import jax.numpy as jnp
 
 from gradtx.aggregating._aggregate import aggregate
 from gradtx.core._counts import safe_increment
+from gradtx.core._evaluation import eval_params
 from gradtx.core._transformation import GradientTransformation, GradientTransformationExtraArgs
 from gradtx.core._types import EmptyState, Numeric, OptState, Params, ScalarOrSchedule, ScheduleFn, Updates
 from gradtx.losses._divergence import generalized_kl_divergence
 from gradtx.optimizers import _optimistic as optimistic
+from gradtx.transforms._scaling import scale_by_lr
 from gradtx.tree._params import map_params
 from gradtx.wrappers import _multi_steps as accumulation
 from gradtx.wrappers._hyperparameters import inject_hyperparams
@@ -28,6 +30,8 @@ convex_kl_divergence = generalized_kl_divergence
 inject_stateful_hyperparams = inject_hyperparams
 multi_transform = partition
 process = aggregate
+scale_by_learning_rate = scale_by_lr
+schedule_free_eval_params = eval_params
 safe_int32_increment = safe_increment
 tree_map_params = map_params
 Schedule = ScheduleFn

@@ -65,9 +65,6 @@ def scale_by_lr(
     return scale(sign * learning_rate)
 
 
-scale_by_learning_rate = scale_by_lr
-
-
 @transformation
 def scale_by_bias_correction(decay: Decay) -> GradientTransformationExtraArgs:
     """u = g / (1 - decay^t): removes the bias of a moving average that started at zero.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._combine import chain
-from gradtx.core._evaluation import eval_from, eval_params
+from gradtx.core._evaluation import eval_from
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import DType, NonNegative, Range
 from gradtx.core._transformation import GradientTransformationExtraArgs
@@ -144,8 +144,3 @@ def _unpack(state: Any) -> tuple:
     check_state("schedule_free", state, ScheduleFreeState)
     own = ScheduleFreeAveragingState(state.step_count - 1, state.b1, state.weight_sum, state.max_lr, state.z)
     return state.base_optimizer_state, own
-
-
-def schedule_free_eval_params(state: OptState, params: Params) -> Params:
-    """The average x of a Schedule-Free optimizer: `eval_params` under Optax's name."""
-    return eval_params(state, params)

@@ -22,6 +22,7 @@ from gradtx.compat._spellings import multi_transform as multi_transform
 from gradtx.compat._spellings import optimistic_adam as optimistic_adam
 from gradtx.compat._spellings import optimistic_adam_v2 as optimistic_adam_v2
 from gradtx.compat._spellings import safe_int32_increment as safe_int32_increment
+from gradtx.compat._spellings import scale_by_learning_rate as scale_by_learning_rate
 from gradtx.compat._spellings import tree_map_params as tree_map_params
 from gradtx.compat.optax import assignment as assignment
 from gradtx.compat.optax import contrib as contrib
@@ -191,7 +192,6 @@ from gradtx.transforms._per_example_clipping import per_example_global_norm_clip
 from gradtx.transforms._per_example_clipping import per_example_layer_norm_clip as per_example_layer_norm_clip
 from gradtx.transforms._scaling import ScaleByScheduleState as ScaleByScheduleState
 from gradtx.transforms._scaling import scale as scale
-from gradtx.transforms._scaling import scale_by_learning_rate as scale_by_learning_rate
 from gradtx.transforms._scaling import scale_by_schedule as scale_by_schedule
 from gradtx.transforms._trust_ratio import normalize_by_update_norm as normalize_by_update_norm
 from gradtx.transforms._trust_ratio import scale_by_param_block_norm as scale_by_param_block_norm

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contributed optimizers: the names of `optax.contrib`."""
 
+from gradtx.compat._spellings import schedule_free_eval_params as schedule_free_eval_params
 from gradtx.numerics._projected import GaLoreDimensionNumbers as GaLoreDimensionNumbers
 from gradtx.optimizers._acprop import acprop as acprop
 from gradtx.optimizers._acprop import scale_by_acprop as scale_by_acprop
@@ -56,6 +57,5 @@ from gradtx.wrappers._sam import SAMState as SAMState
 from gradtx.wrappers._sam import sam as sam
 from gradtx.wrappers._schedule_free_averaging import ScheduleFreeState as ScheduleFreeState
 from gradtx.wrappers._schedule_free_averaging import schedule_free as schedule_free
-from gradtx.wrappers._schedule_free_averaging import schedule_free_eval_params as schedule_free_eval_params
 from gradtx.wrappers._split_complex import SplitRealAndImaginaryState as SplitRealAndImaginaryState
 from gradtx.wrappers._split_complex import split_real_and_imaginary as split_real_and_imaginary
