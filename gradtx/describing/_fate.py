@@ -11,7 +11,7 @@ from gradtx._groups._overriding import GroupSchedule, Times
 from gradtx._groups._planning import FROZEN
 from gradtx._roles._boxing import with_roles
 from gradtx.core._calls import Value
-from gradtx.core._nesting import chained
+from gradtx.core._nesting import chained, inside
 from gradtx.core._ranges import is_array, is_number
 from gradtx.core._roles import Boxed, Role, is_box
 from gradtx.core._transformation import GradientTransformation, GradientTransformationExtraArgs
@@ -74,6 +74,8 @@ def _rule(node: RouteNode, path: str, of_groups: bool = False) -> _Found | None:
     name, chosen, main = " + ".join(dict.fromkeys(rule.name for rule in best)), best[0].chosen, best[0].main
     if node.is_recipe:
         return _Found(name if chosen else node.factory, chosen, main or chained(node.tx.expanded) is not None)
+    if node.factory and not any(inside(node.tx.arguments)):
+        return _Found(node.factory, chosen, True)  # a stage that makes the transformation inside by itself
     if is_made_by(node, partition):
         label, child = label_of(node, path)
         # A chain has no name of its own; its label says more than the names of its stages.
