@@ -7,13 +7,13 @@ and removes it. Compiling is most of a test's time, so a shared folder makes a s
 Tests come in tiers:
 
     python -m pytest -m "not slow"     what one runs while writing
-    python -m pytest                   everything, but of the recipes a third in the laws that compile a lot
-    python -m pytest --all-recipes     all recipes in these laws, too
+    python -m pytest                   everything, but of slow tests with many cases a third of the cases
+    python -m pytest --all-cases       all of them
     python -m pytest -m sample         what other Pythons run
 
-A recipe is made of stages that are under the same laws. Which third runs is decided by the commit, so that three
-commits in a row see nearly all of them; the header names it. Without git it is the first. A test that is asked for by
-its name, `test_laws.py::test_contract[adam]`, runs.
+Which third runs is decided by the commit, so that three commits in a row see nearly all of them; the header names it.
+Without git it is the first. A test that is asked for by its name, `test_laws.py::test_contract[adam]`, runs. Marked as
+`whole` are the tests of which each case finds what no other does, such as those of formulas.
 """
 
 import os
@@ -51,7 +51,7 @@ hypothesis.settings.load_profile("gradtx")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all-recipes", action="store_true", help="run all recipes in all laws, not a third of them")
+    parser.addoption("--all-cases", action="store_true", help="run all cases of slow tests, not a third of them")
 
 
 def third_of_this_commit() -> int:
@@ -79,16 +79,34 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    chosen = "all" if config.getoption("all_recipes") else f"third {third_of_this_commit() + 1} of 3 (--all-recipes)"
-    return f"recipes in long laws: {chosen}"
+    chosen = "all" if config.getoption("all_cases") else f"third {third_of_this_commit() + 1} of 3 (--all-cases)"
+    return f"cases of slow tests: {chosen}"
+
+
+MANY = 6
+"""So many cases are many."""
+
+
+def turns(cases: list[pytest.Item]) -> list[int | None]:
+    """The third in which each case of a test runs; None for a case that always does."""
+    marks = [x.get_closest_marker("third") for x in cases]
+    if any(marks) or len(cases) < MANY or cases[0].get_closest_marker("whole"):
+        return [mark and mark.args[0] for mark in marks]
+    always = [not x.get_closest_marker("slow") or x.get_closest_marker("sample") for x in cases]
+    return [None if a else i % 3 for i, a in enumerate(always)]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the recipes whose turn it is not."""
-    if config.getoption("all_recipes") or any("[" in argument for argument in config.args):
+    """Leaves out the cases whose turn it is not."""
+    if config.getoption("all_cases") or any("[" in argument for argument in config.args):
         return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     third = third_of_this_commit()
-    others = [x for x in items if (mark := x.get_closest_marker("third")) and mark.args[0] != third]
+    others = [
+        x for group in cases.values() for x, turn in zip(group, turns(group), strict=True) if turn not in (None, third)
+    ]
     gone = set(map(id, others))
     config.hook.pytest_deselected(items=others)
     items[:] = [x for x in items if id(x) not in gone]

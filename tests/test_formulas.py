@@ -8,6 +8,7 @@ from support.formulas import deviation, run_formula, run_rule
 
 
 @pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("c", formulas.CASES, ids=lambda c: c.name)
 def test_rule_equals_formula(c, x64, record_property):
     found = deviation(run_rule(c.make(), jit=True, gradient=c.gradient), run_formula(c))

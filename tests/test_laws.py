@@ -238,7 +238,7 @@ def assert_schedules_equal(name: str, plain: Any, hyperparameters: list[str]) ->
 
 
 @pytest.mark.slow
-@each_factory
+@pytest.mark.parametrize("name", in_thirds())
 def test_constant_schedules_equal_the_numbers(name: str):
     plain = example(name)
     assert_schedules_equal(name, plain, [h for h in numbers_of(name) if is_number(plain.arguments[h])])
@@ -251,7 +251,7 @@ def test_a_constant_schedule_in_the_place_of_none_equals_the_number(name: str, h
 
 
 @pytest.mark.slow
-@each_factory
+@pytest.mark.parametrize("name", in_thirds())
 def test_arrays_equal_the_numbers(name: str):
     tx = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), example(name))
     extra = extra_arguments(name)

@@ -14,7 +14,6 @@ import gradtx
 import parity
 from support import problems
 from support.differential import EXCEPTIONS
-from support.registry import in_turns
 
 NOT_DRAWN = {name.rpartition(".")[2] for name in EXCEPTIONS}
 PRECISIONS = [(c, jnp.float64) for c in parity.CALLS]
@@ -39,7 +38,7 @@ def layout(state):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("call", "dtype"), in_turns(PRECISIONS), ids=IDS)
+@pytest.mark.parametrize(("call", "dtype"), PRECISIONS, ids=IDS)
 @pytest.mark.usefixtures("standard_promotion")
 def test_same_numbers_and_same_state(call, dtype):
     with jax.enable_x64(dtype is jnp.float64):

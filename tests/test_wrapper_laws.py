@@ -20,7 +20,7 @@ from gradtx.core._factory import REGISTRY
 from gradtx.precision import bfloat16
 from gradtx.testing import check_contract
 from gradtx.testing._case import example_gradients
-from support.registry import in_turns, turns
+from support.registry import turns
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.full(3, 0.5, jnp.float32)}
 GRADIENTS = example_gradients(PARAMS)
@@ -128,7 +128,7 @@ def test_contract_around_an_optimizer(name: str, optimizer: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("i", in_turns(range(len(NAMES))))
+@pytest.mark.parametrize("i", range(len(NAMES)))
 def test_contract_three_deep(i: int):
     check_contract(nested(i), PARAMS, value=jnp.asarray(1.5, jnp.float32))
 
@@ -154,7 +154,7 @@ def alone(i: int) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("i", in_turns(range(len(NAMES))))
+@pytest.mark.parametrize("i", range(len(NAMES)))
 def test_a_population_under_vmap_is_its_members(i: int):
     sizes = jnp.asarray([1.0, 0.5], jnp.float32)
     population = jax.tree.map(lambda g: jnp.stack([s * g for s in sizes]), GRADIENTS)
@@ -163,7 +163,7 @@ def test_a_population_under_vmap_is_its_members(i: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("i", in_turns(range(len(NAMES))))
+@pytest.mark.parametrize("i", range(len(NAMES)))
 def test_replicated_in_shard_map_it_is_the_same(i: int):
     mesh = jax.make_mesh((8,), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
     everywhere = PartitionSpec()

@@ -13,7 +13,6 @@ import pytest
 import gradtx
 import parity
 from support import problems
-from support.registry import in_turns
 
 STEPS = 20
 CALLS = [c for c in parity.CALLS if c.float32]
@@ -69,9 +68,7 @@ def run(call, tx, params, state, steps):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("call", "saver"), in_turns(RUNS), ids=[f"{i}-{c.name}-{saver}" for i, (c, saver) in enumerate(RUNS)]
-)
+@pytest.mark.parametrize(("call", "saver"), RUNS, ids=[f"{i}-{c.name}-{saver}" for i, (c, saver) in enumerate(RUNS)])
 @pytest.mark.usefixtures("standard_promotion")
 def test_training_goes_on_as_if_nothing_had_happened(call, saver, tmp_path):
     ours, theirs = libraries(call)

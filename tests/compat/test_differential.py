@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from gradtx.compat import optax as compat
 from support.differential import EXCEPTIONS, Case, aggregating, assert_agree, find, functions, losses, transformations
-from support.registry import turns
 
 MODULES = ["", *(n for n, x in vars(optax).items() if isinstance(x, ModuleType) and not n.startswith("_"))]
 DOCS = Path(__file__).parents[2] / "docs" / "differences.md"
@@ -94,7 +93,7 @@ COMPILED = {*losses.CASES, *functions.CASES, *aggregating.CASES}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n if n in COMPILED else turns(n, i + 1) for i, n in enumerate(CASES)])
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.usefixtures("standard_promotion")
 def test_the_same(name: str) -> None:

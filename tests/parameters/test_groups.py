@@ -102,7 +102,7 @@ def assert_groups_equal_separate_optimizers(name, dtype, tolerance):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", registry.in_turns(WITH_NUMBERS))
+@pytest.mark.parametrize("name", WITH_NUMBERS)
 def test_groups_equal_separate_optimizers(name):
     if not other_numbers(name):
         pytest.skip("all its numbers are of the whole tree")

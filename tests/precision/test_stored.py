@@ -181,7 +181,7 @@ def test_wild_gradients_make_no_wild_step():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", registry.in_turns(registry.COVERED))
+@pytest.mark.parametrize("name", registry.COVERED)
 def test_contract_of_every_factory_in_8_bits(name: str):
     # An update of ftrl is the difference of two parameters, which a compiler rounds in its own way: larger ones.
     inner = gradtx.ftrl(1.0) if name == "ftrl" else registry.example(name)

@@ -195,7 +195,7 @@ def in_thirds(names: Iterable[str] = COVERED) -> list[Any]:
     """Cases by name, for a law that takes long: all stages and wrappers, and of the recipes a third in each commit.
 
     Their stages are under the same law, so that a recipe adds only how it puts them together. `tests/conftest.py`
-    chooses the third; `--all-recipes` runs all.
+    chooses the third; `--all-cases` runs all.
     """
     return [turns(n, RECIPES.index(n)) if n in RECIPES else n for n in names]
 
@@ -203,11 +203,6 @@ def in_thirds(names: Iterable[str] = COVERED) -> list[Any]:
 def turns(case: Any, turn: int) -> Any:
     """A case that runs in every third commit only, such as one of a product whose rows and columns all run."""
     return pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.third(turn % 3))
-
-
-def in_turns(cases: Iterable[Any]) -> list[Any]:
-    """Cases of a law on top of the contract, one in three of them in each commit: nearly all in three in a row."""
-    return [turns(case, i) for i, case in enumerate(cases)]
 
 
 def sample() -> list[Any]:
