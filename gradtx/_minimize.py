@@ -14,7 +14,7 @@ from gradtx.core._calls import Value
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._factory import ScheduledState
 from gradtx.core._ranges import is_array, is_number
-from gradtx.core._transformation import check_transformation, with_extra_args_support
+from gradtx.core._transformation import as_inner, check_transformation
 from gradtx.core._trees import align, is_none, show_path
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._box import clip_to
@@ -139,7 +139,7 @@ def _minimize(
     value_tol: Any,
 ) -> MinimizeResult:
     tx = method.tx if method.treedef is None else jax.tree.unflatten(method.treedef, hyperparameters)
-    tx = with_extra_args_support(tx)
+    tx = as_inner("minimize: tx", tx)
     dtype = compute_dtype(params)
 
     def value_fn(p: Params) -> jax.Array:

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from gradtx.core._transformation import as_inner
+from gradtx.core._transformation import check_transformation, with_extra_args_support
 
 
 def as_optax(tx: Any) -> Any:
@@ -14,7 +14,7 @@ def as_optax(tx: Any) -> Any:
     Raises:
       ImportError: if Optax is not installed.
     """
-    tx = as_inner("as_optax: tx", tx)
+    tx = with_extra_args_support(check_transformation("as_optax: tx", tx))
     try:
         import optax
     except ImportError as error:

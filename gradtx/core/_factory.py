@@ -26,6 +26,7 @@ from gradtx.core._transformation import (
     Expansion,
     GradientTransformation,
     GradientTransformationExtraArgs,
+    Inner,
     with_extra_args_support,
 )
 from gradtx.core._types import EmptyState, OptState, Params, Updates
@@ -101,8 +102,9 @@ def per_parameter(
       uses_role: whether `init`, `measure` and `update` take the parameter's `Role` by the keyword `role`; None without.
 
     The lift owns the rest. Arithmetic is at least float32: arrays arrive cast to the widest of float32, gradient, slot
-    and parameter; slots are stored back in the dtype that `init` gave them; updates leave in the arithmetic's dtype. A
-    leaf without a gradient (None) gets no update and keeps its slots. Each distinct shape and dtype is traced once.
+    and parameter; slots are stored back in the dtype that `init` gave them; updates have the arithmetic's dtype until
+    the outermost `update` returns them. A leaf without a gradient (None) gets no update and keeps its slots. Each
+    distinct shape and dtype is traced once.
     """
     name = getattr(update, "__qualname__", "rule")
     rule = Rule(
@@ -126,7 +128,7 @@ _NO_TRACE = get_opaque_trace_state(convention="gradtx")
 def _expansion(call: Call, inner: GradientTransformation, lasting: bool) -> Expansion:
     """What a call stands for whose body returned `inner`, by the three cases of this module's docstring."""
     if inner._call is not None:
-        return Expansion(inner.init, inner.update, inner, parts=inner.parts)
+        return Expansion(inner.init, Inner(inner).update, inner=inner, parts=inner.parts)
     factory, arguments = call.factory, call.arguments
     moving = {n: v for n in factory.hyperparameters if (v := arguments[n]) is not None and not is_number(v)}
     if inner.rule is None:

@@ -2,22 +2,26 @@
 """The contract: a transformation is a pair of pure functions `(init, update)`, and a value."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Self
 
+from gradtx.core._borders import Parts, bordered
 from gradtx.core._calls import Call, Value, register_value
 from gradtx.core._kernels import Rule, RuleSource
 from gradtx.core._lift import lifted
 from gradtx.core._types import OptState, Params, Updates
 
-Parts = Callable[[OptState], Mapping[str, tuple[Any, OptState]]]
-
 
 class Expansion(NamedTuple):
-    """What a transformation is made of: of a call, what the body of its factory returned."""
+    """What a transformation is made of: of a call, what the body of its factory returned.
+
+    `wide` is the `update` of which chains and wrappers make theirs. It may return wider updates than `update` (see
+    `core._borders`); None if there is no difference.
+    """
 
     init: Callable[..., Any]
     update: Callable[..., Any]
+    wide: Callable[..., Any] | None = None
     inner: "GradientTransformation | None" = None
     rule: Rule | None = None
     parts: Parts | None = None
@@ -59,7 +63,7 @@ class GradientTransformation(Value):
             if not callable(function):
                 raise TypeError(f"{type(self).__name__}: {name} must be a function, got {function!r}")
         declared = None if needs is None else tuple(sorted(set(needs)))
-        self._set(_call=None, _expansion=Expansion(init, update, None, rule, parts, declared))
+        self._set(_call=None, _expansion=Expansion(init, update, rule=rule, parts=parts, needs=declared))
 
     @classmethod
     def from_call(cls, call: Call) -> Self:
@@ -87,7 +91,10 @@ class GradientTransformation(Value):
 
     @property
     def update(self) -> Callable[..., tuple[Updates, OptState]]:
-        """Turns gradients into updates: `update(updates, state, params=None) -> (updates, state)`."""
+        """Turns gradients into updates: `update(updates, state, params=None) -> (updates, state)`.
+
+        Each update has the promoted dtype of its gradient and its parameter, or a narrower one.
+        """
         return (self._expansion or self._expanded()).update
 
     @property
@@ -124,7 +131,9 @@ class GradientTransformation(Value):
 
     def _expanded(self) -> Expansion:
         if self._expansion is None:
-            object.__setattr__(self, "_expansion", self._expand())
+            made = self._expand()
+            wide = made.wide or made.update
+            object.__setattr__(self, "_expansion", made._replace(update=bordered(wide, made.parts), wide=wide))
         assert self._expansion is not None
         return self._expansion
 
@@ -197,11 +206,10 @@ def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
     Args:
       tx: any object with `init` and `update`. The arguments that it takes are read off the signature of its `update`.
     """
-    return as_inner("with_extra_args_support: tx", tx)
+    return _with_extra_args("with_extra_args_support: tx", tx)
 
 
-def as_inner(where: str, tx: Any) -> GradientTransformationExtraArgs:
-    """`tx` as a wrapper runs it, with any extra arguments; an error, which begins with `where`, if it is none."""
+def _with_extra_args(where: str, tx: Any) -> GradientTransformationExtraArgs:
     if isinstance(tx, GradientTransformationExtraArgs):
         return tx
     check_transformation(where, tx)
@@ -215,3 +223,26 @@ def as_inner(where: str, tx: Any) -> GradientTransformationExtraArgs:
 
     declared = required_arguments(tx.update) or None
     return GradientTransformationExtraArgs(tx.init, update, parts=getattr(tx, "parts", None), needs=declared)
+
+
+class Inner:
+    """A transformation as chains and wrappers run it: with any extra arguments, and wide updates."""
+
+    __slots__ = ("_tx",)
+
+    def __init__(self, tx: GradientTransformation):
+        self._tx = tx
+
+    @property
+    def init(self) -> Callable[[Params], OptState]:
+        return (self._tx._expansion or self._tx._expanded()).init
+
+    @property
+    def update(self) -> Callable[..., tuple[Updates, OptState]]:
+        made = self._tx._expansion or self._tx._expanded()
+        return made.wide or made.update
+
+
+def as_inner(where: str, tx: Any) -> Inner:
+    """`tx` as a wrapper runs it; an error, which begins with `where`, if it is no transformation."""
+    return Inner(_with_extra_args(where, tx))

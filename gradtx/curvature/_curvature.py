@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._ranges import PositiveInt, check_argument, specification
+from gradtx.core._transformation import as_inner
 from gradtx.numerics._lanczos import lanczos, tridiagonal_spectrum
 from gradtx.numerics._linear_algebra import power_iteration
 from gradtx.transforms._hessian_diagonal import hutchinson_estimator_diag_hessian
@@ -86,7 +87,7 @@ def hutchinson_diagonal(
     See also: `hutchinson_estimator_diag_hessian`, the same estimate as a stage.
     """
     count = check_argument("hutchinson_diagonal", "num_samples", num_samples, specification(PositiveInt), False)  # type: ignore[arg-type]
-    tx = hutchinson_estimator_diag_hessian(key, probes=probes)
+    tx = as_inner("hutchinson_diagonal", hutchinson_estimator_diag_hessian(key, probes=probes))
 
     def one(carry: tuple, _: None) -> tuple[tuple, None]:
         total, state = carry

@@ -12,7 +12,7 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import widen
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative, NonNegativeInt, Positive, PositiveInt
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import zeros_like
@@ -53,15 +53,17 @@ def _direct(g, slots, p, t, common):
 
 
 # Made once, so that they are compiled once; the hyperparameters of the step are their extra arguments.
-_CURVATURE = per_parameter(
-    None, _blend, _Curvature, shared=lambda t, total, *, old, new: (old, new), needs=("old", "new")
+_CURVATURE = Inner(
+    per_parameter(None, _blend, _Curvature, shared=lambda t, total, *, old, new: (old, new), needs=("old", "new"))
 )
-_DIRECTION = per_parameter(
-    None,
-    _direct,
-    _Moments,
-    shared=lambda t, total, *, old, new, gamma, eps, limit: ((old, new), gamma, eps, limit),
-    needs=("old", "new", "gamma", "eps", "limit"),
+_DIRECTION = Inner(
+    per_parameter(
+        None,
+        _direct,
+        _Moments,
+        shared=lambda t, total, *, old, new, gamma, eps, limit: ((old, new), gamma, eps, limit),
+        needs=("old", "new", "gamma", "eps", "limit"),
+    )
 )
 
 

@@ -44,12 +44,15 @@ class RoundStochasticallyState(NamedTuple):
     rng_key: jax.Array
 
     counts_from = {"count": 0}
+    lands_exactly = True
 
 
 class CompensateState(NamedTuple):
     """The rounding error of each parameter of low precision, in its dtype; None for the others."""
 
     residual: Updates
+
+    lands_exactly = True
 
     def master_params(self, params: Params) -> Params:
         return masters(_with_residual, params, self.residual)
@@ -60,6 +63,8 @@ class ErrorBitsState(NamedTuple):
 
     error: Updates
 
+    lands_exactly = True
+
     def master_params(self, params: Params) -> Params:
         return masters(_with_error, params, self.error)
 
@@ -68,6 +73,8 @@ class KeepMasterState(NamedTuple):
     """The float32 value of each parameter of low precision; None for the others."""
 
     master: Updates
+
+    lands_exactly = True
 
     def master_params(self, params: Params) -> Params:
         return masters(_adopted, params, self.master)

@@ -15,7 +15,7 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen, widened_dtype
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import Decay, DType
-from gradtx.core._transformation import GradientTransformationExtraArgs, is_transformation, with_extra_args_support
+from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner, is_transformation
 from gradtx.core._trees import check_state, is_hole
 from gradtx.core._types import EmptyState, OptState, Params, Updates
 from gradtx.numerics import _averages as moments
@@ -165,9 +165,9 @@ def _check_measure(where: str, measure: Any) -> None:
         raise TypeError(f"{where} must be a function of the updates, got {measure!r}")
 
 
-def _as_transformation(where: str, measure: Any) -> GradientTransformationExtraArgs:
+def _as_transformation(where: str, measure: Any) -> GradientTransformationExtraArgs | Inner:
     if is_transformation(measure):
-        return with_extra_args_support(measure)
+        return as_inner(where, measure)
     if not callable(measure):
         raise TypeError(f"{where} must be a function of the updates or a transformation, got {measure!r}")
 
@@ -182,7 +182,7 @@ def _without_holes(updates: Updates) -> Updates:
     return jax.tree.map(lambda g: None if is_hole(g) else g, updates)
 
 
-def _blank(tx: GradientTransformationExtraArgs, params: Params) -> Any:
+def _blank(tx: GradientTransformationExtraArgs | Inner, params: Params) -> Any:
     """Zeros in the shapes of the measurement that a transformation makes."""
     return jax.tree.map(_zeros, jax.eval_shape(lambda p: tx.update(p, tx.init(p), p)[0], params))
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
@@ -36,13 +36,15 @@ def _resized(d: Any, m: Any, p: Any, t: Any) -> tuple:
 
 
 # Made once, so that they are compiled once. The updates of `magnitude` are passed as a slot.
-_EACH = per_parameter(None, _resized, _Sized)
-_WHOLE = per_parameter(
-    None,
-    lambda d, m, p, t, ratio: (d * ratio, m),
-    _Sized,
-    measure=_square,
-    shared=lambda t, totals: _ratio(*totals),
+_EACH = Inner(per_parameter(None, _resized, _Sized))
+_WHOLE = Inner(
+    per_parameter(
+        None,
+        lambda d, m, p, t, ratio: (d * ratio, m),
+        _Sized,
+        measure=_square,
+        shared=lambda t, totals: _ratio(*totals),
+    )
 )
 
 

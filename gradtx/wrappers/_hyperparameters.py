@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._borders import bordered
 from gradtx.core._calls import Factory, freeze, register_value
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype
@@ -16,7 +17,12 @@ from gradtx.core._needs import needs
 from gradtx.core._prefixes import is_function
 from gradtx.core._ranges import DType, is_array, is_number
 from gradtx.core._selectors import described
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import (
+    GradientTransformationExtraArgs,
+    Inner,
+    check_transformation,
+    with_extra_args_support,
+)
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.schedules._schedule import Schedule
@@ -105,12 +111,12 @@ class _Injected(GradientTransformationExtraArgs):
         def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
             return call.update(updates, state, params, extra)
 
-        super().__init__(
-            init,
-            update,
-            parts=lambda state: {"inner_state": (call.at(state.hyperparams), state.inner_state)},
-            needs=call.needs,
-        )
+        def parts(state: OptState) -> dict[str, tuple[Any, OptState]]:
+            return {"inner_state": (call.at(state.hyperparams), state.inner_state)}
+
+        super().__init__(init, update, parts=parts, needs=call.needs)
+        made = self._expanded()
+        self._set(_expansion=made._replace(update=bordered(update, parts), wide=update))
         self._set(_made_by=(inner_factory, static_args, dtype, args, kwargs))
 
     def _identity(self) -> Any:
@@ -197,7 +203,7 @@ class _InnerCall:
         values = {n: self._kept(n, state.hyperparams[n]) for n in self.numbers}
         values |= self._scheduled(state.hyperparams_states, extra)
         states = {n: s.update(state.hyperparams_states[n], **extra) for n, s in self.schedules.items()}
-        updates, inner_state = self.at(values).update(updates, state.inner_state, params, **extra)
+        updates, inner_state = Inner(self.at(values)).update(updates, state.inner_state, params, **extra)
         inner_state = _alike(inner_state, state.inner_state)
         return updates, InjectStatefulHyperparamsState(safe_increment(state.count), values, states, inner_state)
 
@@ -208,7 +214,8 @@ class _InnerCall:
         if self.keywords:
             named[self.keywords] = arguments
         bound = inspect.BoundArguments(self.signature, named)  # type: ignore[arg-type]  # any ordered mapping does
-        return as_inner(f"{self.where}: the result", self.factory(*bound.args, **bound.kwargs))
+        made = self.factory(*bound.args, **bound.kwargs)
+        return with_extra_args_support(check_transformation(f"{self.where}: the result", made))
 
     def _kept(self, name: str, x: Any) -> jax.Array:
         """The value in the state, which the user may have set: strongly typed, in the dtype that `init` gave it."""

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._apply import apply_updates
+from gradtx.core._borders import narrowed
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._evaluation import eval_from
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import DType, Positive, PositiveInt
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
 from gradtx.core._trees import check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._averages import copy_of
@@ -63,7 +64,7 @@ def _step(u, slow, p, t, common):
 
 
 # Made once, so that it is compiled once; the numbers that change are its extra arguments.
-_FOLLOW = per_parameter(None, _step, _Slow, shared=_weights, needs=("sync", "step_size"), needs_params=True)
+_FOLLOW = Inner(per_parameter(None, _step, _Slow, shared=_weights, needs=("sync", "step_size"), needs_params=True))
 
 
 @transformation
@@ -116,7 +117,8 @@ def lookahead(
             )
         fast, slow = params if paired else (params, state.slow)
 
-        updates, fast_state = tx.update(updates, state.fast_state, fast, **extra)
+        gradients = updates
+        updates, fast_state = tx.update(gradients, state.fast_state, fast, **extra)
         sync = state.steps_since_sync == sync_period - 1
         updates, followed = _FOLLOW.update(updates, _Slow(slow), fast, sync=sync, step_size=slow_step_size)
         if reset_state:
@@ -126,7 +128,9 @@ def lookahead(
         if not paired:
             return updates, LookaheadState(fast_state, steps, followed.slow)
         moves = jax.tree.map(_difference, updates, followed.slow, slow, is_leaf=is_none)
-        return LookaheadParams(updates, moves), LookaheadState(fast_state, steps)
+        # Outside, gradients have another structure than this pair, whose updates would then stay wide.
+        pair = (narrowed(new, gradients, old, fast_state) for new, old in ((updates, fast), (moves, slow)))
+        return LookaheadParams(*pair), LookaheadState(fast_state, steps)
 
     return GradientTransformationExtraArgs(
         init, update, parts=lambda state: {"fast_state": (fast_optimizer, state.fast_state)}

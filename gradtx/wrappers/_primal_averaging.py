@@ -10,7 +10,7 @@ from gradtx.core._dtypes import widen
 from gradtx.core._evaluation import eval_from
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._averages import copy_of
@@ -43,8 +43,8 @@ def _step(u, z, p, t, common):
 
 
 # Made once, so that it is compiled once; the hyperparameters of the step are its extra arguments.
-_AVERAGING = per_parameter(
-    None, _step, _Iterates, shared=_weights, memory=lambda: {"mu_y": 0.0}, needs=("weight", "mu_y")
+_AVERAGING = Inner(
+    per_parameter(None, _step, _Iterates, shared=_weights, memory=lambda: {"mu_y": 0.0}, needs=("weight", "mu_y"))
 )
 
 

@@ -14,7 +14,7 @@ from gradtx.core._evaluation import eval_from, eval_params
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._needs import needs
 from gradtx.core._ranges import NonNegative, PositiveInt
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
 from gradtx.core._trees import align, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._averages import zeros_like
@@ -71,7 +71,7 @@ def _without_gap(h, g, p, t, common):
 
 
 # Made once, so that it is compiled once; alpha is its extra argument.
-_GAP = per_parameter(None, _without_gap, _Clean, measure=_overlap, shared=_along, needs=("alpha",))
+_GAP = Inner(per_parameter(None, _without_gap, _Clean, measure=_overlap, shared=_along, needs=("alpha",)))
 
 
 @transformation

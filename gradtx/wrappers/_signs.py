@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._safe import abs_sq, safe_sqrt
 
@@ -27,7 +27,7 @@ def _compared(
     """`inner` with f(g, u) in place of its update u."""
     tx = as_inner(f"{where}: inner", inner)
     # The lift maps over gradients and slots in parallel; here the updates are passed as a slot.
-    both = per_parameter(None, lambda g, u, p, t: (f(g, u), u), _Inner)
+    both = Inner(per_parameter(None, lambda g, u, p, t: (f(g, u), u), _Inner))
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         inner_updates, state = tx.update(updates, state, params, **extra)

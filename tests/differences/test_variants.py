@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import gradtx as gt
+from gradtx.compat import optax as compat
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -89,3 +90,28 @@ def test_half_precision_of_the_moments():
 
     assert dtypes(optax.contrib.scale_by_galore(2)) == {"bfloat16"}
     assert dtypes(gt.scale_by_galore(2)) == {"float32"}
+
+
+@pytest.mark.parametrize(
+    ("name", "g", "p", "theirs"),
+    [
+        ("adam", jnp.bfloat16, jnp.float32, jnp.float32),
+        ("adam", jnp.bfloat16, jnp.bfloat16, jnp.bfloat16),
+        ("sgd", jnp.bfloat16, jnp.float32, jnp.bfloat16),
+        ("sign_sgd", jnp.bfloat16, jnp.float32, jnp.bfloat16),
+        ("schedule_free_sgd", jnp.float32, jnp.bfloat16, jnp.bfloat16),
+        ("novograd", jnp.float32, jnp.bfloat16, TypeError),
+    ],
+)
+def test_the_dtype_of_updates(name, g, p, theirs):
+    def found(lib):
+        tx = getattr(lib.contrib if name == "schedule_free_sgd" else lib, name)(0.1)
+        g_, p_ = jnp.ones(3, g), jnp.ones(3, p)
+        return jax.eval_shape(lambda: tx.update(g_, tx.init(p_), p_)[0]).dtype
+
+    assert found(compat) == jnp.promote_types(g, p)
+    if theirs is TypeError:
+        with pytest.raises(TypeError):
+            found(optax)
+    else:
+        assert found(optax) == theirs

@@ -56,8 +56,8 @@ def test_trace_and_scale_by_momentum_are_one_rule(x64):
 def test_moments_of_half_precision_parameters_are_float32(dtype):
     p = jnp.ones(3, dtype)
     u, state = one_update(gradtx.adam(0.1), p)
-    assert {x.dtype for x in jax.tree.leaves((state[0].mu, state[0].nu, u))} == {np.dtype("float32")}
-    assert gradtx.apply_updates(p, u).dtype == dtype
+    assert {x.dtype for x in jax.tree.leaves((state[0].mu, state[0].nu))} == {np.dtype("float32")}
+    assert u.dtype == gradtx.apply_updates(p, u).dtype == dtype
 
 
 def test_moment_dtypes_are_what_was_asked_for():

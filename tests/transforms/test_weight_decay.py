@@ -128,7 +128,7 @@ def test_the_start_is_remembered_in_float32(dtype):
     assert {x.dtype for x in jax.tree.leaves(state.initial)} == {np.dtype("float32")}
     moved = jax.tree.map(lambda x: x + 1, p)
     u, _ = tx.update(jax.tree.map(jnp.zeros_like, p), state, moved)
-    jax.tree.map(lambda u: np.testing.assert_allclose(u, -0.1, rtol=1e-6), u)
+    jax.tree.map(lambda u: np.testing.assert_array_equal(u, jnp.asarray(-0.1, dtype)), u)
 
 
 def test_complex_parameters_decay_where_the_update_shrinks_them():

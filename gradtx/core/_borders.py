@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The border of a transformation: inside it updates are wide, and they leave in the dtype that its caller computes in.
+
+So stages and wrappers hand each other at least float32, and what a chain returns is rounded once.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core._trees import is_none
+from gradtx.core._types import OptState, Params, Updates
+
+Parts = Callable[[OptState], Mapping[str, tuple[Any, OptState]]]
+
+
+def bordered(update: Callable[..., Any], parts: Parts | None) -> Callable[..., Any]:
+    """The same function, whose updates are `narrowed`; `parts` as in `GradientTransformation`."""
+
+    @functools.wraps(update)
+    def narrow(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        new, state = update(updates, state, params, **extra)
+        return narrowed(new, updates, params, state, parts), state
+
+    return narrow
+
+
+def narrowed(new: Updates, updates: Updates, params: Params, state: OptState, parts: Parts | None = None) -> Updates:
+    """The new updates, each in the promoted dtype of its gradient and its parameter if its own is wider.
+
+    They stay as they are where a stage inside rounds the parameters itself: the class of its state says
+    `lands_exactly = True`. So does a tree that is not like the gradients, such as an aggregator's statistics.
+
+    Args:
+      new, updates: what `update` returned and what it got.
+      state: the state that it returned.
+      parts: as in `GradientTransformation`.
+    """
+    leaves, treedef = jax.tree.flatten(new)
+    gs, of_gs = jax.tree.flatten(updates)
+    ps, of_ps = (gs, of_gs) if params is None else jax.tree.flatten(params)
+    if not treedef == of_gs == of_ps:  # such as None where there is a parameter
+        leaves, treedef = jax.tree.flatten(new, is_leaf=is_none)
+        try:
+            gs = treedef.flatten_up_to(updates)
+            ps = gs if params is None else treedef.flatten_up_to(params)
+        except (ValueError, TypeError):
+            return new
+    casts = {}
+    for i, u in enumerate(leaves):  # without calls where nothing is to be done: this runs at each update outside jit
+        dtype, of_g, of_p = getattr(u, "dtype", None), getattr(gs[i], "dtype", None), getattr(ps[i], "dtype", None)
+        if dtype is not None and dtype != of_g and dtype != of_p and (wanted := _narrower(dtype, of_g, of_p)):
+            casts[i] = wanted
+    if not casts or _lands_exactly(state, parts):
+        return new
+    return treedef.unflatten([u.astype(casts[i]) if i in casts else u for i, u in enumerate(leaves)])
+
+
+@functools.lru_cache
+def _narrower(dtype: Any, of_g: Any, of_p: Any) -> Any:
+    """The dtype to cast an update to; None if it stays as it is."""
+    known = [d for d in (of_g, of_p) if d is not None]
+    try:
+        with jax.numpy_dtype_promotion("standard"):
+            wanted = functools.reduce(jnp.promote_types, known) if known else dtype
+            narrower = jnp.promote_types(dtype, wanted) == dtype
+    except (ValueError, TypeError):  # floats of 8 bits, of which there is no common dtype with others
+        return None
+    # An update of an integer, or the complex update of a real number, would lose more than digits.
+    kind = jnp.complexfloating if jnp.issubdtype(dtype, jnp.complexfloating) else jnp.inexact
+    return wanted if narrower and wanted != dtype and jnp.issubdtype(wanted, kind) else None
+
+
+def _lands_exactly(state: Any, parts: Parts | None) -> bool:
+    """Whether a stage in the state does, also one whose state a wrapper keeps in another layout."""
+    if _says_so(state):
+        return True
+    inside = {} if parts is None else parts(state)
+    return any(_lands_exactly(part, getattr(tx, "parts", None)) for tx, part in inside.values())
+
+
+def _says_so(state: Any) -> bool:
+    if getattr(type(state), "lands_exactly", False):
+        return True
+    children = state.values() if isinstance(state, dict) else state if isinstance(state, tuple | list) else ()
+    return any(map(_says_so, children))
