@@ -50,6 +50,18 @@ def cast(x: Any, dtype: np.dtype) -> jax.Array:
     return x if x.dtype == wanted and not x.weak_type else x.astype(wanted)
 
 
+def ending(new: Any, old: jax.Array, dtype: Any) -> Any:
+    """`new`, to be stored in float16 after `old`, and rounded towards 0 where it is smaller than `old` and subnormal.
+
+    To the nearest, 0.9 times the smallest float16 is that number again, and an average would never end.
+    """
+    if dtype != jnp.float16:
+        return new
+    spacing, smallest = 2.0**-24, 2.0**-14
+    is_ending = (jnp.abs(new) < smallest) & (jnp.abs(new) < jnp.abs(old))
+    return jnp.where(is_ending, jnp.trunc(new / spacing) * spacing, new)
+
+
 def promotion(*trees: Any) -> contextlib.AbstractContextManager:
     """The dtype promotion under which a rule runs: strict promotion, if the user set it, forbids complex times real."""
     is_complex = any([jnp.iscomplexobj(x) for x in jax.tree.leaves(trees)])

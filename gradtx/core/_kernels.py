@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._dtypes import cast, compute_dtype, promotion, widen
+from gradtx.core._dtypes import cast, compute_dtype, ending, promotion, widen
 from gradtx.core._roles import Boxed, Role
 from gradtx.core._stacks import cut, over_stack, slots_of, stack_axes
 
@@ -150,6 +150,8 @@ def _kernels(source: RuleSource) -> Kernels:
             (u, new_slots), shape = rule.update(*arguments, **told), arguments[0].shape
             if jnp.shape(u) != shape:
                 raise ValueError(f"the gradient has shape {shape}, but the update has shape {jnp.shape(u)}")
+            if any([x.dtype == jnp.float16 for x in jax.tree.leaves(slots)]):
+                new_slots = _ending(rule.slots, new_slots, arguments[1], slots)
             return u, new_slots
 
         (u, new_slots), _ = on_leaf(values, g, slots, p, count, common, run)
@@ -159,6 +161,18 @@ def _kernels(source: RuleSource) -> Kernels:
 
 
 shared_kernels = functools.lru_cache(maxsize=1024)(_kernels)
+
+
+def _ending(names: tuple[str, ...], new: Any, old: Any, kept: Any) -> Any:
+    """The new slots of a rule, of which those kept in float16 can become 0; see `ending`.
+
+    Second moments stay as they are: if they became 0 before the first moment does, the step would have no limit.
+    """
+
+    def one(name: str, new: Any, old: Any, kept: Any) -> Any:
+        return new if name == "nu" else jax.tree.map(lambda n, o, k: ending(n, o, k.dtype), new, old, kept)
+
+    return one(names[0], new, old, kept) if len(names) == 1 else tuple(map(one, names, new, old, kept))
 
 
 def _stored(new: Any, old: jax.Array) -> jax.Array:

@@ -34,7 +34,7 @@ class Payload:
 
     def encoded(self, x: jax.Array) -> Any:
         """The payload of another array with the same codec, rounded to the nearest code."""
-        return of_codec(self.codec, self.codec.nearest.encode(x))
+        return of_codec(self.codec, self.codec.encode(x))
 
     def __reduce__(self) -> tuple:
         plain = type(self).__mro__[2]
@@ -42,8 +42,11 @@ class Payload:
 
 
 def of_codec(codec: Any, payload: Any) -> Any:
-    """The payload in the class that knows the codec; a payload that is a plain array is returned unchanged."""
-    return payload if isinstance(payload, jax.Array) else _class(codec, type(payload))(*payload)
+    """The payload in the class that knows the codec; a payload that is a plain array is returned unchanged.
+
+    How it was rounded is no part of what it stands for: the class knows the codec that rounds to nearest.
+    """
+    return payload if isinstance(payload, jax.Array) else _made(codec, type(payload), payload)
 
 
 @functools.cache
@@ -52,7 +55,7 @@ def _class(codec: Any, plain: type) -> type:
 
 
 def _made(codec: Any, plain: type, fields: tuple) -> Any:
-    return _class(codec, plain)(*fields)
+    return _class(codec.nearest, plain)(*fields)
 
 
 def payload_of(codec: Any, x: Any) -> Any:
@@ -61,7 +64,7 @@ def payload_of(codec: Any, x: Any) -> Any:
     Containers that know fields only by name, such as the states of Flax's nnx, return payloads as mappings.
     """
     if is_payload(x):
-        return x if x.codec == codec else None
+        return x if x.codec == codec.nearest else None
     if codec.plain:
         return x if hasattr(x, "dtype") else None
     return codec.payload(x) if isinstance(x, Mapping) and "codes" in x else None

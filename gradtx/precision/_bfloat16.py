@@ -44,7 +44,7 @@ class bfloat16(Codec):
 
     Args:
       stochastic: whether to round stochastically: up with the probability that makes the mean right. `encode` then
-        needs a key. The bits of an element depend on the key and its position in the whole array, not on devices.
+        needs a key, and rounds to nearest without one. The bits of an element depend on the key and its position in the whole array, not on devices.
     """
 
     stochastic: bool = False
@@ -52,10 +52,8 @@ class bfloat16(Codec):
     plain: ClassVar[bool] = True
 
     def encode(self, x: jax.Array, key: Any = None) -> jax.Array:
-        if not self.stochastic:
+        if not self.stochastic or key is None:
             return round_to_nearest(x, jnp.bfloat16).astype(jnp.bfloat16)
-        if key is None:
-            raise ValueError("bfloat16: encode needs a key to round stochastically, got None")
         return round_at_random(x, jnp.bfloat16, random_bits(key, x)).astype(jnp.bfloat16)
 
     def decode(self, payload: jax.Array, shape: tuple[int, ...]) -> jax.Array:

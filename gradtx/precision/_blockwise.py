@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Codecs with a scale for each block of the last axis."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -30,11 +31,22 @@ class Blockwise(Codec):
     magnitude among the finite elements, with the element's sign if `turned`, and 0 below the smallest normal float32.
     Infinity is encoded like the scale. NaN is encoded as 0, or like the scale by codecs for numbers >= 0: a second
     moment that is too large gives a small step, which is safe.
+
+    Signed numbers are rounded stochastically unless the codec is told otherwise. To nearest, 0.9 of the smallest value
+    is that value again, and so for all values that are far apart: a first moment would never end, while its second
+    moment does. Below half of the smallest value they always become 0. If a tiny number became the smallest value, by
+    however small a chance, its step would be huge beside a second moment in float32.
     """
 
     block: int
-    stochastic = False
+    stochastic: bool | None = None
     turned = False
+    even = False  # whether blocks must be of an even length
+
+    def __post_init__(self) -> None:
+        check_block(self, self.even)
+        if self.stochastic is None:
+            object.__setattr__(self, "stochastic", self.signed)
 
     def check(self, shape: tuple[int, ...]) -> None:
         size = math.prod(shape)
@@ -45,10 +57,15 @@ class Blockwise(Codec):
             )
 
     def encode(self, x: jax.Array, key: Any = None) -> Any:
+        if self.stochastic and key is None:
+            return self.nearest.encode(x)
         blocks, chance = in_blocks(x, self.block), self.chance(key, x)
         scales = block_scales(blocks, self.signed, self.turned)
-        chance = in_blocks(chance, self.block) if self.stochastic else chance
-        codes = self.codes(ratio(blocks, scales[..., None], self.signed), chance)
+        ratios = ratio(blocks, scales[..., None], self.signed)
+        if self.stochastic:
+            chance = in_blocks(chance, self.block)
+            ratios = jnp.where(jnp.abs(ratios) < self.smallest / 2, 0, ratios) if self.signed else ratios
+        codes = self.codes(ratios, chance)
         return Blocks(self.packed(from_blocks(codes, x.shape)), scales.reshape(scales_shape(x.shape, self.block)))
 
     def decode(self, payload: Blocks, shape: tuple[int, ...]) -> jax.Array:
@@ -71,8 +88,6 @@ class Blockwise(Codec):
         """The offset added to codes before they are rounded down: 1/2, or stochastically a random number in (0, 1)."""
         if not self.stochastic:
             return np.float32(0.5)
-        if key is None:
-            raise ValueError(f"{self.name}: encode needs a key to round stochastically, got None")
         # At some distance from 0 and 1, so that values of the codec keep their codes in spite of rounding errors.
         return (random_bits(key, x) >> 8).astype(jnp.float32) * np.float32(2.0**-24 - 2.0**-35) + np.float32(2.0**-12)
 
@@ -85,7 +100,17 @@ class Blockwise(Codec):
 
     @property
     def needs_key(self) -> bool:
-        return self.stochastic
+        return bool(self.stochastic)
+
+    @property
+    def nearest(self) -> Codec:
+        # None in codecs that were pickled before there was a choice.
+        return self if self.stochastic is False else dataclasses.replace(self, stochastic=False)  # type: ignore[type-var]
+
+    @property
+    def smallest(self) -> float:
+        """The smallest ratio above 0 that a signed codec has a code for."""
+        raise NotImplementedError
 
     def packed(self, codes: jax.Array) -> jax.Array:
         return codes

@@ -27,7 +27,7 @@ class Codec:
         """Raises a ValueError with the reason if arrays of this shape cannot be stored, such as misfit blocks."""
 
     def encode(self, x: jax.Array, key: Any = None) -> Any:
-        """The payload of a float32 array. `key`: a random key if `needs_key`, for stochastic rounding."""
+        """The payload of a float32 array. `key`: a random key if `needs_key`; without one, it is rounded to nearest."""
         raise NotImplementedError
 
     def decode(self, payload: Any, shape: tuple[int, ...]) -> jax.Array:
@@ -57,6 +57,7 @@ class Codec:
 
     @property
     def needs_key(self) -> bool:
+        """Whether it rounds stochastically."""
         return False
 
     @property

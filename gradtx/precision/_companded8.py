@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.precision._blockwise import TINY, Blockwise, check_block
+from gradtx.precision._blockwise import TINY, Blockwise
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,12 @@ class companded8(Blockwise):
 
     block: int = 128
     signed: bool = True
-    stochastic: bool = False
+    stochastic: bool | None = None
     name: ClassVar[str] = "companded8"
 
-    def __post_init__(self) -> None:
-        check_block(self)
+    @property
+    def smallest(self) -> float:
+        return 1 / 253
 
     def codes(self, x: jax.Array, chance: Any) -> jax.Array:
         if self.signed:

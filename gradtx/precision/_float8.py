@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.precision._blockwise import TINY, Blockwise, check_block
+from gradtx.precision._blockwise import TINY, Blockwise
 
 
 class Format(NamedTuple):
@@ -34,6 +34,7 @@ class float8(Blockwise):
       kind: "e4m3" or "e5m2": the bits of exponent and mantissa.
       block: the length of blocks along the last axis.
       signed: False for numbers >= 0, such as second moments.
+      stochastic: whether to round stochastically, see `int8`.
 
     Reference: Fishman et al. 2024, arXiv:2409.12517.
     """
@@ -41,18 +42,24 @@ class float8(Blockwise):
     kind: Literal["e4m3", "e5m2"] = "e4m3"
     block: int = 256
     signed: bool = True
+    stochastic: bool | None = None
     name: ClassVar[str] = "float8"
 
     def __post_init__(self) -> None:
         if self.kind not in FORMATS:
             raise ValueError(f'float8: kind must be "e4m3" or "e5m2", got {self.kind!r}')
-        check_block(self)
+        super().__post_init__()
+
+    @property
+    def smallest(self) -> float:
+        _, mantissa, smallest, top = FORMATS[self.kind]
+        return 2.0 ** (smallest - mantissa - top)
 
     def codes(self, x: jax.Array, chance: Any) -> jax.Array:
         dtype, mantissa, smallest, top = FORMATS[self.kind]
         scaled = jnp.clip(x, -1, 1) * 2.0**top
         # Rounded explicitly, since compilers may convert by way of another format, or skip the conversion.
-        found = round_to_mantissa(scaled, mantissa, smallest)
+        found = round_to_mantissa(scaled, mantissa, smallest, chance if self.stochastic else None)
         if not self.signed:
             found = jnp.where(x > 0, jnp.maximum(found, 2.0 ** (smallest - mantissa)), 0)
         return found.astype(dtype)
@@ -64,14 +71,20 @@ class float8(Blockwise):
         return jnp.where(code == 0, 0, from_bits(bits))
 
     def error_bound(self, block_max: float) -> float:
-        return 2.0 ** -(FORMATS[self.kind].mantissa + 2) * (1 + 2e-6) * block_max + TINY
+        bound = 2.0 ** -(FORMATS[self.kind].mantissa + 2) * (1 + 2e-6) * block_max + TINY
+        return 2 * bound if self.stochastic else bound
 
 
-def round_to_mantissa(x: jax.Array, bits: int, smallest: int) -> jax.Array:
-    """The nearest number, ties to even, with this many mantissa bits and an exponent of at least `smallest`."""
+def round_to_mantissa(x: jax.Array, bits: int, smallest: int, chance: Any = None) -> jax.Array:
+    """The nearest number, ties to even, with this many mantissa bits and an exponent of at least `smallest`.
+
+    With random numbers in (0, 1) as `chance`: one of the two neighbors, with mean x.
+    """
     exponent = jax.lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0x7F800000)
     spacing = jnp.maximum(exponent, jnp.uint32((127 + smallest) << 23)) - jnp.uint32(bits << 23)
-    return jnp.round(x * from_bits(jnp.uint32(254 << 23) - spacing)) * from_bits(spacing)
+    whole = x * from_bits(jnp.uint32(254 << 23) - spacing)
+    whole = jnp.round(whole) if chance is None else jnp.copysign(jnp.floor(jnp.abs(whole) + chance), whole)
+    return whole * from_bits(spacing)
 
 
 def from_bits(bits: jax.Array) -> jax.Array:

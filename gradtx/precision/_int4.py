@@ -15,7 +15,6 @@ from gradtx.precision._blockwise import (
     TINY,
     Blocks,
     Blockwise,
-    check_block,
     finite_or_zero,
     ratio,
     scales_shape,
@@ -55,11 +54,9 @@ class int4(Blockwise):
 
     block: int = 128
     signed: bool = True
-    stochastic: bool = False
+    stochastic: bool | None = None
     name: ClassVar[str] = "int4"
-
-    def __post_init__(self) -> None:
-        check_block(self, even=True)
+    even: ClassVar[bool] = True
 
     @property
     def turned(self) -> bool:
@@ -68,6 +65,8 @@ class int4(Blockwise):
     def encode(self, x: jax.Array, key: Any = None) -> Blocks | Factored:
         if not self._factors(x.shape):
             return super().encode(x, key)
+        if self.stochastic and key is None:
+            return self.nearest.encode(x)
         finite = finite_or_zero(x)
         rows = zero_if_tiny(jnp.max(finite, axis=-1, initial=0))
         columns = zero_if_tiny(jnp.max(finite, axis=-2, initial=0))
@@ -93,6 +92,10 @@ class int4(Blockwise):
         if self._factors(shape):
             return codes + 4 * math.prod(shape[:-2]) * (shape[-2] + shape[-1])
         return codes + 4 * math.prod(scales_shape(shape, self.block))
+
+    @property
+    def smallest(self) -> float:
+        return 5.5 * 10.0**-DECADES
 
     def codes(self, x: jax.Array, chance: Any) -> jax.Array:
         if self.signed:

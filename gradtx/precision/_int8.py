@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.numerics._dynamic_map import rank_of, value_of_rank
-from gradtx.precision._blockwise import TINY, Blockwise, check_block
+from gradtx.precision._blockwise import TINY, Blockwise
 
 DECADES = 7
 
@@ -27,25 +27,27 @@ class int8(Blockwise):
     Args:
       block: the length of blocks along the last axis.
       signed: False for numbers >= 0, such as second moments.
-      stochastic: whether to round stochastically: to one of the two neighboring values, so that the mean is right.
-        Rounded to nearest, an average that changes by less than half the spacing of values in a step, as second moments
-        do, never changes. `encode` then needs a key. The bits of an element depend on the key and its position in the
-        whole array.
+      stochastic: whether to round stochastically: to one of the two neighboring values, so that the mean is right; None
+        for signed numbers only. Rounded to nearest, an average that changes by less than half the spacing of values in
+        a step never changes: second moments do not move, and first moments do not end when gradients do. `encode` then
+        needs a key, and rounds to nearest without one. The bits of an element depend on the key and its position in
+        the whole array. Signed numbers below half of the smallest value always become 0.
 
     Reference: Dettmers et al. 2021, arXiv:2110.02861, where s is positive.
     """
 
     block: int = 256
     signed: bool = True
-    stochastic: bool = False
+    stochastic: bool | None = None
     name: ClassVar[str] = "int8"
-
-    def __post_init__(self) -> None:
-        check_block(self)
 
     @property
     def turned(self) -> bool:
         return self.signed
+
+    @property
+    def smallest(self) -> float:
+        return 5.5 * 10.0**-DECADES
 
     def codes(self, x: jax.Array, chance: Any) -> jax.Array:
         if self.signed:

@@ -26,9 +26,9 @@ def moments_in(mu, nu):
 CASES = {
     "float32 moments": gradtx.adamw(RATE),
     "adamw8bit": gradtx.adamw8bit(RATE),
-    "int8, to the nearest": moments_in(int8(), int8(signed=False)),
+    "int8, to the nearest": moments_in(int8(stochastic=False), int8(signed=False)),
     "companded8": moments_in(companded8(), companded8(signed=False, stochastic=True)),
-    "companded8, to the nearest": moments_in(companded8(), companded8(signed=False)),
+    "companded8, to the nearest": moments_in(companded8(stochastic=False), companded8(signed=False)),
     "int4": moments_in(int4(), int4(signed=False)),
     "bfloat16": moments_in(bfloat16(), bfloat16()),
 }
