@@ -55,7 +55,8 @@ def restart(state: OptState, at: Numeric) -> OptState:
 
 def _restarted(state: Any, at: Any) -> Any:
     fresh = {
-        name: jnp.asarray(at, getattr(state, name).dtype) + start
+        # A variable of Flax's nnx around the count stays.
+        name: jax.tree.map(lambda x, start=start: jnp.asarray(at, x.dtype) + start, getattr(state, name))
         for name, start in getattr(type(state), "counts_from", {}).items()
     }
     if hasattr(state, "_fields"):

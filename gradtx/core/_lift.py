@@ -118,6 +118,8 @@ def update_tree(
     slots = _rows([list(map(opened, column)) for column in held], len(leaves))
     count = safe_increment(getattr(state, rule.counter)) if rule.counts else None
     memory = None if rule.memory is None else {name: getattr(state, name) for name in rule.memory()}
+    if rule.idle is not None:
+        slots = [rule.idle(x, count, memory) if is_hole(g) else x for g, x in zip(gs, slots, strict=True)]
 
     found = [i for i, g in enumerate(gs) if not is_hole(g)]
     same, groups = values, None

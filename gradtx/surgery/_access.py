@@ -17,7 +17,8 @@ from gradtx.core._selectors import Where, check_where, described, matches
 from gradtx.core._sentences import CHOICES, listed
 from gradtx.core._transformation import check_transformation
 from gradtx.core._types import OptState, Params
-from gradtx.surgery._slots import Part, parameter_names, split
+from gradtx.core._unwrapping import unwrapped
+from gradtx.surgery._slots import Part, holders_of, inner_states, parameter_names, split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,9 +109,9 @@ def reset(
       ValueError: for a state of another transformation, and as `find_slots`.
     """
     fresh = check_transformation("reset: tx", tx).init(params)
-    if jax.tree.structure(fresh) != jax.tree.structure(state):
+    if jax.tree.structure(unwrapped(fresh)) != jax.tree.structure(unwrapped(state)):
         raise ValueError("reset: this is not a state of tx for these parameters; migrate(state, tx, params) makes one")
-    found = _found("reset", state, params, where, slots)
+    found = _found("reset", state, params, where, slots, holders_of(dict(inner_states(tx, fresh))))
     if not found:
         raise ValueError(f"reset: the state holds nothing for the parameters that {described(where)} chooses")
     leaves, new = jax.tree.leaves(state), jax.tree.leaves(fresh)
@@ -124,8 +125,15 @@ def has_name(path: str, name: str) -> bool:
     return path == name or path.endswith(f".{name}")
 
 
-def _found(context: str, state: Any, params: Any, where: Any, slot: str | Sequence[str] | None) -> list[StateSlot]:
-    shapes = jax.eval_shape(lambda p: p, params)
+def _found(
+    context: str,
+    state: Any,
+    params: Any,
+    where: Any,
+    slot: str | Sequence[str] | None,
+    holders: frozenset[str] = frozenset(),
+) -> list[StateSlot]:
+    shapes = unwrapped(jax.eval_shape(lambda p: p, params))
     called = parameter_names(shapes)
     chosen = set(called.values())
     if where is not None:
@@ -137,14 +145,16 @@ def _found(context: str, state: Any, params: Any, where: Any, slot: str | Sequen
             )
     everything = [
         StateSlot(called[part.parameter], part.name, part.value, part)
-        for part in split(state, shapes)
+        for part in split(state, shapes, holders)
         if part.parameter is not None
     ]
     wanted = None if slot is None else (slot,) if isinstance(slot, str) else tuple(slot)
     for name in wanted or ():
         if not any(has_name(s.name, name) for s in everything):
-            there = listed(sorted({s.name for s in everything}), CHOICES)
-            raise ValueError(f"{context}: the state has no slot {name!r}; the slots are {there}")
+            there = f"the slots are {listed(sorted({s.name for s in everything}), CHOICES)}"
+            if not everything:
+                there = f"nothing in it has the structure of the parameters {listed(sorted(called.values()), CHOICES)}"
+            raise ValueError(f"{context}: the state has no slot {name!r}; {there}")
     return [
         s
         for s in everything

@@ -2,13 +2,13 @@
 """Matching the stages of an old state with those of a new one."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from gradtx.core._roles import unboxed
-from gradtx.core._transformation import GradientTransformation
-from gradtx.surgery._slots import Part, children, is_named_tuple, joined, names, split
+from gradtx.core._unwrapping import children
+from gradtx.surgery._slots import Part, is_named_tuple, joined, names, split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,12 +30,17 @@ class StageState:
 
 
 class Outline:
-    """A state indexed by paths as text, so that states of named tuples, dictionaries and lists can be compared."""
+    """A state indexed by paths as text, so that states of named tuples, dictionaries and lists can be compared.
 
-    def __init__(self, state: Any, params: Any, tx: Any = None):
-        self.factories = dict(_factories(tx, state, "")) if tx is not None else {}
-        state = unboxed(state)
-        self.parts: list[Part] = list(split(state, params))
+    Args:
+      state, params: unwrapped.
+      inside: the factories of the stages by the dotted paths of their states, as far as they are known.
+      holders: the paths of what holds states.
+    """
+
+    def __init__(self, state: Any, params: Any, inside: Mapping[str, str], holders: frozenset[str]):
+        self.factories = {path: name for path, name in inside.items() if name}
+        self.parts: list[Part] = list(split(state, params, holders))
         self.leaves: dict[str, Any] = {}
         self.below: dict[str, dict[str, Any]] = {}
         for path, x in jax.tree_util.tree_leaves_with_path(state):
@@ -64,7 +69,8 @@ class Outline:
         self.by_path = {stage.path: stage for stage in self.stages}
 
     def _factory(self, path: str) -> str:
-        above = [p for p in self.factories if p == "" or path == p or path.startswith(f"{p}/")]
+        path = path.replace("/", ".")
+        above = [p for p in self.factories if p == "" or path == p or path.startswith(f"{p}.")]
         return self.factories[max(above, key=len)] if above else ""
 
 
@@ -118,14 +124,3 @@ def _nodes(node: Any, path: str, slots: set[str]) -> list[tuple[str, Any]]:
 def _filled(node: Any) -> list[str]:
     below = [] if jax.tree_util.all_leaves([node]) else children(node)
     return [names((key,))[0] for key, child in below if jax.tree.leaves(child)]
-
-
-def _factories(tx: Any, state: Any, path: str) -> list[tuple[str, str]]:
-    """The names of the factories of the innermost transformations and wrappers, by the paths of their states."""
-    if not isinstance(tx, GradientTransformation):
-        return []
-    opened = tx.expanded
-    found = [] if opened.factory is None else [(path, opened.factory.name)]
-    for key, (inner, part) in opened.parts(state).items():
-        found += _factories(inner, part, joined(path, *key.split(".")))
-    return found
