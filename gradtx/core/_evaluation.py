@@ -49,8 +49,9 @@ def holds_state(tree: Any) -> bool:
 
 
 def eval_from(f: Callable[..., Any], params: Params, *slots: Any) -> Params:
-    """`f(p, *slots)` for each parameter, in its dtype; the parameter itself where slots are empty (None or masked), where
-    the first is `set_aside`, and where the parameter holds whole numbers, which no optimizer moves.
+    """`f(p, *slots)` for each parameter, in its dtype; the parameter itself where slots are empty (None or masked).
+
+    So it is where the first slot is `set_aside`, and for a parameter of whole numbers, which no optimizer moves.
 
     For the `eval_params` method of a state class: `return eval_from(lambda p, ema: ema, params, self.ema)`.
 
@@ -67,7 +68,7 @@ def eval_from(f: Callable[..., Any], params: Params, *slots: Any) -> Params:
 
 
 def set_aside(average: Any, is_first: Any) -> Any:
-    """An average of a parameter that has no gradient: at the first update it is set aside, by infinity in its place.
+    """An average of a parameter that has no gradient: at the first update it is set aside, a huge value in its place.
 
     The parameter then moves in ways that the average knows nothing of, as counters and running means do, so it is the
     parameter's own value until `begun` starts it at the first gradient. The slots of later pauses stay as they are.
@@ -78,14 +79,22 @@ def set_aside(average: Any, is_first: Any) -> Any:
     """
 
     def aside(x: jax.Array) -> jax.Array:
-        return jnp.where(is_first, jnp.asarray(jnp.inf, x.dtype), x) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+        return jnp.where(is_first, jnp.asarray(_ASIDE, x.dtype), x) if jnp.issubdtype(x.dtype, jnp.inexact) else x
 
     return jax.tree.map(aside, average)
 
 
 def begun(average: jax.Array, p: Any) -> jax.Array:
     """The average, or the parameter where it was set aside. It may have rows of the parameter's shape."""
-    return jnp.where(jnp.isfinite(average), average, jnp.asarray(p, average.dtype))
+    return jnp.where(_is_aside(average), jnp.asarray(p, average.dtype), average)
+
+
+_ASIDE = 3e38
+"""Infinity only in float16: few-bit codecs turn that into 0."""
+
+
+def _is_aside(average: jax.Array) -> jax.Array:
+    return ~(jnp.abs(average) < _ASIDE / 4)
 
 
 def _value(f: Callable[..., Any], p: jax.Array, first: Any, *rest: Any) -> jax.Array:
@@ -94,7 +103,7 @@ def _value(f: Callable[..., Any], p: jax.Array, first: Any, *rest: Any) -> jax.A
     rows = first.ndim - p.ndim
     if rows < 0 or first.shape[rows:] != p.shape:
         return f(p, first, *rest).astype(p.dtype)
-    own = jnp.all(~jnp.isfinite(first), axis=tuple(range(rows)))
+    own = jnp.all(_is_aside(first), axis=tuple(range(rows)))
     return jnp.where(own, p, f(p, begun(first, p), *rest).astype(p.dtype))
 
 

@@ -105,7 +105,8 @@ def per_parameter(
 
     The lift owns the rest. Arithmetic is at least float32: arrays arrive cast to the widest of float32, gradient, slot
     and parameter; slots are stored back in the dtype that `init` gave them; updates leave in the arithmetic's dtype. A
-    leaf without a gradient (None) gets no update and, without `idle`, keeps its slots. Each distinct shape and dtype is traced once.
+    leaf without a gradient (None) gets no update and, without `idle`, keeps its slots. Each distinct shape and dtype is
+    traced once.
     """
     name = getattr(update, "__qualname__", "rule")
     kind = state or EmptyState

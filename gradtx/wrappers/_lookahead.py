@@ -134,7 +134,9 @@ def lookahead(
 
         updates, fast_state = tx.update(updates, state.fast_state, fast, **extra)
         sync = state.steps_since_sync == sync_period - 1
-        updates, followed = _FOLLOW.update(updates, _Slow(state.steps_since_sync, slow), fast, sync=sync, step_size=slow_step_size)
+        updates, followed = _FOLLOW.update(
+            updates, _Slow(state.steps_since_sync, slow), fast, sync=sync, step_size=slow_step_size
+        )
         if reset_state:
             moved = updates
             fast_state = branch(sync, lambda: tx.init(apply_updates(fast, moved)), lambda: fast_state)
