@@ -26,6 +26,15 @@ def safe_increment(count: jax.Array) -> jax.Array:
     return jnp.minimum(count, kind(count.dtype).max - 1) + jnp.ones([], count.dtype)
 
 
+def in_place_of(state: OptState, fresh: OptState) -> OptState:
+    """A fresh state that takes the place of another: a count that has an entry for each parameter keeps them."""
+
+    def alike(new: Any, old: Any) -> Any:
+        return new if jnp.shape(new) == jnp.shape(old) else jnp.broadcast_to(new, jnp.shape(old))
+
+    return jax.tree.map(alike, fresh, state)
+
+
 def step_of(state: Any) -> jax.Array | None:
     """The number of updates that a state has counted for schedules; None if it counts none."""
     for name, start in getattr(type(state), "counts_from", {}).items():

@@ -18,6 +18,7 @@ from gradtx.core._sentences import CHOICES, listed
 from gradtx.core._transformation import check_transformation
 from gradtx.core._types import OptState, Params
 from gradtx.core._unwrapping import unwrapped
+from gradtx.surgery._ages import aged, count_of, is_ages, rules_of
 from gradtx.surgery._slots import Part, holders_of, inner_states, parameter_names, split
 
 
@@ -93,17 +94,25 @@ def set_slot(state: OptState, params: Params, path: str, slot: str, value: Any) 
 
 
 def reset(
-    tx: Any, state: OptState, params: Params, where: Where | None = None, slots: str | Sequence[str] | None = None
+    tx: Any,
+    state: OptState,
+    params: Params,
+    where: Where | None = None,
+    slots: str | Sequence[str] | None = None,
+    *,
+    own_age: bool = True,
 ) -> OptState:
     """The state in which the slots of the parameters that `where` chooses are those of `tx.init(params)`.
 
-    Everything else stays, counts too, so that schedules go on. A count that is the age of averages is shared by all
-    parameters and stays too: with Adam, the first steps of the parameters that were reset are up to about 6 times as
-    long, for about 1 / (1 - b2) updates. `slots="mu"` resets only the direction, without this effect.
+    Everything else stays, the steps of schedules too. A count that is the age of averages gets an entry for each
+    parameter, which is 0 for those whose averages all begin anew: their first steps are as long as those of a new run.
 
     Args:
       tx: the transformation whose state it is.
       where, slots: as in `find_slots`.
+      own_age: False leaves counts alone, and with them the shapes in the state, which a loop inside `jit` needs. With
+        Adam, the first steps of what was reset are then up to about 6 times as long, for about 1 / (1 - b2) updates;
+        `slots="mu"` resets only the direction, without this effect.
 
     Raises:
       ValueError: for a state of another transformation, and as `find_slots`.
@@ -111,12 +120,21 @@ def reset(
     fresh = check_transformation("reset: tx", tx).init(params)
     if jax.tree.structure(unwrapped(fresh)) != jax.tree.structure(unwrapped(state)):
         raise ValueError("reset: this is not a state of tx for these parameters; migrate(state, tx, params) makes one")
-    found = _found("reset", state, params, where, slots, holders_of(dict(inner_states(tx, fresh))))
+    inside = dict(inner_states(tx, fresh))
+    found = _found("reset", state, params, where, slots, holders_of(inside))
     if not found:
         raise ValueError(f"reset: the state holds nothing for the parameters that {described(where)} chooses")
     leaves, new = jax.tree.leaves(state), jax.tree.leaves(fresh)
     for part in (s.part for s in found):
         leaves[part.start : part.stop] = new[part.start : part.stop]
+    anew, parts = {s.part.key for s in found}, list(split(state, params, holders_of(inside)))
+    for count, beside in aged(parts, rules_of(inside)) if own_age else ():
+        kept = {p.parameter for p in parts if p.stage == count.stage and p.key not in anew}
+        if all(slot.parameter in kept for slot in beside):
+            continue
+        before = count.value if is_ages(count, beside) else [count.value] * len(beside)
+        ages = [x if slot.parameter in kept else 0 for slot, x in zip(beside, before, strict=True)]
+        leaves[count.start] = count_of(ages, count.value.dtype)
     return jax.tree.unflatten(jax.tree.structure(state), leaves)
 
 

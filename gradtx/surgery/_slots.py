@@ -42,6 +42,11 @@ class Part:
         return self.start + len(jax.tree.leaves(self.value))
 
     @property
+    def key(self) -> tuple:
+        """What tells a part from the others of its state."""
+        return self.stage, self.field, self.parameter
+
+    @property
     def name(self) -> str:
         """The whole path in the state but for the parameter's: `inner_state.0.mu`."""
         return dotted((*self.stage, *self.field))
@@ -98,29 +103,21 @@ def split(state: Any, params: Any, holders: Iterable[str] = ()) -> Iterator[Part
     return visit(state, (), (), "")
 
 
-def inner_states(tx: Any, state: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """The paths of the states of the transformations in `tx`, itself included, and the names of their factories.
+def inner_states(tx: Any, state: Any, path: str = "") -> Iterator[tuple[str, GradientTransformation]]:
+    """The paths of the states of the transformations in `tx`, itself included, and these transformations.
 
-    The name is empty for what was made by hand. Transformations of other libraries do not say what is in them.
+    Those of other libraries do not say what is in them.
     """
     if isinstance(tx, GradientTransformation):
         opened = tx.expanded
-        yield path, "" if opened.factory is None else opened.factory.name
+        yield path, opened
         for key, (inner, part) in opened.parts(state).items():
             yield from inner_states(inner, part, ".".join(x for x in (path, key) if x))
 
 
-def abstract_state(tx: Any, params: Any) -> tuple[Any, dict[str, str]]:
-    """The shapes of the state of `tx` for these parameters, and its `inner_states`."""
-    inside: dict[str, str] = {}
-
-    def made(p: Any) -> Any:
-        state = tx.init(p)
-        # Traced, as inner transformations may be made from numbers in the state.
-        inside.update(inner_states(tx, state))
-        return state
-
-    return jax.eval_shape(made, params), inside
+def named_states(tx: Any, state: Any) -> dict[str, str]:
+    """The names of the factories of the `inner_states`, empty for what was made by hand."""
+    return {path: "" if t.factory is None else t.factory.name for path, t in inner_states(tx, state)}
 
 
 def holders_of(paths: Iterable[str]) -> frozenset[str]:

@@ -2,7 +2,7 @@
 """Averages of the parameters: stages that pass updates unchanged and provide what `eval_params` returns.
 
 Such a stage receives the parameters from before the update and averages p + u, where u is the update that reaches it.
-So it must be the last stage of its chain.
+So it must be the last stage of its chain. A parameter that never had a gradient has no average: it is its own.
 """
 
 from typing import NamedTuple

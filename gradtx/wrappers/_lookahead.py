@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._apply import apply_updates
+from gradtx.core._counts import in_place_of
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._evaluation import begun, eval_from, set_aside
 from gradtx.core._factory import per_parameter, transformation
@@ -139,7 +140,8 @@ def lookahead(
         )
         if reset_state:
             moved = updates
-            fast_state = branch(sync, lambda: tx.init(apply_updates(fast, moved)), lambda: fast_state)
+            before = fast_state
+            fast_state = branch(sync, lambda: in_place_of(before, tx.init(apply_updates(fast, moved))), lambda: before)
         steps = jnp.where(sync, 0, state.steps_since_sync + 1)
         if not paired:
             return updates, LookaheadState(fast_state, steps, followed.slow)
