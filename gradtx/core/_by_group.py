@@ -61,7 +61,7 @@ class Groups:
         one_each = all(isinstance(leaf.group, int) for leaf in leaves)
         # A stack whose parameters differ is run on arrays of entries, and so must be what is shared with it.
         fixed = [n for n in values if one_each and n in source.constant and isinstance(values[n], np.ndarray)]
-        self.source, self.same, self.varying, self.leaves, self.one_each = source, same, varying, leaves, one_each
+        self.source, self.same, self.varying, self.leaves = source, same, varying, leaves
         self.arguments = ByGroup({n: x for n, x in values.items() if n not in fixed})
         self.constants = [tuple((n, values[n][i].item()) for n in fixed) for i in range(varying.size)]
 

@@ -142,14 +142,13 @@ def update_tree(
         common = [(total,)] * len(live)
     if rule.shared is not None and live:
         needed = {name: jnp.asarray(extra[name]) for name in rule.needs}
-        if ages is not None and (groups is None or groups.one_each):
-            common = [(x.kernels.shared(x.values, x.count, total, memory, needed)[0],) for x in live]
+        if ages is not None:
+            common = _shared_by_age(rule, live, groups, total, needed)
         elif groups is None:
             made, memory = source.kernels.shared(same, count, total, memory, needed)
             common = [() if made is None else (made,)] * len(live)
         else:
-            # The parameters of a stack have one age, but groups of their own: what they share is of the oldest.
-            common, memory = groups.shared(rule, count if ages is None else jnp.max(count), total, memory, needed)
+            common, memory = groups.shared(rule, count, total, memory, needed)
     new_leaves, new_slots = list(leaves), list(slots)
     for x, known in zip(live, common, strict=True):
         try:
@@ -183,6 +182,16 @@ def _places(rule: Rule, state: OptState, treedef: Any, updates: Updates) -> list
         )
     places = structure.unflatten(range(structure.num_leaves))
     return align(treedef, places, rule.name, "the ages", updates, "the gradients")
+
+
+def _shared_by_age(rule: Rule, live: list[_Live], groups: Any, total: Any, needed: dict) -> list[tuple]:
+    """What each leaf gets of what its age determines; a stack, which has one age, for each of its groups."""
+    return [
+        (x.kernels.shared(x.values, x.count, total, None, needed)[0],)
+        if groups is None or isinstance(groups.leaves[i].group, int)
+        else groups.shared(rule, x.count, total, None, needed)[0][i]
+        for i, x in enumerate(live)
+    ]
 
 
 def _aged(before: Any, count: Any, places: list[int]) -> jax.Array:

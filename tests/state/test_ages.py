@@ -91,6 +91,10 @@ RULES = {
     "radam": gt.scale_by_radam(),
     "in few bits": gt.stored(gt.scale_by_adam(), {"nu": gt.precision.bfloat16()}, min_size=1),
     "roles": gt.with_roles([("a", gt.Role("hidden", stack=0)), ("**", gt.Role())], gt.scale_by_adam()),
+    "groups in a stack": gt.with_roles(
+        [("a", gt.Role("hidden", stack=0)), ("**", gt.Role())],
+        gt.groups([("a", {"learning_rate": gt.layerwise_decay(0.5)}), ("b", {"b1": 0.5})], gt.adam(0.1)),
+    ),
     "groups": gt.groups([("b", {"b1": 0.5})], gt.adam(0.1)),
 }
 
