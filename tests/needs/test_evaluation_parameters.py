@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which parameters to validate, save and deploy: one function, for every method, through everything around it."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -146,6 +148,12 @@ def test_swapped_arguments_are_an_error():
         contrib.schedule_free_eval_params(state, params)
     inside = gt.chain(gt.clip(1.0), gt.schedule_free_sgd(0.1)).init(PARAMS)
     assert jax.tree.structure(contrib.schedule_free_eval_params(inside, PARAMS)) == jax.tree.structure(PARAMS)
+
+
+def test_what_holds_the_state_is_an_error():
+    holder = types.SimpleNamespace(opt_state=METHODS["lookahead"]().init(PARAMS))
+    with pytest.raises(TypeError, match="give opt_state of the SimpleNamespace"):
+        gt.eval_params(holder, PARAMS)
 
 
 def test_of_a_method_that_answers_with_its_parameters():
