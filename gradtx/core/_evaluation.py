@@ -22,9 +22,7 @@ def eval_params(state: OptState, params: Params) -> Params:
       TypeError: for swapped arguments, and for an object that holds the state, such as Flax's `TrainState`.
     """
     if hasattr(state, "opt_state") and not isinstance(state, tuple):
-        raise TypeError(
-            f"eval_params: state must be that of the optimizer: give opt_state of the {type(state).__name__}"
-        )
+        raise TypeError(f"eval_params: give the state of the optimizer, opt_state of the {type(state).__name__}")
     if holds_state(params) and not holds_state(state):
         raise TypeError(
             f"eval_params: params holds a state, state does not: got {type(state).__name__} and "

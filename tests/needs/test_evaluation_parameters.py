@@ -152,7 +152,7 @@ def test_swapped_arguments_are_an_error():
 
 def test_what_holds_the_state_is_an_error():
     holder = types.SimpleNamespace(opt_state=METHODS["lookahead"]().init(PARAMS))
-    with pytest.raises(TypeError, match="give opt_state of the SimpleNamespace"):
+    with pytest.raises(TypeError, match="opt_state of the SimpleNamespace"):
         gt.eval_params(holder, PARAMS)
 
 
