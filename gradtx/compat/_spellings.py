@@ -14,11 +14,13 @@ from gradtx.core._transformation import GradientTransformation, GradientTransfor
 from gradtx.core._types import EmptyState, Numeric, OptState, Params, ScalarOrSchedule, ScheduleFn, Updates
 from gradtx.losses._divergence import generalized_kl_divergence
 from gradtx.optimizers import _optimistic as optimistic
+from gradtx.optimizers._schedule_free_plus import ScheduleFreePlusState
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.tree._params import map_params
 from gradtx.wrappers import _multi_steps as accumulation
 from gradtx.wrappers._hyperparameters import inject_hyperparams
 from gradtx.wrappers._partition import PartitionState, partition
+from gradtx.wrappers._schedule_free_averaging import ScheduleFreeAveragingState, ScheduleFreeState
 
 AdaptiveGradClipState = AddDecayedWeightsState = ClipByGlobalNormState = ClipState = EmptyState
 ScaleByTrustRatioState = ScaleState = EmptyState
@@ -31,7 +33,6 @@ inject_stateful_hyperparams = inject_hyperparams
 multi_transform = partition
 process = aggregate
 scale_by_learning_rate = scale_by_lr
-schedule_free_eval_params = eval_params
 safe_int32_increment = safe_increment
 tree_map_params = map_params
 Schedule = ScheduleFn
@@ -107,6 +108,24 @@ class MultiSteps(accumulation.AccumulatingTransformation, metaclass=_Accumulatin
         accumulator_dtype: Any = jnp.float32,
     ) -> Any:
         return accumulation.MultiSteps(opt, every_k_schedule, use_grad_mean, should_skip_update_fn, accumulator_dtype)
+
+
+def schedule_free_eval_params(state: OptState, params: Params) -> Params:
+    """`gradtx.eval_params` of a state with Schedule-Free's average in it.
+
+    Raises:
+      TypeError: for any other state.
+    """
+
+    def averages(x: Any) -> bool:
+        return isinstance(x, ScheduleFreeState | ScheduleFreeAveragingState | ScheduleFreePlusState)
+
+    if not any(map(averages, jax.tree.leaves(state, is_leaf=averages))):
+        raise TypeError(
+            f"schedule_free_eval_params: state must be one of schedule_free or have it inside, got "
+            f"{type(state).__name__}; the order is schedule_free_eval_params(state, params)"
+        )
+    return eval_params(state, params)
 
 
 def optimistic_adam(

@@ -6,6 +6,7 @@ All that depends on the signature alone is found once, when the factory is made;
 
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -106,6 +107,8 @@ class Arguments:
             return functools.partial(_check_flag, self.name, name)
         if typing.get_origin(hint) is typing.Literal:
             return functools.partial(_check_choice, self.name, name, choices=typing.get_args(hint))
+        if _is_of_functions(hint):
+            return functools.partial(_check_function, self.name, name, optional=parameter.default is not REQUIRED)
         return None
 
     def _constant(self, name: str, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -121,6 +124,18 @@ class Arguments:
     def __repr__(self) -> str:
         bare = [p.replace(annotation=p.empty) for p in self.signature.parameters.values()]
         return f"{self.name}{self.signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)}"
+
+
+def _is_of_functions(hint: Any) -> bool:
+    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)] if union else [hint]
+    return all(Callable in (kind, typing.get_origin(kind)) for kind in kinds)
+
+
+def _check_function(where: str, name: str, value: Any, optional: bool) -> Any:
+    if not callable(value) and not (optional and value is None):
+        raise TypeError(f"{where}: {name} must be a function, got {value!r}")
+    return value
 
 
 def _check_flag(where: str, name: str, value: Any) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._needs import all_requirements, check_needs
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._nesting import chained, inside
+from gradtx.core._transformation import GradientTransformation, GradientTransformationExtraArgs, as_inner
 from gradtx.core._types import EmptyState, OptState, Params, Updates
 
 
@@ -21,12 +22,16 @@ def chain(*transformations: Any) -> GradientTransformationExtraArgs:
 
     Args:
       *transformations: the stages, in order: any objects with `init` and `update`, Optax's too.
+
+    Raises:
+      ValueError: at `init`, for a stage of gradtx that changes updates after `params_ema` or `lawa`.
     """
     stages = [as_inner(f"chain: transformations[{i}]", tx) for i, tx in enumerate(transformations)]
 
     needed = functools.cache(lambda: all_requirements(transformations))
 
     def init(params: Params) -> OptState:
+        _check_averages("chain", transformations)
         return tuple(tx.init(params) for tx in stages)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
@@ -56,7 +61,7 @@ def named_chain(*transformations: Any) -> GradientTransformationExtraArgs:
       *transformations: the pairs, in order.
 
     Raises:
-      ValueError: if two stages have the same name.
+      ValueError: if two stages have the same name, and as `chain`.
     """
     for i, pair in enumerate(transformations):
         if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
@@ -70,6 +75,7 @@ def named_chain(*transformations: Any) -> GradientTransformationExtraArgs:
     needed = functools.cache(lambda: all_requirements(tx for _, tx in transformations))
 
     def init(params: Params) -> OptState:
+        _check_averages("named_chain", [tx for _, tx in transformations])
         return OrderedDict((name, tx.init(params)) for name, tx in stages)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
@@ -88,6 +94,40 @@ def named_chain(*transformations: Any) -> GradientTransformationExtraArgs:
         return {name: (tx, state[name]) for name, tx in transformations}
 
     return GradientTransformationExtraArgs(init, update, parts=parts)
+
+
+AVERAGES = frozenset(("params_ema", "lawa"))
+"""The stages that take p + u for the parameters after the update."""
+
+AFTER_AVERAGES = AVERAGES | {
+    *("identity", "early_stopping", "snapshot", "measure_with_ema", "monitor"),  # u stays as it is
+    *("round_stochastically", "compensate", "error_bits", "keep_master"),  # or is rounded
+    *("stateless", "stateless_with_tree_map"),  # or nobody knows
+}
+
+
+def _check_averages(where: str, transformations: Any) -> None:
+    """Raises an error if a stage that is known to change updates comes after an average of the parameters."""
+    average = None
+    for stage in (stage for tx in transformations for stage in _stages_of(tx)):
+        name = stage.factory.name
+        if average is not None and stage.factory.module.startswith("gradtx.") and name not in AFTER_AVERAGES:
+            raise ValueError(
+                f"{where}: {average} takes p + u for the parameters after the update, but {name} changes u after it: "
+                f"put {average} last"
+            )
+        average = name if name in AVERAGES else average
+
+
+def _stages_of(tx: Any) -> list[Any]:
+    """The stages of a transformation, through chains and recipes, but not wrappers, which may change some only."""
+    if not isinstance(tx, GradientTransformation):
+        return []
+    opened = tx.expanded
+    stages = chained(opened)
+    if stages is not None:
+        return [stage for _, child in stages for stage in _stages_of(child)]
+    return [] if opened.factory is None or any(True for _ in inside(opened.arguments)) else [opened]
 
 
 def _check_empty(where: str, state: Any) -> None:

@@ -26,6 +26,15 @@ def safe_increment(count: jax.Array) -> jax.Array:
     return jnp.minimum(count, kind(count.dtype).max - 1) + jnp.ones([], count.dtype)
 
 
+def in_place_of(state: OptState, fresh: OptState) -> OptState:
+    """A fresh state that takes the place of another: a count that has an entry for each parameter keeps them."""
+
+    def alike(new: Any, old: Any) -> Any:
+        return new if jnp.shape(new) == jnp.shape(old) else jnp.broadcast_to(new, jnp.shape(old))
+
+    return jax.tree.map(alike, fresh, state)
+
+
 def step_of(state: Any) -> jax.Array | None:
     """The number of updates that a state has counted for schedules; None if it counts none."""
     for name, start in getattr(type(state), "counts_from", {}).items():
@@ -55,7 +64,8 @@ def restart(state: OptState, at: Numeric) -> OptState:
 
 def _restarted(state: Any, at: Any) -> Any:
     fresh = {
-        name: jnp.asarray(at, getattr(state, name).dtype) + start
+        # A variable of Flax's nnx around the count stays.
+        name: jax.tree.map(lambda x, start=start: jnp.asarray(at, x.dtype) + start, getattr(state, name))
         for name, start in getattr(type(state), "counts_from", {}).items()
     }
     if hasattr(state, "_fields"):

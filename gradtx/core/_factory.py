@@ -76,6 +76,7 @@ def per_parameter(
     needs: tuple[str, ...] = (),
     counter: str = "count",
     uses_role: bool = False,
+    idle: Callable[..., Any] | None = None,
 ) -> GradientTransformationExtraArgs:
     """Lifts a rule on one array to trees. This is where new optimizers are written.
 
@@ -100,16 +101,17 @@ def per_parameter(
       needs: names of extra arguments of the transformation's `update`, such as "value", that `shared` takes by keyword.
       counter: the name of the field that counts the steps.
       uses_role: whether `init`, `measure` and `update` take the parameter's `Role` by the keyword `role`; None without.
+      idle: `idle(slots, t, memory) -> slots`, what becomes of the slots of a parameter without a gradient; None if they
+        stay as they are. `memory` is that of before the step.
 
     The lift owns the rest. Arithmetic is at least float32: arrays arrive cast to the widest of float32, gradient, slot
     and parameter; slots are stored back in the dtype that `init` gave them; updates have the arithmetic's dtype until
-    the outermost `update` returns them. A leaf without a gradient (None) gets no update and keeps its slots. Each
-    distinct shape and dtype is traced once.
+    the outermost `update` returns them. A leaf without a gradient (None) gets no update and, without `idle`, keeps its
+    slots. Each distinct shape and dtype is traced once.
     """
     name = getattr(update, "__qualname__", "rule")
-    rule = Rule(
-        init, update, state or EmptyState, measure, shared, memory, needs_params, needs, counter, name, uses_role
-    )
+    kind = state or EmptyState
+    rule = Rule(init, update, kind, measure, shared, memory, needs_params, needs, counter, name, uses_role, idle)
     return GradientTransformationExtraArgs.from_rule(rule)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core._by_group import by_group, check_memory, in_groups
 from gradtx.core._counts import safe_increment
@@ -87,7 +88,7 @@ def _owned(x: Any, *held: Any) -> jax.Array:
 
 
 class _Live(NamedTuple):
-    """A leaf with a gradient: its place in the tree, and what its kernels get."""
+    """A leaf with a gradient: its place in the tree, and what its kernels get, with t as `count`."""
 
     index: int
     kernels: Kernels
@@ -95,6 +96,7 @@ class _Live(NamedTuple):
     g: Any
     slots: Any
     p: Any
+    count: Any
 
 
 def update_tree(
@@ -116,25 +118,33 @@ def update_tree(
     fields = [getattr(state, name) for name in rule.slots]
     held = [align(treedef, f, rule.name, "the state's trees", updates, "the gradients") for f in fields]
     slots = _rows([list(map(opened, column)) for column in held], len(leaves))
-    count = safe_increment(getattr(state, rule.counter)) if rule.counts else None
+    count: Any = safe_increment(getattr(state, rule.counter)) if rule.counts else None
     memory = None if rule.memory is None else {name: getattr(state, name) for name in rule.memory()}
+    if rule.idle is not None:
+        slots = [rule.idle(x, count, memory) if is_hole(g) else x for g, x in zip(gs, slots, strict=True)]
 
     found = [i for i, g in enumerate(gs) if not is_hole(g)]
+    counts, ages = [count] * len(leaves), None
+    if count is not None and count.ndim:
+        ages = _places(rule, state, treedef, updates)
+        counts = [count[at] if isinstance(at, int) else None for at in ages]
     same, groups = values, None
     if values:
         same, groups = in_groups(source, values, [leaves[i] for i in found])
         _check_values(rule, same)
     runs = [(source.kernels, same)] * len(found) if groups is None else groups.runs
     told = [_told(rule, x) if isinstance(x, Boxed) else x for x in leaves]
-    live = [_Live(i, *run, told[i], slots[i], ps[i]) for i, run in zip(found, runs, strict=True)]
+    live = [_Live(i, *run, told[i], slots[i], ps[i], counts[i]) for i, run in zip(found, runs, strict=True)]
 
     total, common = None, [()] * len(live)
     if rule.measure is not None and live:
-        total = _sum([x.kernels.measure(x.values, x.g, x.slots, x.p, count, memory) for x in live])
+        total = _sum([x.kernels.measure(x.values, x.g, x.slots, x.p, x.count, memory) for x in live])
         common = [(total,)] * len(live)
     if rule.shared is not None and live:
         needed = {name: jnp.asarray(extra[name]) for name in rule.needs}
-        if groups is None:
+        if ages is not None:
+            common = _shared_by_age(rule, live, groups, total, needed)
+        elif groups is None:
             made, memory = source.kernels.shared(same, count, total, memory, needed)
             common = [() if made is None else (made,)] * len(live)
         else:
@@ -142,7 +152,7 @@ def update_tree(
     new_leaves, new_slots = list(leaves), list(slots)
     for x, known in zip(live, common, strict=True):
         try:
-            u, new_slots[x.index] = x.kernels.update(x.values, x.g, x.slots, x.p, count, known)
+            u, new_slots[x.index] = x.kernels.update(x.values, x.g, x.slots, x.p, x.count, known)
         except (ValueError, TypeError) as error:
             raise _located(error, rule, updates, x) from error
         new_leaves[x.index] = closed(leaves[x.index], u)
@@ -152,8 +162,41 @@ def update_tree(
     trees = [treedef.unflatten(map(closed, old, new)) for old, new in columns]
     new_state = dict(zip(rule.slots, trees, strict=True)) | (memory or {})
     if rule.counts:
-        new_state[rule.counter] = count
+        before = getattr(state, rule.counter)
+        new_state[rule.counter] = count if ages is None else _aged(before, count, [ages[i] for i in found])
     return jax.tree.unflatten(treedef, new_leaves), state._replace(**new_state)
+
+
+def _places(rule: Rule, state: OptState, treedef: Any, updates: Updates) -> list:
+    """Where the age of each leaf is in the count, if it has one for each parameter that the rule has slots of.
+
+    So it is after surgery: averages that begin anew beside old ones have an age of their own. It counts the gradients
+    of its parameter.
+    """
+    structure = jax.tree.structure(getattr(state, rule.slots[0]), is_leaf=is_full_box)
+    given = jnp.shape(getattr(state, rule.counter))
+    if given != (structure.num_leaves,) or rule.memory is not None:
+        raise ValueError(
+            f"{rule.name}: {rule.counter} must be a scalar or have an entry for each of {structure.num_leaves} "
+            f"parameters, got shape {given}; for a population of states, jax.vmap over update"
+        )
+    places = structure.unflatten(range(structure.num_leaves))
+    return align(treedef, places, rule.name, "the ages", updates, "the gradients")
+
+
+def _shared_by_age(rule: Rule, live: list[_Live], groups: Any, total: Any, needed: dict) -> list[tuple]:
+    """What each leaf gets of what its age determines; a stack, which has one age, for each of its groups."""
+    return [
+        (x.kernels.shared(x.values, x.count, total, None, needed)[0],)
+        if groups is None or isinstance(groups.leaves[i].group, int)
+        else groups.shared(rule, x.count, total, None, needed)[0][i]
+        for i, x in enumerate(live)
+    ]
+
+
+def _aged(before: Any, count: Any, places: list[int]) -> jax.Array:
+    """The new count at these places, the old one elsewhere."""
+    return jnp.where(np.isin(np.arange(len(count)), places), count, before)
 
 
 def _rows(columns: list[list], length: int) -> list:

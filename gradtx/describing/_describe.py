@@ -11,6 +11,7 @@ from gradtx._groups._planning import FROZEN
 from gradtx.core._roles import Role
 from gradtx.core._transformation import check_transformation
 from gradtx.core._types import OptState, Params
+from gradtx.core._unwrapping import unwrapped
 from gradtx.describing._fate import Multiple, decays, multiple_of, role_of, rule_of
 from gradtx.describing._routes import RouteNode, route
 from gradtx.describing._stages import Slot, Stage, sharding_of, slot_rows, walk
@@ -123,7 +124,7 @@ def described_by(where: str, tx: Any, params: Params, state: OptState | None) ->
 def _held(where: str, tx: Any, shapes: Any, state: OptState | None) -> OptState:
     """The given state, or the types of the state of `init`."""
     first = jax.eval_shape(tx.init, shapes)
-    if state is not None and jax.tree.structure(state) != jax.tree.structure(first):
+    if state is not None and jax.tree.structure(unwrapped(state)) != jax.tree.structure(unwrapped(first)):
         raise ValueError(
             f"{where}: this is not a state of tx for these parameters; migrate(state, tx, params) makes one"
         )
@@ -132,13 +133,13 @@ def _held(where: str, tx: Any, shapes: Any, state: OptState | None) -> OptState:
 
 def _rows(root: RouteNode, params: Params, shapes: Any, slots: list[Slot]) -> list[ParameterRow]:
     names = parameter_names(shapes)
-    given = dict(jax.tree_util.tree_leaves_with_path(params))
+    given = dict(jax.tree_util.tree_leaves_with_path(unwrapped(params)))
     held: dict[str, list[Slot]] = {}
     for slot in slots:
         held.setdefault(slot.parameter, []).append(slot)
     return [
         _row(root, names[path], x, given[path], held.get(names[path] or "(root)", []))
-        for path, x in jax.tree_util.tree_leaves_with_path(shapes)
+        for path, x in jax.tree_util.tree_leaves_with_path(unwrapped(shapes))
     ]
 
 

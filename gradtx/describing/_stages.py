@@ -13,6 +13,7 @@ import jax
 from gradtx.core._calls import Value
 from gradtx.core._nesting import chained, inside
 from gradtx.core._transformation import GradientTransformation
+from gradtx.core._unwrapping import unwrapped
 from gradtx.surgery._slots import parameter_names, split
 
 Keys = tuple[int | str, ...]
@@ -87,7 +88,7 @@ def called(tx: Any) -> str:
 def slot_rows(stage: Keys, state: Any, params: Any) -> list[Slot]:
     """A row for each array of a stage's state, by field and then by parameter."""
     names, rows = parameter_names(params), []
-    shapes = dict(jax.tree_util.tree_flatten_with_path(params)[0])
+    shapes = dict(jax.tree_util.tree_flatten_with_path(unwrapped(params))[0])
     for path, group in itertools.groupby(split(state, params), key=lambda part: (*part.stage, *part.field)):
         begin = len(rows)
         for part in group:

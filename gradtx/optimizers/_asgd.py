@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._evaluation import eval_from
+from gradtx.core._evaluation import begun, eval_from, set_aside
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
@@ -59,7 +59,11 @@ def asgd(
 
     def update(g, ax, p, t, common):
         rate, weight = common
+        ax = begun(ax, p)
         u = -rate * (g + (weight_decay + lambd) * p)
         return u, ax + weight * (p + u - ax)
 
-    return per_parameter(copy_of, update, ASGDState, shared=shared, needs_params=True)
+    def idle(ax, t, memory):
+        return set_aside(ax, t == 1)
+
+    return per_parameter(copy_of, update, ASGDState, shared=shared, needs_params=True, idle=idle)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._evaluation import eval_from
+from gradtx.core._evaluation import begun, eval_from, set_aside
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative, NonNegativeInt, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
@@ -89,7 +89,7 @@ def schedule_free_plus(
         return {"b1": b1, "weight_sum": 0.0, "max_lr": 0.0, "gradient_norm": 0.0}
 
     def measure(g, slots, p, t, memory):
-        return jnp.sum(jnp.abs(g)), inner(g, slots[2] - p)
+        return jnp.sum(jnp.abs(g)), inner(g, begun(slots[2], p) - p)
 
     def shared(t, total, memory, value):
         if jnp.ndim(value) != 0:
@@ -111,7 +111,7 @@ def schedule_free_plus(
 
     def update(g, slots, p, t, common):
         (mu, nu, z), (step, share, old, new, of_mu, of_nu) = slots, common
-        mu, nu = ema(mu, g, momentum), ema(nu, abs_sq(g), b2)
+        mu, nu, z = ema(mu, g, momentum), ema(nu, abs_sq(g), b2), begun(z, p)
         u = safe_divide(of_mu * mu, safe_sqrt(of_nu * nu) + eps) + step * weight_decay * p
         moved, z = averaged_step(-step * u, p, z, share, old, new)
         return moved, (mu, nu, z)
@@ -125,4 +125,5 @@ def schedule_free_plus(
         memory=memory,
         needs_params=True,
         needs=("value",),
+        idle=lambda slots, t, memory: (*slots[:2], set_aside(slots[2], t == 1)),
     )

@@ -14,11 +14,12 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
 from gradtx.core._payloads import of_codec, payload_of, payloads
 from gradtx.core._ranges import NonNegativeInt
-from gradtx.core._roles import carried_role, opened, unboxed
+from gradtx.core._roles import carried_role, opened
 from gradtx.core._selectors import Where, check_where, described, matches, named_leaves
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state, is_none
 from gradtx.core._types import OptState, Params, Updates
+from gradtx.core._unwrapping import unwrapped
 from gradtx.precision._codec import Codec
 from gradtx.surgery._slots import dotted, split
 
@@ -174,10 +175,10 @@ def _checked_rules(where: str, entry: Any) -> Rules:
 def _plan(rules: Mapping[str, Rules], state: Any, params: Params, min_size: int, strict: bool) -> StoragePlan:
     """Which arrays of an (abstract) state are kept by which codec."""
     names, leaves, _ = named_leaves(params)
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(unboxed(params), is_leaf=is_none)[0]]
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(unwrapped(params), is_leaf=is_none)[0]]
     known = {path: (name, x) for path, name, x in zip(paths, names, leaves, strict=True)}
     slots, used, there = [], set(), dict[str, None]()
-    for part in split(state, unboxed(params)):
+    for part in split(state, params):
         if part.parameter is None:
             continue
         full, name = part.name, dotted(part.field)

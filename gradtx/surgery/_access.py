@@ -17,7 +17,9 @@ from gradtx.core._selectors import Where, check_where, described, matches
 from gradtx.core._sentences import CHOICES, listed
 from gradtx.core._transformation import check_transformation
 from gradtx.core._types import OptState, Params
-from gradtx.surgery._slots import Part, parameter_names, split
+from gradtx.core._unwrapping import unwrapped
+from gradtx.surgery._ages import aged, count_of, is_ages, rules_of
+from gradtx.surgery._slots import Part, holders_of, inner_states, parameter_names, split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,30 +94,47 @@ def set_slot(state: OptState, params: Params, path: str, slot: str, value: Any) 
 
 
 def reset(
-    tx: Any, state: OptState, params: Params, where: Where | None = None, slots: str | Sequence[str] | None = None
+    tx: Any,
+    state: OptState,
+    params: Params,
+    where: Where | None = None,
+    slots: str | Sequence[str] | None = None,
+    *,
+    own_age: bool = True,
 ) -> OptState:
     """The state in which the slots of the parameters that `where` chooses are those of `tx.init(params)`.
 
-    Everything else stays, counts too, so that schedules go on. A count that is the age of averages is shared by all
-    parameters and stays too: with Adam, the first steps of the parameters that were reset are up to about 6 times as
-    long, for about 1 / (1 - b2) updates. `slots="mu"` resets only the direction, without this effect.
+    Everything else stays, the steps of schedules too. A count that is the age of averages gets an entry for each
+    parameter, which is 0 for those whose averages all begin anew: their first steps are as long as those of a new run.
 
     Args:
       tx: the transformation whose state it is.
       where, slots: as in `find_slots`.
+      own_age: False leaves counts alone, and with them the shapes in the state, which a loop inside `jit` needs. With
+        Adam, the first steps of what was reset are then up to about 6 times as long, for about 1 / (1 - b2) updates;
+        `slots="mu"` resets only the direction, without this effect.
 
     Raises:
       ValueError: for a state of another transformation, and as `find_slots`.
     """
     fresh = check_transformation("reset: tx", tx).init(params)
-    if jax.tree.structure(fresh) != jax.tree.structure(state):
+    if jax.tree.structure(unwrapped(fresh)) != jax.tree.structure(unwrapped(state)):
         raise ValueError("reset: this is not a state of tx for these parameters; migrate(state, tx, params) makes one")
-    found = _found("reset", state, params, where, slots)
+    inside = dict(inner_states(tx, fresh))
+    found = _found("reset", state, params, where, slots, holders_of(inside))
     if not found:
         raise ValueError(f"reset: the state holds nothing for the parameters that {described(where)} chooses")
     leaves, new = jax.tree.leaves(state), jax.tree.leaves(fresh)
     for part in (s.part for s in found):
         leaves[part.start : part.stop] = new[part.start : part.stop]
+    anew, parts = {s.part.key for s in found}, list(split(state, params, holders_of(inside)))
+    for count, beside in aged(parts, rules_of(inside)) if own_age else ():
+        kept = {p.parameter for p in parts if p.stage == count.stage and p.key not in anew}
+        if all(slot.parameter in kept for slot in beside):
+            continue
+        before = count.value if is_ages(count, beside) else [count.value] * len(beside)
+        ages = [x if slot.parameter in kept else 0 for slot, x in zip(beside, before, strict=True)]
+        leaves[count.start] = count_of(ages, count.value.dtype)
     return jax.tree.unflatten(jax.tree.structure(state), leaves)
 
 
@@ -124,8 +143,15 @@ def has_name(path: str, name: str) -> bool:
     return path == name or path.endswith(f".{name}")
 
 
-def _found(context: str, state: Any, params: Any, where: Any, slot: str | Sequence[str] | None) -> list[StateSlot]:
-    shapes = jax.eval_shape(lambda p: p, params)
+def _found(
+    context: str,
+    state: Any,
+    params: Any,
+    where: Any,
+    slot: str | Sequence[str] | None,
+    holders: frozenset[str] = frozenset(),
+) -> list[StateSlot]:
+    shapes = unwrapped(jax.eval_shape(lambda p: p, params))
     called = parameter_names(shapes)
     chosen = set(called.values())
     if where is not None:
@@ -137,14 +163,16 @@ def _found(context: str, state: Any, params: Any, where: Any, slot: str | Sequen
             )
     everything = [
         StateSlot(called[part.parameter], part.name, part.value, part)
-        for part in split(state, shapes)
+        for part in split(state, shapes, holders)
         if part.parameter is not None
     ]
     wanted = None if slot is None else (slot,) if isinstance(slot, str) else tuple(slot)
     for name in wanted or ():
         if not any(has_name(s.name, name) for s in everything):
-            there = listed(sorted({s.name for s in everything}), CHOICES)
-            raise ValueError(f"{context}: the state has no slot {name!r}; the slots are {there}")
+            there = f"the slots are {listed(sorted({s.name for s in everything}), CHOICES)}"
+            if not everything:
+                there = f"nothing in it has the structure of the parameters {listed(sorted(called.values()), CHOICES)}"
+            raise ValueError(f"{context}: the state has no slot {name!r}; {there}")
     return [
         s
         for s in everything

@@ -2,13 +2,15 @@
 """Matching the stages of an old state with those of a new one."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from gradtx.core._roles import unboxed
-from gradtx.core._transformation import GradientTransformation
-from gradtx.surgery._slots import Part, children, is_named_tuple, joined, names, split
+from gradtx.core._unwrapping import children
+from gradtx.surgery._ages import COUNTERS, is_whole
+from gradtx.surgery._slots import Part, is_named_tuple, joined, names, split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,16 +32,24 @@ class StageState:
 
 
 class Outline:
-    """A state indexed by paths as text, so that states of named tuples, dictionaries and lists can be compared."""
+    """A state indexed by paths as text, so that states of named tuples, dictionaries and lists can be compared.
 
-    def __init__(self, state: Any, params: Any, tx: Any = None):
-        self.factories = dict(_factories(tx, state, "")) if tx is not None else {}
-        state = unboxed(state)
-        self.parts: list[Part] = list(split(state, params))
+    Args:
+      state, params: unwrapped.
+      inside: the factories of the stages by the dotted paths of their states, as far as they are known.
+      holders: the paths of what holds states.
+    """
+
+    def __init__(self, state: Any, params: Any, inside: Mapping[str, str], holders: frozenset[str]):
+        self.factories = {path: name for path, name in inside.items() if name}
+        self.parts: list[Part] = list(split(state, params, holders))
+        pairs = [(names(path), x) for path, x in jax.tree_util.tree_leaves_with_path(state)]
+        self.ages = _ages({joined(*keys): x for keys, x in pairs})
         self.leaves: dict[str, Any] = {}
         self.below: dict[str, dict[str, Any]] = {}
-        for path, x in jax.tree_util.tree_leaves_with_path(state):
-            keys = names(path)
+        for keys, x in pairs:
+            if keys and keys[-1] in COUNTERS and joined(*keys[:-1]) in self.ages:
+                x = jnp.max(x)  # for stages that have one age for all parameters
             self.leaves[joined(*keys)] = x
             for i in range(len(keys) + 1):
                 self.below.setdefault(joined(*keys[:i]), {})[joined(*keys[i:])] = x
@@ -63,9 +73,39 @@ class Outline:
         ]
         self.by_path = {stage.path: stage for stage in self.stages}
 
+    def age(self, stage: str, parameter: str) -> Any:
+        """The count of a stage for a parameter; None if the stage has none."""
+        ages = self.ages.get(stage)
+        counts = (self.leaves.get(joined(stage, field)) for field in COUNTERS)
+        return next((x for x in counts if x is not None), None) if ages is None else ages.get(parameter)
+
     def _factory(self, path: str) -> str:
-        above = [p for p in self.factories if p == "" or path == p or path.startswith(f"{p}/")]
+        path = path.replace("/", ".")
+        above = [p for p in self.factories if p == "" or path == p or path.startswith(f"{p}.")]
         return self.factories[max(above, key=len)] if above else ""
+
+
+def _ages(leaves: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """By the paths of the stages whose count has entries, these by the paths of their parameters.
+
+    The parameters need not be those of today: their paths are read off a slot beside the count.
+    """
+    found = {}
+    for key, x in leaves.items():
+        stage, _, field = key.rpartition("/")
+        if field not in COUNTERS or not is_whole(x) or jnp.ndim(x) != 1:
+            continue
+        slots: dict[str, list[str]] = {}
+        for other in leaves:
+            if other != key and other.startswith(f"{stage}/" if stage else ""):
+                field, _, parameter = other[len(stage) :].strip("/").partition("/")
+                slots.setdefault(field, []).append(parameter)
+        # A stored slot has several arrays for each parameter.
+        lists = [*slots.values(), *(list(dict.fromkeys(p.rpartition("/")[0] for p in ps)) for ps in slots.values())]
+        owners = next((ps for ps in lists if len(ps) == len(x)), None)
+        if owners is not None:
+            found[stage] = dict(zip(owners, x, strict=True))
+    return found
 
 
 def aligned(new: list[StageState], old: list[StageState]) -> dict[str, StageState]:
@@ -118,14 +158,3 @@ def _nodes(node: Any, path: str, slots: set[str]) -> list[tuple[str, Any]]:
 def _filled(node: Any) -> list[str]:
     below = [] if jax.tree_util.all_leaves([node]) else children(node)
     return [names((key,))[0] for key, child in below if jax.tree.leaves(child)]
-
-
-def _factories(tx: Any, state: Any, path: str) -> list[tuple[str, str]]:
-    """The names of the factories of the innermost transformations and wrappers, by the paths of their states."""
-    if not isinstance(tx, GradientTransformation):
-        return []
-    opened = tx.expanded
-    found = [] if opened.factory is None else [(path, opened.factory.name)]
-    for key, (inner, part) in opened.parts(state).items():
-        found += _factories(inner, part, joined(path, *key.split(".")))
-    return found

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core._sentences import CHOICES, listed
 from gradtx.surgery._access import has_name
+from gradtx.surgery._ages import aged, count_of
 from gradtx.surgery._alignment import Outline, StageState, aligned, same
 from gradtx.surgery._fitting import Fit, check_grow, fitted
 from gradtx.surgery._quantities import is_harmless, quantity
@@ -31,6 +32,8 @@ class Carrying:
         self.fits: dict[Part, tuple[Fit, str]] = {}  # with the path in the old state
         self.refused: dict[Part, Fit] = {}
         self.origins: dict[str, StageState] = {}  # the old stage that a new one got its slots from
+        self.sources: dict[Part, str] = {}  # the path of the old stage that a slot was carried from
+        self.own_age: set[tuple] = set()  # the stages and parameters that begin with an age of 0
         self.taken: set[str] = set()
         self.notes: list[str] = []
 
@@ -114,6 +117,30 @@ class Carrying:
                 else:
                     self.notes.append(f"{part.name} begins at 0, though slots beside it do not: give step")
 
+    def ages(self, rules: Mapping[str, Any]) -> None:
+        """Gives each parameter the age of its averages, where they have not the same."""
+        for count, slots in aged(self.new.parts, rules):
+            if count not in self.fits:
+                continue
+            fit, source = self.fits[count]
+            carried = {
+                p.parameter: self.sources[p] for p in self.new.parts if p.stage == count.stage and p in self.sources
+            }
+            ages = [self._age(slot, carried.get(slot.parameter), fit) for slot in slots]
+            origins = {carried[s.parameter] for s in slots if s.parameter in carried}
+            anew = [slot for slot in slots if slot.parameter not in carried]
+            if anew or len(origins) > 1 or origins & set(self.old.ages):
+                reason = f"0 for {listed([self._owner(slot) or '(root)' for slot in anew])}" if anew else ""
+                self.fits[count] = Fit([count_of(ages, count.value.dtype)], reason), source
+                self.own_age |= {(count.stage, slot.parameter) for slot in anew}
+
+    def _age(self, slot: Part, origin: str | None, fit: Fit) -> Any:
+        """The age of a parameter's averages, 0 if they begin anew, that of the stage if the old one had none."""
+        if origin is None:
+            return 0
+        found = self.old.age(origin, self.were[slot.parameter or ()] or "")
+        return (fit.values or [0])[0] if found is None else found
+
     # What comes out.
 
     def values(self) -> list[tuple[Part, list]]:
@@ -137,12 +164,22 @@ class Carrying:
                 continue
             fit, source = self.fits[part]
             (grown if fit.is_grown else carried).append(MigrationRow(slot, owner, source, fit.reason))
-        young = {p.stage_path for p in self.new.parts if self._is_young(p)}
+        young = {
+            p.stage_path for p in self.new.parts if self._is_young(p) and (p.stage, p.parameter) not in self.own_age
+        }
         for part in self.new.parts:
             if part.parameter is None and part in self.fits and part.stage_path in young and _is_count(part.value):
+                has_grown = any(
+                    p.stage == part.stage and p in self.fits and self.fits[p][0].is_grown for p in self.new.parts
+                )
                 self.notes.append(
                     f"{part.name} is one age for all parameters: if the rule corrects a bias by it, steps of what "
                     f"begins anew beside it are too long at first"
+                    + (
+                        '; for Adam, grow={"mu": "init", "nu": "mean"} makes them of the usual size'
+                        if has_grown
+                        else ""
+                    )
                 )
         dropped = tuple(dict.fromkeys(self._dropped(key) for key in self.old.leaves if key not in self.taken))
         return MigrationReport(tuple(carried), tuple(grown), tuple(initialized), dropped, tuple(self.notes))
@@ -172,7 +209,7 @@ class Carrying:
             return False
         if used:  # a state that may be donated must not hold an array twice
             fit = Fit([jnp.copy(x) for x in fit.values])
-        self.fits[part] = fit, _dots(joined(stage, field))
+        self.fits[part], self.sources[part] = (fit, _dots(joined(stage, field))), stage
         if stage in self.old.by_path:
             self.origins.setdefault(part.stage_path, self.old.by_path[stage])
         self.taken |= {joined(path, rest) for rest in old}

@@ -10,11 +10,15 @@ from jax.core import Tracer
 
 from gradtx.core._payloads import decoded, encoded_like, kept_alike
 from gradtx.core._transformation import check_transformation
+from gradtx.core._trees import show_path
 from gradtx.core._types import Numeric, OptState, Params
+from gradtx.core._unwrapping import unwrapped
+from gradtx.surgery._ages import rules_of
 from gradtx.surgery._alignment import Outline
 from gradtx.surgery._carrying import Carrying
 from gradtx.surgery._fitting import Grow
 from gradtx.surgery._report import MigrationReport
+from gradtx.surgery._slots import holders_of, inner_states, is_named_tuple, named_states
 
 Rename = Mapping[str, str | tuple[str, Callable]]
 
@@ -29,6 +33,7 @@ def migrate(
     moved: Mapping[str, str | None] | Callable[[str], str | None] | None = None,
     grow: Grow = None,
     step: Numeric | None = None,
+    own_age: bool = True,
 ) -> tuple[OptState, MigrationReport]:
     """A state of `new_tx` that keeps all of the old state that fits by parameter path, slot and shape, and a report.
 
@@ -48,24 +53,48 @@ def migrate(
       grow: what new entries of larger slots get: "init", "mean" of the old along the axis, a function `(old, new) ->
         array`, or "reset" for a new slot; or a dict of these by slot name. None raises.
       step: the number of updates made, for new stages; None for the count in the old state.
+      own_age: whether averages that begin anew beside old ones have an age of their own: their count then has an entry
+        for each parameter, and their first steps are as long as those of a new run. If False they share the old age,
+        and with Adam their first steps are several times as long, for about 1 / (1 - b2) updates.
 
     Raises:
       ValueError: for slots that have grown, if `grow` is None, and names in `rename` that do not exist.
     """
     _check_step(step)
-    kept = check_transformation("migrate: new_tx", new_tx).init(params)
+    made = check_transformation("migrate: new_tx", new_tx).init(params)
+    old_state, kept = unwrapped(old_state), unwrapped(made)
+    _check_state(old_state)
     new_state = kept
     if not kept_alike(old_state, kept):
         old_state, new_state = decoded(old_state), decoded(kept)
-    shapes = jax.eval_shape(lambda p: p, params)
-    carrying = Carrying(Outline(old_state, shapes, old_tx), Outline(new_state, shapes, new_tx), shapes, moved, grow)
+    shapes = unwrapped(jax.eval_shape(lambda p: p, params))
+    inside, before = named_states(new_tx, made), {}
+    restored = not any(map(is_named_tuple, jax.tree.leaves(old_state, is_leaf=is_named_tuple)))
+    if old_tx is not None:  # of dictionaries and lists it cannot tell the parts, of a state of its own it can
+        before = named_states(old_tx, old_tx.init(params) if restored else old_state)
+    # Without classes and without `old_tx`, what holds states is most likely where it is now.
+    holders = holders_of(before or inside if restored else before)
+    old = Outline(old_state, shapes, before, holders)
+    new = Outline(new_state, shapes, inside, holders_of(inside))
+    carrying = Carrying(old, new, shapes, moved, grow)
     carrying.slots(rename or {})
     carrying.averages()
     carrying.numbers(step)
+    carrying.ages(rules_of(dict(inner_states(new_tx, made))) if own_age else {})
     leaves = jax.tree.leaves(new_state)
     for part, values in carrying.values():
         leaves[part.start : part.stop] = values
-    return encoded_like(kept, jax.tree.unflatten(jax.tree.structure(new_state), leaves)), carrying.report()
+    state = encoded_like(kept, jax.tree.unflatten(jax.tree.structure(new_state), leaves))
+    return jax.tree.unflatten(jax.tree.structure(made), jax.tree.leaves(state)), carrying.report()
+
+
+def _check_state(state: Any) -> None:
+    for path, x in jax.tree_util.tree_leaves_with_path(state):
+        if not hasattr(x, "dtype") and not isinstance(x, bool | int | float | complex):
+            raise TypeError(
+                f"migrate: old_state must be a state, a tree of arrays, got {x!r} at {show_path(path)}; the order is "
+                f"migrate(old_state, new_tx, params)"
+            )
 
 
 def _check_step(step: Any) -> None:

@@ -2,15 +2,17 @@
 """The parts of a state: which arrays it holds for which parameter, in which field of which stage."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._roles import unboxed
+from gradtx.core._evaluation import holds_state
 from gradtx.core._selectors import named_leaves
+from gradtx.core._transformation import GradientTransformation
 from gradtx.core._trees import is_none
+from gradtx.core._unwrapping import children, unwrapped
 
 Names = tuple[str, ...]
 
@@ -40,6 +42,11 @@ class Part:
         return self.start + len(jax.tree.leaves(self.value))
 
     @property
+    def key(self) -> tuple:
+        """What tells a part from the others of its state."""
+        return self.stage, self.field, self.parameter
+
+    @property
     def name(self) -> str:
         """The whole path in the state but for the parameter's: `inner_state.0.mu`."""
         return dotted((*self.stage, *self.field))
@@ -53,21 +60,28 @@ class Part:
         return joined(*names(self.field))
 
 
-def split(state: Any, params: Any) -> Iterator[Part]:
+def split(state: Any, params: Any, holders: Iterable[str] = ()) -> Iterator[Part]:
     """The parts of a state in the order of its leaves. A part with the structure of the parameters is a slot.
+
+    The structures are those of the unwrapped trees. What holds states is no slot, even if its keys are the names of the
+    parameters, as labels of `partition` may be. It is told by the classes of the states, and where these are not known
+    by its path: `holders` are the paths of all that holds states.
 
     A slot may hold for one parameter an array of any shape, several arrays, or nothing. But if the parameters are one
     array, or tuples or lists, another part of the state could have their structure by coincidence: then only a part
-    with arrays of their shapes is a slot. Roles' boxes are removed.
+    with arrays of their shapes is a slot.
     """
+    state, params, holders = unwrapped(state), unwrapped(params), frozenset(holders)
     keys = [key for path, _ in jax.tree_util.tree_flatten_with_path(params)[0] for key in path]
     by_chance = all(isinstance(key, jax.tree_util.SequenceKey) for key in keys)
     position = 0
 
     def visit(node: Any, path: tuple, stage: tuple, kind: str) -> Iterator[Part]:
         nonlocal position
-        parts = _matched(params, node)
+        parts = None if dotted(path) in holders else _matched(params, node)
         if parts and by_chance and not all(_is_like(part, p) for _, p, part in parts):
+            parts = None
+        if parts and any(holds_state(part) for _, _, part in parts):
             parts = None
         if parts is not None:
             for parameter, _, value in parts:
@@ -86,13 +100,29 @@ def split(state: Any, params: Any) -> Iterator[Part]:
             within = (here, "") if isinstance(key, jax.tree_util.SequenceKey) else (stage, kind)
             yield from visit(child, here, *within)
 
-    return visit(unboxed(state), (), (), "")
+    return visit(state, (), (), "")
 
 
-def children(node: Any) -> list[tuple[Any, Any]]:
-    """The keys and values one step below."""
-    found = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]
-    return [(path[0], child) for path, child in found]
+def inner_states(tx: Any, state: Any, path: str = "") -> Iterator[tuple[str, GradientTransformation]]:
+    """The paths of the states of the transformations in `tx`, itself included, and these transformations.
+
+    Those of other libraries do not say what is in them.
+    """
+    if isinstance(tx, GradientTransformation):
+        opened = tx.expanded
+        yield path, opened
+        for key, (inner, part) in opened.parts(state).items():
+            yield from inner_states(inner, part, ".".join(x for x in (path, key) if x))
+
+
+def named_states(tx: Any, state: Any) -> dict[str, str]:
+    """The names of the factories of the `inner_states`, empty for what was made by hand."""
+    return {path: "" if t.factory is None else t.factory.name for path, t in inner_states(tx, state)}
+
+
+def holders_of(paths: Iterable[str]) -> frozenset[str]:
+    """The paths of all that lies above the states at these paths."""
+    return frozenset(path[:end] for path in paths for end in _ends(path))
 
 
 def is_named_tuple(x: Any) -> bool:
@@ -115,9 +145,14 @@ def dotted(path: tuple) -> str:
 
 
 def parameter_names(params: Any) -> dict[tuple, str]:
-    """The paths of the parameters as text, such as `layers/0/kernel`, which globs match."""
+    """The paths of the unwrapped parameters as text, such as `layers/0/kernel`, which globs match."""
+    params = unwrapped(params)
     paths = [path for path, x in jax.tree_util.tree_flatten_with_path(params, is_leaf=is_none)[0]]
     return dict(zip(paths, named_leaves(params).names, strict=True))
+
+
+def _ends(path: str) -> list[int]:
+    return [0, *(i for i, character in enumerate(path) if character == ".")] if path else []
 
 
 def _is_like(part: Any, p: Any) -> bool:

@@ -2,7 +2,7 @@
 """Averages of the parameters: stages that pass updates unchanged and provide what `eval_params` returns.
 
 Such a stage receives the parameters from before the update and averages p + u, where u is the update that reaches it.
-So it must be the last stage of its chain.
+So it must be the last stage of its chain. A parameter that never had a gradient has no average: it is its own.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._dtypes import compute_dtype, promotion, widen
-from gradtx.core._evaluation import eval_from
+from gradtx.core._evaluation import begun, eval_from, set_aside
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
@@ -74,6 +74,7 @@ def params_ema(
         return (1 - now) / weight, {"weight": weight}
 
     def update(u, ema, p, t, step):
+        ema = begun(ema, p)
         return u, ema + step * (p + u - ema)
 
     return per_parameter(
@@ -83,6 +84,7 @@ def params_ema(
         shared=shared,
         memory=lambda: {"weight": 0.0 if debias else 1.0},
         needs_params=True,
+        idle=lambda ema, t, memory: set_aside(ema, t == 1),
     )
 
 
@@ -114,9 +116,13 @@ def lawa(
 
     def update(u, snapshots, p, t, common):
         due, place = common
+        snapshots = begun(snapshots, p)
         row = jax.lax.dynamic_index_in_dim(snapshots, place, keepdims=False)
         row = jnp.where(due, p + u, row)
         return u, jax.lax.dynamic_update_index_in_dim(snapshots, row, place, 0)
+
+    def idle(snapshots, t, memory):
+        return set_aside(snapshots, (memory["taken"] == 0) & (memory["since"] == 0))
 
     return per_parameter(
         init,
@@ -125,4 +131,5 @@ def lawa(
         shared=shared,
         memory=lambda: {"since": jnp.zeros([], jnp.int32), "taken": jnp.zeros([], jnp.int32)},
         needs_params=True,
+        idle=idle,
     )

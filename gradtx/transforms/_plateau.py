@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._evaluation import eval_from
+from gradtx.core._evaluation import eval_from, set_aside
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Fraction, NonNegative, NonNegativeInt, PositiveInt, Range
 from gradtx.core._transformation import GradientTransformationExtraArgs
@@ -158,6 +158,7 @@ def early_stopping(
         needs=("value",),
         needs_params=keep_best,
         counter="steps",
+        idle=lambda best, t, memory: set_aside(best, memory["best_value"] == worst(mode)),
     )
 
 

@@ -70,6 +70,9 @@ class GuardRule(Value):
     ):
         if reason < 1:
             raise ValueError(f"GuardRule: reason must be at least 1, got {reason}; 0 stands for no reason")
+        for name, function in (("refuses", refuses), ("init", init), ("accept", accept)):
+            if not callable(function):
+                raise TypeError(f"GuardRule: {name} must be a function, got {function!r}")
         object.__setattr__(self, "_call", None)
         object.__setattr__(self, "_judge", (int(reason), refuses, init, accept))
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from gradtx.core._apply import apply_updates
 from gradtx.core._borders import narrowed
+from gradtx.core._counts import in_place_of
 from gradtx.core._dtypes import compute_dtype, widen
-from gradtx.core._evaluation import eval_from
+from gradtx.core._evaluation import begun, eval_from, set_aside
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import DType, Positive, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
@@ -48,23 +49,41 @@ class LookaheadState(NamedTuple):
 
 
 class _Slow(NamedTuple):
+    steps: jax.Array
     slow: Updates
 
 
-def _weights(t, total, *, sync, step_size):
-    return sync, step_size
+def _weights(t, total, memory, *, sync, step_size):
+    return (sync, step_size), memory
 
 
 def _step(u, slow, p, t, common):
     sync, step_size = common
+    slow = begun(slow, p)
     # Computed from the distance, which is small, so that no digits of the parameters are lost.
     distance = p - slow
     back = step_size * u - (1 - step_size) * distance
     return jnp.where(sync, back, u), jnp.where(sync, slow + step_size * (distance + u), slow)
 
 
+def _idle(slow, t, memory):
+    # There is no count of all updates; but after each synchronization, slow and fast parameters are equal, too.
+    return set_aside(slow, memory["steps"] == 0)
+
+
 # Made once, so that it is compiled once; the numbers that change are its extra arguments.
-_FOLLOW = Inner(per_parameter(None, _step, _Slow, shared=_weights, needs=("sync", "step_size"), needs_params=True))
+_FOLLOW = Inner(
+    per_parameter(
+        None,
+        _step,
+        _Slow,
+        shared=_weights,
+        memory=lambda: {"steps": 0},
+        needs=("sync", "step_size"),
+        needs_params=True,
+        idle=_idle,
+    )
+)
 
 
 @transformation
@@ -120,10 +139,13 @@ def lookahead(
         gradients = updates
         updates, fast_state = tx.update(gradients, state.fast_state, fast, **extra)
         sync = state.steps_since_sync == sync_period - 1
-        updates, followed = _FOLLOW.update(updates, _Slow(slow), fast, sync=sync, step_size=slow_step_size)
+        updates, followed = _FOLLOW.update(
+            updates, _Slow(state.steps_since_sync, slow), fast, sync=sync, step_size=slow_step_size
+        )
         if reset_state:
             moved = updates
-            fast_state = branch(sync, lambda: tx.init(apply_updates(fast, moved)), lambda: fast_state)
+            before = fast_state
+            fast_state = branch(sync, lambda: in_place_of(before, tx.init(apply_updates(fast, moved))), lambda: before)
         steps = jnp.where(sync, 0, state.steps_since_sync + 1)
         if not paired:
             return updates, LookaheadState(fast_state, steps, followed.slow)

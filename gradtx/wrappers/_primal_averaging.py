@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._dtypes import widen
-from gradtx.core._evaluation import eval_from
+from gradtx.core._evaluation import begun, eval_from, set_aside
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType
 from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
@@ -19,14 +19,17 @@ from gradtx.wrappers._schedule_free_averaging import Interpolation
 
 
 class PrimalAveragingState(NamedTuple):
-    """The last mu_y, the state of the base optimizer, and its iterate z; `eval_params` returns the average x."""
+    """The last mu_y (0 before the first update), the state of the base optimizer, and its iterate z; `eval_params`
+    returns the average x.
+    """
 
     mu_y: jax.Array
     base_optimizer_state: OptState
     z: Updates
 
     def eval_params(self, params: Params) -> Params:
-        return eval_from(lambda y, z: average_behind(y, z, self.mu_y), params, self.z)
+        mu_y = _or_one(self.mu_y)
+        return eval_from(lambda y, z: average_behind(y, z, mu_y), params, self.z)
 
 
 class _Iterates(NamedTuple):
@@ -35,16 +38,27 @@ class _Iterates(NamedTuple):
 
 
 def _weights(t, total, memory, *, weight, mu_y):
-    return (weight, memory["mu_y"], mu_y), {"mu_y": mu_y}
+    return (weight, _or_one(memory["mu_y"]), mu_y), {"mu_y": mu_y}
+
+
+def _or_one(mu_y):
+    """mu_y, or 1 before the first update: y and z are equal then, whatever it is."""
+    return jnp.where(mu_y == 0, jnp.ones_like(mu_y), mu_y)
 
 
 def _step(u, z, p, t, common):
-    return averaged_step(u, p, z, *common)
+    return averaged_step(u, p, begun(z, p), *common)
+
+
+def _idle(z, t, memory):
+    return set_aside(z, memory["mu_y"] == 0)
 
 
 # Made once, so that it is compiled once; the hyperparameters of the step are its extra arguments.
 _AVERAGING = Inner(
-    per_parameter(None, _step, _Iterates, shared=_weights, memory=lambda: {"mu_y": 0.0}, needs=("weight", "mu_y"))
+    per_parameter(
+        None, _step, _Iterates, shared=_weights, memory=lambda: {"mu_y": 0.0}, needs=("weight", "mu_y"), idle=_idle
+    )
 )
 
 
@@ -74,7 +88,7 @@ def primal_averaging(
     tx = as_inner("primal_averaging: base_optimizer", base_optimizer)
 
     def init(params: Params) -> PrimalAveragingState:
-        start = jnp.array(mu_y, jnp.result_type(float))
+        start = jnp.zeros([], jnp.result_type(float))
         z = jax.tree.map(lambda p: copy_of(widen(p), state_dtype), params)
         return PrimalAveragingState(start, tx.init(params), z)
 
@@ -82,7 +96,7 @@ def primal_averaging(
         check_state("primal_averaging", state, PrimalAveragingState)
         if params is None:
             raise ValueError("primal_averaging: update needs the parameters: call update(updates, state, params)")
-        updates, base = tx.update(updates, state.base_optimizer_state, state.z, **extra)
+        updates, base = tx.update(updates, state.base_optimizer_state, jax.tree.map(begun, state.z, params), **extra)
         weights = {"weight": 1 - mu_x, "mu_y": mu_y}
         updates, new = _AVERAGING.update(updates, _Iterates(state.mu_y, state.z), params, **weights)
         return updates, PrimalAveragingState(new.mu_y, base, new.z)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._counts import restart, safe_increment
+from gradtx.core._counts import in_place_of, restart, safe_increment
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
@@ -49,7 +49,11 @@ def reset_every(inner: Any, steps: PositiveInt) -> GradientTransformationExtraAr
             raise ValueError("reset_every: update needs the parameters: call update(updates, state, params)")
         count = jnp.asarray(state.count)
         due = (count > 0) & (count % steps == 0)
-        inner_state = branch(due, lambda: restart(tx.init(params), at=count), lambda: state.inner_state)
+
+        def fresh() -> OptState:
+            return in_place_of(state.inner_state, restart(tx.init(params), at=count))
+
+        inner_state = branch(due, fresh, lambda: state.inner_state)
         updates, inner_state = tx.update(updates, inner_state, params, **extra)
         return updates, ResetEveryState(safe_increment(count), inner_state)
 

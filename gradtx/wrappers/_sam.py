@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._apply import apply_updates
-from gradtx.core._counts import safe_increment
+from gradtx.core._counts import in_place_of, safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._evaluation import eval_from, eval_params
 from gradtx.core._factory import per_parameter, transformation
@@ -134,7 +134,7 @@ def sam(
         if alpha is not None:
             g, _ = _GAP.update(g, _Clean(start), alpha=alpha)
         updates, opt_state = descent.update(g, state.opt_state, p, **extra)
-        adv_state = ascent.init(apply_updates(p, updates)) if reset_state else adv_state
+        adv_state = in_place_of(adv_state, ascent.init(apply_updates(p, updates))) if reset_state else adv_state
         return updates, state._replace(opt_state=opt_state, adv_state=adv_state)
 
     def round_by_round(g: Updates, state: Any, params: Params, extra: dict) -> tuple[Updates, Any]:

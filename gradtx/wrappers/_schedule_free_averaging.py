@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._combine import chain
-from gradtx.core._evaluation import eval_from
+from gradtx.core._evaluation import begun, eval_from, set_aside
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import DType, NonNegative, Range
 from gradtx.core._transformation import GradientTransformationExtraArgs
@@ -87,7 +87,7 @@ def schedule_free_averaging(
 
     def update(u, z, p, t, common):
         weight, old_b1 = common
-        return averaged_step(u, p, z, weight, old_b1, b1)
+        return averaged_step(u, p, begun(z, p), weight, old_b1, b1)
 
     return per_parameter(
         lambda p: copy_of(p, state_dtype),
@@ -96,6 +96,7 @@ def schedule_free_averaging(
         shared=shared,
         memory=memory,
         needs_params=True,
+        idle=lambda z, t, memory: set_aside(z, t == 1),
     )
 
 

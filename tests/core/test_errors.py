@@ -117,3 +117,25 @@ def test_rules_that_change_the_shape_of_their_state():
     tx = gradtx.per_parameter(lambda p: p, lambda g, s, p, t: (g, s[None]), gradtx.states.TraceState)
     with pytest.raises(ValueError, match=r"at \['layer'\]\['b'\]: the state was made for another shape"):
         tx.update(PARAMS, tx.init(PARAMS))
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: gradtx.skip_when("x"), "skip_when: predicate must be a function, got 'x'"),
+        (lambda: gradtx.GuardRule(1, True), "GuardRule: refuses must be a function, got True"),
+        (lambda: gradtx.stateless(3), "stateless: f must be a function, got 3"),
+        (lambda: gradtx.adopt(0.1, clip_value_fn="x"), "adopt: clip_value_fn must be a function, got 'x'"),
+        (
+            lambda: gradtx.conditionally_mask(gradtx.adam(0.1), 5),
+            "conditionally_mask: should_transform_fn must be a function",
+        ),
+    ],
+)
+def test_what_must_be_a_function(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_a_function_that_is_not_needed_may_be_left_out():
+    gradtx.adopt(0.1, use_clipping=False, clip_value_fn=None)

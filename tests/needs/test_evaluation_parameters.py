@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which parameters to validate, save and deploy: one function, for every method, through everything around it."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import optax.contrib
 import pytest
 
 import gradtx as gt
+from gradtx.compat.optax import contrib
 
 PARAMS = {"a": jnp.asarray([1.0, 2.0]), "b": jnp.asarray(3.0)}
 
@@ -75,6 +78,82 @@ def test_inside_compiled_functions(method):
         *(jax.tree.leaves(f(state, params)) for f in (jax.jit(gt.eval_params), gt.eval_params)), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+# Parameters that no optimizer moves: a counter, and a running mean that the model moves by itself.
+
+KEPT = {"w": jnp.asarray([1.0, 2.0]), "count": jnp.int32(0), "mean": jnp.float32(0.0)}
+MORE_METHODS = {
+    **METHODS,
+    "unbiased average": lambda: gt.chain(gt.sgd(0.1), gt.params_ema(0.5, debias=True)),
+    "Schedule-Free Adam": lambda: gt.schedule_free_adamw(0.1),
+    "ScheduleFree+": lambda: gt.schedule_free_plus(0.1),
+    "GPA-AdamW": lambda: gt.gpa_adamw(0.1),
+    "best parameters": lambda: gt.chain(gt.sgd(0.1), gt.early_stopping(keep_best=True)),
+    "in eight bits": lambda: gt.stored(gt.params_ema(0.5), {"ema": gt.precision.int8()}, min_size=0),
+}
+
+
+def run(tx, steps, params, state=None, of_mean=None, moved=True):
+    """Some steps in which the model moves its counter before the update, and its mean before and after it."""
+    state = tx.init(params) if state is None else state
+    for i in range(steps):
+        if moved:
+            params = params | {"count": params["count"] + 1, "mean": params["mean"] + 0.25}
+        gradients = {"w": jnp.sin(params["w"]), "count": None, "mean": of_mean}
+        updates, state = tx.update(gradients, state, params, value=1.0 - 0.1 * i)
+        params = gt.apply_updates(params, updates)
+        if moved:
+            params = params | {"mean": params["mean"] + 0.25}
+    return state, params
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(n, marks=pytest.mark.slow) if n == "in eight bits" else n for n in MORE_METHODS]
+)
+def test_what_never_had_a_gradient_is_the_parameters_own(method):
+    state, params = run(MORE_METHODS[method](), 3, KEPT)
+    found = gt.eval_params(state, params)
+    assert (int(found["count"]), float(found["mean"])) == (3, 1.5)
+    assert np.all(np.isfinite(found["w"])) and not np.allclose(found["w"], params["w"])
+
+
+@pytest.mark.parametrize("method", ["moving average", "latest weights", "lookahead", "schedule-free"])
+def test_an_average_begins_at_the_first_gradient(method):
+    """As if the parameter had had its value of then from the start."""
+    tx, of_mean = METHODS[method](), jnp.float32(0.5)
+    state, params = run(tx, 3, KEPT)
+    found = gt.eval_params(*run(tx, 1, params, state, of_mean, moved=False))
+    same, _ = run(tx, 3, KEPT | {"mean": params["mean"]}, None, jnp.float32(0.0), moved=False)
+    want = gt.eval_params(*run(tx, 1, params, same, of_mean, moved=False))
+    np.testing.assert_allclose(found["mean"], want["mean"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_average_outlasts_a_pause(method):
+    tx = METHODS[method]()
+    state, params = run(tx, 3, KEPT, None, jnp.float32(0.5), moved=False)
+    before = gt.eval_params(state, params)["mean"]
+    found = gt.eval_params(*run(tx, 1, params, state, moved=False))["mean"]
+    assert not np.allclose(found, params["mean"])
+    np.testing.assert_allclose(found, before, rtol=0.1)
+
+
+def test_swapped_arguments_are_an_error():
+    state, params = train(gt.adamw(0.1), 1)
+    with pytest.raises(TypeError, match=r"params holds a state.*the order is eval_params\(state, params\)"):
+        gt.eval_params(params, state)
+    assert gt.eval_params((), params) is params
+    with pytest.raises(TypeError, match="schedule_free_eval_params: state must be one of schedule_free"):
+        contrib.schedule_free_eval_params(state, params)
+    inside = gt.chain(gt.clip(1.0), gt.schedule_free_sgd(0.1)).init(PARAMS)
+    assert jax.tree.structure(contrib.schedule_free_eval_params(inside, PARAMS)) == jax.tree.structure(PARAMS)
+
+
+def test_what_holds_the_state_is_an_error():
+    holder = types.SimpleNamespace(opt_state=METHODS["lookahead"]().init(PARAMS))
+    with pytest.raises(TypeError, match="opt_state of the SimpleNamespace"):
+        gt.eval_params(holder, PARAMS)
 
 
 def test_of_a_method_that_answers_with_its_parameters():

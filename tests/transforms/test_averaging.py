@@ -42,11 +42,27 @@ def test_an_average_of_some_parameters():
     np.testing.assert_allclose(found["b"], 2.0)
 
 
-def test_the_stage_before_the_last_misses_what_comes_after_it():
-    """Why an average is put last: here it takes gradients for steps."""
-    state, params = train(gt.chain(gt.params_ema(0.0), gt.sgd(0.5)), 1)
-    np.testing.assert_allclose(gt.eval_params(state, params)["b"], 4.0)
-    np.testing.assert_allclose(params["b"], 2.5)
+@pytest.mark.parametrize(
+    "tx, later",
+    [
+        (gt.chain(gt.params_ema(0.5), gt.sgd(0.5)), "scale"),
+        (gt.chain(gt.chain(gt.sgd(0.5), gt.lawa(2)), gt.reduce_on_plateau()), "reduce_on_plateau"),
+        (gt.named_chain(("average", gt.params_ema(0.5)), ("clip", gt.clip(1.0))), "clip"),
+        (gt.masked(gt.chain(gt.params_ema(0.5), gt.add_noise(0.1, 0.5, 0)), True), "add_noise"),
+    ],
+)
+def test_a_stage_that_changes_updates_after_an_average_is_an_error(tx, later):
+    """The average would take gradients, or longer steps than are made, for steps."""
+    with pytest.raises(
+        ValueError, match=f"chain: (params_ema|lawa) takes p . u .*, but {later} changes u after it: put"
+    ):
+        tx.init(PARAMS)
+
+
+def test_what_may_come_after_an_average():
+    mine = gt.stateless(lambda u, p: u)
+    for last in (gt.early_stopping(), gt.lawa(2), gt.round_stochastically(0), mine, gt.masked(gt.clip(1.0), False)):
+        gt.chain(gt.adam(0.1), gt.params_ema(0.5), last).init(PARAMS)
 
 
 def test_low_precision_parameters_are_averaged_in_float32():
