@@ -75,6 +75,7 @@ def per_parameter(
     needs: tuple[str, ...] = (),
     counter: str = "count",
     uses_role: bool = False,
+    rescales: bool = False,
 ) -> GradientTransformationExtraArgs:
     """Lifts a rule on one array to trees. This is where new optimizers are written.
 
@@ -99,15 +100,16 @@ def per_parameter(
       needs: names of extra arguments of the transformation's `update`, such as "value", that `shared` takes by keyword.
       counter: the name of the field that counts the steps.
       uses_role: whether `init`, `measure` and `update` take the parameter's `Role` by the keyword `role`; None without.
+      rescales: for a `measure` that returns Σ |g|²: `shared` gets a pair as its total, (Σ |g/s|², s). s is 1, but where
+        squares leave the range of the dtype the largest |g|. The norm is s times the root.
 
     The lift owns the rest. Arithmetic is at least float32: arrays arrive cast to the widest of float32, gradient, slot
     and parameter; slots are stored back in the dtype that `init` gave them; updates leave in the arithmetic's dtype. A
     leaf without a gradient (None) gets no update and keeps its slots. Each distinct shape and dtype is traced once.
     """
     name = getattr(update, "__qualname__", "rule")
-    rule = Rule(
-        init, update, state or EmptyState, measure, shared, memory, needs_params, needs, counter, name, uses_role
-    )
+    fields = (init, update, state or EmptyState, measure, shared, memory, needs_params, needs, counter, name)
+    rule = Rule(*fields, uses_role, rescales)
     return GradientTransformationExtraArgs.from_rule(rule)
 
 

@@ -30,6 +30,7 @@ class _Fields(NamedTuple):
     counter: str
     name: str
     uses_role: bool = False
+    rescales: bool = False
 
 
 class Rule(_Fields):

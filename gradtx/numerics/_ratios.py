@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.numerics._safe import abs_sq, safe_sqrt
+from gradtx.numerics._safe import euclidean_norm
 
 
 def l2_norm(x: jax.Array, least: Any = 0.0) -> jax.Array:
     """sqrt(Σ |x|²), but at least `least`; its derivative is 0 for x = 0."""
-    return jnp.maximum(safe_sqrt(jnp.sum(abs_sq(x))), least)
+    return jnp.maximum(euclidean_norm(x), least)
 
 
 def trust_ratio(param_norm: jax.Array, update_norm: jax.Array, coefficient: Any = 1.0, eps: Any = 0.0) -> jax.Array:

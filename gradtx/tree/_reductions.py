@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core._dtypes import compute_dtype, promotion, widen
-from gradtx.numerics._safe import abs_sq, safe_sqrt
+from gradtx.core._rescaling import divided, in_range
+from gradtx.numerics._safe import abs_sq, norm_of
 from gradtx.tree._leaves import aligned, common_dtype
 
 _NORMS = "None, 1, 2, inf or 'inf'"
@@ -18,7 +19,15 @@ _HANDLERS = (None, "promote", "highest", "lowest")
 
 def global_norm(updates: Any) -> jax.Array:
     """sqrt(Σ |x|²) over all elements of all leaves, in at least float32; 0 for an empty tree."""
-    return safe_sqrt(_sum_of_squares(updates))
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves(updates)]
+
+    def again(scale: jax.Array) -> jax.Array:
+        return _sum_of_squares([divided(x, scale) for x in leaves])
+
+    def largest() -> jax.Array:
+        return norm(leaves, math.inf)
+
+    return norm_of(in_range(_sum_of_squares(leaves), again, largest))
 
 
 def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:

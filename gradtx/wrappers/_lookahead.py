@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._apply import apply_updates
+from gradtx.core._branching import branch
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._evaluation import eval_from
 from gradtx.core._factory import per_parameter, transformation
@@ -15,7 +16,6 @@ from gradtx.core._transformation import GradientTransformationExtraArgs, as_inne
 from gradtx.core._trees import check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._averages import copy_of
-from gradtx.numerics._branching import branch
 
 
 class LookaheadParams(NamedTuple):
