@@ -34,8 +34,8 @@ def in_range(
         scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
         return again(scale), scale
 
-    # The scale is made of `fits`, so that under shard_map it varies over the same axes as in the other branch.
-    return branch(fits, lambda: (total, jnp.broadcast_to(fits, total.shape).astype(total.dtype)), rescaled)
+    # The scale 1 is made of the total, which is finite here, to be sharded as the total is, as in the other branch.
+    return branch(fits, lambda: (total, 0 * total + 1), rescaled)
 
 
 def divided(x: Any, scale: jax.Array) -> Any:

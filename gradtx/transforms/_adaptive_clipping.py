@@ -13,7 +13,7 @@ from gradtx.core._ranges import Decay, NonNegativeInt, Positive, PositiveInt, Ra
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.numerics import _windows as windows
 from gradtx.numerics._averages import ema
-from gradtx.numerics._safe import abs_sq, norm_of, safe_sqrt, shrink_factor
+from gradtx.numerics._safe import abs_sq, safe_sqrt, shrink_factor
 
 Percentile = Annotated[Any, Range(low=0.0, high=100.0, example=50.0)]
 
@@ -94,7 +94,7 @@ def _clip_by_history(
         return jnp.sum(abs_sq(g))
 
     def shared(t, total, memory):
-        norm = norm_of(total)
+        norm = safe_sqrt(total)
         threshold, new = judge(norm, memory)
         factor = jnp.where(threshold > 0, shrink_factor(norm, threshold), 1)
         factor = jnp.where(jnp.isinf(norm), 0, factor)  # also while there is no threshold
@@ -104,10 +104,7 @@ def _clip_by_history(
     def update(g, slots, p, t, factor):
         return shrunk(g, factor), slots
 
-    def memory():
-        return {**start(), **nothing}
-
-    return per_parameter(None, update, state, measure=measure, shared=shared, memory=memory, rescales=True)
+    return per_parameter(None, update, state, measure=measure, shared=shared, memory=lambda: {**start(), **nothing})
 
 
 def _none() -> jax.Array:
