@@ -40,9 +40,9 @@ def guard(
 ) -> GradientTransformationExtraArgs:
     """Skips bad steps: the updates are 0, `inner` does not run and its state does not change.
 
-    A step is bad if the norm of its gradients, or the loss if given (`value=loss`), is not finite, or if one of the
-    rules refuses it: `guard(adamw(1e-3), norm_spike(), loss_spike())`. `metrics` has the number of skipped steps and
-    the `SkipReason` of the last one.
+    A step is bad if the squared norm of its gradients, or the loss if given (`value=loss`), is not finite, or if one of
+    the rules refuses it: `guard(adamw(1e-3), norm_spike(), loss_spike())`. `metrics` has the number of skipped steps
+    and the `SkipReason` of the last one.
 
     Args:
       rules: `norm_spike`, `loss_spike`, `skip_when`, or a `GuardRule` of your own.
