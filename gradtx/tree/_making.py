@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core._dtypes import complex_dtype
 from gradtx.tree._leaves import aligned, each
@@ -44,7 +45,7 @@ def full_like(tree: Any, fill_value: Any, dtype: Any = None) -> Any:
     def leaf(path: Any, x: Any) -> jax.Array:
         x = jnp.asarray(x)
         wanted = jnp.dtype(x.dtype if dtype is None else dtype)
-        if not (isinstance(fill_value, jax.core.Tracer) or jnp.issubdtype(wanted, jnp.inexact)):
+        if not (isinstance(fill_value, Tracer) or jnp.issubdtype(wanted, jnp.inexact)):
             _check_fits(path, np.asarray(fill_value), wanted)
         return jnp.full_like(x, fill_value, dtype)
 

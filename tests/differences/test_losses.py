@@ -198,13 +198,6 @@ def test_low_precision():
     np.testing.assert_allclose(ours, np.log(1000), rtol=1e-6)
 
 
-def test_a_maximum_over_the_batch():
-    """A number for the whole batch is broadcast over its examples in optax."""
-    assert theirs.make_fenchel_young_loss(lambda x: jnp.max(x))(X, FIRST).shape == (2,)
-    with pytest.raises(ValueError, match="what max_fun returns"):
-        losses.make_fenchel_young_loss(lambda x: jnp.max(x))(X, FIRST)
-
-
 @pytest.mark.parametrize("batch", [(), (3, 2)])
 def test_the_sparsemax_loss_of_any_batch(batch):
     """Optax maps over one batch axis, no more and no fewer."""

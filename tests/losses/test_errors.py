@@ -102,7 +102,7 @@ def test_masks_that_do_not_fit(name: str):
         ),
         (lambda: losses.reduce_loss(X, reduction="max"), "reduction must be one of none, sum, mean"),
         (lambda: losses.reduce_loss(X, X[:1]), "weights must have the shape of losses"),
-        (lambda: losses.make_fenchel_young_loss(jnp.sum)(X, Y), "what max_fun returns must have"),
+        (lambda: losses.make_fenchel_young_loss(jnp.exp)(X, Y), "what max_fun returns must have"),
     ],
 )
 def test_what_is_refused(call, message: str):

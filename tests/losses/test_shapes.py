@@ -62,3 +62,11 @@ def test_a_mask_of_one_channel():
     targets = jnp.asarray(EXAMPLES[-1], jnp.float32)
     for x, y in ((X[..., :1], targets), (X[..., 0], targets[..., None])):
         np.testing.assert_allclose(losses.binary_dice_loss(x, y), optax.losses.binary_dice_loss(x, y), rtol=1e-5)
+
+
+def test_fenchel_young_losses_of_functions_of_one_vector():
+    """`logsumexp` without an axis takes a batch for one vector, as optax's tests have it."""
+    labels = jax.nn.one_hot(jnp.asarray([[0, 1, 3], [2, 2, 1]]), 4)
+    for largest in (jax.nn.logsumexp, lambda x: jnp.max(x)):
+        found = losses.make_fenchel_young_loss(largest)(X, labels)
+        np.testing.assert_allclose(found, optax.losses.make_fenchel_young_loss(largest)(X, labels), rtol=1e-5)
