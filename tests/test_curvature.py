@@ -121,3 +121,22 @@ def test_low_precision_and_errors():
         cv.hessian_diagonal(at, PARAMS, 0)
     with pytest.raises(ValueError, match="num_samples"):
         cv.hutchinson_diagonal(at, PARAMS, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda f, p: cv.hessian_vector_product(f, p, p),
+        lambda f, p: cv.gauss_newton_vector_product(lambda p: p["w"] * 2.0, lambda y: y.sum(), p, p),
+        lambda f, p: cv.hessian_diagonal(f, p),
+        lambda f, p: cv.hutchinson_diagonal(f, p, 0),
+        lambda f, p: cv.top_eigenvalue(f, p, jax.random.key(0)),
+        lambda f, p: cv.hessian_spectrum(f, p, jax.random.key(0)),
+        lambda f, p: second_order.hvp(lambda p, x, y: f(p), p, p, 0, 0),
+        lambda f, p: second_order.fisher_diag(lambda p, x, y: f(p), p, 0, 0),
+    ],
+)
+def test_whole_numbers_have_no_curvature(call):
+    params = {"n": jnp.arange(3), "w": jnp.ones(3)}
+    with pytest.raises(ValueError, match=r"parameters must be floating, got int32 at \['n'\]"):
+        call(lambda p: jnp.sum(p["w"] ** 2), params)

@@ -4,6 +4,7 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -203,3 +204,11 @@ def test_memory_is_that_of_a_microbatch():
 def test_errors(call, error, said):
     with pytest.raises(error, match=said):
         call()
+
+
+@pytest.mark.parametrize("size", [2, None])
+def test_keyword_arguments_are_mapped_as_by_vmap(size):
+    x, weight = jnp.arange(4.0), jnp.arange(4.0) + 1
+    mapped = mb.micro_vmap(lambda x, weight, shift=0.0: x * weight + shift, microbatch_size=size)
+    np.testing.assert_array_equal(mapped(x, weight=weight), x * weight)
+    np.testing.assert_array_equal(mapped(x, weight, shift=x), x * weight + x)

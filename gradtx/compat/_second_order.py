@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from gradtx.core._dtypes import compute_dtype, widen
-from gradtx.curvature._curvature import hessian_diagonal, hessian_vector_product
+from gradtx.curvature._curvature import check_floating, hessian_diagonal, hessian_vector_product
 
 
 def hvp(loss: Callable[..., jax.Array], v: Any, params: Any, inputs: Any, targets: Any) -> Any:
@@ -49,5 +49,6 @@ def fisher_diag(negative_log_likelihood: Callable[..., jax.Array], params: Any, 
       negative_log_likelihood: a function of (params, inputs, targets) that returns a scalar.
       inputs, targets: the other arguments of that function.
     """
+    check_floating("fisher_diag", params)
     gradient = ravel_pytree(jax.grad(negative_log_likelihood)(params, inputs, targets))[0]
     return jnp.square(widen(gradient, compute_dtype(gradient)))

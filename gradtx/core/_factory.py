@@ -77,6 +77,7 @@ def per_parameter(
     counter: str = "count",
     uses_role: bool = False,
     idle: Callable[..., Any] | None = None,
+    rescales: bool = False,
 ) -> GradientTransformationExtraArgs:
     """Lifts a rule on one array to trees. This is where new optimizers are written.
 
@@ -103,6 +104,8 @@ def per_parameter(
       uses_role: whether `init`, `measure` and `update` take the parameter's `Role` by the keyword `role`; None without.
       idle: `idle(slots, t, memory) -> slots`, what becomes of the slots of a parameter without a gradient; None if they
         stay as they are. `memory` is that of before the step.
+      rescales: for a `measure` that returns Σ |g|²: `shared` gets a pair as its total, (Σ |g/s|², s). s is 1, but where
+        squares leave the range of the dtype the largest |g|. The norm is s times the root.
 
     The lift owns the rest. Arithmetic is at least float32: arrays arrive cast to the widest of float32, gradient, slot
     and parameter; slots are stored back in the dtype that `init` gave them; updates have the arithmetic's dtype until
@@ -110,8 +113,8 @@ def per_parameter(
     slots. Each distinct shape and dtype is traced once.
     """
     name = getattr(update, "__qualname__", "rule")
-    kind = state or EmptyState
-    rule = Rule(init, update, kind, measure, shared, memory, needs_params, needs, counter, name, uses_role, idle)
+    fields = (init, update, state or EmptyState, measure, shared, memory, needs_params, needs, counter, name)
+    rule = Rule(*fields, uses_role, idle, rescales)
     return GradientTransformationExtraArgs.from_rule(rule)
 
 

@@ -31,6 +31,7 @@ class _Fields(NamedTuple):
     name: str
     uses_role: bool = False
     idle: Callable[..., Any] | None = None
+    rescales: bool = False
 
 
 class Rule(_Fields):

@@ -17,6 +17,7 @@ from gradtx.core._by_group import by_group, check_memory, in_groups
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._kernels import Kernels, Rule, RuleSource
+from gradtx.core._rescaling import divided, in_range
 from gradtx.core._roles import Boxed, carried_role, closed, is_full_box, opened
 from gradtx.core._stacks import cut, over_stack, stack_axes
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_leaf, paths
@@ -139,6 +140,8 @@ def update_tree(
     total, common = None, [()] * len(live)
     if rule.measure is not None and live:
         total = _sum([x.kernels.measure(x.values, x.g, x.slots, x.p, x.count, memory) for x in live])
+        if rule.rescales:
+            total = _in_range(total, live, memory)
         common = [(total,)] * len(live)
     if rule.shared is not None and live:
         needed = {name: jnp.asarray(extra[name]) for name in rule.needs}
@@ -218,6 +221,19 @@ def _told(rule: Rule, leaf: Boxed) -> Any:
 
 def _sum(measures: list) -> Any:
     return jax.tree.map(lambda *xs: jnp.sum(jnp.stack(xs)), *measures)
+
+
+def _in_range(total: jax.Array, live: list[_Live], memory: Any) -> tuple[jax.Array, jax.Array]:
+    """The total as `in_range` has it: measured again, of smaller or larger gradients, where their squares failed."""
+
+    def again(scale: jax.Array) -> jax.Array:
+        return _sum([x.kernels.measure(x.values, divided(x.g, scale), x.slots, x.p, x.count, memory) for x in live])
+
+    def largest() -> jax.Array:
+        sizes = [jnp.max(jnp.abs(opened(x.g)), initial=0).astype(total.dtype) for x in live]
+        return jnp.max(jnp.stack(sizes))
+
+    return in_range(total, again, largest)
 
 
 def _check_values(rule: Rule, values: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Curvature: products with the Hessian and Gauss-Newton matrices, diagonals and eigenvalues, without the matrices.
 
-Losses are functions from a tree of floating parameters to a scalar. Results that are trees have the structure and
-dtypes of the parameters.
+Losses are functions from a tree of floating parameters to a scalar; whole numbers among them raise a `ValueError` with
+the path. Results that are trees have the structure and dtypes of the parameters.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,17 @@ from gradtx.transforms._hessian_diagonal import hutchinson_estimator_diag_hessia
 Loss = Callable[[Any], jax.Array]
 
 
+def check_floating(where: str, params: Any) -> None:
+    """Raises at the first leaf of whole numbers."""
+    for path, x in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+            at = jax.tree_util.keystr(path) or "the root"
+            raise ValueError(
+                f"{where}: the parameters must be floating, got {jnp.result_type(x)} at {at}, which has no derivative; "
+                f"leave it out of the tree"
+            )
+
+
 def hessian_vector_product(loss: Loss, params: Any, v: Any) -> Any:
     """H v for the Hessian H of `loss` at the parameters: the derivative of the gradient along `v`.
 
@@ -29,6 +40,7 @@ def hessian_vector_product(loss: Loss, params: Any, v: Any) -> Any:
       loss: a function from the parameters to a scalar.
       v: a tree like the parameters.
     """
+    check_floating("hessian_vector_product", params)
     return jax.jvp(jax.grad(loss), (params,), (v,))[1]
 
 
@@ -46,6 +58,7 @@ def gauss_newton_vector_product(
       loss: a function from the outputs to a scalar.
       v: a tree like the parameters.
     """
+    check_floating("gauss_newton_vector_product", params)
     outputs, along = jax.jvp(model, (params,), (v,))
     back = jax.vjp(model, params)[1]
     return back(hessian_vector_product(loss, outputs, along))[0]
@@ -58,6 +71,7 @@ def hessian_diagonal(loss: Loss, params: Any, batch_size: PositiveInt = 32) -> A
       loss: a function from the parameters to a scalar.
       batch_size: how many products are computed at once, at least 1.
     """
+    check_floating("hessian_diagonal", params)
     size = check_argument("hessian_diagonal", "batch_size", batch_size, specification(PositiveInt), False)  # type: ignore[arg-type]
     flat, unravel = ravel_pytree(params)
     gradient = jax.grad(lambda x: loss(unravel(x)))
@@ -86,6 +100,7 @@ def hutchinson_diagonal(
 
     See also: `hutchinson_estimator_diag_hessian`, the same estimate as a stage.
     """
+    check_floating("hutchinson_diagonal", params)
     count = check_argument("hutchinson_diagonal", "num_samples", num_samples, specification(PositiveInt), False)  # type: ignore[arg-type]
     tx = as_inner("hutchinson_diagonal", hutchinson_estimator_diag_hessian(key, probes=probes))
 
@@ -111,6 +126,7 @@ def top_eigenvalue(
 
     See also: `power_iteration`, which this runs from a random start.
     """
+    check_floating("top_eigenvalue", params)
     flat, unravel = ravel_pytree(params)
     wide = widen(flat, compute_dtype(flat))
     times = _flat_product(loss, flat, unravel)
@@ -135,6 +151,7 @@ def hessian_spectrum(
 
     Reference: Ghorbani, Krishnan and Xiao 2019, arXiv:1901.10159.
     """
+    check_floating("hessian_spectrum", params)
     flat, unravel = ravel_pytree(params)
     wide = widen(flat, compute_dtype(flat))
     times = _flat_product(loss, flat, unravel)

@@ -67,11 +67,18 @@ def integer_labels(loss: str, labels: Any, shape: tuple[int, ...], what: str) ->
     return labels if labels.dtype == jnp.int64 else labels.astype(jnp.int32)
 
 
-def mask_of(loss: str, where: Any, shape: tuple[int, ...], name: str = "where") -> jax.Array | None:
-    """The mask, broadcast to this shape: a scalar and axes of size 1 are repeated, missing axes raise."""
+def mask_of(
+    loss: str, where: Any, shape: tuple[int, ...], name: str = "where", classes: tuple[int, ...] = ()
+) -> jax.Array | None:
+    """The mask, broadcast to this shape: a scalar and axes of size 1 are repeated.
+
+    The axes of the classes may be missing, so that whole examples count or not; other missing axes raise.
+    """
     if where is None:
         return None
     where = jnp.asarray(where)
+    if classes and 0 < where.ndim == len(shape) - len(classes):
+        where = jnp.expand_dims(where, classes)
     if where.dtype != jnp.bool_:
         raise ValueError(f"{loss}: {name} must be boolean, True for what counts, got {where.dtype}; give x != 0")
     fits = where.ndim == len(shape) and all(n in (1, m) for n, m in zip(where.shape, shape, strict=True))
@@ -82,14 +89,27 @@ def mask_of(loss: str, where: Any, shape: tuple[int, ...], name: str = "where") 
     return jnp.broadcast_to(where, shape)
 
 
+def check_classes(loss: str, name: str, count: int, instead: str) -> None:
+    """Raises for one class: its probability is 1 and the loss the same, whatever was predicted."""
+    if count == 1:
+        raise ValueError(f"{loss}: {name} must have at least two classes, got one, whose probability is 1; {instead}")
+
+
 def hide(mask: jax.Array | None, x: jax.Array, fill: Any = 0) -> jax.Array:
     """x with `fill` where the mask is False. Used before a computation, it keeps masked entries out of it, even NaN."""
     return x if mask is None else jnp.where(mask, x, fill)
 
 
 def elementwise(loss: str, f: Callable[..., jax.Array], where: Any, **arrays: Any) -> jax.Array:
-    """`f` of arrays of one shape, and 0 where `where` is False."""
-    values = same_shape(loss, **arrays)
+    """`f` of arrays of one shape, and 0 where `where` is False.
+
+    A last axis of size 1 is repeated where the first array has another size, one target for several predictions, unless
+    it is the only axis, which counts the examples.
+    """
+    first, *rest = (real(loss, n, x) for n, x in arrays.items())
+    if first.ndim > 1:
+        rest = [jnp.broadcast_to(x, first.shape) if x.shape == (*first.shape[:-1], 1) else x for x in rest]
+    values = same_shape(loss, **dict(zip(arrays, (first, *rest), strict=True)))
     mask = mask_of(loss, where, values[0].shape)
     return hide(mask, f(*(hide(mask, x) for x in values)))
 
@@ -105,6 +125,11 @@ def checked_axis(loss: str, axis: Axis, ndim: int) -> tuple[int, ...]:
     if len(set(axes)) < len(axes):
         raise ValueError(f"{loss}: axis must not name an axis twice, got {axis}")
     return axes
+
+
+def clamped(x: jax.Array, low: float, high: float = jnp.inf) -> jax.Array:
+    """x, moved into the interval that rounding made it leave; derivatives are those of x."""
+    return x + jax.lax.stop_gradient(jnp.where(x < low, low - x, jnp.where(x > high, high - x, 0)))
 
 
 def safe_product(weight: jax.Array, value: jax.Array) -> jax.Array:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cross-entropies of logits with probabilities or class numbers."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ from gradtx.losses._common import (
     FRACTION,
     NON_NEGATIVE,
     Axis,
+    check_classes,
     checked_axis,
     elementwise,
     hide,
@@ -68,7 +71,8 @@ def softmax_cross_entropy(
     Args:
       labels: probabilities, of the shape of the logits.
       axis: the axis of the classes, or several axes.
-      where: True for the classes that count, in the softmax too. An example without any has loss 0.
+      where: True for the classes that count, in the softmax too. An example without any has loss 0. Without the axis
+        of the classes, the examples that count.
       label_smoothing: `alpha` of `smooth_labels`, in [0, 1].
       z_loss_weight: the factor with which log(Σ exp(x))² is added to the loss; see `z_loss`.
 
@@ -76,7 +80,8 @@ def softmax_cross_entropy(
     """
     x, y = same_shape("softmax_cross_entropy", logits=logits, labels=labels)
     axes = checked_axis("softmax_cross_entropy", axis, x.ndim)
-    mask = mask_of("softmax_cross_entropy", where, x.shape)
+    _check_logits("softmax_cross_entropy", x, axes)
+    mask = mask_of("softmax_cross_entropy", where, x.shape, classes=axes)
     if not is_zero(label_smoothing):
         y = smooth_labels(y, label_smoothing, axis=axes, where=mask)
     losses = -jnp.sum(label_weighted(log_softmax(x, axes, mask), y, mask), axis=axes)
@@ -94,7 +99,7 @@ def safe_softmax_cross_entropy(logits: Any, labels: Any) -> jax.Array:
 def softmax_cross_entropy_with_integer_labels(
     logits: Any,
     labels: Any,
-    axis: int = -1,
+    axis: int | Sequence[int] = -1,
     where: Any = None,
     *,
     label_smoothing: float = 0.0,
@@ -105,9 +110,9 @@ def softmax_cross_entropy_with_integer_labels(
     Args:
       labels: integers, of the shape of the logits without the axis. The loss is NaN for a label that is no class,
         unless the example is masked.
-      axis: the axis of the classes.
-      where: True for the classes that count. With shape (..., 1) it leaves out whole examples, whose loss is then 0:
-        `where=(labels != -100)[..., None]`.
+      axis: the axis of the classes, or several axes, whose entries are numbered in row-major order of the axes named.
+      where: True for the classes that count. Of the labels' shape, it leaves out whole examples, whose loss is then
+        0: `where=labels != -100`.
       label_smoothing: `alpha` of `smooth_labels`, in [0, 1].
       z_loss_weight: the factor with which log(Σ exp(x))² is added to the loss; see `z_loss`.
 
@@ -116,11 +121,15 @@ def softmax_cross_entropy_with_integer_labels(
     name = "softmax_cross_entropy_with_integer_labels"
     raw = real(name, "logits", logits)
     (x,) = same_shape(name, logits=raw)
-    if not isinstance(axis, int):
-        raise ValueError(f"{name}: axis must be one axis, got {axis}")
-    (axis,) = checked_axis(name, axis, x.ndim)
-    labels = integer_labels(name, labels, x.shape[:axis] + x.shape[axis + 1 :], "the shape of logits without the axis")
-    mask = mask_of(name, where, x.shape)
+    axes = checked_axis(name, axis, x.ndim)
+    _check_logits(name, x, axes)
+    shape = tuple(n for i, n in enumerate(x.shape) if i not in axes)
+    labels = integer_labels(name, labels, shape, "the shape of logits without the axis")
+    mask = mask_of(name, where, x.shape, classes=axes)
+    if len(axes) != 1:
+        raw, x, mask = _merged(raw, axes), _merged(x, axes), None if mask is None else _merged(mask, axes)
+        axes = (x.ndim - 1,)
+    (axis,) = axes
     shifted, log_total, largest = shifted_exponents(x, axis, mask)
     index = jnp.expand_dims(jnp.clip(labels, 0, x.shape[axis] - 1), axis)
     # Taken from the logits as given, so that no float32 copy of all of them is kept for this.
@@ -137,7 +146,7 @@ def softmax_cross_entropy_with_integer_labels(
     losses = jnp.squeeze(losses, axis)
     losses = jnp.where((labels >= 0) & (labels < x.shape[axis]), losses, jnp.nan)
     losses = hide(None if mask is None else jnp.any(mask, axis=axis), losses)
-    return losses + _z_term(name, x, (axis,), mask, z_loss_weight)
+    return losses + _z_term(name, x, axes, mask, z_loss_weight)
 
 
 def poly_loss_cross_entropy(
@@ -149,7 +158,7 @@ def poly_loss_cross_entropy(
       labels: probabilities, of the shape of the logits.
       epsilon: the factor of the first term of the cross-entropy's series in 1 - p.
       axis: the axis of the classes, or several axes.
-      where: True for the classes that count, in the softmax too.
+      where: True for the classes that count, in the softmax too; without the axis of the classes, for the examples.
 
     Raises: ValueError if the shapes differ.
 
@@ -157,7 +166,8 @@ def poly_loss_cross_entropy(
     """
     x, y = same_shape("poly_loss_cross_entropy", logits=logits, labels=labels)
     axes = checked_axis("poly_loss_cross_entropy", axis, x.ndim)
-    mask = mask_of("poly_loss_cross_entropy", where, x.shape)
+    _check_logits("poly_loss_cross_entropy", x, axes)
+    mask = mask_of("poly_loss_cross_entropy", where, x.shape, classes=axes)
     log_p = log_softmax(x, axes, mask)
     terms = label_weighted(log_p, y, mask) + epsilon * hide(mask, y) * jnp.expm1(hide(mask, log_p))
     return -jnp.sum(hide(mask, terms), axis=axes)
@@ -170,17 +180,29 @@ def z_loss(logits: Any, axis: Axis = -1, where: Any = None) -> jax.Array:
 
     Args:
       axis: the axis of the classes, or several axes.
-      where: True for the classes that count. An example without any has loss 0.
+      where: True for the classes that count. An example without any has loss 0. Without the axis of the classes, the
+        examples that count.
 
     Reference: Chowdhery et al. 2022, arXiv:2204.02311, section 5.
     """
     (x,) = same_shape("z_loss", logits=logits)
-    return _squared_log_z(x, checked_axis("z_loss", axis, x.ndim), mask_of("z_loss", where, x.shape))
+    axes = checked_axis("z_loss", axis, x.ndim)
+    return _squared_log_z(x, axes, mask_of("z_loss", where, x.shape, classes=axes))
 
 
 def label_weighted(log_p: jax.Array, labels: jax.Array, mask: jax.Array | None) -> jax.Array:
     """labels * log_p; 0 where masked."""
     return hide(mask, safe_product(hide(mask, labels), hide(mask, log_p)))
+
+
+def _check_logits(loss: str, x: jax.Array, axes: tuple[int, ...]) -> None:
+    check_classes(loss, "logits", math.prod(x.shape[a] for a in axes), "for yes or no use sigmoid_binary_cross_entropy")
+
+
+def _merged(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """x with these axes merged into one, in their order, which comes last."""
+    x = jnp.moveaxis(x, axes, range(-len(axes), 0))
+    return x.reshape(*x.shape[: x.ndim - len(axes)], -1)
 
 
 def _z_term(loss: str, x: jax.Array, axes: tuple, mask: jax.Array | None, weight: Any) -> jax.Array | float:

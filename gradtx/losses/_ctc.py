@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.losses._common import check_shape, integer_labels, log_softmax, real, same_shape
+from gradtx.losses._common import check_classes, check_shape, clamped, integer_labels, log_softmax, real, same_shape
 
 
 def ctc_loss(
@@ -68,6 +68,7 @@ def ctc_loss_with_forward_probs(
     if len(labels_shape) != 2 or labels_shape[0] != x.shape[0]:
         raise ValueError(f"{name}: labels must have the shape ({x.shape[0]}, labels), got {labels_shape}")
     labels = integer_labels(name, labels, labels_shape, "its own shape")
+    check_classes(name, "logits", x.shape[2], "the blank must have another beside it")
     if not 0 <= blank_id < x.shape[2]:
         raise ValueError(f"{name}: blank_id must be a class, in [0, {x.shape[2]}), got {blank_id}")
     padded = _padding(name, "logit_paddings", logit_paddings, x.shape[:2], "the frames' shape")
@@ -85,7 +86,7 @@ def ctc_loss_with_forward_probs(
     if len(phi):
         phi = phi.at[-1].set(last)
     count = jnp.sum((~unlabeled).astype(jnp.int32), axis=1, keepdims=True)
-    losses = -jnp.take_along_axis(last, count, 1)[:, 0]
+    losses = clamped(-jnp.take_along_axis(last, count, 1)[:, 0], 0)
     return jnp.where(jnp.all(known, axis=1), losses, jnp.nan), phi, emit
 
 

@@ -17,7 +17,8 @@ def make_fenchel_young_loss(max_fun: Callable[..., Any]) -> Callable[..., jax.Ar
     maximum a loss for structured outputs.
 
     Args:
-      max_fun: `max_fun(scores, *args, **kwargs)` returns one number for each vector along the last axis.
+      max_fun: `max_fun(scores, *args, **kwargs)` returns one number for each vector along the last axis. If it returns
+        one number for a whole batch, it is called with each vector by itself.
 
     Returns: `loss(scores, targets, *args, **kwargs)`. It raises a ValueError if the shapes of the scores, the targets
     and the values of `max_fun` do not fit together.
@@ -31,8 +32,11 @@ def make_fenchel_young_loss(max_fun: Callable[..., Any]) -> Callable[..., jax.Ar
         x, y = same_shape("fenchel_young_loss", scores=scores, targets=targets)
         if x.ndim == 0:
             raise ValueError("fenchel_young_loss: scores must have an axis, got a scalar")
-        (largest,) = same_shape("fenchel_young_loss", **{"what max_fun returns": max_fun(x, *args, **kwargs)})
-        shape = x.shape[:-1]
+        shape, largest = x.shape[:-1], max_fun(x, *args, **kwargs)
+        if shape and jnp.ndim(largest) == 0:  # a function of one vector, which took the batch for one
+            of_row = jax.vmap(lambda row: max_fun(row, *args, **kwargs))
+            largest = of_row(x.reshape(-1, x.shape[-1])).reshape(shape)
+        (largest,) = same_shape("fenchel_young_loss", **{"what max_fun returns": largest})
         check_shape("fenchel_young_loss", "what max_fun returns", largest, shape, "the shape of scores without an axis")
         return largest - jnp.sum(safe_product(y, x), axis=-1)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.losses._common import (
     Axis,
+    check_classes,
     checked_axis,
     hide,
     integer_labels,
@@ -74,6 +75,8 @@ def lovasz_softmax(
     labels = integer_labels("lovasz_softmax", labels, x.shape[:-1], "the shape of predictions without the last axis")
     mask = mask_of("lovasz_softmax", where, labels.shape)
     axes = tuple(range(1, labels.ndim)) if axis is None else checked_axis("lovasz_softmax", axis, labels.ndim)
+    if apply_softmax:
+        check_classes("lovasz_softmax", "predictions", x.shape[-1], "for one region use lovasz_hinge")
     x = x if mask is None else hide(mask[..., None], x)
     p = jnp.exp(log_softmax(x, -1)) if apply_softmax else x
     known = (labels >= 0) & (labels < x.shape[-1])

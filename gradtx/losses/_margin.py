@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.losses._common import elementwise, hide, integer_labels, mask_of, same_shape
+from gradtx.losses._common import check_classes, elementwise, hide, integer_labels, mask_of, same_shape
 
 
 def hinge_loss(predictor_outputs: Any, targets: Any, *, where: Any = None) -> jax.Array:
@@ -94,8 +94,9 @@ def classified(loss: str, scores: Any, labels: Any, where: Any) -> tuple[jax.Arr
     (x,) = same_shape(loss, scores=scores)
     if x.ndim == 0:
         raise ValueError(f"{loss}: scores must have an axis of classes, got a scalar")
+    check_classes(loss, "scores", x.shape[-1], "give a score to each of two classes, or use a loss of binary labels")
     labels = integer_labels(loss, labels, x.shape[:-1], "the shape of scores without the last axis")
-    mask = mask_of(loss, where, x.shape)
+    mask = mask_of(loss, where, x.shape, classes=(x.ndim - 1,))
     return hide(mask, x), labels, mask
 
 

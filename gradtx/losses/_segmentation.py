@@ -42,7 +42,8 @@ def dice_loss(
     TP = Σ p y, FP = Σ p (1 - y), FN = Σ (1 - p) y over the pixels.
 
     Args:
-      predictions: logits or probabilities, of shape (batch, ..., classes).
+      predictions: logits or probabilities, of shape (batch, ..., classes). With one class, the probability of a logit
+        is its sigmoid, as in `binary_dice_loss`; with more, p is their softmax.
       targets: probabilities or one-hot vectors y, of the same shape.
       class_weights: factors of the losses of the classes, of shape (classes,); None for 1. The mean does not divide
         by them.
@@ -157,7 +158,7 @@ def binary_dice_loss(
 
     Args:
       predictions: logits or probabilities, of shape (batch, ...).
-      targets: in [0, 1], of the same shape.
+      targets: in [0, 1], of the same shape; one of the two may have an axis of size 1 more, which comes last.
       smooth: at least 0; with 0, the loss of an empty prediction of an empty region is 0.
       apply_sigmoid: True if predictions are logits, False if they are probabilities.
       where: True for the pixels that count.
@@ -166,7 +167,13 @@ def binary_dice_loss(
 
     See also: `dice_loss`.
     """
-    x, y = same_shape("binary_dice_loss", predictions=predictions, targets=targets)
+    y = real("binary_dice_loss", "targets", targets)
+    x = real("binary_dice_loss", "predictions", predictions)
+    if y.shape == (*x.shape, 1):
+        y = y[..., 0]
+    elif x.shape == (*y.shape, 1):
+        x = x[..., 0]
+    x, y = same_shape("binary_dice_loss", predictions=x, targets=y)
     mask = mask_of("binary_dice_loss", where, x.shape)
     x, y = hide(mask, x), hide(mask, y)
     p = jax.nn.sigmoid(x) if apply_sigmoid else x
@@ -199,7 +206,7 @@ def _region_loss(
         raise ValueError(f"{loss}: axis must not name the last axis, which is that of the classes, got {axis}")
     if ignore_background and x.shape[-1] < 2:
         raise ValueError(f"{loss}: ignore_background leaves no class of {x.shape[-1]}")
-    p = jnp.exp(log_softmax(x, -1, mask)) if apply_softmax else x
+    p = _probabilities(x, mask) if apply_softmax else x
     p, y = hide(mask, p), hide(mask, y)
     numbers = {"smooth": smooth, "alpha": alpha, "beta": beta}
     least, first, second = (scalar(loss, n, v, NON_NEGATIVE, x) for n, v in numbers.items())
@@ -216,6 +223,11 @@ def _region_loss(
         losses = losses[..., 1:]
     reduce = {"mean": jnp.mean, "sum": jnp.sum}.get(reduction)
     return losses if reduce is None else reduce(losses, axis=-1)
+
+
+def _probabilities(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """The softmax over the classes, or the sigmoid of a single one, whose softmax would be 1 for every logit."""
+    return jax.nn.sigmoid(x) if x.shape[-1] == 1 else jnp.exp(log_softmax(x, -1, mask))
 
 
 def _index_losses(

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.losses._common import NON_NEGATIVE, Axis, checked_axis, hide, mask_of, same_shape, scalar, unit
+from gradtx.losses._common import NON_NEGATIVE, Axis, checked_axis, clamped, hide, mask_of, same_shape, scalar, unit
 
 
 def cosine_similarity(
@@ -25,7 +25,8 @@ def cosine_similarity(
     axes = checked_axis("cosine_similarity", axis, x.ndim)
     mask = mask_of("cosine_similarity", where, x.shape)
     least = scalar("cosine_similarity", "epsilon", epsilon, NON_NEGATIVE, x)
-    return jnp.sum(unit(hide(mask, x), axes, least) * unit(hide(mask, y), axes, least), axis=axes)
+    cosines = jnp.sum(unit(hide(mask, x), axes, least) * unit(hide(mask, y), axes, least), axis=axes)
+    return clamped(cosines, -1, 1)
 
 
 def cosine_distance(

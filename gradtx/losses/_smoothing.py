@@ -1,12 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Smoothed labels."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.losses._common import FRACTION, Axis, checked_axis, elementwise, hide, mask_of, same_shape, scalar
+from gradtx.losses._common import (
+    FRACTION,
+    Axis,
+    check_classes,
+    checked_axis,
+    elementwise,
+    hide,
+    mask_of,
+    same_shape,
+    scalar,
+)
 
 
 def smooth_labels(labels: Any, alpha: float, *, axis: Axis = -1, where: Any = None, prior: Any = None) -> jax.Array:
@@ -31,6 +42,7 @@ def smooth_labels(labels: Any, alpha: float, *, axis: Axis = -1, where: Any = No
     axes = checked_axis("smooth_labels", axis, y.ndim)
     weight = scalar("smooth_labels", "alpha", alpha, FRACTION, y)
     if prior is None:
+        check_classes("smooth_labels", "labels", math.prod(y.shape[a] for a in axes), "use smooth_binary_labels")
         classes = jnp.sum(hide(mask, jnp.ones_like(y)), axis=axes, keepdims=True)
         others = jnp.broadcast_to(1 / jnp.maximum(classes, 1), y.shape)
     else:

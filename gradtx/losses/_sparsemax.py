@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.losses._common import elementwise, hide
+from gradtx.losses._common import clamped, elementwise, hide
 from gradtx.losses._margin import classified, of_known_labels
 
 
@@ -47,7 +47,7 @@ def multiclass_sparsemax_loss(scores: Any, labels: Any, *, where: Any = None) ->
     largest = jax.lax.stop_gradient(jnp.max(hide(mask, x, -jnp.inf), axis=-1, keepdims=True))
     x = hide(mask, x - jnp.where(jnp.isinf(largest), 0, largest), -jnp.inf)
     own = jnp.take_along_axis(hide(mask, x), jnp.clip(labels, 0, x.shape[-1] - 1)[..., None], -1)[..., 0]
-    return of_known_labels(_conjugate(x) - own, labels, mask, x.shape[-1])
+    return of_known_labels(clamped(_conjugate(x) - own, 0), labels, mask, x.shape[-1])
 
 
 @jax.custom_jvp

@@ -147,7 +147,7 @@ def micro_vmap(
 
     Args:
       fun: a function of one example.
-      in_axes: as in `jax.vmap`, for positional arguments; None for arguments that all examples share.
+      in_axes: as in `jax.vmap`, for positional arguments; None for those that all examples share. Others: axis 0.
       out_axes: must be 0, the axis of the examples in the result of CONCAT.
       microbatch_size: the number of examples of a microbatch; None for the whole batch.
       vmap_fn: the function used instead of `jax.vmap`.
@@ -156,22 +156,22 @@ def micro_vmap(
     if out_axes != 0:
         raise ValueError(f"micro_vmap: out_axes must be 0, got {out_axes!r}; move the axis of the result")
 
-    def mapped(*args: Any) -> Any:
+    def mapped(*args: Any, **kwargs: Any) -> Any:
         axes = list(in_axes) if isinstance(in_axes, list | tuple) else [in_axes] * len(args)
         if len(axes) != len(args):
             raise ValueError(f"micro_vmap: in_axes has {len(axes)} entries for {len(args)} positional arguments")
+        args, axes = (*args, kwargs), [*axes, 0 if kwargs else None]
         numbers = [i for i, axis in enumerate(axes) if jax.tree.leaves(axis)]
+        own = [axes[i] for i in numbers]
         if not numbers:
             raise ValueError("micro_vmap: in_axes must name the batch axis of at least one argument")
 
         def aggregated(*some: Any) -> Any:
-            values = vmap_fn(fun, in_axes=tuple(axes), out_axes=0)(*some)
+            values = vmap_fn(lambda *one: fun(*one[:-1], **one[-1]), in_axes=tuple(axes), out_axes=0)(*some)
             return _per_part(lambda a, value: a.aggregate(value), accumulator, values)
 
-        size = microbatch_size
-        if size is None:
-            size = _batch_size([args[i] for i in numbers], [axes[i] for i in numbers])
-        options = {"in_axes": [axes[i] for i in numbers], "num_real_microbatches": num_real_microbatches}
+        size = _batch_size([args[i] for i in numbers], own) if microbatch_size is None else microbatch_size
+        options = {"in_axes": own, "num_real_microbatches": num_real_microbatches}
         return microbatch(aggregated, numbers, size, accumulator, **options)(*args)
 
     return mapped

@@ -7,23 +7,38 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._rescaling import in_range
 from gradtx.core._trees import align, is_none, paths
 from gradtx.core._types import Params, Updates
-from gradtx.numerics._safe import abs_sq
+from gradtx.numerics._safe import abs_sq, norm_of
+
+
+def example_norms(gradients: list) -> jax.Array:
+    """‖g_i‖ of each example i over several arrays together, in at least float32."""
+    dtype = compute_dtype([jnp.asarray(g) for g in gradients])
+
+    def total(scale: jax.Array | None = None) -> jax.Array:
+        return jnp.sum(jnp.stack([_squares(g, scale).astype(dtype) for g in gradients]), axis=0)
+
+    def largest() -> jax.Array:
+        return jnp.max(jnp.stack([_largest(g).astype(dtype) for g in gradients]), axis=0)
+
+    return norm_of(in_range(total(), total, largest))
 
 
 @jax.jit
-def example_squares(g: jax.Array) -> jax.Array:
-    """‖g_i‖² of each example i, in at least float32."""
+def _squares(g: jax.Array, scale: jax.Array | None) -> jax.Array:
+    """‖g_i / scale_i‖² of each example i; a scale of None is 1."""
     wide = widen(g)
+    if scale is not None:
+        with promotion(wide):
+            wide = wide / scale.astype(jnp.real(wide).dtype).reshape(-1, *(1,) * (wide.ndim - 1))
     return jnp.sum(abs_sq(wide), axis=tuple(range(1, wide.ndim)))
 
 
-def summed_squares(gradients: list) -> jax.Array:
-    """‖g_i‖² of each example i over several arrays together, in at least float32."""
-    squares = [example_squares(g) for g in gradients]
-    dtype = compute_dtype(squares)
-    return jnp.sum(jnp.stack([s.astype(dtype) for s in squares]), axis=0)
+@jax.jit
+def _largest(g: jax.Array) -> jax.Array:
+    return jnp.max(jnp.abs(widen(g)), axis=tuple(range(1, g.ndim)), initial=0)
 
 
 @jax.jit

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of one array that stay finite at the edges of their domains, derivatives included."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+
+from gradtx.core._rescaling import in_range
 
 
 @jax.custom_jvp
@@ -34,9 +38,34 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else x * x
 
 
+def norm_of(total: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """The norm from what `in_range` makes of a sum of squares."""
+    squares, scale = total
+    return scale * safe_sqrt(squares)
+
+
+def euclidean_norm(x: jax.Array, axis: Any = None, keepdims: bool = False, mean: bool = False) -> jax.Array:
+    """sqrt(Σ |x|²) along some axes or all, also where squares overflow or vanish; its derivative at 0 is 0.
+
+    Args:
+      axis, keepdims: as in `jnp.sum`.
+      mean: whether to take the mean of the squares, 0 without elements, instead of their sum.
+    """
+
+    def squares(of: jax.Array) -> jax.Array:
+        total = jnp.sum(abs_sq(of), axis=axis, keepdims=True)
+        return total / max(x.size // max(total.size, 1), 1) if mean else total
+
+    def largest() -> jax.Array:
+        return jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0)
+
+    found = norm_of(in_range(squares(x), lambda scale: squares(x / scale), largest))
+    return found if keepdims else jnp.squeeze(found, axis)
+
+
 def root_mean_square(x: jax.Array) -> jax.Array:
     """sqrt(mean(|x|²)), and 0 for an array without elements."""
-    return safe_sqrt(jnp.sum(abs_sq(x)) / max(x.size, 1))
+    return euclidean_norm(x, mean=True)
 
 
 def shrink_factor(size: jax.Array, limit: jax.Array | float) -> jax.Array:

@@ -12,7 +12,7 @@ from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
-from gradtx.numerics._safe import abs_sq, safe_sqrt
+from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
 
@@ -44,7 +44,7 @@ def scale_by_adam(
     ```
 
     Args:
-      eps: added outside the root.
+      eps: added outside the root; where both are 0, 0 / 0 is 0.
       eps_root: added inside the root.
       mu_dtype, nu_dtype: the dtypes in which the moments are stored; None for at least float32.
       nesterov: the numerator becomes b1 mu / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t).
@@ -63,7 +63,7 @@ def scale_by_adam(
         (mu, nu), (of_mu, of_g, of_nu) = slots, corrections
         mu, nu = ema(mu, g, b1), ema(nu, abs_sq(g), b2)
         direction = of_mu * mu + of_g * g if nesterov else of_mu * mu
-        return direction / (safe_sqrt(of_nu * nu + eps_root) + eps), (mu, nu)
+        return safe_divide(direction, safe_sqrt(of_nu * nu + eps_root) + eps), (mu, nu)
 
     return per_parameter(init, update, ScaleByAdamState, shared=shared)
 

@@ -18,7 +18,7 @@ from gradtx.core._trees import align, show_path
 from gradtx.core._types import Params, ScalarOrSchedule
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
 from gradtx.numerics._blocks import block_mean, spread_blocks
-from gradtx.numerics._safe import abs_sq, safe_sqrt
+from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
@@ -80,7 +80,7 @@ def scale_by_adam_mini(
     def update(g, slots, p, t, corrections, role):
         (mu, nu), (of_mu, of_nu) = slots, corrections
         mu, nu = ema(mu, g, b1), ema(nu, block_mean(abs_sq(g), nu.shape), b2)
-        return of_mu * mu / spread_blocks(safe_sqrt(of_nu * nu + eps_root) + eps, g.shape), (mu, nu)
+        return safe_divide(of_mu * mu, spread_blocks(safe_sqrt(of_nu * nu + eps_root) + eps, g.shape)), (mu, nu)
 
     return per_parameter(init, update, ScaleByAdamState, shared=shared, uses_role=True)
 

@@ -14,7 +14,7 @@ from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
-from gradtx.numerics._safe import abs_sq, safe_sqrt
+from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
 
@@ -66,7 +66,7 @@ def scale_by_ademamix(
     def update(g, slots, p, t, corrections):
         (m1, m2, nu), (of_m1, of_nu) = slots, corrections
         m1, m2, nu = ema(m1, g, b1), ema(m2, g, b3), ema(nu, abs_sq(g), b2)
-        return (of_m1 * m1 + alpha * m2) / (safe_sqrt(of_nu * nu + eps_root) + eps), (m1, m2, nu)
+        return safe_divide(of_m1 * m1 + alpha * m2, safe_sqrt(of_nu * nu + eps_root) + eps), (m1, m2, nu)
 
     # Optax counts twice; the second count is kept so that its checkpoints can be read.
     return per_parameter(

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, DType, Positive
+from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
 from gradtx.numerics._averages import ema, zeros_like
-from gradtx.numerics._safe import abs_sq, safe_sqrt, shrink_factor
+from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt, shrink_factor
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._scaling import scale_by_lr
 
@@ -26,7 +26,7 @@ def fourth_root(t: jax.Array) -> jax.Array:
 def scale_by_adopt(
     b1: Decay = 0.9,
     b2: Decay = 0.9999,
-    eps: Positive = 1e-6,
+    eps: NonNegative = 1e-6,
     mu_dtype: DType = None,
     *,
     nesterov: bool = False,
@@ -57,7 +57,7 @@ def scale_by_adopt(
 
     def update(g, slots, p, t, common):
         (mu, nu), (first, limit) = slots, common
-        c = g / jnp.maximum(safe_sqrt(nu), eps)
+        c = safe_divide(g, jnp.maximum(safe_sqrt(nu), eps))
         if use_clipping:
             c = c * shrink_factor(safe_sqrt(abs_sq(c)), limit) if jnp.iscomplexobj(c) else jnp.clip(c, -limit, limit)
         c = jnp.where(first, 0, c)  # nu is still 0
@@ -73,7 +73,7 @@ def adopt(
     learning_rate: ScalarOrSchedule,
     b1: Decay = 0.9,
     b2: Decay = 0.9999,
-    eps: Positive = 1e-6,
+    eps: NonNegative = 1e-6,
     mu_dtype: DType = None,
     *,
     nesterov: bool = False,

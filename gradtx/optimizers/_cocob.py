@@ -12,6 +12,7 @@ from gradtx.core._ranges import NonNegative, Positive
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import zeros_like
+from gradtx.numerics._safe import safe_divide
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
 
@@ -27,7 +28,7 @@ class COCOBState(NamedTuple):
 
 
 @transformation
-def scale_by_cocob(alpha: Positive = 100.0, eps: Positive = 1e-8) -> GradientTransformationExtraArgs:
+def scale_by_cocob(alpha: Positive = 100.0, eps: NonNegative = 1e-8) -> GradientTransformationExtraArgs:
     """COCOB-Backprop, element by element. The update is complete: it descends by itself, without a learning rate.
 
     ```
@@ -52,7 +53,7 @@ def scale_by_cocob(alpha: Positive = 100.0, eps: Positive = 1e-8) -> GradientTra
         largest, total, theta = jnp.maximum(largest, jnp.abs(g)), total + jnp.abs(g), theta - g
         reward = jnp.maximum(reward - jnp.real((p - first) * jnp.conj(g)), 0)
         # (L + R) / L first: in the denominator, L times the maximum is a square, which underflows for small gradients.
-        bet = theta / jnp.maximum(total + largest, alpha * largest) * (1 + reward / largest)
+        bet = safe_divide(theta, jnp.maximum(total + largest, alpha * largest)) * (1 + safe_divide(reward, largest))
         return first + bet - p, (first, theta, largest, total, reward)
 
     return per_parameter(init, update, COCOBState, needs_params=True)
@@ -62,7 +63,7 @@ def scale_by_cocob(alpha: Positive = 100.0, eps: Positive = 1e-8) -> GradientTra
 def cocob(
     learning_rate: ScalarOrSchedule = 1.0,
     alpha: Positive = 100.0,
-    eps: Positive = 1e-8,
+    eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 0.0,
     mask: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:

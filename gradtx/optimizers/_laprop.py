@@ -6,11 +6,11 @@ from typing import Any
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, DType, NonNegative, Positive
+from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
-from gradtx.numerics._safe import abs_sq, safe_sqrt
+from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
@@ -18,7 +18,7 @@ from gradtx.transforms._weight_decay import add_decayed_weights
 
 @transformation
 def scale_by_laprop(
-    b1: Decay = 0.9, b2: Decay = 0.999, eps: Positive = 1e-15, mu_dtype: DType = None
+    b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-15, mu_dtype: DType = None
 ) -> GradientTransformationExtraArgs:
     """LaProp's direction:
 
@@ -42,7 +42,7 @@ def scale_by_laprop(
     def update(g, slots, p, t, corrections):
         (mu, nu), (of_mu, of_nu) = slots, corrections
         nu = ema(nu, abs_sq(g), b2)
-        mu = ema(mu, g / (safe_sqrt(of_nu * nu) + eps), b1)
+        mu = ema(mu, safe_divide(g, safe_sqrt(of_nu * nu) + eps), b1)
         return of_mu * mu, (mu, nu)
 
     return per_parameter(init, update, ScaleByAdamState, shared=shared)
@@ -53,7 +53,7 @@ def laprop(
     learning_rate: ScalarOrSchedule,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
-    eps: Positive = 1e-15,
+    eps: NonNegative = 1e-15,
     mu_dtype: DType = None,
     weight_decay: NonNegative = 0.0,
     mask: Any | Callable[[Params], Any] = None,

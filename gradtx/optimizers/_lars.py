@@ -11,7 +11,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule
-from gradtx.numerics._ratios import l2_norm, trust_ratio
+from gradtx.numerics._ratios import l2_norms, trust_ratio
 from gradtx.transforms._momentum import trace
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
@@ -36,10 +36,9 @@ def scale_by_lars(
     """
 
     def update(g, slots, p, t):
-        size = l2_norm(p)
-        return (g + weight_decay * p) * trust_ratio(
-            size, l2_norm(g) + weight_decay * size, trust_coefficient, eps
-        ), slots
+        of_p, of_g = l2_norms(p, g)
+        ratio = trust_ratio(of_p, of_g + weight_decay * of_p, trust_coefficient, eps)
+        return (g + weight_decay * p) * ratio, slots
 
     return per_parameter(None, update, needs_params=True)
 

@@ -10,7 +10,7 @@ from gradtx.core._ranges import Decay, DType, Fraction, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
-from gradtx.numerics._safe import abs_sq, safe_sqrt
+from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._momentum import TraceState
 from gradtx.transforms._scaling import scale_by_lr
@@ -85,7 +85,7 @@ def scale_by_qhadam(
         (mu, nu), (of_mu, of_nu) = slots, corrections
         mu, nu = ema(mu, g, b1), ema(nu, abs_sq(g), b2)
         m, v = ema(of_mu * mu, g, mix1), ema(of_nu * nu, abs_sq(g), mix2)
-        return m / (safe_sqrt(v) + eps), (mu, nu)
+        return safe_divide(m, safe_sqrt(v) + eps), (mu, nu)
 
     return per_parameter(init, update, ScaleByAdamState, shared=shared)
 

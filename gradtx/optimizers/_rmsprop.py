@@ -12,7 +12,7 @@ from gradtx.core._ranges import Decay, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
-from gradtx.numerics._safe import abs_sq, safe_sqrt
+from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._momentum import trace
 from gradtx.transforms._scaling import scale_by_lr
 
@@ -72,7 +72,7 @@ def scale_by_rms(
 
     def update(g, nu, p, t, weight):
         nu = ema(nu, abs_sq(g), decay)
-        return g / _denominator(nu / weight, eps, eps_in_sqrt), nu
+        return safe_divide(g, _denominator(nu / weight, eps, eps_in_sqrt)), nu
 
     state = ScaleByRmsWithCountState if bias_correction else ScaleByRmsState
     shared = _weight(decay, bias_correction)
@@ -101,7 +101,7 @@ def scale_by_stddev(
         mu, nu = ema(slots[0], g, decay), ema(slots[1], abs_sq(g), decay)
         # Rounding can take the difference below zero, where the root would be NaN.
         variance = jnp.maximum(nu / weight - abs_sq(mu / weight), 0)
-        return g / _denominator(variance, eps, eps_in_sqrt), (mu, nu)
+        return safe_divide(g, _denominator(variance, eps, eps_in_sqrt)), (mu, nu)
 
     state = ScaleByRStdDevWithCountState if bias_correction else ScaleByRStdDevState
     return per_parameter(init, update, state, shared=_weight(decay, bias_correction))

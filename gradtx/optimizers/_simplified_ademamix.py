@@ -12,7 +12,7 @@ from gradtx.core._ranges import Decay, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
-from gradtx.numerics._safe import abs_sq, safe_sqrt
+from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
 
@@ -56,7 +56,7 @@ def scale_by_simplified_ademamix(
 
     def update(g, slots, p, t, of_n):
         m, n = b1 * slots[0] + g, ema(slots[1], abs_sq(g), b2)
-        return (m + alpha * g) / (safe_sqrt(of_n * n + eps_root) + eps), (m, n)
+        return safe_divide(m + alpha * g, safe_sqrt(of_n * n + eps_root) + eps), (m, n)
 
     return per_parameter(init, update, ScaleBySimplifiedAdEMAMixState, shared=shared, counter="t")
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._branching import branch
 from gradtx.core._combine import chain
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import widen
@@ -16,7 +17,6 @@ from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, 
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import zeros_like
-from gradtx.numerics._branching import branch
 from gradtx.transforms._hessian_diagonal import hutchinson_estimator_diag_hessian
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
@@ -49,7 +49,9 @@ def _blend(h, nu, p, t, weights):
 def _direct(g, slots, p, t, common):
     (of_mu, of_g), gamma, eps, limit = common
     mu, nu = of_mu * slots[0] + of_g * g, slots[1]
-    return jnp.clip(mu / jnp.maximum(gamma * nu, eps), -limit, limit), (mu, nu)
+    size = jnp.maximum(gamma * nu, eps)
+    # Without curvature and eps the quotient is infinite and the clip decides, but 0 / 0 is 0.
+    return jnp.clip(mu / jnp.where((mu == 0) & (size == 0), 1, size), -limit, limit), (mu, nu)
 
 
 # Made once, so that they are compiled once; the hyperparameters of the step are their extra arguments.
@@ -71,7 +73,7 @@ _DIRECTION = Inner(
 def scale_by_sophia(
     b1: Decay = 0.965,
     b2: Decay = 0.99,
-    eps: Positive = 1e-8,
+    eps: NonNegative = 1e-8,
     gamma: Positive = 0.01,
     clip_threshold: Positive | None = 1.0,
     update_interval: PositiveInt = 10,
@@ -130,7 +132,7 @@ def sophia(
     learning_rate: ScalarOrSchedule,
     b1: Decay = 0.965,
     b2: Decay = 0.99,
-    eps: Positive = 1e-8,
+    eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 1e-4,
     weight_decay_mask: Any | Callable[[Params], Any] = None,
     gamma: Positive = 0.01,

@@ -18,7 +18,7 @@ def sophia_g(
     batch_size: Positive,
     b1: Decay = 0.965,
     b2: Decay = 0.99,
-    eps: Positive = 1e-12,
+    eps: NonNegative = 1e-12,
     weight_decay: NonNegative = 1e-4,
     weight_decay_mask: Any | Callable[[Params], Any] = None,
     gamma: Positive = 0.05,

@@ -13,7 +13,7 @@ from gradtx.core._ranges import Decay, DType, NonNegative, Positive, is_number
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
-from gradtx.numerics._safe import abs_sq, root_mean_square, safe_sqrt, shrink_factor
+from gradtx.numerics._safe import abs_sq, root_mean_square, safe_divide, safe_sqrt, shrink_factor
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.wrappers._masked import masked
@@ -23,7 +23,7 @@ from gradtx.wrappers._masked import masked
 def scale_by_stable_adam(
     b1: Decay = 0.9,
     b2: Decay = 0.99,
-    eps: Positive = 1e-6,
+    eps: NonNegative = 1e-6,
     weight_decay: NonNegative = 0.0,
     threshold: Positive = 1.0,
     mu_dtype: DType = None,
@@ -56,9 +56,9 @@ def scale_by_stable_adam(
         (mu, nu), (of_mu, of_nu) = slots, corrections
         mu, nu = ema(mu, g, b1), ema(nu, abs_sq(g), b2)
         root = safe_sqrt(of_nu * nu)
-        factor = shrink_factor(root_mean_square(g / jnp.maximum(root, eps)), threshold)
+        factor = shrink_factor(root_mean_square(safe_divide(g, jnp.maximum(root, eps))), threshold)
         decay = 0 if p is None else weight_decay * p
-        return factor * (of_mu * mu / (root + eps) + decay), (mu, nu)
+        return factor * (safe_divide(of_mu * mu, root + eps) + decay), (mu, nu)
 
     decays = not is_number(weight_decay) or weight_decay > 0
     return per_parameter(init, update, ScaleByAdamState, shared=shared, needs_params=decays)
@@ -69,7 +69,7 @@ def stable_adamw(
     learning_rate: ScalarOrSchedule,
     b1: Decay = 0.9,
     b2: Decay = 0.99,
-    eps: Positive = 1e-6,
+    eps: NonNegative = 1e-6,
     mu_dtype: DType = None,
     weight_decay: NonNegative = 1e-2,
     mask: Any | Callable[[Params], Any] = None,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Positive
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.numerics._safe import abs_sq, root_mean_square, safe_sqrt, shrink_factor
+from gradtx.numerics._safe import abs_sq, euclidean_norm, norm_of, root_mean_square, shrink_factor
 
 
 @transformation
@@ -28,7 +28,7 @@ def clip_by_norm(max_norm: Positive) -> GradientTransformationExtraArgs:
     """
 
     def update(g, slots, p, t):
-        return g * shrink_factor(safe_sqrt(jnp.sum(abs_sq(g))), max_norm), slots
+        return g * shrink_factor(euclidean_norm(g), max_norm), slots
 
     return per_parameter(None, update)
 
@@ -61,9 +61,9 @@ def clip_by_global_norm(max_norm: Positive) -> GradientTransformationExtraArgs:
         return jnp.sum(abs_sq(g))
 
     def shared(t, total):
-        return shrink_factor(safe_sqrt(total), max_norm)
+        return shrink_factor(norm_of(total), max_norm)
 
     def update(g, slots, p, t, factor):
         return g * factor, slots
 
-    return per_parameter(None, update, measure=measure, shared=shared)
+    return per_parameter(None, update, measure=measure, shared=shared, rescales=True)

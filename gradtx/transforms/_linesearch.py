@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._branching import branch
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import Decay, NonNegative, Positive, PositiveInt, Range
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import OptState, Params, Updates
-from gradtx.numerics._branching import branch
 from gradtx.numerics._wolfe import Conditions, Point, wolfe_search
 from gradtx.transforms._lines import Line, Searched, line_search, value_and_gradient
 

@@ -22,8 +22,11 @@ def normalize() -> GradientTransformationExtraArgs:
         return jnp.sum(abs_sq(g))
 
     def shared(t, total):
-        return safe_divide(jnp.ones_like(total), safe_sqrt(total))
+        squares, scale = total
+        return 1 / scale, safe_divide(jnp.ones_like(squares), safe_sqrt(squares))
 
-    return per_parameter(
-        None, lambda g, slots, p, t, factor: (factor * g, slots), NormalizeState, measure=measure, shared=shared
-    )
+    def update(g, slots, p, t, factors):
+        first, second = factors  # their product would overflow for the smallest norms
+        return g * first * second, slots
+
+    return per_parameter(None, update, NormalizeState, measure=measure, shared=shared, rescales=True)

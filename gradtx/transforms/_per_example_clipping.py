@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from gradtx.core._ranges import Range, check_argument
 from gradtx.core._trees import is_hole, is_none
 from gradtx.core._types import Updates
-from gradtx.numerics._examples import check_examples, example_squares, summed_squares, weighted_sum
-from gradtx.numerics._safe import safe_sqrt, shrink_factor
+from gradtx.numerics._examples import check_examples, example_norms, weighted_sum
+from gradtx.numerics._safe import shrink_factor
 
 _LIMIT = Range(low=0.0, low_open=True)
 
@@ -41,7 +41,7 @@ def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Any) -> tuple[Upd
     leaves, treedef, live = _examples(where, grads)
     if not live:
         return grads, jnp.zeros([], jnp.int32)
-    norms = safe_sqrt(summed_squares([leaves[i] for i in live]))
+    norms = example_norms([leaves[i] for i in live])
     limit = limit.astype(norms.dtype)
     factors = shrink_factor(norms, limit)
     for i in live:
@@ -80,7 +80,7 @@ def per_example_layer_norm_clip(
     sizes = {i: math.prod(jnp.shape(leaves[i])[1:]) for i in live}
     total, counts = max(sum(sizes.values()), 1), list(leaves)
     for i in live:
-        norms = safe_sqrt(example_squares(leaves[i]))
+        norms = example_norms([leaves[i]])
         share = (1 / len(live) if uniform else sizes[i] / total) ** 0.5
         own = limit.astype(norms.dtype) * share
         leaves[i] = weighted_sum(leaves[i], shrink_factor(norms, own))

@@ -12,9 +12,9 @@ from gradtx.core._ranges import NonNegative, Positive
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._trees import check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
-from gradtx.numerics._examples import check_examples, summed_squares, weighted_sum
+from gradtx.numerics._examples import check_examples, example_norms, weighted_sum
 from gradtx.numerics._keys import key_maker
-from gradtx.numerics._safe import safe_sqrt, shrink_factor
+from gradtx.numerics._safe import shrink_factor
 
 
 class DifferentiallyPrivateAggregateState(NamedTuple):
@@ -62,7 +62,7 @@ def differentially_private_aggregate(
         check_examples("differentially_private_aggregate", updates, leaves, live, params)
         next_key, *keys = jax.random.split(state.rng_key, len(live) + 1)
         if live:
-            norms = safe_sqrt(summed_squares([leaves[i] for i in live]))
+            norms = example_norms([leaves[i] for i in live])
             factors = shrink_factor(norms, jnp.asarray(l2_norm_clip, norms.dtype))
             deviation = l2_norm_clip * noise_multiplier
             for i, k in zip(live, keys, strict=True):

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import NonNegative, Real
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.numerics._ratios import l2_norm, trust_ratio
-from gradtx.numerics._safe import abs_sq, root_mean_square, safe_divide, safe_sqrt
+from gradtx.numerics._ratios import l2_norm, l2_norms, trust_ratio
+from gradtx.numerics._safe import abs_sq, norm_of, root_mean_square, safe_divide
 
 
 @transformation
@@ -24,7 +24,8 @@ def scale_by_trust_ratio(
     """
 
     def update(g, slots, p, t):
-        return g * trust_ratio(l2_norm(p, min_norm), l2_norm(g, min_norm), trust_coefficient, eps), slots
+        of_p, of_g = jnp.maximum(l2_norms(p, g), min_norm)
+        return g * trust_ratio(of_p, of_g, trust_coefficient, eps), slots
 
     return per_parameter(None, update, needs_params=True)
 
@@ -81,6 +82,9 @@ def normalize_by_update_norm(scale_factor: Real = 1.0, eps: NonNegative = 1e-6) 
         return jnp.sum(abs_sq(g))
 
     def shared(t, total):
-        return safe_divide(scale_factor, safe_sqrt(total) + eps)
+        return safe_divide(scale_factor, norm_of(total) + eps)
 
-    return per_parameter(None, lambda g, slots, p, t, factor: (factor * g, slots), measure=measure, shared=shared)
+    def update(g, slots, p, t, factor):
+        return factor * g, slots
+
+    return per_parameter(None, update, measure=measure, shared=shared, rescales=True)

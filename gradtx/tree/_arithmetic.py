@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arithmetic on trees: sums, products and scaling, leaf by leaf.
 
-Computed in at least float32 and rounded once to the dtype that NumPy's rules give; whole numbers stay whole. Where the
-first tree is None, so is the result; where another tree is None, the leaf of the first stays. A leaf of one tree may be
-a scalar; nothing else is broadcast: leaves of other shapes raise a `ValueError` with the path.
+Computed in at least float32 and rounded once to the dtype that NumPy's rules give; whole numbers stay whole and are at
+least 32 bits wide, as sums and products of int8 do not fit in int8. Where the first tree is None, so is the result;
+where another tree is None, the leaf of the first stays. A leaf of one tree may be a scalar; nothing else is broadcast:
+leaves of other shapes raise a `ValueError` with the path.
 """
 
 import operator
@@ -12,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.tree._leaves import combined, computed, each
+from gradtx.tree._leaves import combined, common_dtype, computed, each
 
 _XY = ("tree_x", "tree_y")
 
@@ -106,7 +107,7 @@ def where(condition: Any, tree_x: Any, tree_y: Any) -> Any:
     """
 
     def leaf(x: Any, y: Any) -> jax.Array:
-        return computed(lambda a, b: jnp.where(condition, a, b), x, y)
+        return computed(lambda a, b: jnp.where(condition, a, b), x, y).astype(common_dtype(x, y))
 
     empty = [[x is None for x in jax.tree.leaves(t, is_leaf=lambda x: x is None)] for t in (tree_x, tree_y)]
     if empty[0] != empty[1] and len(empty[0]) == len(empty[1]):

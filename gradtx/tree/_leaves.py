@@ -18,12 +18,17 @@ def common_dtype(*xs: Any) -> np.dtype:
         return jnp.result_type(*xs)
 
 
+def whole(dtype: Any) -> np.dtype:
+    """The dtype in which whole numbers are added and multiplied, lest they wrap: int32 for those of fewer bits."""
+    return jnp.dtype(jnp.int32 if jnp.dtype(dtype).itemsize < 4 else dtype)
+
+
 def computed(f: Callable[..., Any], *xs: Any) -> jax.Array:
-    """`f` of arrays and numbers, in at least float32 unless all are integers, rounded once to their common dtype."""
+    """`f` of arrays and numbers, in at least float32 and rounded once to their common dtype; of integers in `whole`."""
     dtype = common_dtype(*xs)
     if not jnp.issubdtype(dtype, jnp.inexact):
-        arrays = tuple(jnp.asarray(x, dtype) for x in xs)
-        return f(*arrays)
+        dtype = whole(dtype) if jnp.issubdtype(dtype, jnp.integer) else dtype
+        return f(*(jnp.asarray(x, dtype) for x in xs))
     arrays = widen(xs, compute_dtype(jnp.zeros([], dtype)))
     with promotion(*arrays):
         return f(*arrays).astype(dtype)

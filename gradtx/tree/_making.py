@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from gradtx.core._dtypes import complex_dtype
 from gradtx.tree._leaves import aligned, each
@@ -35,8 +37,30 @@ def full_like(tree: Any, fill_value: Any, dtype: Any = None) -> Any:
     Args:
       fill_value: a scalar, or an array that broadcasts to all leaves.
       dtype: None for that of each leaf.
+
+    Raises:
+      ValueError: if a leaf of whole numbers cannot hold the value.
     """
-    return each(lambda x: jnp.full_like(x, fill_value, dtype), tree)
+
+    def leaf(path: Any, x: Any) -> jax.Array:
+        x = jnp.asarray(x)
+        wanted = jnp.dtype(x.dtype if dtype is None else dtype)
+        if not (isinstance(fill_value, Tracer) or jnp.issubdtype(wanted, jnp.inexact)):
+            _check_fits(path, np.asarray(fill_value), wanted)
+        return jnp.full_like(x, fill_value, dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, tree)
+
+
+def _check_fits(path: Any, value: np.ndarray, dtype: np.dtype) -> None:
+    with np.errstate(all="ignore"):
+        fits = np.all(value.astype(dtype) == value)
+    if not fits:
+        where = jax.tree_util.keystr(path) or "the root"
+        raise ValueError(
+            f"full_like: fill_value must be a number that {dtype.name}, the dtype at {where}, can hold, got {value}; "
+            f"for another dtype give dtype="
+        )
 
 
 def cast(tree: Any, dtype: Any) -> Any:

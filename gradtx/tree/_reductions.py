@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core._dtypes import compute_dtype, promotion, widen
-from gradtx.numerics._safe import abs_sq, safe_sqrt
-from gradtx.tree._leaves import aligned, common_dtype
+from gradtx.core._rescaling import divided, in_range
+from gradtx.numerics._safe import abs_sq, norm_of
+from gradtx.tree._leaves import aligned, common_dtype, whole
 
 _NORMS = "None, 1, 2, inf or 'inf'"
 _HANDLERS = (None, "promote", "highest", "lowest")
@@ -18,7 +19,15 @@ _HANDLERS = (None, "promote", "highest", "lowest")
 
 def global_norm(updates: Any) -> jax.Array:
     """sqrt(Σ |x|²) over all elements of all leaves, in at least float32; 0 for an empty tree."""
-    return safe_sqrt(_sum_of_squares(updates))
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves(updates)]
+
+    def again(scale: jax.Array) -> jax.Array:
+        return _sum_of_squares([divided(x, scale) for x in leaves])
+
+    def largest() -> jax.Array:
+        return norm(leaves, math.inf)
+
+    return norm_of(in_range(_sum_of_squares(leaves), again, largest))
 
 
 def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
@@ -32,10 +41,11 @@ def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
         return _sum_of_squares(tree) if squared else global_norm(tree)
     if ord != 1 and ord not in (math.inf, "inf"):
         raise ValueError(f"norm: ord must be {_NORMS}, got {ord!r}")
-    leaves = [jnp.abs(x) for x in _wide(tree) if x.size]
+    leaves = [x for x in _wide(tree) if x.size]
     dtype = compute_dtype(leaves)
+    leaves = [jnp.abs(widen(x, dtype)) for x in leaves]  # of -128 there is no absolute value in int8
     reduce = jnp.sum if ord == 1 else jnp.max
-    found = reduce(jnp.stack([reduce(x.astype(dtype)) for x in leaves])) if leaves else jnp.zeros([], dtype)
+    found = reduce(jnp.stack([reduce(x) for x in leaves])) if leaves else jnp.zeros([], dtype)
     return found * found if squared else found
 
 
@@ -49,7 +59,7 @@ def _sum_of_squares(tree: Any) -> jax.Array:
 def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
     """Σ conj(x) y over all elements of all leaves; pairs of leaves of which one is None add nothing.
 
-    Computed in at least float32, or in integers if all leaves are.
+    Computed in at least float32, or in integers of at least 32 bits if all leaves are whole numbers.
 
     Raises:
       ValueError: if the trees or the sizes of leaves differ.
@@ -167,7 +177,7 @@ def _wide_together(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
     dtype = common_dtype(x, y)
     if jnp.issubdtype(dtype, jnp.inexact):
         return widen((x, y), compute_dtype(jnp.zeros([], dtype)))
-    return jnp.asarray(x, dtype), jnp.asarray(y, dtype)
+    return jnp.asarray(x, whole(dtype)), jnp.asarray(y, whole(dtype))
 
 
 def _total(sums: list) -> jax.Array:

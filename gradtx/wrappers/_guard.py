@@ -40,9 +40,9 @@ def guard(
 ) -> GradientTransformationExtraArgs:
     """Skips bad steps: the updates are 0, `inner` does not run and its state does not change.
 
-    A step is bad if the norm of its gradients, or the loss if given (`value=loss`), is not finite, or if one of the
-    rules refuses it: `guard(adamw(1e-3), norm_spike(), loss_spike())`. `metrics` has the number of skipped steps and
-    the `SkipReason` of the last one.
+    A step is bad if the squared norm of its gradients, or the loss if given (`value=loss`), is not finite, or if one of
+    the rules refuses it: `guard(adamw(1e-3), norm_spike(), loss_spike())`. `metrics` has the number of skipped steps
+    and the `SkipReason` of the last one.
 
     Args:
       rules: `norm_spike`, `loss_spike`, `skip_when`, or a `GuardRule` of your own.
@@ -75,7 +75,8 @@ def guard(
         norm = _norm(updates, axis_name).astype(state.norm.dtype)
         value = _loss(extra.get("value"), state.norm.dtype, axis_name)
         step = GuardedStep(updates, params, norm, value, extra)
-        finite = jnp.isfinite(norm) if value is None else jnp.isfinite(norm) & jnp.isfinite(value)
+        measurable = jnp.isfinite(norm * norm)  # a second moment of these gradients would be infinite for good
+        finite = measurable if value is None else measurable & jnp.isfinite(value)
 
         reason = jnp.asarray(SkipReason.NONE, jnp.int32)
         for rule, remembered in zip(reversed(rules), reversed(state.rules), strict=True):
@@ -93,7 +94,7 @@ def guard(
             skipped=jnp.where(take, state.skipped, safe_increment(state.skipped)),
             consecutive_skips=jnp.where(take, 0, safe_increment(state.consecutive_skips)),
             last_reason=jnp.where(take, state.last_reason, reason),
-            norm=jnp.where(jnp.isfinite(norm), norm, state.norm),
+            norm=jnp.where(measurable, norm, state.norm),
             rules=tuple(after(rule, s) for rule, s in zip(rules, state.rules, strict=True)),
             inner_state=inner_state,
         )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core._apply import apply_updates
 from gradtx.core._borders import narrowed
+from gradtx.core._branching import branch
 from gradtx.core._counts import in_place_of
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._evaluation import begun, eval_from, set_aside
@@ -17,7 +18,6 @@ from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, 
 from gradtx.core._trees import check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._averages import copy_of
-from gradtx.numerics._branching import branch
 
 
 class LookaheadParams(NamedTuple):

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._branching import branch
 from gradtx.core._counts import in_place_of, restart, safe_increment
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
-from gradtx.numerics._branching import branch
 
 
 class ResetEveryState(NamedTuple):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._apply import apply_updates
+from gradtx.core._branching import branch
 from gradtx.core._counts import in_place_of, safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._evaluation import eval_from, eval_params
@@ -18,7 +19,6 @@ from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, 
 from gradtx.core._trees import align, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._averages import zeros_like
-from gradtx.numerics._branching import branch
 from gradtx.numerics._distance import inner
 from gradtx.numerics._safe import safe_divide
 

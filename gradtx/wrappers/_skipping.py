@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._branching import branch
 from gradtx.core._trees import is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
-from gradtx.numerics._branching import branch
 
 
 def run_if(

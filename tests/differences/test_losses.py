@@ -64,6 +64,40 @@ def test_labels_are_broadcast(name):
         getattr(losses, name)(X, FIRST[:1])
 
 
+ONE_CLASS = jnp.full((3, 1), -10.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("softmax_cross_entropy", jnp.ones((3, 1))),
+        ("poly_loss_cross_entropy", jnp.ones((3, 1))),
+        ("softmax_cross_entropy_with_integer_labels", jnp.zeros(3, int)),
+        ("multiclass_sparsemax_loss", jnp.zeros(3, int)),
+        ("multiclass_hinge_loss", jnp.zeros(3, int)),
+    ],
+)
+def test_one_class_is_always_right(name, target):
+    assert not np.any(getattr(theirs, name)(ONE_CLASS, target))
+    with pytest.raises(ValueError, match="at least two classes"):
+        getattr(losses, name)(ONE_CLASS, target)
+
+
+def test_smoothed_labels_of_one_class():
+    np.testing.assert_allclose(theirs.smooth_labels(jnp.zeros((2, 1)), 0.1), 0.1)  # the other class got nothing
+    with pytest.raises(ValueError, match="at least two classes"):
+        losses.smooth_labels(jnp.zeros((2, 1)), 0.1)
+
+
+def test_the_smallest_loss_is_not_negative():
+    p = jax.nn.softmax(jnp.sin(jnp.arange(21.0)).reshape(7, 3))
+    kl, ours_kl = both("kl_divergence", jnp.log(p), p)
+    x = jnp.cos(jnp.arange(60.0)).reshape(20, 3)
+    distance, ours_distance = both("cosine_distance", x, 3 * x)
+    assert kl.min() < 0 <= ours_kl.min()
+    assert distance.min() < 0 <= ours_distance.min()
+
+
 def test_integer_labels_are_broadcast():
     assert theirs.softmax_cross_entropy_with_integer_labels(X, jnp.asarray([0])).shape == (2,)
     with pytest.raises(ValueError, match="labels must have the shape of logits without the axis"):
@@ -162,13 +196,6 @@ def test_low_precision():
     found, ours = both("softmax_cross_entropy_with_integer_labels", x, jnp.asarray([0]))
     assert found.dtype == jnp.bfloat16 and ours.dtype == np.float32
     np.testing.assert_allclose(ours, np.log(1000), rtol=1e-6)
-
-
-def test_a_maximum_over_the_batch():
-    """A number for the whole batch is broadcast over its examples in optax."""
-    assert theirs.make_fenchel_young_loss(lambda x: jnp.max(x))(X, FIRST).shape == (2,)
-    with pytest.raises(ValueError, match="what max_fun returns"):
-        losses.make_fenchel_young_loss(lambda x: jnp.max(x))(X, FIRST)
 
 
 @pytest.mark.parametrize("batch", [(), (3, 2)])

@@ -143,3 +143,21 @@ def test_measurements_before_the_first_update():
     assert gt.monitor({"m": jnp.sum}).init(params).measurements == {"m": 0.0}
     assert optax.snapshot("m", jnp.sum).init(params).measurement == {"m": 8.0}
     assert gt.snapshot("m", jnp.sum).init(params).measurement == {"m": 0.0}
+
+
+def test_norms_whose_squares_leave_float32():
+    p, large, small = jnp.full(100, 2.0), jnp.full(100, 1e20), jnp.full(100, 1e-25)
+
+    def norms(tx, g):
+        return [np.sqrt(np.sum(np.asarray(updates_of(tx(lib), [g], p)[0], np.float64) ** 2)) for lib in (gt, optax)]
+
+    np.testing.assert_allclose(norms(lambda lib: lib.clip_by_global_norm(1.0), large), [1.0, 0.0], rtol=1e-5)
+    np.testing.assert_allclose(norms(lambda lib: lib.clip_by_global_norm(1e-26), small), [1e-26, 1e-24], rtol=1e-5)
+    np.testing.assert_allclose(norms(lambda lib: lib.scale_by_trust_ratio(), large), [20.0, 0.0], rtol=1e-5)
+    np.testing.assert_allclose(norms(lambda lib: lib.clip_by_block_rms(1.0), large), [10.0, 0.0], rtol=1e-5)
+
+
+def test_adam_without_eps():
+    zero = jnp.zeros(2)
+    assert np.all(np.isnan(updates_of(optax.adam(0.1, eps=0.0), [zero])[0]))
+    np.testing.assert_array_equal(updates_of(gt.adam(0.1, eps=0.0), [zero])[0], zero)

@@ -141,3 +141,37 @@ def test_map_params_of_factored_moments():
 
     assert found(gt).v_row == found(optax).v_row == SPECS
     assert found(gt, params=PARAMS).v["b"] == "of b" and found(gt, params=PARAMS).v_row["w"].shape == (3,)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int16])
+def test_whole_numbers_do_not_wrap(dtype):
+    x = {"a": jnp.full(2, 100 if dtype != jnp.int16 else 30_000, dtype)}
+    n = np.asarray(x["a"], np.int64)
+    for name, args, expected in [
+        ("vdot", (x, x), np.sum(n * n)),
+        ("mul", (x, x), n * n),
+        ("add", (x, x, x), 3 * n),
+        ("sub", (jax.tree.map(jnp.zeros_like, x), x), -n),
+        ("scale", (5, x), 5 * n),
+        ("add_scale", (x, 4, x), 5 * n),
+    ]:
+        found = jax.tree.leaves(getattr(gt.tree, name)(*args))[0]
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == jnp.int32
+    assert not np.array_equal(optax.tree.mul(x, x)["a"], n * n)
+    assert gt.tree.where(True, x, x)["a"].dtype == dtype  # which needs no room
+
+
+def test_the_smallest_whole_number_has_a_norm():
+    x = jnp.asarray([-128], jnp.int8)
+    assert gt.tree.norm(x, 1) == gt.tree.norm(x, "inf") == 128
+    assert optax.tree.norm(x, 1) == -128
+
+
+def test_whole_numbers_cannot_hold_a_half():
+    x = {"a": jnp.arange(2, dtype=jnp.int8)}
+    assert not np.any(optax.tree.full_like(x, 0.5)["a"])
+    for value in (0.5, 300, jnp.asarray(np.nan)):
+        with pytest.raises(ValueError, match=r"full_like: fill_value .* int8, the dtype at \['a'\], can hold"):
+            gt.tree.full_like(x, value)
+    assert gt.tree.full_like(x, 0.5, jnp.float32)["a"][0] == 0.5 and gt.tree.full_like(x, 2.0)["a"][0] == 2

@@ -137,3 +137,69 @@ def test_ctc_with_too_few_frames_has_a_finite_gradient():
     extreme = jnp.asarray([[[1e4, -jnp.inf, 0.0]]])
     value, gradient = jax.value_and_grad(lambda x: losses.ctc_loss(x, *arguments).sum())(extreme)
     assert np.isfinite(value) and np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_the_divergence_from_itself_is_not_negative(dtype):
+    x = 3 * jax.random.normal(jax.random.key(0), (100, 50))
+    log_p, p = jax.nn.log_softmax(x).astype(dtype), jax.nn.softmax(x).astype(dtype)
+    for found in (
+        losses.kl_divergence(log_p, p),
+        losses.kl_divergence_with_log_targets(jax.nn.log_softmax(x + 7).astype(dtype), log_p),
+        losses.generalized_kl_divergence(log_p, p),
+    ):
+        assert 0 <= jnp.min(found) and jnp.max(found) < 0.05
+
+
+def test_a_divergence_that_is_negative_stays_so():
+    """Of numbers that do not sum to 1, and of some of the classes."""
+    found = losses.kl_divergence(jnp.log(jnp.asarray([0.5, 0.5])), jnp.asarray([0.1, 0.1]))
+    np.testing.assert_allclose(found, 0.2 * np.log(0.2), rtol=1e-6)
+    half = losses.kl_divergence(
+        jnp.log(jnp.asarray([0.5, 0.5])), jnp.asarray([0.1, 0.9]), where=jnp.asarray([True, False])
+    )
+    np.testing.assert_allclose(half, 0.1 * np.log(0.2), rtol=1e-6)
+
+
+def test_confident_alignments_have_a_loss_of_at_least_zero():
+    """The frames name the labels with probabilities of which float32 rounds the sum above 1."""
+    x = jax.random.uniform(jax.random.key(0), (200, 12, 5), maxval=12.0)
+    label = jax.random.randint(jax.random.key(1), (200, 4), 1, 5)
+    frames = jnp.where(jnp.arange(12) % 3 < 2, label[:, jnp.arange(12) // 3], 0)
+    logits = jnp.where(frames[..., None] == jnp.arange(5), x + 4.0, -12.0)
+    padding = jnp.zeros((200, 12)), jnp.zeros((200, 4))
+    value, gradient = jax.value_and_grad(lambda z: jnp.min(losses.ctc_loss(z, padding[0], label, padding[1])))(logits)
+    assert 0 <= value < 1e-4 and jnp.all(jnp.isfinite(gradient))
+
+
+def test_vectors_of_one_direction_have_a_cosine_of_at_most_one():
+    x = jax.random.normal(jax.random.key(0), (500, 7))
+    assert jnp.max(losses.cosine_similarity(x, 3 * x)) <= 1 and jnp.min(losses.cosine_similarity(x, -3 * x)) >= -1
+    assert jnp.min(losses.cosine_distance(x, 3 * x)) >= 0
+
+
+def test_the_best_scores_have_a_sparsemax_loss_of_at_least_zero():
+    x = 0.3 * jax.random.normal(jax.random.key(0), (300, 50))
+    assert jnp.min(losses.multiclass_sparsemax_loss(10 * x, jnp.argmax(x, -1))) >= 0
+
+
+@pytest.mark.parametrize(
+    "loss", [losses.dice_loss, losses.tversky_loss, losses.focal_tversky_loss, losses.multiclass_generalized_dice_loss]
+)
+def test_regions_of_one_class_are_binary(loss):
+    x, y = jnp.linspace(-10.0, 3.0, 32).reshape(2, 4, 4, 1), jnp.ones((2, 4, 4, 1))
+    p = 1 / (1 + np.exp(-np.asarray(x, np.float64)))
+    false_negatives = 0.7 if "tversky" in loss.__name__ else 0.5
+    true, wrong = np.sum(p, axis=(1, 2, 3)), false_negatives * np.sum(1 - p, axis=(1, 2, 3))
+    expected = wrong / (true + wrong + 1)
+    if loss is losses.focal_tversky_loss:
+        expected = expected**0.75
+    if loss is losses.multiclass_generalized_dice_loss:
+        expected = np.mean(expected)
+    np.testing.assert_allclose(loss(x, y), expected, rtol=1e-5)
+
+
+def test_dice_of_one_class_is_binary_dice():
+    x, y = jnp.full((2, 4, 4, 1), -10.0), jnp.ones((2, 4, 4, 1))
+    np.testing.assert_allclose(losses.dice_loss(x, y), 0.8888, rtol=1e-4)
+    np.testing.assert_allclose(losses.dice_loss(x, y), losses.binary_dice_loss(x, y), rtol=1e-6)
