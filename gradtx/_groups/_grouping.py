@@ -12,8 +12,9 @@ from jax.core import Tracer
 from gradtx._groups._factors import Factor
 from gradtx._groups._overriding import find_argument, is_hyperparameter, replaced, value_at
 from gradtx._groups._planning import FROZEN, OtherRule, Override, of_rule, other_transformations, plan
-from gradtx._roles._boxing import is_partial, looks, run_in_boxes
+from gradtx._roles._boxing import looks, run_in_boxes
 from gradtx.core._factory import transformation
+from gradtx.core._prefixes import is_partial
 from gradtx.core._ranges import is_array
 from gradtx.core._selectors import check_where, described
 from gradtx.core._transformation import GradientTransformationExtraArgs, check_transformation, is_transformation
@@ -37,12 +38,14 @@ def groups(rules: Sequence[tuple[Any, Any]], base: Any) -> GradientTransformatio
     Args:
       rules: pairs (where, change). A change is a dictionary of hyperparameters of the base, by the name of its argument
         or of the only stage that has one, with numbers, schedules, or `times(...)`, `layerwise_decay(...)` or
-        `mup(...)` of the base's value; a transformation; or "frozen" for no state and None as updates.
+        `mup(...)` of the base's value; a transformation; or "frozen" for no state and None as updates. A multiple of
+        a recipe's `learning_rate` is one of its other rates too, such as Muon's `adam_learning_rate`.
       base: the transformation of the parameters that no rule chooses.
 
     Raises:
       ValueError: for a rule that chooses nothing, for two rules that give a parameter the same hyperparameter, and for
-        hyperparameters of stages that do not work on single parameters, with paths and rules.
+        hyperparameters that have no effect on any parameter of the rule, or belong to stages that do not work on single
+        parameters, with paths and rules.
     """
     checked = checked_rules(rules, base)
     plans: dict[Any, GradientTransformationExtraArgs] = {}  # cached, as making one is slow

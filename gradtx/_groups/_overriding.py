@@ -77,6 +77,14 @@ def is_hyperparameter(tx: Any, path: Path, name: str) -> bool:
     return name in _at(tx, path).factory.hyperparameters
 
 
+def second_rates(tx: Any, path: Path, name: str) -> list[str]:
+    """The other learning rates of a recipe beside the argument `learning_rate`, such as `adam_learning_rate`."""
+    recipe = _at(tx, path)
+    others = [n for n in recipe.factory.hyperparameters if name == "learning_rate" and n.endswith("_learning_rate")]
+    is_rate = recipe.factory.specs[name].__eq__  # what bounds a rate, such as `max_learning_rate`, is positive
+    return [n for n in others if is_rate(recipe.factory.specs[n]) and recipe.arguments[n] is not None]
+
+
 def _at(tx: Any, path: Path) -> Any:
     for step in path:
         tx = next(child for name, _, child in _children(tx) if name == step)

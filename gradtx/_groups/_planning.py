@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,15 +17,17 @@ from gradtx._groups._overriding import (
     check_reach,
     check_scalars,
     replaced,
+    second_rates,
     value_at,
     with_entries,
 )
+from gradtx.core._by_group import reached
 from gradtx.core._calls import freeze
 from gradtx.core._prefixes import MaskedNode, of_boxes
 from gradtx.core._ranges import is_number
 from gradtx.core._roles import Boxed, carried_role, is_absent, opened
-from gradtx.core._selectors import described, matches, named_leaves
-from gradtx.core._sentences import CHOICES, listed
+from gradtx.core._selectors import described, matches, named_leaves, what_instead
+from gradtx.core._sentences import listed
 from gradtx.wrappers._partition import partition
 
 FROZEN = "frozen"
@@ -95,7 +98,7 @@ def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool) 
     for number, (where, what) in enumerate(rules):
         found = [i for i, p in enumerate(parameters) if p is not None and _chooses(where, p, leaves[i])]
         if not found and not partial:
-            raise ValueError(f"groups: {described(where)} chooses no parameter; there are {listed(names, CHOICES)}")
+            raise ValueError(f"groups: {described(where)} chooses no parameter{what_instead(where, names)}")
         entries = what.entries if isinstance(what, Override) and found else ()
         columns = {}
         for argument, value in entries:
@@ -105,9 +108,12 @@ def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool) 
         for row, i in enumerate(found):
             new = {argument: column[row] for argument, column in columns.items()}
             said[i] = _joined(rules, said[i], number, new, names[i])
+    said = [s and _with_second_rates(base, s) for s in said]
     rows: dict[Any, tuple[int, dict]] = {(): (0, {})}  # the first group has the base's values
     group = [_group_of(s, p, rows) if s and p else None for s, p in zip(said, parameters, strict=True)]
     tx = _transformation(rules, base, [entries for _, entries in rows.values()], names, said)
+    if not partial:
+        _check_effect(rules, base, tree, said)
     return GroupPlan(tx, names, said, group)
 
 
@@ -166,6 +172,63 @@ def _joined(rules: Sequence, before: Any, number: int, new: dict, name: str) -> 
                 f"choose it in one of them"
             )
     return Said(label, (*before.rules, number), {**before.entries, **new})
+
+
+def _with_second_rates(base: Any, said: Said) -> Said:
+    """A multiple of a recipe's learning rate is one of its other learning rates too, unless a rule says another."""
+    implied = {
+        (path, other): x
+        for (path, name), x in said.entries.items()
+        if isinstance(x, Times | np.ndarray)
+        for other in second_rates(base, path, name)
+    }
+    return dataclasses.replace(said, entries=implied | said.entries)
+
+
+def _check_effect(rules: Sequence, base: Any, tree: Any, said: list[Said | None]) -> None:
+    """Raises for a rule with a hyperparameter that no stage uses for any of the rule's parameters."""
+    names = named_leaves(tree).names
+    variants = {BASE: base} | {
+        what.label: what.variant for _, what in rules if isinstance(what, Override) and what.label
+    }
+    here = [s for s in said if s is not None and s.label in variants]
+    used = {(s.label, a): _users(variants[s.label], s.label, a, tree, said) for s in here for a in s.entries}
+    for number, (_, what) in enumerate(rules):
+        chosen = [(n, s.label) for n, s in zip(names, said, strict=True) if s is not None and number in s.rules]
+        for (path, name), value in what.entries if isinstance(what, Override) and chosen else ():
+            others = second_rates(base, path, name)
+            counted = [name, *others] if isinstance(value, Factor) else [name]
+            if not any(n in used.get((label, (path, x)), ()) for n, label in chosen for x in counted):
+                meant = f"; there is {listed(others)} too" if others else ""
+                raise ValueError(
+                    f"groups: {_as_text(rules, number)}: {name} has no effect on the parameters that the rule chooses, "
+                    f"{listed(n for n, _ in chosen)}: no stage that sees them uses it{meant}"
+                )
+
+
+def _users(tx: Any, label: str, argument: Argument, tree: Any, said: list[Said | None]) -> set[str]:
+    """The paths of the parameters for which a rule in `tx` uses the argument.
+
+    The argument is made to differ, and `init` is traced: which parameters are given to rules in which something
+    differs? So nothing is assumed of masks, labels and wrappers.
+    """
+    (path, name), (names, leaves, treedef) = argument, named_leaves(tree)
+    mine = [s if s is not None and s.label == label else None for s in said]
+    entry = next(s.entries[argument] for s in mine if s is not None and argument in s.entries)
+    if value_at(tx, path, name) is None:
+        return set()
+    probe = with_entries(tx, path, name, [None, Times(np.ravel(entry)[0]) if isinstance(entry, np.ndarray) else entry])
+    boxes = [
+        x
+        if is_absent(x)
+        else MaskedNode()
+        if s is None
+        else Boxed(opened(x), carried_role(x), int(argument in s.entries))
+        for x, s in zip(leaves, mine, strict=True)
+    ]
+    with reached() as found:
+        jax.eval_shape(probe.init, treedef.unflatten(boxes))
+    return found if found <= set(names) else set(names)  # unless a wrapper makes other trees
 
 
 def _as_text(rules: Sequence, number: int) -> str:

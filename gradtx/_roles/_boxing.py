@@ -10,7 +10,7 @@ import numpy as np
 
 from gradtx._roles._rules import check_rules, roles
 from gradtx.core._factory import transformation
-from gradtx.core._prefixes import is_empty
+from gradtx.core._prefixes import is_partial
 from gradtx.core._roles import Boxed, closed, is_absent, is_box, opened, unboxed
 from gradtx.core._selectors import is_entry
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
@@ -45,12 +45,6 @@ def with_roles(rules: Any, inner: Any) -> GradientTransformationExtraArgs:
         return treedef.unflatten([_with_role(x, role) for x, role in pairs])
 
     return run_in_boxes("with_roles", inner, box)
-
-
-def is_partial(params: Params) -> bool:
-    """Whether parameters may be hidden in this tree, so that rules that match none are no error."""
-    nodes = jax.tree.leaves(params, is_leaf=is_empty)
-    return not jax.tree.leaves(params) or any(x is not None and is_empty(x) for x in nodes)
 
 
 def looks(tree: Any) -> tuple:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._by_group import by_group, check_memory, in_groups
+from gradtx.core._by_group import by_group, check_memory, in_groups, note_reached
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._kernels import Kernels, Rule, RuleSource
@@ -40,6 +40,8 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
     same, varying = by_group(values, leaves)
     _check_values(rule, same)
     check_memory(rule, varying)
+    if varying:
+        note_reached(params)
     at = functools.cache(lambda dtype: source.at(widen(same, dtype)))
 
     def init_leaf(leaf: Any) -> tuple:

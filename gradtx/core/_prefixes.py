@@ -136,6 +136,12 @@ def is_empty(x: Any) -> bool:
     return x is None or isinstance(x, tuple) and not x and hasattr(x, "_fields")
 
 
+def is_partial(params: Params) -> bool:
+    """Whether parameters may be hidden in this tree, so that a choice that matches none is no error."""
+    nodes = jax.tree.leaves(params, is_leaf=is_empty)
+    return not jax.tree.leaves(params) or any(x is not None and is_empty(x) for x in nodes)
+
+
 def _beginnings(names: tuple) -> list[tuple]:
     """The path itself and all its prefixes, the longest first."""
     return [names[:n] for n in range(len(names), -1, -1)]

@@ -13,8 +13,8 @@ import jax
 
 from gradtx._groups._grouping import checked_rules, groups
 from gradtx._groups._planning import GroupPlan, plan
-from gradtx._roles._boxing import is_partial
 from gradtx.core._nesting import chained, with_others_inside
+from gradtx.core._prefixes import is_partial
 from gradtx.core._roles import is_absent
 from gradtx.core._selectors import named_leaves
 from gradtx.core._transformation import (

@@ -68,7 +68,7 @@ def other_numbers(name: str) -> dict[str, float]:
         try:
             jax.eval_shape(gt.groups([("w", {h: other})], tx).init, PARAMS)
         except ValueError as error:
-            assert re.search("cannot differ between groups", str(error)), str(error)
+            assert re.search("cannot differ between groups|has no effect on the parameters", str(error)), str(error)
         else:
             found[h] = other
     return found
@@ -246,6 +246,62 @@ def test_metrics_of_other_rules():
     _, state = step(tx)
     where = "inner_states.{}.inner_state.1.learning_rate".format
     assert set(gt.metrics(state, tx)) == {where("base"), where("rule 0"), where("rule 1")}
+
+
+MATRICES = {"w": jnp.ones((4, 3)), "b": jnp.ones(3)}
+
+
+def largest(tx, params=MATRICES):
+    """The largest element of each update, for gradients that all rules scale to the same size."""
+    updates, _ = tx.update(params, tx.init(params), params)
+    return jax.tree.map(lambda u: float(jnp.max(jnp.abs(u))), updates)
+
+
+@pytest.mark.parametrize("recipe", [gt.muon, functools.partial(gt.muon8bit, min_size=4)])
+def test_a_multiple_of_the_rate_is_one_of_both_rates(recipe):
+    base = recipe(0.1, adam_learning_rate=0.01)
+    plain = largest(base)
+    for chosen, half in (("b", {"b"}), ("w", {"w"}), ("**", {"w", "b"})):
+        found = largest(gt.groups([(chosen, {"learning_rate": gt.times(0.5)})], base))
+        assert found == pytest.approx({n: x * (0.5 if n in half else 1) for n, x in plain.items()})
+    # What a rule says of the other rate counts, in the same rule or in another.
+    rules = [("**", {"learning_rate": gt.times(0.5), "adam_learning_rate": gt.times(0.1)})]
+    assert largest(gt.groups(rules, base)) == pytest.approx({"w": plain["w"] / 2, "b": plain["b"] / 10})
+    rules = [("**", {"learning_rate": gt.times(0.5)}), ("b", {"adam_learning_rate": 0.002})]
+    assert largest(gt.groups(rules, base)) == pytest.approx({"w": plain["w"] / 2, "b": plain["b"] / 5})
+    # Without a second rate the first is that of all.
+    one = largest(gt.groups([("b", {"learning_rate": gt.times(0.5)})], recipe(0.1)))
+    assert one["b"] == pytest.approx(largest(recipe(0.1))["b"] / 2)
+
+
+def test_layerwise_decay_is_one_of_both_rates():
+    params = {f"h_{i}": {"w": jnp.ones((4, 3)), "b": jnp.ones(3)} for i in range(2)}
+    base = gt.muon(0.1, adam_learning_rate=0.01)
+    found = largest(gt.groups([("**", {"learning_rate": gt.layerwise_decay(0.5)})], base), params)
+    for i, factor in ((0, 0.25), (1, 0.5)):
+        assert found[f"h_{i}"] == pytest.approx({n: factor * x for n, x in largest(base, params)[f"h_{i}"].items()})
+
+
+@pytest.mark.parametrize(
+    ("rule", "base", "message"),
+    [
+        (("b", {"learning_rate": 0.5}), gt.muon(0.1, adam_learning_rate=0.01), r"b: no .* there is adam_learning_rate"),
+        (("w", {"adam_b1": 0.5}), gt.muon(0.1), r"groups: rule 0 \('w'\): adam_b1 has no effect on .* chooses, w: no"),
+        (("b", {"weight_decay": 0.5}), gt.adamw(0.1, mask={"w": True, "b": False}), "weight_decay has no effect"),
+        (("b", {"nesterov": False, "weight_decay": 0.5}), gt.muon(0.1), "weight_decay has no effect"),
+        (("b", {"1.inner.step_size": 2.0}), gt.chain(gt.identity(), gt.masked(gt.scale(1.0), gt.where("w"))), "no eff"),
+        (
+            ("w", {"transforms['b'].learning_rate": gt.times(0.5)}),
+            gt.partition({"w": gt.sgd(0.1), "b": gt.adam(0.1)}, {"w": "w", "b": "b"}),
+            "learning_rate has no effect on the parameters",
+        ),
+    ],
+)
+def test_a_number_that_reaches_nothing(rule, base, message):
+    with pytest.raises(ValueError, match=message):
+        gt.groups([rule], base).init(MATRICES)
+    # It is one if a single parameter of the rule has it.
+    gt.groups([("**", {n: x for n, x in rule[1].items() if n != "nesterov"})], base).init(MATRICES)
 
 
 # How it is put together.
@@ -450,7 +506,7 @@ def test_what_is_hidden_is_not_without_use():
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ([("nix", {"learning_rate": 1.0})], "groups: 'nix' chooses no parameter; there are b, v, w"),
+        ([("nix", {"learning_rate": 1.0})], "groups: 'nix' chooses no parameter; the parameters are b, v, w"),
         (
             [("w", {"learning_rate": 1.0}), ("**", {"learning_rate": 2.0})],
             r"two rules give w a learning_rate, rule 0 \('w'\) and rule 1 \('\*\*'\)",
