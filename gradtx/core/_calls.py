@@ -174,6 +174,14 @@ class Value:
         args, kwargs = self._call.factory.apart({**self.arguments, **changes})
         return self._call.factory.public(*args, **kwargs)
 
+    def __getattr__(self, name: str) -> Any:
+        """Only asked for what is not there."""
+        call = None if name.startswith("_") else self._call
+        if call is not None and name in call.arguments:
+            told = f"; its argument is arguments[{name!r}], and replace({name}=...) makes another"
+            raise AttributeError(f"{self!r} has no attribute {name!r}{told}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def _run_body(self) -> None:
         """Runs the body of the factory with the arguments."""
         self._expanded()  # type: ignore[attr-defined]  # the subclasses have it

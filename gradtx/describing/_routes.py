@@ -69,7 +69,8 @@ def route(tx: Any, tree: Any, name: str = "") -> RouteNode:
         return RouteNode(tx, name, _by_path(tree), tuple(route(child, tree, str(key)) for key, child in stages))
     if isinstance(tx, GradientTransformation) and tx.factory is groups.factory:  # type: ignore[attr-defined]  # factories have one
         base, partial = tx.arguments["base"], is_partial(tree)
-        made = plan(checked_rules(tx.arguments["rules"], base), base, tree, partial)
+        first = tx.arguments["first_match"]
+        made = plan(checked_rules(tx.arguments["rules"], base), base, tree, partial, first)
         return RouteNode(tx, name, _by_path(tree), (route(made.tx, made.box(tree, partial)),), made)
     wrapped = nested(tx)
     if wrapped:

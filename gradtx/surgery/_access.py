@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from gradtx.core._selectors import Where, check_where, described, known_paths, matches, what_instead
 from gradtx.core._sentences import CHOICES, listed
 from gradtx.core._transformation import check_transformation
+from gradtx.core._trees import shapes_of
 from gradtx.core._types import OptState, Params
 from gradtx.surgery._slots import Part, parameter_names, split
 
@@ -124,7 +125,7 @@ def has_name(path: str, name: str) -> bool:
 
 
 def _found(context: str, state: Any, params: Any, where: Any, slot: str | Sequence[str] | None) -> list[StateSlot]:
-    shapes = jax.eval_shape(lambda p: p, params)
+    shapes = shapes_of(context, params)
     called = parameter_names(shapes)
     chosen = set(called.values())
     if where is not None:

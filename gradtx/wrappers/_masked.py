@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Applying a transformation to some of the parameters only."""
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from gradtx.core._factory import transformation
 from gradtx.core._prefixes import Rows, is_function, of_boxes, rows, said_of
+from gradtx.core._selectors import OfKind, described
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state, show_path
 from gradtx.core._types import OptState, Params, Updates
@@ -73,7 +75,9 @@ def mask_of(where: str, name: str, mask: Any) -> Any:
     def checked(tree: Any) -> Any:
         for path, flag in jax.tree_util.tree_leaves_with_path(tree):
             if not is_flag(flag):
-                raise TypeError(f"{where}: {name} must hold True or False at {show_path(path)}, got {flag!r}")
+                chosen = flag if isinstance(flag, OfKind | str | re.Pattern) else None
+                instead = "" if chosen is None else f"; a choice of parameters is where({described(chosen)})"
+                raise TypeError(f"{where}: {name} must hold True or False at {show_path(path)}, got {flag!r}{instead}")
         return tree
 
     return of_boxes(lambda params: checked(said_of(mask, params))) if is_function(mask) else checked(mask)

@@ -32,11 +32,39 @@ def grads(**changes):
         (lambda: adam(True), TypeError, "adam: learning_rate must be a number"),
         (lambda: adam(None), TypeError, "adam: learning_rate must be a number"),
         (lambda: adam(), TypeError, "adam: missing a required argument: 'learning_rate'; the call is adam"),
-        (lambda: adam(0.1, beta1=0.9), TypeError, "adam: got an unexpected keyword argument 'beta1'"),
+        (
+            lambda: adam(0.1, beta1=0.9),
+            TypeError,
+            "adam: got an unexpected keyword argument 'beta1'.*; for beta1, give b1$",
+        ),
+        (
+            lambda: adam(lr=1e-3),
+            TypeError,
+            "adam: got an unexpected keyword argument 'lr'.*; for lr, give learning_rate$",
+        ),
+        (lambda: adam(0.1, betas=(0.9, 0.99)), TypeError, "for betas, give b1 and b2$"),
+        (lambda: adam(0.1, epsilon=1e-6), TypeError, "for epsilon, give eps$"),
+        (lambda: adam(0.1, weight_decay=0.1), TypeError, "for weight_decay, adamw has it$"),
+        (
+            lambda: gradtx.sgd(0.1, weight_decay=0.1),
+            TypeError,
+            r"chain\(add_decayed_weights\(...\), sgd\(...\)\) has it$",
+        ),
+        (lambda: gradtx.adamw(0.1, weight_deacy=0.1), TypeError, "for weight_deacy, give weight_decay$"),
+        (lambda: gradtx.rmsprop(0.1, rho=0.9), TypeError, "for rho, give decay$"),
+        (lambda: gradtx.schedules.cosine(step=100), TypeError, "for step, give steps$"),
+        (lambda: adam(0.1, xyz=1), TypeError, r"unexpected keyword argument 'xyz'; the call is .*nu_dtype=None\)$"),
         (lambda: adam(0.1, nesterov="yes"), TypeError, "adam: nesterov must be True or False, got 'yes'"),
         (lambda: adam(0.1, mu_dtype="bf17"), TypeError, "adam: mu_dtype must be a floating dtype or None, got 'bf17'"),
         (lambda: adam(0.1, mu_dtype=int), ValueError, "adam: mu_dtype must be a floating dtype or None, got int"),
         (lambda: chain(adam), TypeError, r"transformations\[0\] must be a transformation, got the factory adam: call"),
+        (lambda: chain([adam(0.1), gradtx.clip(1.0)]), TypeError, r"got a list of them: give chain\(\*stages\)"),
+        (lambda: gradtx.masked((adam(0.1), adam(0.1)), True), TypeError, "masked: inner .* got a tuple of them"),
+        (
+            lambda: adam(gradtx.schedules.cosine),
+            TypeError,
+            r"or a schedule, got the factory cosine: call it, cosine\(...\)",
+        ),
         (lambda: chain(adam(0.1), 3), TypeError, r"transformations\[1\] must be a transformation .*, got 3"),
         (lambda: gradtx.named_chain(adam(0.1)), TypeError, r"must be a \(name, transformation\) pair"),
         (
@@ -117,3 +145,68 @@ def test_rules_that_change_the_shape_of_their_state():
     tx = gradtx.per_parameter(lambda p: p, lambda g, s, p, t: (g, s[None]), gradtx.states.TraceState)
     with pytest.raises(ValueError, match=r"at \['layer'\]\['b'\]: the state was made for another shape"):
         tx.update(PARAMS, tx.init(PARAMS))
+
+
+@pytest.mark.parametrize("use", [adam.init, adam.update, gradtx.chain.init, gradtx.lookahead.update])
+def test_a_factory_is_no_transformation(use):
+    """Trainers only call `tx.init`."""
+    with pytest.raises(
+        TypeError, match=r"(\w+) is a factory of transformations, it is none itself: call it, \1\(...\)"
+    ):
+        use(PARAMS)
+
+
+def test_a_factory_in_a_trainer():
+    nnx, train_state = pytest.importorskip("flax.nnx"), pytest.importorskip("flax.training.train_state")
+    with pytest.raises(TypeError, match=r"call it, adam\(...\)"):
+        nnx.Optimizer(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), adam, wrt=nnx.Param)
+    with pytest.raises(TypeError, match=r"call it, adam\(...\)"):
+        train_state.TrainState.create(apply_fn=None, params=PARAMS, tx=adam)
+
+
+def test_arguments_are_no_attributes():
+    with pytest.raises(AttributeError, match=r"adam\(0.1\) has no .*arguments\['learning_rate'\], and replace\(learn"):
+        _ = adam(0.1).learning_rate
+    with pytest.raises(AttributeError, match="has no attribute 'nix'"):
+        _ = adam(0.1).nix
+    with pytest.raises(AttributeError, match=r"arguments\['steps'\]"):
+        _ = gradtx.schedules.cosine(100).steps
+
+
+@pytest.mark.parametrize("mask", [gradtx.of_kind("hidden"), "bias"], ids=repr)
+def test_a_choice_is_no_mask(mask):
+    for make in (lambda: gradtx.adamw(0.1, mask=mask), lambda: gradtx.split_frozen(PARAMS, mask)):
+        with pytest.raises(
+            TypeError, match="must hold True or False at the root, got .*; a choice of parameters is where"
+        ):
+            make()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda tree: adam(0.1).init(tree),
+        lambda tree: gradtx.sgd(0.1, momentum=0.9).init(tree),
+        lambda tree: gradtx.lookahead(adam(0.1), 2, 0.5).init(tree),
+        lambda tree: gradtx.lbfgs().init(tree),
+        lambda tree: gradtx.stored(adam(0.1), {"mu": gradtx.precision.int8()}).init(tree),
+        lambda tree: gradtx.adamw(0.1, mask=lambda p: {"f": p["f"].ndim > 1}).init(tree),
+        lambda tree: gradtx.describe(adam(0.1), tree),
+        lambda tree: gradtx.find_slots((), tree),
+    ],
+)
+@pytest.mark.parametrize("leaf", [jnp.tanh, "relu"], ids=["function", "string"])
+def test_leaves_that_are_no_arrays(use, leaf):
+    with pytest.raises(
+        TypeError, match=r"parameters must be arrays, got .* at \['f'\]; .* eqx.filter\(model, eqx.is_inexact"
+    ):
+        use({"f": leaf, "w": jnp.ones(2)})
+
+
+def test_leaves_that_nobody_asks_for():
+    """As in Optax: what keeps nothing makes nothing of the leaves, and the gradients of functions are None."""
+    tree, gradients = {"f": jnp.tanh, "w": jnp.ones(2)}, {"f": None, "w": jnp.ones(2)}
+    tx = gradtx.sgd(0.5)
+    updates, _ = tx.update(gradients, tx.init(tree), tree)
+    assert updates["f"] is None
+    np.testing.assert_array_equal(updates["w"], [-0.5, -0.5])
