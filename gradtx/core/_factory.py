@@ -26,6 +26,7 @@ from gradtx.core._transformation import (
     Expansion,
     GradientTransformation,
     GradientTransformationExtraArgs,
+    as_inner,
     with_extra_args_support,
 )
 from gradtx.core._trees import explaining_leaves
@@ -126,7 +127,7 @@ def _expand(call: Call) -> Callable[[], Expansion]:
     """Runs the body of a call, so that its errors appear there; the pair is made of what it returned on first use."""
     inner = call.factory.run(call.arguments)
     if not isinstance(inner, GradientTransformation):
-        inner = with_extra_args_support(inner)
+        inner = as_inner(f"{call.factory.name}: what the body of the factory returns", inner)
     lasting = get_opaque_trace_state(convention="gradtx") == _NO_TRACE
     return functools.partial(_expansion, call, inner, lasting)
 

@@ -134,5 +134,7 @@ def test_what_is_no_transformation_is_refused_at_the_call():
     def wrong():
         return 3
 
-    with pytest.raises(TypeError, match="tx must be a transformation .*, got 3"):
+    with pytest.raises(
+        TypeError, match="wrong: what the body of the factory returns must be a transformation .*, got 3"
+    ):
         wrong()

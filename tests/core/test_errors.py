@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bad input: one clear sentence that names the argument or the path."""
 
+from typing import Any, NamedTuple
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -210,3 +213,110 @@ def test_leaves_that_nobody_asks_for():
     updates, _ = tx.update(gradients, tx.init(tree), tree)
     assert updates["f"] is None
     np.testing.assert_array_equal(updates["w"], [-0.5, -0.5])
+
+
+# Rules of one's own.
+
+
+class Mean(NamedTuple):
+    mu: Any
+
+
+class Moments(NamedTuple):
+    mu: Any
+    nu: Any
+
+
+def two(p):
+    return jnp.zeros_like(p), jnp.zeros_like(p)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (
+            (jnp.zeros_like, lambda g, mu, p, t: (mu / (1 - 0.9**t), mu), Mean),
+            "t is None, as Mean has no field 'count'",
+        ),
+        ((jnp.zeros_like, lambda g, mu, p, t: (g + 0.1 * p, mu), Mean), "p is None, as update got no parameters"),
+        (
+            (lambda p: (*two(p), p), lambda g, s, p, t: (g, s), Moments),
+            r"2 slots, \('mu', 'nu'\), got 3; the state class",
+        ),
+        ((jnp.zeros_like, lambda g, s, p, t: (g, s), Moments), r"init must return 2 slots, \('mu', 'nu'\), got 1"),
+        ((jnp.zeros_like, lambda g, s, p, t: (g, s)), "init must return 0 slots"),
+        ((None, lambda g, s, p, t: (g, s), Mean), r"the rule needs an init, as Mean has the slots \('mu',\)"),
+        (
+            (jnp.zeros_like, lambda g, mu, p, t: mu, Mean),
+            r"at \['w'\]: update must return .*\(u, slots\), got one array",
+        ),
+        ((two, lambda g, s, p, t: (g, *s), Moments), r"at \['w'\]: update must return .* got 3 of them"),
+        ((two, lambda g, s, p, t: (g, s[0]), Moments), "new slots like the old, 2 of them, got one array"),
+    ],
+)
+def test_rules_that_do_not_fit(rule, message):
+    @gradtx.transformation
+    def own():
+        return gradtx.per_parameter(*rule)
+
+    gradients = {"w": jnp.ones(3)}
+    with pytest.raises((ValueError, TypeError), match=f"own: .*{message}"):
+        own().update(gradients, own().init(gradients))
+
+
+def test_a_count_that_shared_lacks():
+    @gradtx.transformation
+    def own():
+        return gradtx.per_parameter(
+            jnp.zeros_like, lambda g, mu, p, t, c: (c * mu, mu), Mean, shared=lambda t, total: 1 / (1 - 0.9**t)
+        )
+
+    with pytest.raises(TypeError, match="own: .*; t is None, as Mean has no field 'count'"):
+        own().update({"w": jnp.ones(3)}, own().init({"w": jnp.ones(3)}))
+
+
+@gradtx.transformation
+def in_the_body(decay: gradtx.Decay = 0.9):
+    rest = 1 - decay
+    return gradtx.per_parameter(None, lambda g, s, p, t: (rest * g, s))
+
+
+@gradtx.transformation
+def branching(weight: gradtx.NonNegative = 0.1):
+    return gradtx.identity() if weight == 0 else gradtx.scale(2.0) if weight > 1 else gradtx.scale(1.0)
+
+
+def test_a_hyperparameter_in_the_body():
+    for call in (
+        lambda: in_the_body(gradtx.schedules.linear(4)),
+        lambda: in_the_body(halve),
+        lambda: branching(halve),
+        lambda: jax.jit(lambda w: branching(w).init(PARAMS))(0.5),
+        lambda: jax.jit(lambda tx: tx.init(PARAMS))(branching(0.5)),
+    ):
+        with pytest.raises(
+            TypeError, match="has (decay|weight) as a schedule or traced value; use hyperparameters only in"
+        ):
+            call()
+    # A mistake that is not about a schedule says only itself, and an error of gradtx's own is as clear as it was.
+    with pytest.raises(TypeError, match="^adam: learning_rate must be .*'x'"):
+        gradtx.groups([("w", {"learning_rate": halve})], adam("x"))
+
+    @gradtx.transformation
+    def wrong(rate: gradtx.Real):
+        return chain(adam("x"), gradtx.scale(rate))
+
+    with pytest.raises(TypeError, match=r"^adam: learning_rate must be [^.]*got 'x' \(str\)$"):
+        wrong(halve)
+
+
+def test_a_body_that_returns_nothing():
+    with pytest.raises(
+        TypeError, match="nothing: what the body of the factory returns must be a transformation .* None"
+    ):
+
+        @gradtx.transformation
+        def nothing():
+            gradtx.per_parameter(None, lambda g, s, p, t: (g, s))
+
+        nothing()
