@@ -2,15 +2,18 @@
 """Multiples of a hyperparameter: constant in a group, by the depth of the layer, or by the width of the model."""
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core._ranges import is_number
+from gradtx.core._calls import Value, factory_decorator, register_value
+from gradtx.core._ranges import Range, is_number
 from gradtx.core._roles import Role, unboxed
 from gradtx.core._selectors import named_leaves
 from gradtx.core._stacks import stack_axes
@@ -31,11 +34,14 @@ class Parameter(NamedTuple):
 
 
 Factors = list[Any]
-"""A factor for each parameter: a number, or for a stack an array of them, of the shape of its stack."""
+"""A factor for each parameter: a number, an array or a schedule; for a stack a NumPy array of them, of its shape."""
 
 
 class Factor:
-    """Base class of multiples: given instead of a value, they stand for a multiple of the base's value."""
+    """Base class of multiples: given instead of a value, they stand for a multiple of the base's value.
+
+    A product of two multiplies by both: `times(16) * layerwise_decay(0.9)`.
+    """
 
     of_all: ClassVar[bool] = False
     """Whether the factor of a parameter depends on the other parameters."""
@@ -44,30 +50,87 @@ class Factor:
         """The factors of these parameters, which are all parameters that the rule matches."""
         raise NotImplementedError
 
+    def __mul__(self, other: Any) -> "Factor":
+        return _product(self, other) if isinstance(other, Factor) else NotImplemented
 
-@dataclasses.dataclass(frozen=True)
-class _Times(Factor):
-    factor: float
+
+@register_value
+class Multiple(Value, Factor):
+    """A multiple that prints, compares and hashes by its call, and whose numbers are leaves that may be traced."""
+
+    __slots__ = ("_factors",)
+
+    @property
+    def of_all(self) -> bool:  # type: ignore[override]  # of a product it depends on what it is of
+        return any(isinstance(x, Factor) and x.of_all for x in self.arguments.get("factors", ()))
 
     def of(self, parameters: Sequence[Parameter]) -> Factors:
-        return [self.factor] * len(parameters)
+        return self._expanded()._factors(parameters)
+
+    def _expanded(self) -> "Multiple":
+        if not hasattr(self, "_factors"):
+            assert self._call is not None
+            object.__setattr__(self, "_factors", self._call.factory.expand(self._call))
+        return self
 
     def __repr__(self) -> str:
-        return f"times({self.factor!r})"
+        factors = self.arguments.get("factors")
+        return super().__repr__() if factors is None else " * ".join(map(repr, factors))
 
 
-def times(factor: float) -> Factor:
+def _multiple(body: Callable[..., Any]) -> Callable[..., Factor]:
+    """Makes of a function that returns the factors of parameters a factory of multiples."""
+    return factory_decorator(body, Multiple, lambda call: call.factory.run(call.arguments))
+
+
+@_multiple
+def times(factor: Annotated[Any, Range(low=0.0, high_open=True, example=0.5)]):
     """In rules of `groups`: `factor` times the base's value, which may be a schedule.
 
     Args:
-      factor: a finite Python number, at least 0.
+      factor: a number, finite and at least 0, an array, a traced value or a schedule.
 
     Raises:
       ValueError: for a factor that is negative or not finite.
     """
-    if not is_number(factor) or not 0 <= factor < math.inf:
-        raise ValueError(f"times: factor must be a number >= 0, got {factor!r}")
-    return _Times(float(factor))
+    return lambda parameters: [factor] * len(parameters)
+
+
+@_multiple
+def _product(*factors: Factor):
+    return lambda parameters: list(functools.reduce(_rowwise, (f.of(parameters) for f in factors)))
+
+
+def _rowwise(a: Factors, b: Factors) -> Factors:
+    return list(map(multiplied, a, b))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Product:
+    """A schedule: the product of two factors, of which one is a schedule."""
+
+    factors: tuple[Any, Any]
+
+    def __call__(self, step: jax.Array) -> Any:
+        def value(x: Any) -> Any:
+            return x(step) if callable(x) else x
+
+        return value(self.factors[0]) * value(self.factors[1])
+
+
+def multiplied(a: Any, b: Any) -> Any:
+    """The product of two factors: numbers, arrays, schedules, or NumPy arrays of these for a stack."""
+    if isinstance(a, np.ndarray) and a.ndim or isinstance(b, np.ndarray) and b.ndim:
+        shape = np.shape(a) if isinstance(a, np.ndarray) else np.shape(b)
+        found = np.empty(math.prod(shape), object)
+        for i, (x, y) in enumerate(zip(_elements(a, found.size), _elements(b, found.size), strict=True)):
+            found[i] = multiplied(x, y)
+        return found.reshape(shape)
+    return _Product((a, b)) if callable(a) or callable(b) else a * b
+
+
+def _elements(x: Any, size: int) -> list:
+    return list(x.reshape(-1)) if isinstance(x, np.ndarray) and x.ndim else [x] * size
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from gradtx._groups._factors import Factor
-from gradtx._groups._overriding import find_argument, is_hyperparameter, replaced, value_at
+from gradtx._groups._overriding import find_argument, holds_tracers, is_hyperparameter, replaced, value_at
 from gradtx._groups._planning import FROZEN, OtherRule, Override, of_rule, other_transformations, plan
-from gradtx._roles._boxing import is_partial, looks, run_in_boxes
+from gradtx._roles._boxing import looks, run_in_boxes
 from gradtx.core._factory import transformation
+from gradtx.core._prefixes import is_partial
 from gradtx.core._ranges import is_array
 from gradtx.core._selectors import check_where, described
 from gradtx.core._transformation import GradientTransformationExtraArgs, check_transformation, is_transformation
@@ -22,7 +22,9 @@ from gradtx.core._types import OptState, Params, Updates
 
 
 @transformation
-def groups(rules: Sequence[tuple[Any, Any]], base: Any) -> GradientTransformationExtraArgs:
+def groups(
+    rules: Sequence[tuple[Any, Any]], base: Any, *, first_match: bool = False
+) -> GradientTransformationExtraArgs:
     """Runs `base` with other hyperparameters for some parameters, other transformations for some, and freezes some.
 
     ```
@@ -37,18 +39,24 @@ def groups(rules: Sequence[tuple[Any, Any]], base: Any) -> GradientTransformatio
     Args:
       rules: pairs (where, change). A change is a dictionary of hyperparameters of the base, by the name of its argument
         or of the only stage that has one, with numbers, schedules, or `times(...)`, `layerwise_decay(...)` or
-        `mup(...)` of the base's value; a transformation; or "frozen" for no state and None as updates.
+        `mup(...)` of the base's value; a transformation; or "frozen" for no state and None as updates. A multiple of
+        a recipe's `learning_rate` is one of its other rates too, such as Muon's `adam_learning_rate`. Products of
+        multiples are multiples; {} changes nothing.
       base: the transformation of the parameters that no rule chooses.
+      first_match: whether of several rules that choose a parameter only the first counts, as in `roles`:
+        `[("head/**", {}), ("**", "frozen")]` freezes all but the head. Else they are combined, and must not contradict
+        each other.
 
     Raises:
-      ValueError: for a rule that chooses nothing, for two rules that give a parameter the same hyperparameter, and for
-        hyperparameters of stages that do not work on single parameters, with paths and rules.
+      ValueError: for a rule that chooses nothing, for two rules that give a parameter the same hyperparameter, for
+        hyperparameters that have no effect on any parameter of the rule, or belong to stages that do not work on single
+        parameters, with paths and rules.
     """
     checked = checked_rules(rules, base)
     plans: dict[Any, GradientTransformationExtraArgs] = {}  # cached, as making one is slow
     said = [value for _, what in checked if isinstance(what, Override) for _, value in what.entries]
     of_all = [value for value in said if isinstance(value, Factor) and value.of_all]
-    traced = any(isinstance(x, Tracer) for x in jax.tree.leaves((rules, base)))
+    traced = holds_tracers(rules, base)
 
     def run(tree: Any, partial: bool) -> GradientTransformationExtraArgs:
         key = looks(tree), partial
@@ -56,7 +64,7 @@ def groups(rules: Sequence[tuple[Any, Any]], base: Any) -> GradientTransformatio
             return plans[key]
         # What is cached must not hold tracers.
         with contextlib.nullcontext() if traced else jax.ensure_compile_time_eval():
-            made = plan(checked, base, tree, partial)
+            made = plan(checked, base, tree, partial, first_match)
         tx = run_in_boxes("groups", made.tx, made.box)
         return tx if traced else plans.setdefault(key, tx)
 
@@ -100,7 +108,7 @@ def _checked_rule(i: int, rule: Any, base: Any) -> tuple[Any, Any]:
         return chosen, FROZEN
     if is_transformation(what):
         return chosen, OtherRule(f"rule {i}", what)
-    if not isinstance(what, Mapping) or not what:
+    if not isinstance(what, Mapping):
         raise TypeError(
             f"groups: rule {i} must say what differs: a dictionary of hyperparameters, a transformation or "
             f"{FROZEN!r}, got {what!r}"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Replacing hyperparameters of a transformation, by one value or by a value for each group."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,87 +9,54 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx._groups._factors import multiplied
 from gradtx.core._calls import Value
-from gradtx.core._nesting import Keys, chained, inside, with_others_inside
-from gradtx.core._ranges import is_array
-
-Path = tuple[str, ...]
+from gradtx.core._nesting import Path, arguments_inside, arguments_named, inside, replaced, spelled, stage_at
+from gradtx.core._ranges import is_array, is_number
 
 
 class Times:
-    """The entry of one group that is a multiple of the base's value."""
+    """The entry of one group that is a multiple of the base's value, by a number, an array or a schedule."""
 
-    def __init__(self, factor: float):
-        self.factor = float(factor)
+    def __init__(self, factor: Any):
+        self.factor = factor
 
 
 def find_argument(tx: Any, name: str) -> tuple[Path, str]:
     """Where in a transformation the argument of this name is: the steps to the stage that has it, and the bare name.
 
-    The name may be preceded by steps, joined by dots: the number or name of a chain's stage, the argument of a wrapper.
-
     Raises:
       ValueError: if there is none, or more than one.
     """
-    found = [(path, n) for path, n in _arguments(tx, ()) if n == name or ".".join((*path, n)) == name]
-    # An argument of a recipe or wrapper comes before those of the same name further inside.
-    outer = [x for x in found if not any(y[0] != x[0] and x[0][: len(y[0])] == y[0] for y in found)]
-    if len(outer) == 1:
-        return outer[0]
-    if outer:
-        several = ", ".join(repr(".".join((*path, n))) for path, n in outer)
-        raise ValueError(f"groups: the base has more than one {name}: say which, {several}")
+    found = arguments_named(tx, name)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"groups: the base has more than one {name}: say which, {spelled(found)}")
     if not isinstance(tx, Value) or tx.factory is None:
         raise ValueError(
             f"groups: the base was not made by a factory of gradtx, so that its {name} cannot be told apart, got {tx!r}"
         )
-    there = dict.fromkeys(n for _, n in _arguments(tx, ()))
+    there = dict.fromkeys(n for _, n in arguments_inside(tx))
     raise ValueError(f"groups: the base has no argument {name}; there are {', '.join(there) or 'none'}")
-
-
-def _arguments(tx: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    if not isinstance(tx, Value) or tx.factory is None:
-        return
-    if tx.factory.name == "groups":  # a parameter has one group: inside of inner groups, theirs
-        return
-    children = list(_children(tx))
-    holding = {keys[0].key for _, keys, _ in children}
-    yield from ((path, name) for name in tx.arguments if name not in holding)
-    for step, _, child in children:
-        yield from _arguments(child, (*path, step))
-
-
-def _children(tx: Any) -> Iterator[tuple[str, Keys, Any]]:
-    """The transformations in an argument, with their names as steps of a path."""
-    stages = [str(key) for key, _ in chained(tx) or ()]
-    for keys, child in inside(tx.arguments):
-        argument, *rest = keys
-        yield stages[rest[0].idx] if stages else argument.key + jax.tree_util.keystr(tuple(rest)), keys, child
 
 
 def value_at(tx: Any, path: Path, name: str) -> Any:
     """The argument's value."""
-    return _at(tx, path).arguments[name]
+    return stage_at(tx, path).arguments[name]
 
 
 def is_hyperparameter(tx: Any, path: Path, name: str) -> bool:
     """Whether the argument is a hyperparameter: a number, which may differ between the parameters of one rule."""
-    return name in _at(tx, path).factory.hyperparameters
+    return name in stage_at(tx, path).factory.hyperparameters
 
 
-def _at(tx: Any, path: Path) -> Any:
-    for step in path:
-        tx = next(child for name, _, child in _children(tx) if name == step)
-    return tx
-
-
-def replaced(tx: Any, path: Path, name: str, value: Any) -> Any:
-    """The transformation with another value of that argument."""
-    if not path:
-        return tx.replace(**{name: value})
-    there, child = next((keys, child) for step, keys, child in _children(tx) if step == path[0])
-    new = replaced(child, path[1:], name, value)
-    return tx.replace(**with_others_inside(tx.arguments, lambda keys, x: new if keys == there else x))
+def second_rates(tx: Any, path: Path, name: str) -> list[str]:
+    """The other learning rates of a recipe beside the argument `learning_rate`, such as `adam_learning_rate`."""
+    recipe = stage_at(tx, path)
+    others = [n for n in recipe.factory.hyperparameters if name == "learning_rate" and n.endswith("_learning_rate")]
+    is_rate = recipe.factory.specs[name].__eq__  # what bounds a rate, such as `max_learning_rate`, is positive
+    return [n for n in others if is_rate(recipe.factory.specs[n]) and recipe.arguments[n] is not None]
 
 
 def with_entries(tx: Any, path: Path, name: str, entries: Sequence[Any]) -> Any:
@@ -98,7 +65,9 @@ def with_entries(tx: Any, path: Path, name: str, entries: Sequence[Any]) -> Any:
     An entry is given as a number, a schedule, `Times`, or None for the present value.
     """
     base = value_at(tx, path, name)
-    if callable(base) or any(map(callable, entries)):
+    if any(stage_at(tx, path[:n]).factory.name == "groups" for n in range(len(path))):
+        return replaced(tx, path, name, GroupSchedule(base, tuple(entries)))  # for `inherited` there
+    if callable(base) or any(callable(x.factor if isinstance(x, Times) else x) for x in entries):
         return replaced(tx, path, name, GroupSchedule(base, tuple(entries)))
     found = [_entry(base, x) for x in entries]
     if any(isinstance(x, Tracer) for x in found):
@@ -120,7 +89,10 @@ class GroupSchedule:
     def __call__(self, step: jax.Array) -> jax.Array:
         dtype = jnp.result_type(float)
         factors = [1.0 if x is None else x.factor if isinstance(x, Times) else 0.0 for x in self.entries]
+        factors = [x(step) if callable(x) else x for x in factors]
         base = self.base(step) if callable(self.base) else self.base
+        constant = all(map(is_number, factors))
+        factors = factors if constant else jnp.stack([jnp.asarray(x, dtype) for x in factors])
         values = jnp.asarray(base, dtype) * jnp.asarray(factors, dtype)
         own = {i: x for i, x in enumerate(self.entries) if x is not None and not isinstance(x, Times)}
         if own:
@@ -129,9 +101,39 @@ class GroupSchedule:
         return values
 
 
+def inherited(tx: Any) -> dict[tuple[Path, str], GroupSchedule]:
+    """The hyperparameters that groups around these ones have given other values for some parameters."""
+    found = {(path, name): value_at(tx, path, name) for path, name in arguments_inside(tx)}
+    return {argument: value for argument, value in found.items() if isinstance(value, GroupSchedule)}
+
+
+def without_inherited(tx: Any) -> Any:
+    """The transformation with the values that it had before groups around these ones changed them."""
+    for (path, name), value in inherited(tx).items():
+        tx = replaced(tx, path, name, value.base)
+    return tx
+
+
+def over(outer: Any, inner: Any) -> Any:
+    """The entry that results where groups inside say `inner`, and groups around them `outer`."""
+    if outer is None or inner is None:
+        return inner if outer is None else outer
+    if not isinstance(outer, Times):
+        return outer
+    if isinstance(inner, Times):
+        return Times(multiplied(outer.factor, inner.factor))
+    return multiplied(inner, outer.factor)
+
+
+def holds_tracers(*trees: Any) -> bool:
+    """Whether there is a tracer among the numbers of rules and transformations, or in what they have inherited."""
+    given = [x.factor if isinstance(x, Times) else x for tx in trees for s in inherited(tx).values() for x in s.entries]
+    return any(isinstance(x, Tracer) for x in jax.tree.leaves((trees, given)))
+
+
 def check_scalars(tx: Any) -> None:
     """Raises for hyperparameters that are arrays: arrays stand for values that differ between groups."""
-    for path, name in _arguments(tx, ()):
+    for path, name in arguments_inside(tx):
         value = value_at(tx, path, name)
         if is_hyperparameter(tx, path, name) and is_array(value) and jnp.ndim(value):
             raise ValueError(

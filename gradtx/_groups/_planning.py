@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,16 +16,21 @@ from gradtx._groups._overriding import (
     Times,
     check_reach,
     check_scalars,
+    inherited,
+    over,
     replaced,
+    second_rates,
     value_at,
     with_entries,
+    without_inherited,
 )
+from gradtx.core._by_group import reached
 from gradtx.core._calls import freeze
 from gradtx.core._prefixes import MaskedNode, of_boxes
 from gradtx.core._ranges import is_number
-from gradtx.core._roles import Boxed, carried_role, is_absent, opened
-from gradtx.core._selectors import described, matches, named_leaves
-from gradtx.core._sentences import CHOICES, listed
+from gradtx.core._roles import Boxed, carried_role, is_absent, is_box, opened
+from gradtx.core._selectors import described, matches, named_leaves, what_instead
+from gradtx.core._sentences import listed
 from gradtx.wrappers._partition import partition
 
 FROZEN = "frozen"
@@ -86,16 +92,26 @@ def _boxed(x: Any, said: Said | None, group: Any) -> Any:
     return Boxed(opened(x), carried_role(x), group)
 
 
-def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool) -> GroupPlan:
-    """The plan for a tree. `partial` says that parameters may be missing, so that rules may match none."""
+def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool, first_match: bool) -> GroupPlan:
+    """The plan for a tree. `partial` says that parameters may be missing, so that rules may match none; `first_match`
+    that of several rules for a parameter only the first counts.
+    """
     names, leaves, _ = named_leaves(tree)
     parameters = [_parameter(name, x) for name, x in zip(names, leaves, strict=True)]
+    given, base = inherited(base), without_inherited(base)
+    rules = [(where, _without_inherited(what)) for where, what in rules]
     check_scalars(base)
     said: list[Said | None] = [None if p is None else Said(BASE, (), {}) for p in parameters]
     for number, (where, what) in enumerate(rules):
         found = [i for i, p in enumerate(parameters) if p is not None and _chooses(where, p, leaves[i])]
         if not found and not partial:
-            raise ValueError(f"groups: {described(where)} chooses no parameter; there are {listed(names, CHOICES)}")
+            raise ValueError(f"groups: {described(where)} chooses no parameter{what_instead(where, names)}")
+        if first_match:
+            before = {i: s.rules[0] for i in found if (s := said[i]) and s.rules}
+            if before and len(before) == len(found):
+                first = listed(_as_text(rules, n) for n in sorted(set(before.values())))
+                raise ValueError(f"groups: {_as_text(rules, number)} is without use: before it comes {first}")
+            found = [i for i in found if i not in before]
         entries = what.entries if isinstance(what, Override) and found else ()
         columns = {}
         for argument, value in entries:
@@ -105,9 +121,14 @@ def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool) 
         for row, i in enumerate(found):
             new = {argument: column[row] for argument, column in columns.items()}
             said[i] = _joined(rules, said[i], number, new, names[i])
+    said = [s and _with_second_rates(base, s) for s in said]
     rows: dict[Any, tuple[int, dict]] = {(): (0, {})}  # the first group has the base's values
-    group = [_group_of(s, p, rows) if s and p else None for s, p in zip(said, parameters, strict=True)]
+    around = [x.group if is_box(x) else None for x in leaves]
+    columns = zip(said, parameters, around, strict=True)
+    group = [_group_of(s, p, rows, given, number) if s and p else None for s, p, number in columns]
     tx = _transformation(rules, base, [entries for _, entries in rows.values()], names, said)
+    if not partial:
+        _check_effect(rules, base, tree, said)
     return GroupPlan(tx, names, said, group)
 
 
@@ -125,7 +146,9 @@ def _check_range(base: Any, argument: Argument, column: list) -> None:
     path, name = argument
     known = value_at(base, path, name)
     multiples = [x.factor if isinstance(x, Times) else x for x in column if isinstance(x, Times | np.ndarray)]
-    factors = {float(f) for x in multiples for f in np.ravel(x)}
+    factors = {
+        float(f) for x in multiples for f in (x.reshape(-1) if isinstance(x, np.ndarray) else [x]) if is_number(f)
+    }
     for factor in sorted(factors) if is_number(known) else ():
         replaced(base, path, name, known * factor)
 
@@ -148,7 +171,7 @@ def _column(value: Any, parameters: list) -> list:
     """The values of one hyperparameter by a rule, for each of its parameters."""
     if not isinstance(value, Factor):
         return [value] * len(parameters)
-    return [x if isinstance(x, np.ndarray) else Times(x) for x in value.of(parameters)]
+    return [x if isinstance(x, np.ndarray) and x.ndim else Times(x) for x in value.of(parameters)]
 
 
 def _joined(rules: Sequence, before: Any, number: int, new: dict, name: str) -> Said:
@@ -168,25 +191,98 @@ def _joined(rules: Sequence, before: Any, number: int, new: dict, name: str) -> 
     return Said(label, (*before.rules, number), {**before.entries, **new})
 
 
+def _with_second_rates(base: Any, said: Said) -> Said:
+    """A multiple of a recipe's learning rate is one of its other learning rates too, unless a rule says another."""
+    implied = {
+        (path, other): x
+        for (path, name), x in said.entries.items()
+        if isinstance(x, Times | np.ndarray)
+        for other in second_rates(base, path, name)
+    }
+    return dataclasses.replace(said, entries=implied | said.entries)
+
+
+def _check_effect(rules: Sequence, base: Any, tree: Any, said: list[Said | None]) -> None:
+    """Raises for a rule with a hyperparameter that no stage uses for any of the rule's parameters."""
+    names = named_leaves(tree).names
+    variants = {BASE: base} | {
+        what.label: what.variant for _, what in rules if isinstance(what, Override) and what.label
+    }
+    here = [s for s in said if s is not None and s.label in variants]
+    used = {(s.label, a): _users(variants[s.label], s.label, a, tree, said) for s in here for a in s.entries}
+    for number, (_, what) in enumerate(rules):
+        chosen = [(n, s.label) for n, s in zip(names, said, strict=True) if s is not None and number in s.rules]
+        for (path, name), value in what.entries if isinstance(what, Override) and chosen else ():
+            others = second_rates(base, path, name)
+            counted = [name, *others] if isinstance(value, Factor) else [name]
+            if not any(n in used.get((label, (path, x)), ()) for n, label in chosen for x in counted):
+                meant = f"; there is {listed(others)} too" if others else ""
+                raise ValueError(
+                    f"groups: {_as_text(rules, number)}: {name} has no effect on the parameters that the rule chooses, "
+                    f"{listed(n for n, _ in chosen)}: no stage that sees them uses it{meant}"
+                )
+
+
+def _users(tx: Any, label: str, argument: Argument, tree: Any, said: list[Said | None]) -> set[str]:
+    """The paths of the parameters for which a rule in `tx` uses the argument.
+
+    The argument is made to differ, and `init` is traced: which parameters are given to rules in which something
+    differs? So nothing is assumed of masks, labels and wrappers.
+    """
+    (path, name), (names, leaves, treedef) = argument, named_leaves(tree)
+    mine = [s if s is not None and s.label == label else None for s in said]
+    entry = next(s.entries[argument] for s in mine if s is not None and argument in s.entries)
+    if value_at(tx, path, name) is None:
+        return set()
+    probe = with_entries(
+        tx, path, name, [None, Times(entry.reshape(-1)[0]) if isinstance(entry, np.ndarray) else entry]
+    )
+    boxes = [
+        x
+        if is_absent(x)
+        else MaskedNode()
+        if s is None
+        else Boxed(opened(x), carried_role(x), int(argument in s.entries))
+        for x, s in zip(leaves, mine, strict=True)
+    ]
+    with reached() as found:
+        jax.eval_shape(probe.init, treedef.unflatten(boxes))
+    return found if found <= set(names) else set(names)  # unless a wrapper makes other trees
+
+
 def _as_text(rules: Sequence, number: int) -> str:
     return f"rule {number} ({described(rules[number][0])})"
 
 
-def _group_of(said: Said, parameter: Parameter, rows: dict) -> int | tuple[int, ...]:
-    """The number of the group with these entries, perhaps a new one; a tuple of them for a stack that differs."""
-    if not any(isinstance(x, np.ndarray) for x in said.entries.values()):
-        return _row(said.entries, rows)
+def _without_inherited(what: Any) -> Any:
+    return what._replace(variant=without_inherited(what.variant)) if isinstance(what, Override) else what
+
+
+def _group_of(said: Said, parameter: Parameter, rows: dict, given: dict, around: Any) -> int | tuple[int, ...]:
+    """The number of the group with these entries, perhaps a new one; a tuple of them for a stack that differs.
+
+    `around` is the parameter's group in the groups around these ones, which have `given` it entries.
+    """
+
+    def row(entries: dict, number: int | None) -> int:
+        outer = {} if number is None else {a: x.entries[number] for a, x in given.items()}
+        both = {a: over(x, entries.get(a)) for a, x in outer.items()}
+        return _row(entries | {a: x for a, x in both.items() if x is not None}, rows)
+
+    if not any(isinstance(x, np.ndarray) for x in said.entries.values()) and not isinstance(around, tuple):
+        return row(said.entries, around)
     sizes = [parameter.shape[axis] for axis in parameter.stack]
 
     def of_layer(x: Any, i: int) -> Any:
         return Times(np.broadcast_to(x, sizes).reshape(-1)[i]) if isinstance(x, np.ndarray) else x
 
     layers = range(int(np.prod(sizes)))
-    return tuple(_row({a: of_layer(x, i) for a, x in said.entries.items()}, rows) for i in layers)
+    numbers = around if isinstance(around, tuple) else [around] * len(layers)
+    return tuple(row({a: of_layer(x, i) for a, x in said.entries.items()}, numbers[i]) for i in layers)
 
 
 def _row(entries: dict, rows: dict) -> int:
-    keys = [(a, ("times", x.factor) if isinstance(x, Times) else freeze(x)) for a, x in entries.items()]
+    keys = [(a, ("times", freeze(x.factor)) if isinstance(x, Times) else freeze(x)) for a, x in entries.items()]
     return rows.setdefault(tuple(sorted(keys, key=repr)), (len(rows), entries))[0]
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transformations that run on boxed parameters: `with_roles` puts parameters into boxes and takes results out."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from gradtx._roles._rules import check_rules, roles
 from gradtx.core._factory import transformation
-from gradtx.core._prefixes import is_empty
+from gradtx.core._prefixes import is_partial, of_whole
 from gradtx.core._roles import Boxed, closed, is_absent, is_box, opened, unboxed
 from gradtx.core._selectors import is_entry
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
@@ -45,12 +46,6 @@ def with_roles(rules: Any, inner: Any) -> GradientTransformationExtraArgs:
         return treedef.unflatten([_with_role(x, role) for x, role in pairs])
 
     return run_in_boxes("with_roles", inner, box)
-
-
-def is_partial(params: Params) -> bool:
-    """Whether parameters may be hidden in this tree, so that rules that match none are no error."""
-    nodes = jax.tree.leaves(params, is_leaf=is_empty)
-    return not jax.tree.leaves(params) or any(x is not None and is_empty(x) for x in nodes)
 
 
 def looks(tree: Any) -> tuple:
@@ -105,7 +100,7 @@ def run_in_boxes(name: str, inner: Any, box: Box) -> GradientTransformationExtra
             state = jax.tree.unflatten(boxed_structure, jax.tree.leaves(state))
         boxed = known if params is None else _boxed_like(name, known, updates)
         # `value` is never boxed: if the parameters are one array, a number has their structure.
-        given = {n: x if n == "value" else _boxed_argument(name, known, x) for n, x in extra.items()}
+        given = {n: x if n == "value" else _boxed_argument(name, known, params, x) for n, x in extra.items()}
         new, state = tx.update(boxed, state, None if params is None else known, **given)
         leaves, treedef = jax.tree.flatten(state)
         # Unflattening is faster than looking for boxes at each node.
@@ -149,13 +144,19 @@ def _unboxed_like(updates: Updates, new: Updates) -> Updates:
     return treedef.unflatten(map(restored, leaves, found))
 
 
-def _boxed_argument(name: str, known: Params, x: Any) -> Any:
-    """An extra argument with trees like the parameters boxed; functions still see trees without boxes."""
+def _boxed_argument(name: str, known: Params, params: Params, x: Any) -> Any:
+    """An extra argument with trees like the parameters boxed; functions still see whole trees without boxes."""
     if callable(x):
-        return lambda *args, **kwargs: _boxed_argument(name, known, x(*unboxed(args), **unboxed(kwargs)))
-    structure = jax.tree.structure(unboxed(known))
-    is_array = structure == jax.tree.structure(0)
-    if jax.tree.structure(unboxed(x)) == structure and not (is_array and jnp.ndim(unboxed(x)) == 0):
+        of_seen = of_whole(x, unboxed(params), lambda found: _boxed_argument(name, known, params, found))
+
+        @functools.wraps(x)  # with its signature, which tells what further arguments it takes
+        def of_boxed(*args: Any, **kwargs: Any) -> Any:
+            return of_seen(*unboxed(args), **unboxed(kwargs))
+
+        return of_boxed
+    structures = {jax.tree.structure(unboxed(known)), jax.tree.structure(unboxed(params))}
+    is_array = jax.tree.structure(0) in structures
+    if jax.tree.structure(unboxed(x)) in structures and not (is_array and jnp.ndim(unboxed(x)) == 0):
         return _boxed_like(name, known, x)
     plain_tuple = isinstance(x, tuple) and not hasattr(x, "_fields")
-    return tuple(_boxed_argument(name, known, part) for part in x) if plain_tuple else x
+    return tuple(_boxed_argument(name, known, params, part) for part in x) if plain_tuple else x

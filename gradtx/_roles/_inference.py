@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Roles guessed from the names that libraries give to parameters."""
+"""Roles guessed from the names that libraries give to parameters, and from the classes of their layers."""
 
 import functools
 import re
+import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._roles import Role, is_absent, opened
-from gradtx.core._selectors import named_leaves
+from gradtx.core._selectors import is_entry, named_leaves
 from gradtx.core._types import Params
 
 NORM = {"norm", "norms", "normalization", "ln", "bn", "gn", "rms"}
@@ -23,13 +24,17 @@ PROJECTION = {"query", "key", "value", "q", "k", "v"}
 OUTPUT = {"out", "output", "o"}
 STACKED = {"layers", "blocks", "h"}
 SCANNED = {"scan", "scanned", "stack", "stacked"}
+LAYERS = ("equinox.nn", "flax.nnx.nn")
+TALL = 5
+"""A matrix with at least so many times as many rows as columns is rather a table than the matrix of a product."""
 
 
 class Clues(NamedTuple):
-    """A parameter as far as guesses need it: the names on its path, and its shape."""
+    """A parameter as far as guesses need it: the names on its path, its shape, and the class of its layer if known."""
 
     parts: tuple[str, ...]
     shape: tuple[int, ...]
+    layer: str = ""
 
     @property
     def leaf(self) -> str:
@@ -39,11 +44,17 @@ class Clues(NamedTuple):
     def module(self) -> str:
         return self.parts[-2] if len(self.parts) > 1 else ""
 
+    @property
+    def holder(self) -> tuple[str, ...]:
+        """The words that tell what holds it: of the class of its layer or, if that is not known, of its module."""
+        return words(self.layer or self.module)
+
 
 def infer_roles(params: Params, *, stack: int | Iterable[int] | None = None) -> Any:
     """Guesses the role of each parameter from the names that Flax, Haiku, Equinox and PyTorch give, and from its rank.
 
-    The names of the parameter and of its module decide: see "Roles" in the docs for the whole list. Print
+    The names of the parameter and of its module decide: see "Roles" in the docs for the whole list. Where the tree has
+    layers of `equinox.nn` or `flax.nnx` in it, their class says more than the name of the module. Print
     `as_rules(infer_roles(params))`, and edit the rules where the guess is wrong.
 
     - "bias": `bias`, `offset`, `beta`, and vectors `b`; "norm": `scale`, `gamma`, weights in modules such as
@@ -59,9 +70,14 @@ def infer_roles(params: Params, *, stack: int | Iterable[int] | None = None) -> 
 
     Raises:
       ValueError: for a stack axis that a parameter does not have.
+
+    Warns:
+      UserWarning: once for each path, if the first matrix has far more rows than columns, as tables that are indexed
+        have, and nothing says what it is.
     """
     names, leaves, treedef = named_leaves(params)
-    known = [None if is_absent(leaf) else clues(name, leaf) for name, leaf in zip(names, leaves, strict=True)]
+    rows = zip(names, leaves, _layers(params), strict=True)
+    known = [None if is_absent(leaf) else clues(name, leaf, layer) for name, leaf, layer in rows]
     there = [p for p in known if p is not None]
     modules = modules_of(there)
     if stack is None:
@@ -70,11 +86,41 @@ def infer_roles(params: Params, *, stack: int | Iterable[int] | None = None) -> 
     else:
         axes = Role(stack=stack).stack  # type: ignore[arg-type]  # checked there
         found = [None if p is None else guess(p, axes, modules) for p in known]
+    _look_for_a_table(known, found)
     return jax.tree.unflatten(treedef, found)
 
 
-def clues(name: str, leaf: Any) -> Clues:
-    return Clues(tuple(name.split("/")), jnp.shape(opened(leaf)))
+def clues(name: str, leaf: Any, layer: str = "") -> Clues:
+    return Clues(tuple(name.split("/")), jnp.shape(opened(leaf)), layer)
+
+
+def _layers(tree: Any, layer: str = "") -> list[str]:
+    """For each leaf the name of the class of the layer that it is in, "" for none that is known."""
+    if is_entry(tree):
+        return [layer]
+    children = jax.tree.leaves(tree, is_leaf=lambda x: x is not tree)
+    if children and children[0] is tree:
+        return [layer]
+    layer = next((c.__name__ for c in type(tree).__mro__ if c.__module__.startswith(LAYERS)), layer)
+    return [name for child in children for name in _layers(child, layer)]
+
+
+def _look_for_a_table(known: list[Clues | None], found: list[Role | None]) -> None:
+    matrices = [(p, r) for p, r in zip(known, found, strict=True) if p and r and len(p.shape) - len(r.stack) == 2]
+    for p, role in matrices[:1]:
+        rows, columns = (n for axis, n in enumerate(p.shape) if axis not in role.fitted(len(p.shape)).stack)
+        unclear = role.kind == "other" or role.kind == "hidden" and p.leaf == "weight" and not p.layer
+        if unclear and rows >= TALL * columns:
+            _warn_of_a_table("/".join(p.parts), p.shape, role.kind)
+
+
+@functools.cache  # so that it warns once, and not whenever a step is traced
+def _warn_of_a_table(path: str, shape: tuple[int, ...], kind: str) -> None:
+    warnings.warn(
+        f"infer_roles: {path}, of shape {shape}, is taken for {kind!r}, but looks like a table that is indexed; if so, "
+        f"say it by a rule before the guess, ({path!r}, Role('embedding'))",
+        stacklevel=4,
+    )
 
 
 def modules_of(parameters: Iterable[Clues]) -> set[tuple[str, ...]]:
@@ -108,7 +154,7 @@ def _left(stack: tuple[int, ...], ndim: int) -> tuple[int, ...]:
 
 
 def _kind(p: Clues, rank: int) -> Any:
-    own, module = words(p.parts[-1]) if p.parts else (), words(p.module)
+    own, module = words(p.parts[-1]) if p.parts else (), p.holder
     if _ends(own, BIAS) or _ends(own, {"b"}) and rank <= 1:
         return "bias"
     in_norm = _is_norm(module) and p.leaf in SCALE
@@ -119,7 +165,8 @@ def _kind(p: Clues, rank: int) -> Any:
         return "embedding"
     if rank < 2 or not any(w in WEIGHT or re.fullmatch("w[a-z]?", w) for w in own):
         return "other"
-    return "head" if _ends(module, HEAD) and module[:1] != ("multi",) else "hidden"
+    name = words(p.module)
+    return "head" if _ends(name, HEAD) and name[:1] != ("multi",) else "hidden"
 
 
 def _axes(p: Clues, kind: str, rank: int, modules: set, heads: int | None) -> tuple:
@@ -172,7 +219,7 @@ def _has_evidence(below: list[Clues]) -> bool:
         kind = _kind(p, 1)
         if kind == "bias":
             return any(len(s) == 3 and p.shape in ((s[0], s[1]), (s[0], s[2])) for s in beside(p))
-        return kind == "norm" and (_is_norm(words(p.module)) or p.leaf in ("scale", "gamma"))
+        return kind == "norm" and (_is_norm(p.holder) or p.leaf in ("scale", "gamma"))
 
     return any(len(p.shape) == 2 and is_vector_of_stack(p) for p in below)
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from gradtx.core._prefixes import is_function, spread
 from gradtx.core._roles import Role, is_absent, opened
-from gradtx.core._selectors import OfKind, Selector, check_where, described, matches, named_leaves
-from gradtx.core._sentences import CHOICES, listed
+from gradtx.core._selectors import OfKind, Selector, check_where, described, matches, named_leaves, what_instead
+from gradtx.core._sentences import listed
 from gradtx.core._trees import show_path
 from gradtx.core._types import Params
 
@@ -128,11 +128,7 @@ def _why_unused(rule: tuple, rows: list[tuple], rules: tuple) -> str:
     for name, value, i in rows:
         if matches(rule[0], name, value, None):
             return f"{_as_text(rule)}, as {_as_text(rules[i])} comes before it and has {name or 'the root'}"
-    if isinstance(rule[0], str) and any(matches(f"{rule[0]}/**", name, None, None) for name, _, _ in rows):
-        return f"{_as_text(rule)}, which matches no parameter but those below: write {f'{rule[0]}/**'!r}"
-    return f"{_as_text(rule)}, which matches no parameter" + (
-        f" (there are {listed([name for name, _, _ in rows], CHOICES)})" if rows else ""
-    )
+    return f"{_as_text(rule)}, which matches no parameter{what_instead(rule[0], [name for name, _, _ in rows])}"
 
 
 def _as_text(rule: tuple) -> str:

@@ -4,6 +4,7 @@
 All that depends on the signature alone is found once, when the factory is made; a call only looks at what it is given.
 """
 
+import difflib
 import functools
 import inspect
 import types
@@ -16,6 +17,21 @@ import numpy as np
 from gradtx.core._ranges import Range, check_argument, is_array, is_number, readable, specification
 
 REQUIRED = inspect.Parameter.empty
+
+OTHER_NAMES = {
+    "lr": ("learning_rate",),
+    "betas": ("b1", "b2"),
+    "beta": ("b1", "momentum", "decay"),
+    "beta1": ("b1",),
+    "beta_1": ("b1",),
+    "beta2": ("b2",),
+    "beta_2": ("b2",),
+    "epsilon": ("eps",),
+    "alpha": ("decay",),
+    "rho": ("decay",),
+    "wd": ("weight_decay",),
+}
+"""How other libraries call arguments, and what they may be here, for errors."""
 
 
 class Arguments:
@@ -85,7 +101,20 @@ class Arguments:
         try:
             return dict(self.signature.bind(*args, **kwargs).arguments)
         except TypeError as error:
-            raise TypeError(f"{self.name}: {error}; the call is {self}") from None
+            unknown = [n for n in kwargs if n not in self._with_names and not self.keywords]
+            wrong = f"got an unexpected keyword argument {unknown[0]!r}" if unknown else error
+            raise TypeError(f"{self.name}: {wrong}; the call is {self}{''.join(map(self._instead, unknown))}") from None
+
+    def _instead(self, unknown: str) -> str:
+        """What may be meant by an argument that is not there: the name that it has here, or another function."""
+        if unknown == "weight_decay":
+            other = (
+                "adamw has it" if self.name == "adam" else f"chain(add_decayed_weights(...), {self.name}(...)) has it"
+            )
+            return f"; for weight_decay, {other}"
+        meant = [n for n in OTHER_NAMES.get(unknown, ()) if n in self._with_names]
+        meant = meant or difflib.get_close_matches(unknown, self._with_names, n=1)
+        return f"; for {unknown}, give {' and '.join(meant)}" if meant else ""
 
     def _default(self, parameter: inspect.Parameter) -> Any:
         """What stands for an argument that is not given, checked like one that is."""

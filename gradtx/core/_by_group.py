@@ -6,7 +6,10 @@ of groups changes neither how often a rule is traced nor how many stages run. Th
 rules subtract from 1: in float32, 1 - 0.999 is off by 5e-5. They are constants of a compiled rule of their own.
 """
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core._kernels import Kernels, Rule, RuleSource
-from gradtx.core._roles import is_box
+from gradtx.core._roles import is_absent, is_box
+from gradtx.core._selectors import named_leaves
 from gradtx.core._stacks import Stacked, stack_axes
+from gradtx.core._types import Params
 
 
 class ByGroup:
@@ -87,6 +92,29 @@ class Groups:
 
 def is_grouped(leaf: Any) -> bool:
     return is_box(leaf) and leaf.group is not None
+
+
+_reached: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("reached", default=None)
+
+
+@contextlib.contextmanager
+def reached() -> Iterator[set[str]]:
+    """Collects the paths of all parameters for which `init` of a rule with hyperparameters by group runs meanwhile.
+
+    Any number of masks, labels and wrappers may lie between the one who asks and the rules, so it is nobody's argument.
+    """
+    found: set[str] = set()
+    token = _reached.set(found)
+    try:
+        yield found
+    finally:
+        _reached.reset(token)
+
+
+def note_reached(params: Params) -> None:
+    if (found := _reached.get()) is not None:
+        names, leaves, _ = named_leaves(params)
+        found.update(name for name, leaf in zip(names, leaves, strict=True) if not is_absent(leaf))
 
 
 def by_group(values: dict[str, Any], leaves: list) -> tuple[dict[str, Any], ByGroup]:

@@ -7,6 +7,7 @@ that JAX rebuilds from other children (traced numbers, `None`s, placeholders) do
 
 import functools
 import inspect
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from types import MappingProxyType
@@ -19,6 +20,7 @@ from jax.core import Tracer
 
 from gradtx.core._arguments import Arguments
 from gradtx.core._ranges import is_array, is_number
+from gradtx.core._sentences import listed
 
 CONTAINERS = frozenset((dict, OrderedDict, list, tuple))
 """What an argument may consist of: the constants and children inside are told apart one by one."""
@@ -40,7 +42,22 @@ class Factory(Arguments):
     def run(self, arguments: dict[str, Any]) -> Any:
         """The body's result for the arguments."""
         args, kwargs = self.apart(arguments)
-        return self.body(*args, **kwargs)
+        try:
+            return self.body(*args, **kwargs)
+        except TypeError as error:
+            moving = [n for n in self.hyperparameters if callable(x := arguments[n]) or isinstance(x, Tracer)]
+            if not moving or _is_raised_by_gradtx(error):
+                raise
+            raise TypeError(
+                f"{self.name}: {error}. The body of the factory has {listed(moving)} as a schedule or traced value; "
+                f"use hyperparameters only in the functions that it returns, where they are the numbers of the step"
+            ) from error
+
+
+def _is_raised_by_gradtx(error: Exception) -> bool:
+    """Whether the error comes from gradtx itself, which says what is wrong, rather than from Python or JAX."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return len(frames) > 1 and frames[-1].f_globals.get("__name__", "").partition(".")[0] == "gradtx"
 
 
 class _Child:
@@ -173,6 +190,14 @@ class Value:
             raise TypeError(f"{self._call.factory.name}: no argument {unknown[0]}; there are {list(self.arguments)}")
         args, kwargs = self._call.factory.apart({**self.arguments, **changes})
         return self._call.factory.public(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """Only asked for what is not there."""
+        call = None if name.startswith("_") else self._call
+        if call is not None and name in call.arguments:
+            told = f"; its argument is arguments[{name!r}], and replace({name}=...) makes another"
+            raise AttributeError(f"{self!r} has no attribute {name!r}{told}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _run_body(self) -> None:
         """Runs the body of the factory with the arguments."""

@@ -27,8 +27,10 @@ from gradtx.core._transformation import (
     GradientTransformation,
     GradientTransformationExtraArgs,
     Inner,
+    check_transformation,
     with_extra_args_support,
 )
+from gradtx.core._trees import explaining_leaves
 from gradtx.core._types import EmptyState, OptState, Params, Updates
 
 P = ParamSpec("P")
@@ -58,10 +60,20 @@ def transformation_of(kind: type[T]) -> Callable[[Callable[P, Any]], Callable[P,
 
     def decorate(body: Callable[P, Any]) -> Callable[P, T]:
         construct = factory_decorator(body, kind, _expand)
+        construct.init = construct.update = _refusal(body.__name__)  # type: ignore[attr-defined]  # function attributes
         REGISTRY[f"{body.__module__}.{body.__qualname__}"] = construct.factory  # type: ignore[attr-defined]  # set by the decorator
         return construct
 
     return decorate
+
+
+def _refusal(name: str) -> Callable[..., Any]:
+    """What a factory has as `init` and `update`, for whoever takes it for the transformation that it makes."""
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{name} is a factory of transformations, it is none itself: call it, {name}(...)")
+
+    return refuse
 
 
 def per_parameter(
@@ -122,7 +134,8 @@ def _expand(call: Call) -> Callable[[], Expansion]:
     """Runs the body of a call, so that its errors appear there; the pair is made of what it returned on first use."""
     inner = call.factory.run(call.arguments)
     if not isinstance(inner, GradientTransformation):
-        inner = with_extra_args_support(inner)
+        where = f"{call.factory.name}: what the body of the factory returns"
+        inner = with_extra_args_support(check_transformation(where, inner))
     lasting = get_opaque_trace_state(convention="gradtx") == _NO_TRACE
     return functools.partial(_expansion, call, inner, lasting)
 
@@ -134,6 +147,11 @@ def _expansion(call: Call, inner: GradientTransformation, lasting: bool) -> Expa
     """What a call stands for whose body returned `inner`, by the three cases of this module's docstring."""
     if inner._call is not None:
         return Expansion(inner.init, Inner(inner).update, inner=inner, parts=inner.parts)
+    made = _stage(call, inner, lasting)
+    return made._replace(init=explaining_leaves(call.factory.name, made.init))
+
+
+def _stage(call: Call, inner: GradientTransformation, lasting: bool) -> Expansion:
     factory, arguments = call.factory, call.arguments
     moving = {n: v for n in factory.hyperparameters if (v := arguments[n]) is not None and not is_number(v)}
     if inner.rule is None:

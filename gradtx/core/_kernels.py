@@ -149,7 +149,12 @@ def _kernels(source: RuleSource) -> Kernels:
 
     def update(values: dict, g: Any, slots: Any, p: Any, count: Any, common: tuple) -> tuple:
         def run(rule: Rule, arguments: tuple, told: dict) -> tuple:
-            (u, new_slots), shape = rule.update(*arguments, **told), arguments[0].shape
+            returned, (g, slots, *_) = rule.update(*arguments, **told), arguments
+            if not isinstance(returned, tuple | list) or len(returned) != 2:
+                raise TypeError(f"update must return the update and the new slots, (u, slots), got {_kind(returned)}")
+            (u, new_slots), shape = returned, g.shape
+            if jax.tree.structure(new_slots) != jax.tree.structure(slots):
+                raise TypeError(f"update must return new slots like the old, {_kind(slots)}, got {_kind(new_slots)}")
             if jnp.shape(u) != shape:
                 raise ValueError(f"the gradient has shape {shape}, but the update has shape {jnp.shape(u)}")
             if any([x.dtype == jnp.float16 for x in jax.tree.leaves(slots)]):
@@ -181,6 +186,10 @@ def _stored(new: Any, old: jax.Array) -> jax.Array:
     if jnp.shape(new) != jnp.shape(old):
         raise ValueError(f"the state was made for another shape: {jnp.shape(old)}, updated {jnp.shape(new)}")
     return jnp.asarray(new).astype(old.dtype)
+
+
+def _kind(x: Any) -> str:
+    return f"{len(x)} of them" if type(x) is tuple else "a tree" if isinstance(x, tuple | list | dict) else "one array"
 
 
 def _widen_floats(tree: Any, dtype: Any) -> Any:

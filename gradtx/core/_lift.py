@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core._by_group import by_group, check_memory, in_groups
+from gradtx.core._by_group import by_group, check_memory, in_groups, note_reached
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._kernels import Kernels, Rule, RuleSource
@@ -42,6 +42,8 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
     same, varying = by_group(values, leaves)
     _check_values(rule, same)
     check_memory(rule, varying)
+    if varying:
+        note_reached(params)
     at = functools.cache(lambda dtype: source.at(widen(same, dtype)))
 
     def init_leaf(leaf: Any) -> tuple:
@@ -53,10 +55,12 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
         def init_one(entries: dict, one: jax.Array) -> tuple:
             here = source.at(widen(same, dtype) | entries) if entries else at(dtype)
             slots = here.init(one, **here.role(role, p.ndim))  # type: ignore[misc]  # has one, as it has slots
-            slots = (slots,) if len(rule.slots) == 1 else slots
-            wanted = len(rule.slots)
-            if len(slots) != wanted:
-                raise TypeError(f"{rule.name}: init must return {wanted} slots, {rule.slots}, got {len(slots)}")
+            slots = (slots,) if len(rule.slots) == 1 or not isinstance(slots, tuple | list) else slots
+            if len(slots) != len(rule.slots):
+                raise TypeError(
+                    f"{rule.name}: init must return {len(rule.slots)} slots, {rule.slots}, got {len(slots)}; "
+                    f"the state class must have a field for each, besides {rule.counter!r} and the memory"
+                )
             return tuple(slots)
 
         # Not compiled: outside jit, zeros_like gives slots the parameter's sharding, compiled zeros would lose it.
@@ -64,7 +68,11 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
         slots = over_stack(init_one, stack, p.shape, entries, cut(widen(p, dtype), stack))
         return jax.tree.map(lambda x: _owned(x, original, p), slots)
 
-    rows = list(map(init_leaf, leaves)) if rule.slots else []
+    if rule.init is None and rule.slots:
+        raise TypeError(f"{rule.name}: the rule needs an init, as {rule.state.__name__} has the slots {rule.slots}")
+    # Without slots, one parameter is enough to see that `init` makes none.
+    rows = list(map(init_leaf, leaves if rule.slots else leaves[:1])) if rule.init is not None else []
+    rows = rows if rule.slots else []
     columns = zip(*rows, strict=True) if rows else [()] * len(rule.slots)
     fields = {n: jax.tree.unflatten(treedef, column) for n, column in zip(rule.slots, columns, strict=False)}
     if rule.memory is not None:
@@ -138,26 +146,31 @@ def update_tree(
     live = [_Live(i, *run, told[i], slots[i], ps[i], counts[i]) for i, run in zip(found, runs, strict=True)]
 
     total, common = None, [()] * len(live)
-    if rule.measure is not None and live:
-        total = _sum([x.kernels.measure(x.values, x.g, x.slots, x.p, x.count, memory) for x in live])
-        if rule.rescales:
-            total = _in_range(total, live, memory)
-        common = [(total,)] * len(live)
-    if rule.shared is not None and live:
-        needed = {name: jnp.asarray(extra[name]) for name in rule.needs}
-        if ages is not None:
-            common = _shared_by_age(rule, live, groups, total, needed)
-        elif groups is None:
-            made, memory = source.kernels.shared(same, count, total, memory, needed)
-            common = [() if made is None else (made,)] * len(live)
-        else:
-            common, memory = groups.shared(rule, count, total, memory, needed)
+    try:
+        if rule.measure is not None and live:
+            total = _sum([x.kernels.measure(x.values, x.g, x.slots, x.p, x.count, memory) for x in live])
+            if rule.rescales:
+                total = _in_range(total, live, memory)
+            common = [(total,)] * len(live)
+        if rule.shared is not None and live:
+            needed = {name: jnp.asarray(extra[name]) for name in rule.needs}
+            if ages is not None:
+                common = _shared_by_age(rule, live, groups, total, needed)
+            elif groups is None:
+                made, memory = source.kernels.shared(same, count, total, memory, needed)
+                common = [() if made is None else (made,)] * len(live)
+            else:
+                common, memory = groups.shared(rule, count, total, memory, needed)
+    except TypeError as error:
+        if why := _about_none(error, rule, t=count):
+            raise TypeError(f"{rule.name}: {error}{why}") from error
+        raise
     new_leaves, new_slots = list(leaves), list(slots)
     for x, known in zip(live, common, strict=True):
         try:
             u, new_slots[x.index] = x.kernels.update(x.values, x.g, x.slots, x.p, x.count, known)
         except (ValueError, TypeError) as error:
-            raise _located(error, rule, updates, x) from error
+            raise _located(error, rule, updates, x, count) from error
         new_leaves[x.index] = closed(leaves[x.index], u)
 
     # A wrapper may have made the slots from the parameters, boxes included.
@@ -255,8 +268,19 @@ def _check_arguments(rule: Rule, state: OptState, params: Params, extra: dict[st
             raise ValueError(f"{rule.name}: update needs {name}: call update(updates, state, params, {name}=...)")
 
 
-def _located(error: Exception, rule: Rule, updates: Updates, x: _Live) -> Exception:
+def _about_none(error: Exception, rule: Rule, **arguments: Any) -> str:
+    """What may be wrong if an argument of the rule is None, and the error is about None."""
+    reasons = {
+        "t": f"{rule.state.__name__} has no field {rule.counter!r}",
+        "p": "update got no parameters (needs_params=True makes that an error)",
+    }
+    none = [name for name, x in arguments.items() if x is None] if "NoneType" in str(error) else []
+    return "".join(f"; {name} is None, as {reasons[name]}" for name in none)
+
+
+def _located(error: Exception, rule: Rule, updates: Updates, x: _Live, count: Any) -> Exception:
     shape = jnp.shape(opened(x.g))
     shapes = ", ".join(str(jnp.shape(slot)) for slot in jax.tree.leaves(x.slots)) or "none"
     where = f"{rule.name}: at {paths(updates)[x.index]}"
-    return ValueError(f"{where}: {error} (gradient of shape {shape}, state of shapes {shapes})")
+    why = _about_none(error, rule, t=count, p=x.p)
+    return ValueError(f"{where}: {error}{why} (gradient of shape {shape}, state of shapes {shapes})")

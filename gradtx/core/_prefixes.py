@@ -47,6 +47,27 @@ class Rows(NamedTuple):
         return jax.tree.map(lambda g, u: None if g is None else u, self.given, tree, is_leaf=is_none)
 
 
+def filled(tree: Any, whole: Any) -> Any:
+    """A tree in which leaves are hidden, with those of `whole` in their places; anything else as it is."""
+    leaves, treedef = jax.tree.flatten(whole, is_leaf=is_none)
+    try:
+        parts = treedef.flatten_up_to(tree)
+    except (ValueError, TypeError):
+        return tree
+    hidden = [x is not None and is_empty(x) for x in parts]
+    return treedef.unflatten([w if h else x for x, w, h in zip(parts, leaves, hidden, strict=True)])
+
+
+def of_whole(function: Callable[..., Any], whole: Any, hide: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A function of whole trees as one of trees in which leaves are hidden; trees that it returns are hidden too."""
+
+    @functools.wraps(function)  # with its signature, which tells what further arguments it takes
+    def of_seen(*args: Any, **kwargs: Any) -> Any:
+        return hide(function(*(filled(x, whole) for x in args), **{n: filled(x, whole) for n, x in kwargs.items()}))
+
+    return of_seen
+
+
 def of_boxes(function: Callable[..., Any]) -> Callable[..., Any]:
     """Marks a function of the parameters that takes them in boxes, with their roles."""
     function.of_boxes = True  # type: ignore[attr-defined]  # a function attribute
@@ -134,6 +155,12 @@ def _by_names(where: str, name: str, known: list, tree: Any) -> list:
 def is_empty(x: Any) -> bool:
     """Whether this is None or a masked node, gradtx's or Optax's, which is another class."""
     return x is None or isinstance(x, tuple) and not x and hasattr(x, "_fields")
+
+
+def is_partial(params: Params) -> bool:
+    """Whether parameters may be hidden in this tree, so that a choice that matches none is no error."""
+    nodes = jax.tree.leaves(params, is_leaf=is_empty)
+    return not jax.tree.leaves(params) or any(x is not None and is_empty(x) for x in nodes)
 
 
 def _beginnings(names: tuple) -> list[tuple]:

@@ -136,6 +136,11 @@ def check_argument(where: str, name: str, value: Any, spec: Range | Floating, op
             raise TypeError(f"{where}: {name} must be {spec}, got {value!r} ({type(value).__name__})")
         value = int(value)
     elif not is_number(value):
+        if inspect.isfunction(value) and hasattr(value, "factory"):
+            call = f"{value.__name__}(...)"
+            raise TypeError(
+                f"{where}: {name} must be {spec} or a schedule, got the factory {call[:-5]}: call it, {call}"
+            )
         if callable(value) or isinstance(value, Tracer) and is_array(value):
             return value
         if not is_array(value):

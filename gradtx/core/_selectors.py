@@ -2,16 +2,19 @@
 """Selecting parameters: by globs or regular expressions on their paths, predicates, or kinds of roles."""
 
 import dataclasses
+import difflib
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core._prefixes import is_partial
 from gradtx.core._roles import KINDS, Boxed, Role, is_box, is_full_box, logical_view
+from gradtx.core._sentences import CHOICES, listed
 from gradtx.core._types import Params
 
 
@@ -61,6 +64,10 @@ class Selector:
 
     def __call__(self, params: Params) -> Any:
         names, leaves, treedef = named_leaves(params)
+        # What is chosen by kind or by a function may be absent from a model; a path that is nowhere is a mistake.
+        if _is_by_path(self.chosen) and not is_partial(params):
+            if not any(matches(self.chosen, name, None, None) for name in names):
+                raise ValueError(f"{self!r}: this matches no parameter{what_instead(self.chosen, names)}")
         return jax.tree.unflatten(treedef, list(map(self._flag, names, leaves)))
 
     def _flag(self, path: str, leaf: Any) -> bool | None:
@@ -88,7 +95,8 @@ def where(*chosen: Where) -> Selector:
         tuples of these, any of which may match.
 
     Raises:
-      TypeError, ValueError: for any other argument, and for a glob that cannot match a path.
+      TypeError, ValueError: for any other argument, for a glob that cannot match a path, and, when the mask is made,
+        for globs and regular expressions of which none matches a parameter.
     """
     checked = check_where("where", chosen)
     return Selector(checked[0] if len(checked) == 1 else checked)
@@ -133,6 +141,30 @@ def matches(chosen: Where, path: str, leaf: Any, role: Role | None) -> bool:
     if not isinstance(answer, bool | np.bool_):
         raise TypeError(f"{described(chosen)} must return True or False at {path or 'the root'}, got {answer!r}")
     return bool(answer)
+
+
+def _is_by_path(chosen: Any) -> bool:
+    """Whether the selection needs nothing but the paths of parameters."""
+    if isinstance(chosen, tuple):
+        return all(map(_is_by_path, chosen))
+    return _is_by_path(chosen.chosen) if isinstance(chosen, Selector) else isinstance(chosen, str | re.Pattern)
+
+
+def what_instead(chosen: Where, paths: Iterable[str]) -> str:
+    """What may have been meant by a choice that matches none of the paths: the end of an error that says so."""
+    below = f"{chosen}/**"
+    if isinstance(chosen, str) and any(matches(below, path, None, None) for path in paths):
+        return f" but those below: write {below!r}"
+    return f"; {known_paths(chosen, paths)}"
+
+
+def known_paths(given: Any, paths: Iterable[str]) -> str:
+    """The paths closest to the given one, or the first paths, as text."""
+    paths = sorted(paths)
+    close = difflib.get_close_matches(given.strip("/*"), paths, n=3, cutoff=0.5) if isinstance(given, str) else []
+    if close:
+        return f"the closest are {', '.join(close)}"
+    return f"the parameters are {listed(paths, CHOICES)}"
 
 
 def described(chosen: Any) -> str:

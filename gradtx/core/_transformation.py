@@ -9,6 +9,7 @@ from gradtx.core._borders import Parts, bordered
 from gradtx.core._calls import Call, Value, register_value
 from gradtx.core._kernels import Rule, RuleSource
 from gradtx.core._lift import lifted
+from gradtx.core._nesting import arguments_inside, arguments_named, is_factory, is_transformation, replaced, spelled
 from gradtx.core._types import OptState, Params, Updates
 
 
@@ -125,6 +126,26 @@ class GradientTransformation(Value):
         parts = (self._expansion or self._expanded()).parts
         return {} if parts is None else dict(parts(state))
 
+    def replace(self, **changes: Any) -> Self:
+        """The same call with other arguments: `adam(1e-3).replace(learning_rate=1e-4)`.
+
+        An argument that it has not itself is that of the only stage inside that has it, as for a chain.
+        """
+        inner = [name for name in changes if self._call is not None and name not in self.arguments]
+        tx = (
+            super().replace(**{n: x for n, x in changes.items() if n not in inner})
+            if len(inner) < len(changes)
+            else self
+        )
+        for name in inner:
+            found = arguments_named(tx, name)
+            if len(found) != 1:
+                there = dict.fromkeys(n for _, n in arguments_inside(tx))
+                instead = f"which of {spelled(found)}? give the full name" if found else f"there are {', '.join(there)}"
+                raise TypeError(f"{tx.factory.name}: no argument {name}; {instead}")  # type: ignore[union-attr]  # made by a call
+            tx = replaced(tx, *found[0], changes[name])
+        return tx
+
     def _run_body(self) -> None:
         assert self._call is not None
         object.__setattr__(self, "_later", self._call.factory.expand(self._call))
@@ -177,17 +198,14 @@ register_value(GradientTransformation)
 register_value(GradientTransformationExtraArgs)
 
 
-def is_transformation(tx: Any) -> bool:
-    """Whether an object has functions `init` and `update`, whether it is gradtx's, Optax's or of any other class."""
-    return callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))
-
-
 def check_transformation(where: str, tx: Any) -> Any:
     """The object itself, or an error if it is not a transformation."""
     if is_transformation(tx):
         return tx
-    if hasattr(tx, "factory") and not isinstance(tx, Value):
+    if is_factory(tx):
         raise TypeError(f"{where} must be a transformation, got the factory {tx.__name__}: call it, {tx.__name__}(...)")
+    if isinstance(tx, tuple | list) and tx and all(map(is_transformation, tx)):
+        raise TypeError(f"{where} must be a transformation, got a {type(tx).__name__} of them: give chain(*stages)")
     raise TypeError(f"{where} must be a transformation (an object with init and update), got {tx!r}")
 
 

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of trees, with errors that name the path."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._roles import Boxed, is_full_box
-from gradtx.core._sentences import listed
+from gradtx.core._roles import Boxed, is_full_box, unboxed
+from gradtx.core._sentences import listed, shortened
 
 Path = tuple
 
@@ -64,6 +66,39 @@ def check_shapes(where: str, name: str, updates: Any, leaves: list, params: list
                 f"{where}: the {name} at {paths(updates)[i]} has shape {jnp.shape(g)}, "
                 f"its parameter has shape {jnp.shape(p)}"
             )
+
+
+class NoArrayError(TypeError):
+    """A tree of parameters has a leaf that is no array."""
+
+
+def explaining_leaves(where: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function of the parameters; if it fails and a leaf is no array, that is the error, with the path.
+
+    A leaf that nothing is made of, such as a function of a model in `sgd`, is none of its business.
+    """
+
+    @functools.wraps(function)
+    def explained(params: Any) -> Any:
+        try:
+            return function(params)
+        except NoArrayError:
+            raise
+        except (TypeError, ValueError, AttributeError) as error:
+            for path, x in jax.tree_util.tree_leaves_with_path(unboxed(params)):
+                if not hasattr(x, "dtype") and not isinstance(x, int | float | complex):
+                    raise NoArrayError(
+                        f"{where}: parameters must be arrays, got {shortened(repr(x), 60)} at {show_path(path)}; "
+                        f"of an equinox model, give eqx.filter(model, eqx.is_inexact_array)"
+                    ) from error
+            raise
+
+    return explained
+
+
+def shapes_of(where: str, params: Any) -> Any:
+    """The shapes and dtypes of a tree of parameters."""
+    return explaining_leaves(where, functools.partial(jax.eval_shape, lambda p: p))(params)
 
 
 def check_state(where: str, state: Any, kind: Any) -> None:

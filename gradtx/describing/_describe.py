@@ -10,6 +10,7 @@ import jax
 from gradtx._groups._planning import FROZEN
 from gradtx.core._roles import Role
 from gradtx.core._transformation import check_transformation
+from gradtx.core._trees import shapes_of
 from gradtx.core._types import OptState, Params
 from gradtx.core._unwrapping import unwrapped
 from gradtx.describing._fate import Multiple, decays, multiple_of, role_of, rule_of
@@ -109,7 +110,7 @@ def describe(tx: Any, params: Params, state: OptState | None = None) -> Descript
 def described_by(where: str, tx: Any, params: Params, state: OptState | None) -> tuple[Description, RouteNode]:
     """The description, and which transformations see which parameters."""
     check_transformation(f"{where}: tx", tx)
-    shapes = jax.eval_shape(lambda p: p, params)
+    shapes = shapes_of(where, params)
     held = _held(where, tx, shapes, state)
     stages, slots = [], []
     for stage, part in walk(tx, held):

@@ -9,7 +9,7 @@ from typing import Any
 from gradtx._groups._planning import FROZEN
 from gradtx.core._prefixes import is_function
 from gradtx.core._roles import Role
-from gradtx.core._selectors import described
+from gradtx.core._selectors import described, known_paths
 from gradtx.core._types import OptState, Params
 from gradtx.describing._describe import ParameterRow, described_by, plain
 from gradtx.describing._fate import OWN, Multiple, is_made_by, label_of, numbers_of, stage_name
@@ -19,7 +19,6 @@ from gradtx.describing._reasons import overrides, role_source
 from gradtx.describing._routes import RouteNode
 from gradtx.describing._stages import Slot
 from gradtx.describing._table import WIDTH
-from gradtx.surgery._access import known_paths
 from gradtx.wrappers._masked import masked
 from gradtx.wrappers._partition import partition
 

@@ -153,7 +153,7 @@ def _times(schedule: GroupSchedule, group: int) -> Any:
     if entry is None:
         return 1.0
     if isinstance(entry, Times):
-        return entry.factor
+        return entry.factor if is_number(entry.factor) else OWN
     return _divided(entry, schedule.base) if is_number(entry) and is_number(schedule.base) else OWN
 
 

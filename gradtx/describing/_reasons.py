@@ -71,8 +71,9 @@ def _change(base: Any, what: Any, said: Any) -> str:
 def _number_here(before: Any, entry: Any) -> str:
     """The value of the parameter's group as text: its own, or a multiple of the base's."""
     if isinstance(entry, Times | np.ndarray):
-        factors = entry.factor if isinstance(entry, Times) else np.ravel(entry)
-        values = np.asarray(at_start(before) if callable(before) else before, np.float64) * factors
-        shown = number_text(tuple(map(float, values)) if values.ndim else float(values))
-        return f"{shown} at step 0" if callable(before) else shown
+        factors = [entry.factor] if isinstance(entry, Times) else list(entry.reshape(-1))
+        base, *found = (at_start(x) if callable(x) else x for x in (before, *factors))
+        values = tuple(float(base * x) for x in found)
+        shown = number_text(values[0] if isinstance(entry, Times) else values)
+        return f"{shown} at step 0" if any(map(callable, (before, *factors))) else shown
     return number_text(entry if callable(entry) else float(entry))

@@ -13,8 +13,8 @@ import jax
 
 from gradtx._groups._grouping import checked_rules, groups
 from gradtx._groups._planning import GroupPlan, plan
-from gradtx._roles._boxing import is_partial
 from gradtx.core._nesting import chained, with_others_inside
+from gradtx.core._prefixes import is_partial
 from gradtx.core._roles import is_absent
 from gradtx.core._selectors import named_leaves
 from gradtx.core._transformation import (
@@ -69,7 +69,8 @@ def route(tx: Any, tree: Any, name: str = "") -> RouteNode:
         return RouteNode(tx, name, _by_path(tree), tuple(route(child, tree, str(key)) for key, child in stages))
     if isinstance(tx, GradientTransformation) and tx.factory is groups.factory:  # type: ignore[attr-defined]  # factories have one
         base, partial = tx.arguments["base"], is_partial(tree)
-        made = plan(checked_rules(tx.arguments["rules"], base), base, tree, partial)
+        first = tx.arguments["first_match"]
+        made = plan(checked_rules(tx.arguments["rules"], base), base, tree, partial, first)
         return RouteNode(tx, name, _by_path(tree), (route(made.tx, made.box(tree, partial)),), made)
     wrapped = nested(tx)
     if wrapped:

@@ -6,16 +6,16 @@ as "mu", "0.mu" or "inner_state.0.mu".
 """
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._selectors import Where, check_where, described, matches
+from gradtx.core._selectors import Where, check_where, described, known_paths, matches, what_instead
 from gradtx.core._sentences import CHOICES, listed
 from gradtx.core._transformation import check_transformation
+from gradtx.core._trees import shapes_of
 from gradtx.core._types import OptState, Params
 from gradtx.core._unwrapping import unwrapped
 from gradtx.surgery._ages import aged, count_of, is_ages, rules_of
@@ -151,16 +151,15 @@ def _found(
     slot: str | Sequence[str] | None,
     holders: frozenset[str] = frozenset(),
 ) -> list[StateSlot]:
-    shapes = unwrapped(jax.eval_shape(lambda p: p, params))
+    shapes = unwrapped(shapes_of(context, params))
     called = parameter_names(shapes)
     chosen = set(called.values())
     if where is not None:
         where, leaves = check_where(f"{context}: where", where), dict(jax.tree_util.tree_leaves_with_path(shapes))
         chosen = {name for path, name in called.items() if path in leaves and matches(where, name, leaves[path], None)}
         if not chosen:
-            raise ValueError(
-                f"{context}: {described(where)} chooses no parameter; {known_paths(where, called.values())}"
-            )
+            instead = what_instead(where, called.values())
+            raise ValueError(f"{context}: {described(where)} chooses no parameter{instead}")
     everything = [
         StateSlot(called[part.parameter], part.name, part.value, part)
         for part in split(state, shapes, holders)
@@ -194,15 +193,6 @@ def _one(context: str, state: Any, params: Any, path: str, slot: str) -> StateSl
         several = listed([s.name for s in found], CHOICES)
         raise ValueError(f"{context}: {path} has several slots {slot!r}: {several}; name one")
     return found[0]
-
-
-def known_paths(given: Any, paths: Any) -> str:
-    """The paths closest to the given one, or the first paths, as text."""
-    paths = sorted(paths)
-    close = difflib.get_close_matches(given.strip("/*"), paths, n=3, cutoff=0.5) if isinstance(given, str) else []
-    if close:
-        return f"the closest are {', '.join(close)}"
-    return f"the parameters are {listed(paths, CHOICES)}"
 
 
 def _kind(x: Any) -> int:

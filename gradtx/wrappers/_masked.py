@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Applying a transformation to some of the parameters only."""
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,7 +9,8 @@ import jax
 import numpy as np
 
 from gradtx.core._factory import transformation
-from gradtx.core._prefixes import Rows, is_function, of_boxes, rows, said_of
+from gradtx.core._prefixes import Rows, is_function, of_boxes, of_whole, rows, said_of
+from gradtx.core._selectors import OfKind, described
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state, show_path
 from gradtx.core._types import OptState, Params, Updates
@@ -31,7 +33,8 @@ def masked(
       mask: a tree of booleans with the structure of the parameters or a prefix of it, or a function from the
         parameters (or the updates, if `update` is called without parameters) to such a tree. Its containers may be of
         other types if the names in them are the same, such as a dictionary for the state of a module.
-      mask_compatible_extra_args: whether extra arguments with the structure of the updates are masked too.
+      mask_compatible_extra_args: whether extra arguments with the structure of the updates are masked too. `grad`
+        always is; functions, such as `value_fn` and `grad_fn`, are always called with whole trees.
 
     Raises:
       ValueError: if the mask does not fit the tree, with the path.
@@ -51,8 +54,7 @@ def masked(
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state("masked", state, MaskedState)
         found, seen = seen_of(updates, params)
-        if mask_compatible_extra_args:
-            extra = hide_extra(found, seen, extra)
+        extra = hide_extra(found, seen, extra, mask_compatible_extra_args) if extra else extra
         seen_params = None if found.params is None else found.tree(found.params, seen)
         new, inner_state = tx.update(found.tree(found.updates, seen), state.inner_state, seen_params, **extra)
         merged = found.merged("masked", new, seen, found.updates)
@@ -73,14 +75,36 @@ def mask_of(where: str, name: str, mask: Any) -> Any:
     def checked(tree: Any) -> Any:
         for path, flag in jax.tree_util.tree_leaves_with_path(tree):
             if not is_flag(flag):
-                raise TypeError(f"{where}: {name} must hold True or False at {show_path(path)}, got {flag!r}")
+                chosen = flag if isinstance(flag, OfKind | str | re.Pattern) else None
+                instead = "" if chosen is None else f"; a choice of parameters is where({described(chosen)})"
+                raise TypeError(f"{where}: {name} must hold True or False at {show_path(path)}, got {flag!r}{instead}")
         return tree
 
     return of_boxes(lambda params: checked(said_of(mask, params))) if is_function(mask) else checked(mask)
 
 
-def hide_extra(found: Rows, seen: list[bool], extra: dict[str, Any]) -> dict[str, Any]:
-    """The extra arguments; those with the structure of the updates are masked in the same way."""
+def hide_extra(found: Rows, seen: list[bool], extra: dict[str, Any], trees: bool) -> dict[str, Any]:
+    """The extra arguments as the inner transformation gets them.
+
+    `grad` and, if `trees`, all others with the structure of the updates are masked in the same way. Functions, such as
+    `value_fn` and `grad_fn`, still get whole trees: what is hidden here is added to what they are called with.
+    """
     structure = jax.tree.structure(jax.tree.unflatten(found.treedef, found.updates))
-    fits = {n: jax.tree.structure(x) == structure for n, x in extra.items()}
-    return {n: found.tree(found.treedef.flatten_up_to(x), seen) if fits[n] else x for n, x in extra.items()}
+    structures = {structure}
+    whole = None if found.params is None else jax.tree.unflatten(found.treedef, found.params)
+    if whole is not None:
+        structures.add(jax.tree.structure(whole))
+
+    def hidden(x: Any) -> Any:
+        if type(x) is tuple:
+            return tuple(map(hidden, x))
+        fits = jax.tree.structure(x) in structures
+        return found.tree(found.treedef.flatten_up_to(x), seen) if fits else x
+
+    def given(name: str, x: Any) -> Any:
+        if is_function(x) or callable(x) and name.endswith("_fn"):
+            return x if whole is None else of_whole(x, whole, hidden)
+        fits = (trees or name == "grad") and jax.tree.structure(x) == structure
+        return found.tree(found.treedef.flatten_up_to(x), seen) if fits else x
+
+    return {name: given(name, x) for name, x in extra.items()}

@@ -36,7 +36,8 @@ def partition(
         parameters (or the updates, if `update` is called without parameters) to such a tree. Its containers may be of
         other types if the names in them are the same, such as a dictionary for the state of a module.
       mask_compatible_extra_args: whether each transformation sees only its own part of those extra arguments that have
-        the structure of the updates.
+        the structure of the updates. Of `grad` it always does; functions, such as `value_fn` and `grad_fn`, are always
+        called with whole trees.
 
     Raises:
       ValueError: for a label without transformation, or labels that do not fit the tree, with the path; and for a
@@ -74,7 +75,7 @@ def partition(
         leaves, inner_states = found.updates, {}
         for label, tx in stages.items():
             mine = seen[label]
-            given = hide_extra(found, mine, extra) if mask_compatible_extra_args else extra
+            given = hide_extra(found, mine, extra, mask_compatible_extra_args) if extra else extra
             seen_params = None if found.params is None else found.tree(found.params, mine)
             before = state.inner_states[label].inner_state
             new, inner_states[label] = tx.update(found.tree(found.updates, mine), before, seen_params, **given)

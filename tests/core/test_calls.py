@@ -21,6 +21,12 @@ def plain(a, b=2, *, c=3):
     pass
 
 
+def _unknown(function: Callable, kwargs: dict) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    by_name = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return [n for n in kwargs if n not in by_name and not any(p.kind is p.VAR_KEYWORD for p in parameters)]
+
+
 @pytest.mark.parametrize("function", [every_kind, plain])
 @pytest.mark.parametrize(
     ("args", "kwargs"),
@@ -44,7 +50,11 @@ def test_arguments_are_bound_as_python_binds_them(function: Callable, args: tupl
     except TypeError as error:
         with pytest.raises(TypeError) as raised:
             arguments.bind(args, kwargs)
-        assert str(raised.value) == f"{function.__name__}: {error}; the call is {arguments}"
+        # Python says what is missing rather than which argument is not known.
+        wrong = (
+            f"got an unexpected keyword argument {unknown[0]!r}" if (unknown := _unknown(function, kwargs)) else error
+        )
+        assert str(raised.value) == f"{function.__name__}: {wrong}; the call is {arguments}"
         return
     bound.apply_defaults()
     found = arguments.bind(args, kwargs)
@@ -124,5 +134,7 @@ def test_what_is_no_transformation_is_refused_at_the_call():
     def wrong():
         return 3
 
-    with pytest.raises(TypeError, match="tx must be a transformation .*, got 3"):
+    with pytest.raises(
+        TypeError, match="wrong: what the body of the factory returns must be a transformation .*, got 3"
+    ):
         wrong()

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bad input: one clear sentence that names the argument or the path."""
 
+from typing import Any, NamedTuple
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,11 +35,39 @@ def grads(**changes):
         (lambda: adam(True), TypeError, "adam: learning_rate must be a number"),
         (lambda: adam(None), TypeError, "adam: learning_rate must be a number"),
         (lambda: adam(), TypeError, "adam: missing a required argument: 'learning_rate'; the call is adam"),
-        (lambda: adam(0.1, beta1=0.9), TypeError, "adam: got an unexpected keyword argument 'beta1'"),
+        (
+            lambda: adam(0.1, beta1=0.9),
+            TypeError,
+            "adam: got an unexpected keyword argument 'beta1'.*; for beta1, give b1$",
+        ),
+        (
+            lambda: adam(lr=1e-3),
+            TypeError,
+            "adam: got an unexpected keyword argument 'lr'.*; for lr, give learning_rate$",
+        ),
+        (lambda: adam(0.1, betas=(0.9, 0.99)), TypeError, "for betas, give b1 and b2$"),
+        (lambda: adam(0.1, epsilon=1e-6), TypeError, "for epsilon, give eps$"),
+        (lambda: adam(0.1, weight_decay=0.1), TypeError, "for weight_decay, adamw has it$"),
+        (
+            lambda: gradtx.sgd(0.1, weight_decay=0.1),
+            TypeError,
+            r"chain\(add_decayed_weights\(...\), sgd\(...\)\) has it$",
+        ),
+        (lambda: gradtx.adamw(0.1, weight_deacy=0.1), TypeError, "for weight_deacy, give weight_decay$"),
+        (lambda: gradtx.rmsprop(0.1, rho=0.9), TypeError, "for rho, give decay$"),
+        (lambda: gradtx.schedules.cosine(step=100), TypeError, "for step, give steps$"),
+        (lambda: adam(0.1, xyz=1), TypeError, r"unexpected keyword argument 'xyz'; the call is .*nu_dtype=None\)$"),
         (lambda: adam(0.1, nesterov="yes"), TypeError, "adam: nesterov must be True or False, got 'yes'"),
         (lambda: adam(0.1, mu_dtype="bf17"), TypeError, "adam: mu_dtype must be a floating dtype or None, got 'bf17'"),
         (lambda: adam(0.1, mu_dtype=int), ValueError, "adam: mu_dtype must be a floating dtype or None, got int"),
         (lambda: chain(adam), TypeError, r"transformations\[0\] must be a transformation, got the factory adam: call"),
+        (lambda: chain([adam(0.1), gradtx.clip(1.0)]), TypeError, r"got a list of them: give chain\(\*stages\)"),
+        (lambda: gradtx.masked((adam(0.1), adam(0.1)), True), TypeError, "masked: inner .* got a tuple of them"),
+        (
+            lambda: adam(gradtx.schedules.cosine),
+            TypeError,
+            r"or a schedule, got the factory cosine: call it, cosine\(...\)",
+        ),
         (lambda: chain(adam(0.1), 3), TypeError, r"transformations\[1\] must be a transformation .*, got 3"),
         (lambda: gradtx.named_chain(adam(0.1)), TypeError, r"must be a \(name, transformation\) pair"),
         (
@@ -139,3 +170,175 @@ def test_what_must_be_a_function(call, message):
 
 def test_a_function_that_is_not_needed_may_be_left_out():
     gradtx.adopt(0.1, use_clipping=False, clip_value_fn=None)
+
+
+@pytest.mark.parametrize("use", [adam.init, adam.update, gradtx.chain.init, gradtx.lookahead.update])
+def test_a_factory_is_no_transformation(use):
+    """Trainers only call `tx.init`."""
+    with pytest.raises(
+        TypeError, match=r"(\w+) is a factory of transformations, it is none itself: call it, \1\(...\)"
+    ):
+        use(PARAMS)
+
+
+def test_a_factory_in_a_trainer():
+    nnx, train_state = pytest.importorskip("flax.nnx"), pytest.importorskip("flax.training.train_state")
+    with pytest.raises(TypeError, match=r"call it, adam\(...\)"):
+        nnx.Optimizer(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), adam, wrt=nnx.Param)
+    with pytest.raises(TypeError, match=r"call it, adam\(...\)"):
+        train_state.TrainState.create(apply_fn=None, params=PARAMS, tx=adam)
+
+
+def test_arguments_are_no_attributes():
+    with pytest.raises(AttributeError, match=r"adam\(0.1\) has no .*arguments\['learning_rate'\], and replace\(learn"):
+        _ = adam(0.1).learning_rate
+    with pytest.raises(AttributeError, match="has no attribute 'nix'"):
+        _ = adam(0.1).nix
+    with pytest.raises(AttributeError, match=r"arguments\['steps'\]"):
+        _ = gradtx.schedules.cosine(100).steps
+
+
+@pytest.mark.parametrize("mask", [gradtx.of_kind("hidden"), "bias"], ids=repr)
+def test_a_choice_is_no_mask(mask):
+    for make in (lambda: gradtx.adamw(0.1, mask=mask), lambda: gradtx.split_frozen(PARAMS, mask)):
+        with pytest.raises(
+            TypeError, match="must hold True or False at the root, got .*; a choice of parameters is where"
+        ):
+            make()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda tree: adam(0.1).init(tree),
+        lambda tree: gradtx.sgd(0.1, momentum=0.9).init(tree),
+        lambda tree: gradtx.lookahead(adam(0.1), 2, 0.5).init(tree),
+        lambda tree: gradtx.lbfgs().init(tree),
+        lambda tree: gradtx.stored(adam(0.1), {"mu": gradtx.precision.int8()}).init(tree),
+        lambda tree: gradtx.adamw(0.1, mask=lambda p: {"f": p["f"].ndim > 1}).init(tree),
+        lambda tree: gradtx.describe(adam(0.1), tree),
+        lambda tree: gradtx.find_slots((), tree),
+    ],
+)
+@pytest.mark.parametrize("leaf", [jnp.tanh, "relu"], ids=["function", "string"])
+def test_leaves_that_are_no_arrays(use, leaf):
+    with pytest.raises(
+        TypeError, match=r"parameters must be arrays, got .* at \['f'\]; .* eqx.filter\(model, eqx.is_inexact"
+    ):
+        use({"f": leaf, "w": jnp.ones(2)})
+
+
+def test_leaves_that_nobody_asks_for():
+    """As in Optax: what keeps nothing makes nothing of the leaves, and the gradients of functions are None."""
+    tree, gradients = {"f": jnp.tanh, "w": jnp.ones(2)}, {"f": None, "w": jnp.ones(2)}
+    tx = gradtx.sgd(0.5)
+    updates, _ = tx.update(gradients, tx.init(tree), tree)
+    assert updates["f"] is None
+    np.testing.assert_array_equal(updates["w"], [-0.5, -0.5])
+
+
+# Rules of one's own.
+
+
+class Mean(NamedTuple):
+    mu: Any
+
+
+class Moments(NamedTuple):
+    mu: Any
+    nu: Any
+
+
+def two(p):
+    return jnp.zeros_like(p), jnp.zeros_like(p)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (
+            (jnp.zeros_like, lambda g, mu, p, t: (mu / (1 - 0.9**t), mu), Mean),
+            "t is None, as Mean has no field 'count'",
+        ),
+        ((jnp.zeros_like, lambda g, mu, p, t: (g + 0.1 * p, mu), Mean), "p is None, as update got no parameters"),
+        (
+            (lambda p: (*two(p), p), lambda g, s, p, t: (g, s), Moments),
+            r"2 slots, \('mu', 'nu'\), got 3; the state class",
+        ),
+        ((jnp.zeros_like, lambda g, s, p, t: (g, s), Moments), r"init must return 2 slots, \('mu', 'nu'\), got 1"),
+        ((jnp.zeros_like, lambda g, s, p, t: (g, s)), "init must return 0 slots"),
+        ((None, lambda g, s, p, t: (g, s), Mean), r"the rule needs an init, as Mean has the slots \('mu',\)"),
+        (
+            (jnp.zeros_like, lambda g, mu, p, t: mu, Mean),
+            r"at \['w'\]: update must return .*\(u, slots\), got one array",
+        ),
+        ((two, lambda g, s, p, t: (g, *s), Moments), r"at \['w'\]: update must return .* got 3 of them"),
+        ((two, lambda g, s, p, t: (g, s[0]), Moments), "new slots like the old, 2 of them, got one array"),
+    ],
+)
+def test_rules_that_do_not_fit(rule, message):
+    @gradtx.transformation
+    def own():
+        return gradtx.per_parameter(*rule)
+
+    gradients = {"w": jnp.ones(3)}
+    with pytest.raises((ValueError, TypeError), match=f"own: .*{message}"):
+        own().update(gradients, own().init(gradients))
+
+
+def test_a_count_that_shared_lacks():
+    @gradtx.transformation
+    def own():
+        return gradtx.per_parameter(
+            jnp.zeros_like, lambda g, mu, p, t, c: (c * mu, mu), Mean, shared=lambda t, total: 1 / (1 - 0.9**t)
+        )
+
+    with pytest.raises(TypeError, match="own: .*; t is None, as Mean has no field 'count'"):
+        own().update({"w": jnp.ones(3)}, own().init({"w": jnp.ones(3)}))
+
+
+@gradtx.transformation
+def in_the_body(decay: gradtx.Decay = 0.9):
+    rest = 1 - decay
+    return gradtx.per_parameter(None, lambda g, s, p, t: (rest * g, s))
+
+
+@gradtx.transformation
+def branching(weight: gradtx.NonNegative = 0.1):
+    return gradtx.identity() if weight == 0 else gradtx.scale(2.0) if weight > 1 else gradtx.scale(1.0)
+
+
+def test_a_hyperparameter_in_the_body():
+    for call in (
+        lambda: in_the_body(gradtx.schedules.linear(4)),
+        lambda: in_the_body(halve),
+        lambda: branching(halve),
+        lambda: jax.jit(lambda w: branching(w).init(PARAMS))(0.5),
+        lambda: jax.jit(lambda tx: tx.init(PARAMS))(branching(0.5)),
+    ):
+        with pytest.raises(
+            TypeError, match="has (decay|weight) as a schedule or traced value; use hyperparameters only in"
+        ):
+            call()
+    # A mistake that is not about a schedule says only itself, and an error of gradtx's own is as clear as it was.
+    with pytest.raises(TypeError, match="^adam: learning_rate must be .*'x'"):
+        gradtx.groups([("w", {"learning_rate": halve})], adam("x"))
+
+    @gradtx.transformation
+    def wrong(rate: gradtx.Real):
+        return chain(adam("x"), gradtx.scale(rate))
+
+    with pytest.raises(TypeError, match=r"^adam: learning_rate must be [^.]*got 'x' \(str\)$"):
+        wrong(halve)
+
+
+def test_a_body_that_returns_nothing():
+    with pytest.raises(
+        TypeError, match="nothing: what the body of the factory returns must be a transformation .* None"
+    ):
+
+        @gradtx.transformation
+        def nothing():
+            gradtx.per_parameter(None, lambda g, s, p, t: (g, s))
+
+        nothing()

@@ -83,6 +83,21 @@ def test_immutable():
         tx.replace(lr=1e-2)
 
 
+def test_an_argument_of_the_only_stage_that_has_it():
+    tx = gradtx.chain(gradtx.clip(1.0), adam(1e-3))
+    assert tx.replace(learning_rate=0.1, b1=0.8) == gradtx.chain(gradtx.clip(1.0), adam(0.1, b1=0.8))
+    named = gradtx.named_chain(("clip", gradtx.clip(1.0)), ("adam", adam(1e-3)))
+    assert named.replace(max_delta=2.0).arguments["transformations"][0] == ("clip", gradtx.clip(2.0))
+    wrapped = gradtx.lookahead(tx, 2, 0.5)
+    assert wrapped.replace(learning_rate=0.1, sync_period=3) == gradtx.lookahead(tx.replace(learning_rate=0.1), 3, 0.5)
+    two = gradtx.chain(adam(1e-3), gradtx.sgd(0.1))
+    with pytest.raises(TypeError, match="no argument learning_rate; which of '0.learning_rate', '1.learning_rate'"):
+        two.replace(learning_rate=1.0)
+    assert two.replace(**{"1.learning_rate": 1.0}) == gradtx.chain(adam(1e-3), gradtx.sgd(1.0))
+    with pytest.raises(TypeError, match="chain: no argument lr; there are max_delta, learning_rate"):
+        tx.replace(lr=1.0)
+
+
 def test_is_a_pair():
     tx = adam(1e-3)
     init, update = tx

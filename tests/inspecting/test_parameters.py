@@ -188,6 +188,8 @@ def test_numbers_of_groups():
 
 def test_a_hyperparameter_that_does_not_reach_the_parameter():
     tx = gradtx.groups([("**", {"learning_rate": times(0.5)})], gradtx.muon(0.02, adam_learning_rate=3e-4))
+    assert multiples(tx) == {"w": (0.5, None), "b": (0.5, None)}  # a multiple is one of both rates
+    tx = gradtx.groups([("**", {"learning_rate": 0.01})], gradtx.muon(0.02, adam_learning_rate=3e-4))
     assert multiples(tx) == {"w": (0.5, None), "b": (1.0, None)}
 
 

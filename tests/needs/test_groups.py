@@ -87,7 +87,7 @@ def test_the_price_is_that_of_one_optimizer():
     [
         (
             [("kernle", {"weight_decay": 0.1})],
-            "'kernle' chooses no parameter; there are block/bias, block/kernel, embed",
+            "'kernle' chooses no parameter; the closest are block/kernel",
         ),
         ([("block/**", {"b1": 0.5}), ("bias", {"b1": 0.1})], "two rules give block/bias a b1"),
         ([("bias", {"decay": 0.1})], "the base has no argument decay; there are learning_rate"),

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layer-wise decay counts layers right, and a model in the maximal update parametrization moves alike at all widths."""
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,6 +80,71 @@ def test_a_schedule_decays_too():
     for rate in (1.0, 0.75):
         updates, state = tx.update(ones, state)
         np.testing.assert_allclose(updates["w"][:, 0], [-0.25 * rate, -0.5 * rate])
+
+
+# Products, schedules and traced numbers.
+
+TWO = {f"h_{i}": jnp.ones(2) for i in range(2)}
+
+
+def test_products():
+    both = gt.times(16) * gt.layerwise_decay(0.9)
+    found = rates([("**", {"learning_rate": both})], TWO)
+    assert {n: float(x[0]) for n, x in found.items()} == pytest.approx({"h_0": 16 * 0.81, "h_1": 16 * 0.9})
+    swapped = rates([("**", {"learning_rate": gt.layerwise_decay(0.9) * gt.times(4) * gt.times(4)})], TWO)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, swapped)
+    stack = {"w": jnp.ones((3, 4, 4))}
+    product = gt.times(3.0) * gt.layerwise_decay(0.5) * gt.mup({"w": jnp.ones((3, 2, 2))})
+    found = rates([("w", {"learning_rate": product})], stack, [("w", Role("hidden", 0, 1, 2))])
+    np.testing.assert_allclose(found["w"][:, 0, 0], [3 / 16, 3 / 8, 3 / 4])
+    assert repr(both) == "times(16) * layerwise_decay(0.9)" and both.of_all and not (gt.times(1) * gt.times(2)).of_all
+    assert both == gt.times(16) * gt.layerwise_decay(0.9) != gt.times(15) * gt.layerwise_decay(0.9)
+    assert hash(both) == hash(gt.times(16) * gt.layerwise_decay(0.9)) and pickle.loads(pickle.dumps(both)) == both
+    with pytest.raises(TypeError):
+        gt.times(2) * 3
+
+
+def rates_of_steps(tx, params, steps=3):
+    """The learning rates of some steps."""
+    state, found = tx.init(params), []
+    for _ in range(steps):
+        updates, state = tx.update(jax.tree.map(jnp.ones_like, params), state, params)
+        found.append(jax.tree.map(lambda u: -np.asarray(u), updates))
+    return found
+
+
+@pytest.mark.parametrize("schedule", [gt.schedules.linear(4), lambda step: 1 - step / 4], ids=["value", "function"])
+def test_times_a_schedule(schedule):
+    found = rates_of_steps(gt.groups([("h_0", {"learning_rate": gt.times(schedule)})], gt.sgd(2.0)), TWO)
+    assert [float(x["h_0"][0]) for x in found] == pytest.approx([2.0, 1.5, 1.0])
+    assert [float(x["h_1"][0]) for x in found] == [2.0, 2.0, 2.0]
+    product = gt.times(schedule) * gt.layerwise_decay(0.5)
+    base = gt.sgd(gt.schedules.linear(2))
+    found = rates_of_steps(gt.groups([("**", {"learning_rate": product})], base), TWO, 2)
+    assert [float(x["h_0"][0]) for x in found] == pytest.approx([0.25, 0.75 * 0.5 * 0.25])
+    tx = gt.with_roles([("w", Role(stack=0))], gt.groups([("w", {"learning_rate": product})], gt.sgd(2.0)))
+    found = rates_of_steps(tx, {"w": jnp.ones((2, 3))}, 2)
+    np.testing.assert_allclose([x["w"][:, 0] for x in found], [[0.5, 1.0], [0.375, 0.75]])
+    described = gt.explain_path(gt.groups([("h_0", {"learning_rate": gt.times(schedule)})], gt.sgd(2.0)), TWO, "h_0")
+    assert "learning_rate 2 -> 2 at step 0" in str(described)
+
+
+def test_a_traced_factor_does_not_compile_again():
+    traces = []
+
+    def updates(tx):
+        traces.append(tx)
+        ones = jax.tree.map(jnp.ones_like, TWO)
+        return tx.update(ones, tx.init(TWO), TWO)[0]["h_0"][0]
+
+    def tx(factor):
+        return gt.groups([("**", {"learning_rate": gt.times(factor) * gt.layerwise_decay(0.5)})], gt.sgd(2.0))
+
+    as_argument, inside = jax.jit(updates), jax.jit(lambda factor: updates(tx(factor)))
+    for factor in (1.0, 2.0, 3.0):
+        assert float(as_argument(tx(factor))) == float(inside(factor)) == -0.5 * factor
+    assert len(traces) == 2
+    assert float(jax.grad(inside)(2.0)) == -0.5
 
 
 @pytest.mark.parametrize("bad", [0.0, 1.1, -0.5, float("nan"), "0.5", None])

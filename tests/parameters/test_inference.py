@@ -248,3 +248,68 @@ def test_guesses_fit():
     for shapes in (STACK, {"a/weight": (2, 3, 4), "a/bias": (2,), "query/w": (2, 3, 4), "out/w": (2, 3, 4)}):
         params = nested(shapes)
         assert gradtx.roles(params, gradtx.infer_roles) == gradtx.infer_roles(params)
+
+
+def test_the_class_of_a_layer_says_more_than_its_name():
+    eqx = pytest.importorskip("equinox")
+
+    class Model(eqx.Module):
+        tok: eqx.nn.Embedding
+        pos: eqx.nn.Embedding
+        patch_embed: eqx.nn.Linear
+        first: eqx.nn.LayerNorm
+        lm_head: eqx.nn.Linear
+
+        def __init__(self, key):
+            self.tok, self.pos = eqx.nn.Embedding(50, 4, key=key), eqx.nn.Embedding(9, 4, key=key)
+            self.patch_embed, self.lm_head = eqx.nn.Linear(4, 4, key=key), eqx.nn.Linear(4, 50, key=key)
+            self.first = eqx.nn.LayerNorm((4, 3))
+
+    params = eqx.filter(Model(jax.random.key(0)), eqx.is_inexact_array)
+    table = gradtx.as_rules(gradtx.infer_roles(params))
+    assert dict(table) == {
+        "/tok/weight": EMBEDDING,
+        "/pos/weight": EMBEDDING,
+        "/patch_embed/weight": TORCH,
+        "/patch_embed/bias": Role("bias"),
+        "/first/weight": Role("norm"),
+        "/first/bias": Role("bias"),
+        "/lm_head/weight": Role("head", (), -1, -2),
+        "/lm_head/bias": Role("bias"),
+    }
+    # So the tables go to Adam, the matrix to Muon.
+    tx = gradtx.with_roles(gradtx.infer_roles, gradtx.muon(1e-3))
+    rule = {row.path: row.rule for row in gradtx.describe(tx, params).parameters}
+    assert (rule["tok/weight"], rule["pos/weight"], rule["patch_embed/weight"]) == ("adam", "adam", "muon")
+
+
+def test_the_class_of_a_layer_in_nnx():
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.embed = nnx.Linear(4, 4, use_bias=False, rngs=rngs)
+            self.tok = nnx.Embed(50, 4, rngs=rngs)
+            self.a = nnx.LayerNorm(4, rngs=rngs)
+
+    kinds = {path: role.kind for path, role in gradtx.as_rules(gradtx.infer_roles(Model(nnx.Rngs(0))))}
+    assert kinds == {"/a/bias": "bias", "/a/scale": "norm", "/embed/kernel": "hidden", "/tok/embedding": "embedding"}
+
+
+def test_a_matrix_that_looks_like_a_table():
+    table = {"a/bias": (8,), "tok/weight": (500, 8), "up/weight": (500, 8)}
+    with pytest.warns(
+        UserWarning, match=r"infer_roles: tok/weight, of shape \(500, 8\), is taken for 'hidden'"
+    ) as seen:
+        for _ in range(2):
+            assert guessed(table)["tok/weight"] == TORCH
+    assert len(seen) == 1  # once, not for each trace, and only of the first matrix
+    with pytest.warns(UserWarning, match=r"a rule before the guess, \('tokens', Role\('embedding'\)\)"):
+        assert guessed({"tokens": (500, 8), "up/weight": (8, 8)})["tokens"] == Role("other")
+    # No warning: `kernel` and `w` are matrices of products, 4 is the ratio of an MLP, and this is said to be a head.
+    guessed({"up/kernel": (500, 8), "v/weight": (500, 8)})
+    guessed({"up/w": (500, 8)})
+    guessed({"up/weight": (32, 8)})
+    guessed({"lm_head/weight": (500, 8)})
+    rules = [("tokens", Role("embedding")), ("**", gradtx.infer_roles)]
+    assert gradtx.roles(nested({"tokens": (500, 8), "up/weight": (8, 8)}), rules)["tokens"] == Role("embedding")

@@ -219,3 +219,42 @@ def test_paths_of_attributes_named_value():
 
     assert named_leaves({"attention": Attention(jnp.ones(2))}).names == ["attention/value"]
     assert named_leaves(jnp.ones(2)).names == [""]
+
+
+PARAMS = {"layers": {"kernel": 1.0, "bias": 2.0}}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda mask: gradtx.adamw(1e-3, mask=mask).init(PARAMS),
+        lambda mask: gradtx.lars(1e-3, trust_ratio_mask=mask).init(PARAMS),
+        lambda mask: gradtx.masked(gradtx.sgd(0.1), mask).init(PARAMS),
+        lambda mask: gradtx.freeze(mask).init(PARAMS),
+        lambda mask: gradtx.split_frozen(PARAMS, mask),
+        lambda mask: mask(PARAMS),
+    ],
+)
+def test_a_mask_of_paths_that_are_nowhere(make):
+    for mask in (gradtx.where("biass"), ~gradtx.where("biass")):
+        with pytest.raises(
+            ValueError, match=r"where\('biass'\): this matches no parameter; the closest are layers/bias"
+        ):
+            make(mask)
+    with pytest.raises(ValueError, match=r"this matches no parameter but those below: write 'layers/\*\*'"):
+        make(gradtx.where("layers"))
+    with pytest.raises(ValueError, match="this matches no parameter; the parameters are layers/bias, layers/kernel"):
+        make(~gradtx.where("scale", re.compile("gamma")))
+    # One that matches is enough.
+    make(~gradtx.where("bias", "norm*/**"))
+
+
+def test_a_mask_of_what_a_model_may_lack():
+    """Kinds and functions choose by what parameters are, and models without such parameters are common."""
+    assert (~gradtx.where(lambda path, leaf: leaf.ndim == 3))({"w": np.ones(2)}) == {"w": True}
+    boxed = {"w": Boxed(np.ones(2), gradtx.Role("hidden"))}
+    assert gradtx.where(gradtx.of_kind("norm"), "scale")(boxed) == {"w": False}
+    # What is hidden or None may be what is meant.
+    assert gradtx.where("b")({"w": 1.0, "b": None}) == {"w": False, "b": None}
+    tx = gradtx.partition({"a": gradtx.adamw(0.1, mask=~gradtx.where("b")), "z": gradtx.sgd(0.1)}, {"w": "a", "b": "z"})
+    tx.init({"w": np.ones(2), "b": np.ones(2)})
