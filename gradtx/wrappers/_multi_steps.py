@@ -86,6 +86,10 @@ class MultiStepsState(NamedTuple):
             "skipped": self.skip_state.skipped,
         }
 
+    def step_skipped(self, tx: Any) -> jax.Array:
+        """Whether all gradients of the last round were dropped."""
+        return (self.mini_step == 0) & (self.skip_state.kept == 0) & (self.skip_state.skipped > 0)
+
 
 @register_value
 class AccumulatingTransformation(GradientTransformationExtraArgs):
