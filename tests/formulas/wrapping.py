@@ -116,7 +116,7 @@ def loss_scaled(rate, initial, interval, factor, minimum):
                 s.update(scale=s["scale"] * factor, good=0)
         else:
             s.update(scale=max(s["scale"] / factor, minimum), good=0, skipped=s["skipped"] + 1)
-        return moved(ps, us, loss_scale=s["scale"], skipped=s["skipped"])
+        return moved(ps, us, loss_scale=s["scale"], skipped=s["skipped"], step_skipped=not all_finite(gs))
 
     return step
 
