@@ -36,7 +36,7 @@ BROKEN = 150
 
 def optimizer(steps: int) -> Any:
     rate = warmup_cosine_decay_schedule(0.0, 0.01, steps // 10, steps)
-    clip = record_metrics(clip_by_global_norm(1.0), ("gradient_norm", "clip_fraction"))
+    clip = record_metrics(clip_by_global_norm(1.0), ("grad_norm", "clip_fraction"))
     return guard(chain(clip, record_metrics(adamw(rate, weight_decay=0.01), ("update_norm", "relative_update"))))
 
 
@@ -66,8 +66,8 @@ def table(logged: dict[str, np.ndarray]) -> Table:
 def curves(logged: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     """A panel for each number, without the steps at which it is not finite."""
     panels = {"loss": logged["loss"]}
-    for name in ("learning_rate", "gradient_norm", "update_norm", "clip_fraction", "skipped"):
-        (panels[name.replace("_", " ")],) = (x for path, x in logged.items() if path.rpartition(".")[2] == name)
+    for name in ("learning_rate", "grad_norm", "update_norm", "clip_fraction", "skipped"):
+        panels[name.replace("_", " ")] = logged[name]
     return {title: {"adamw, clipped and guarded": np.where(np.isfinite(x), x, np.nan)} for title, x in panels.items()}
 
 

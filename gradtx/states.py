@@ -108,6 +108,7 @@ from gradtx.wrappers._masked import MaskedState as MaskedState
 from gradtx.wrappers._mechanic import MechanicState as MechanicState
 from gradtx.wrappers._multi_steps import MicroStepsState as MicroStepsState
 from gradtx.wrappers._multi_steps import MultiStepsState as MultiStepsState
+from gradtx.wrappers._multi_steps import WeightedMicroStepsState as WeightedMicroStepsState
 from gradtx.wrappers._partition import PartitionState as PartitionState
 from gradtx.wrappers._primal_averaging import PrimalAveragingState as PrimalAveragingState
 from gradtx.wrappers._recording import RecordMetricsState as RecordMetricsState

@@ -104,6 +104,27 @@ def test_equinox_filter_jit(tx):
     falls(losses)
 
 
+def test_another_rate_is_no_new_compilation_under_filter_jit():
+    import equinox as eqx
+
+    traces, params = [], {"w": jnp.ones(2)}
+
+    @eqx.filter_jit
+    def step(tx, state):
+        traces.append(None)
+        return tx.update(params, state, params)
+
+    tx = gradtx.chain(gradtx.clip(2.0), gradtx.adam(jnp.asarray(0.5)))
+    state = tx.init(params)
+    for rate in (0.5, 0.25):
+        updates, state = step(tx, state)
+        np.testing.assert_allclose(updates["w"], -rate, rtol=1e-5)
+        tx = gradtx.chain(gradtx.clip(2.0), tx.arguments["transformations"][1].replace(learning_rate=jnp.asarray(0.25)))
+    assert len(traces) == 1
+    step(gradtx.chain(gradtx.clip(2.0), gradtx.adam(0.25)), state)
+    assert len(traces) == 2
+
+
 def test_gradtx_apply_updates_on_an_equinox_module_with_functions_in_it():
     import equinox as eqx
 

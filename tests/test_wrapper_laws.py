@@ -183,11 +183,21 @@ def test_schedules_are_read_and_set_through_it(name: str):
     state, params = tx.init(PARAMS), PARAMS
     for _ in range(4):
         _, state = tx.update(GRADIENTS, state, params, value=jnp.asarray(1.5, jnp.float32))
-    rates = [x for path, x in gradtx.metrics(state, tx).items() if path.endswith("learning_rate")]
+    rate = "matrix.learning_rate" if name == "partition" else "learning_rate"
     calls = 4 if name in PASSES_STEP else 2
-    np.testing.assert_allclose(rates[0], RATE(calls - 1), rtol=1e-6)
-    again = gradtx.metrics(gradtx.restart(state, at=8), tx)
-    assert [x for path, x in again.items() if path.endswith("learning_rate")][0] == RATE(7)
+    np.testing.assert_allclose(gradtx.metrics(state, tx)[rate], RATE(calls - 1), rtol=1e-6)
+    assert gradtx.metrics(gradtx.restart(state, at=8), tx)[rate] == RATE(7)
+
+
+@each_wrapper
+def test_metrics_keep_their_names_inside_of_it(name: str):
+    inner = gradtx.guard(gradtx.record_metrics(gradtx.sgd(0.25)))
+    tx = WRAPPERS[name](inner)
+    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(tx.init, PARAMS))
+    seen = gradtx.metrics(state, tx)
+    names = {"skipped", "consecutive_skips", "last_reason", "grad_norm", "Guard.grad_norm", "update_norm"}
+    assert names | {"step_skipped"} <= set(gradtx.metrics(state)) & set(seen)
+    assert seen["matrix.learning_rate" if name == "partition" else "learning_rate"] == 0.25
 
 
 @each_wrapper

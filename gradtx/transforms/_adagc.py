@@ -28,7 +28,7 @@ class AdaGCState(NamedTuple):
     def metrics(self) -> dict[str, jax.Array]:
         """The global norm before clipping, the factor by which clipping changed it, the fraction of tensors clipped."""
         return {
-            "gradient_norm": self.norm,
+            "grad_norm": self.norm,
             "clip_factor": self.clip_factor,
             "clipped_fraction": self.clipped_fraction,
         }

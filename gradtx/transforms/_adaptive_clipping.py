@@ -72,7 +72,7 @@ def published(state: Any) -> dict[str, jax.Array]:
     """
     fraction = state.clipped / jnp.maximum(state.count, 1)
     return {
-        "gradient_norm": state.norm,
+        "grad_norm": state.norm,
         "threshold": state.threshold,
         "clip_factor": state.clip_factor,
         "clipped_fraction": fraction,

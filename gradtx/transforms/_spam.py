@@ -55,7 +55,7 @@ class StabilizeNormState(NamedTuple):
     def metrics(self) -> dict[str, jax.Array]:
         """The global norm, and the factor by which the last update changed it."""
         before, after = global_norm(self.norm_before), global_norm(self.norm_after)
-        return {"gradient_norm": before, "factor": safe_divide(after, before)}
+        return {"grad_norm": before, "factor": safe_divide(after, before)}
 
 
 def _sum(counts: Updates) -> jax.Array:

@@ -26,6 +26,11 @@ class ApplyIfFiniteState(NamedTuple):
     def metrics(self) -> dict[str, jax.Array]:
         return {n: getattr(self, n) for n in ("notfinite_count", "last_finite", "total_notfinite")}
 
+    def step_skipped(self, tx: Any) -> jax.Array:
+        if tx is None:
+            return ~self.last_finite
+        return ~self.last_finite & (self.notfinite_count <= tx.arguments["max_consecutive_errors"])
+
 
 @transformation
 def apply_if_finite(

@@ -18,6 +18,8 @@ class GraftState(NamedTuple):
     direction_state: OptState
     magnitude_state: OptState
 
+    main_part = "magnitude_state"
+
 
 class _Sized(NamedTuple):
     size: Updates

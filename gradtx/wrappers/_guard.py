@@ -30,8 +30,14 @@ class GuardState(NamedTuple):
     rules: tuple
     inner_state: OptState
 
+    main_part = "inner_state"
+
     def metrics(self) -> dict[str, jax.Array]:
-        return {n: getattr(self, n) for n in ("skipped", "consecutive_skips", "last_reason", "norm")}
+        counts = {n: getattr(self, n) for n in ("skipped", "consecutive_skips", "last_reason")}
+        return {**counts, "grad_norm": self.norm}
+
+    def step_skipped(self, tx: Any) -> jax.Array:
+        return self.consecutive_skips > 0
 
 
 @transformation

@@ -19,7 +19,9 @@ AboveOne = Annotated[Any, Range(low=1.0, low_open=True, example=2.0)]
 
 
 class DynamicLossScaleState(NamedTuple):
-    """The factor of the loss, the steps taken since it last changed, the steps skipped, the inner state."""
+    """The factor of the loss, the steps taken since it last changed (-1 right after a skipped step), the steps skipped,
+    the inner state.
+    """
 
     scale: jax.Array
     good_steps: jax.Array
@@ -28,6 +30,9 @@ class DynamicLossScaleState(NamedTuple):
 
     def metrics(self) -> dict[str, jax.Array]:
         return {"loss_scale": self.scale, "skipped": self.skipped}
+
+    def step_skipped(self, tx: Any) -> jax.Array:
+        return self.good_steps < 0
 
 
 @transformation
@@ -85,7 +90,7 @@ def dynamic_loss_scale(
         finite = all_finite(gradients, axis_name)
         new, inner_state = run_if(finite, "dynamic_loss_scale", tx, gradients, state.inner_state, params, extra)
 
-        good = jnp.where(finite, safe_increment(state.good_steps), 0)
+        good = jnp.where(finite, safe_increment(jnp.maximum(state.good_steps, 0)), -1)
         larger = scale * jnp.asarray(factor, scale.dtype)
         grow = (good >= growth_interval) & jnp.isfinite(larger)
         smaller = jnp.maximum(scale / jnp.asarray(factor, scale.dtype), jnp.asarray(minimum, scale.dtype))

@@ -18,7 +18,7 @@ from gradtx.core._transformation import GradientTransformationExtraArgs, as_inne
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import Numeric, OptState, Params, Updates
 from gradtx.numerics._averages import copy_of, zeros_like
-from gradtx.numerics._safe import abs_sq
+from gradtx.numerics._safe import abs_sq, safe_divide
 from gradtx.wrappers._skipping import floating_leaves, run_if
 
 
@@ -65,6 +65,16 @@ class MicroStepsState(NamedTuple):
     averages: dict[str, jax.Array]
 
 
+class WeightedMicroStepsState(NamedTuple):
+    """As `MicroStepsState`, with the sum of the weights in the mean, for a `MultiSteps` with weights."""
+
+    kept: jax.Array
+    skipped: jax.Array
+    report: Any
+    averages: dict[str, jax.Array]
+    total_weight: jax.Array
+
+
 class MultiStepsState(NamedTuple):
     """Calls made in this round, updates made, the inner state, the mean gradient of the round, and its counts.
 
@@ -75,7 +85,7 @@ class MultiStepsState(NamedTuple):
     gradient_step: jax.Array
     inner_opt_state: OptState
     acc_grads: Updates
-    skip_state: MicroStepsState
+    skip_state: MicroStepsState | WeightedMicroStepsState
 
     counts_from = {"gradient_step": 0}
 
@@ -85,6 +95,10 @@ class MultiStepsState(NamedTuple):
             "gradient_step": self.gradient_step,
             "skipped": self.skip_state.skipped,
         }
+
+    def step_skipped(self, tx: Any) -> jax.Array:
+        """Whether all gradients of the last round were dropped."""
+        return (self.mini_step == 0) & (self.skip_state.kept == 0) & (self.skip_state.skipped > 0)
 
 
 @register_value
@@ -117,25 +131,31 @@ def MultiSteps(
     accumulator_dtype: DType = None,
     *,
     averaged: tuple[str, ...] = (),
+    weight: str | None = None,
     axis_name: Any = None,
 ) -> GradientTransformationExtraArgs:
     """Runs `opt` at every k-th call, on the mean m of the k gradients; the updates of the other calls are zeros.
 
     ```
     m = m + (g - m) / n        for the n-th gradient of the round that is not dropped
+    m = m + (g - m) w / W      with weights, W being their sum so far: so m = Σ w g / Σ w
     ```
 
     A dropped gradient counts as one of the k calls, so rounds stay aligned with the caller's; a round whose gradients
-    are all dropped makes no update. Schedules inside `opt` count updates, not calls. m is in at least float32.
+    are all dropped makes no update. `update(..., end_round=True)`, which may be traced, ends a round with that call.
+    Schedules inside `opt` count updates, not calls. m is in at least float32.
 
     Args:
       opt: the optimizer that gets the means.
       every_k_schedule: k, rounded to an integer, or a function of the number of updates made, for a growing batch.
-      use_grad_mean: False for the sum of the gradients.
+      use_grad_mean: False for the sum of the gradients, with weights Σ w g.
       should_skip_update_fn: `f(gradients, updates made, params) -> (skip, report)`, where `skip` is whether to drop
         these gradients and `report` a tree of arrays to store in the state. None drops nothing.
       averaged: the names of scalar arguments of `update`, such as "value", of which `opt` gets the mean over the round;
         for all other extra arguments it gets those of the last call of the round.
+      weight: the name of a scalar argument of `update` that is the weight w of the gradient, such as "tokens" for their
+        number in a micro-batch over which the gradient is a mean. Means of `averaged` have the same weights. A gradient
+        of weight 0 is dropped, whatever it is. None for equal weights.
       axis_name: an axis of `jax.shard_map` along which the gradients are split: what one device drops, all drop. None
         if they are not split.
     """
@@ -145,14 +165,21 @@ def MultiSteps(
         raise TypeError(f"MultiSteps: should_skip_update_fn must be a function or None, got {skip_fn!r}")
     if not isinstance(averaged, tuple | list) or not all(isinstance(n, str) for n in averaged):
         raise TypeError(f"MultiSteps: averaged must be a tuple of names such as ('value',), got {averaged!r}")
+    if weight is not None and not isinstance(weight, str):
+        raise TypeError(
+            f"MultiSteps: weight must be the name of an argument of update such as 'tokens', or None, got {weight!r}"
+        )
+    given = averaged if weight is None else (*averaged, weight)
 
-    def judged(updates: Updates, step: jax.Array, params: Params) -> tuple[jax.Array, Any]:
+    def judged(updates: Updates, step: jax.Array, params: Params, w: jax.Array | None) -> tuple[jax.Array, Any]:
         skip, report = jax.tree.map(jnp.asarray, skip_fn(updates, step, params))
         if skip.shape or skip.dtype != bool:
             raise TypeError(
                 f"MultiSteps: should_skip_update_fn must return a boolean scalar and a report, got {skip.dtype} "
                 f"of shape {skip.shape}"
             )
+        if w is not None:
+            skip |= ~((w > 0) & jnp.isfinite(w))
         if axis_name is not None:
             skip, report = jax.tree.map(lambda x: _largest(x, axis_name), (skip, report))
         return skip, report
@@ -164,33 +191,45 @@ def MultiSteps(
 
     fed = GradientTransformationExtraArgs(tx.init, feed)
 
+    def micro_state(*, total_weight: jax.Array, **fields: Any) -> MicroStepsState | WeightedMicroStepsState:
+        if weight is None:
+            return MicroStepsState(**fields)
+        return WeightedMicroStepsState(**fields, total_weight=total_weight)
+
     def init(params: Params) -> MultiStepsState:
         acc = jax.tree.map(lambda p: _nothing_yet(jnp.asarray(p), accumulator_dtype), params)
         report = jax.eval_shape(lambda g, p: skip_fn(g, jnp.zeros([], jnp.int32), p)[1], acc, params)
-        micro = MicroStepsState(
+        micro = micro_state(
             kept=jnp.zeros([], jnp.int32),
             skipped=jnp.zeros([], jnp.int32),
             report=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), report),
             averages={n: jnp.zeros([], jnp.result_type(float)) for n in averaged},
+            total_weight=jnp.zeros([], jnp.result_type(float)),
         )
         return MultiStepsState(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32), tx.init(params), acc, micro)
 
-    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+    def update(
+        updates: Updates, state: OptState, params: Params = None, *, end_round: Any = False, **extra: Any
+    ) -> tuple[Updates, OptState]:
         check_state("MultiSteps", state, MultiStepsState)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         accs = align(treedef, state.acc_grads, "MultiSteps", "the state's acc_grads", updates, "the gradients")
         check_shapes("MultiSteps", "gradient", updates, leaves, accs)
-        scalars = {n: _scalar(n, extra.get(n)) for n in averaged}
+        scalars = {n: _scalar(n, extra.get(n)) for n in given}
+        w = None if weight is None else scalars[weight].astype(jnp.result_type(float))
         live = [i for i, g in enumerate(leaves) if not is_hole(g)]
 
         micro = state.skip_state
-        skip, report = judged(updates, state.gradient_step, params)
+        skip, report = judged(updates, state.gradient_step, params, w)
         kept = jnp.where(state.mini_step == 0, 0, micro.kept) + jnp.where(skip, 0, 1)
+        total = kept
+        if w is not None:
+            total = jnp.where(state.mini_step == 0, 0, micro.total_weight) + jnp.where(skip, 0, w)
         for i in live:
-            accs[i] = _accumulated(accs[i], leaves[i], skip, kept, mean=use_grad_mean)
-        averages = {n: _accumulated(micro.averages[n], x, skip, kept, mean=True) for n, x in scalars.items()}
+            accs[i] = _accumulated(accs[i], leaves[i], skip, kept, w, total, mean=use_grad_mean)
+        averages = {n: _accumulated(micro.averages[n], scalars[n], skip, kept, w, total, mean=True) for n in averaged}
         made = safe_increment(state.mini_step)
-        is_last = made >= _whole(every_k_schedule)
+        is_last = (made >= _whole(every_k_schedule)) | _flag(end_round)
         applies = is_last & (kept > 0)
 
         means = treedef.unflatten([None if is_hole(g) else acc for g, acc in zip(leaves, accs, strict=True)])
@@ -201,11 +240,12 @@ def MultiSteps(
             gradient_step=jnp.where(applies, safe_increment(state.gradient_step), state.gradient_step),
             inner_opt_state=inner_opt_state,
             acc_grads=treedef.unflatten(accs),
-            skip_state=MicroStepsState(
+            skip_state=micro_state(
                 kept=kept,
                 skipped=jnp.where(skip, safe_increment(micro.skipped), micro.skipped),
                 report=jax.tree.map(_stored, report, micro.report),
                 averages=averages,
+                total_weight=total,
             ),
         )
         return new, new_state
@@ -214,16 +254,28 @@ def MultiSteps(
         init,
         update,
         parts=lambda state: {"inner_opt_state": (opt, state.inner_opt_state)},
-        needs=(*averaged, *needs(opt)),
+        needs=(*given, *needs(opt)),
     )
 
 
 @functools.partial(jax.jit, static_argnames="mean")
-def _accumulated(acc: jax.Array, x: Any, skip: jax.Array, n: jax.Array, *, mean: bool) -> jax.Array:
-    """The mean (or sum) of n values from that of n - 1 values; for n = 1, `acc` is ignored."""
+def _accumulated(
+    acc: jax.Array, x: Any, skip: jax.Array, n: jax.Array, w: jax.Array | None, total: jax.Array, *, mean: bool
+) -> jax.Array:
+    """The mean (or sum) of n values from that of n - 1 values; for n = 1, `acc` is ignored.
+
+    Without weights `w` the total is n.
+    """
     wide, x = widen((acc, x))
+    real = jnp.real(x).dtype
     with promotion(wide, x):
-        new = wide + (x - wide) / jnp.maximum(n, 1).astype(jnp.real(x).dtype) if mean else wide + x
+        if not mean:
+            x = x if w is None else x * w.astype(real)
+            new = wide + x
+        elif w is None:
+            new = wide + (x - wide) / jnp.maximum(total, 1).astype(real)
+        else:
+            new = wide + (x - wide) * safe_divide(w, total).astype(real)
     return jnp.where(skip, acc, jnp.where(n == 1, x, new).astype(acc.dtype))
 
 
@@ -245,6 +297,16 @@ def _scalar(name: str, value: Any) -> jax.Array:
         shape = "" if value is None else f", a scalar, got shape {jnp.shape(value)}"
         raise ValueError(f"MultiSteps: update needs {name}{shape}: call update(updates, state, params, {name}=...)")
     return jnp.asarray(value)
+
+
+def _flag(end_round: Any) -> jax.Array:
+    flag = jnp.asarray(end_round)
+    if flag.shape or flag.dtype != bool:
+        raise TypeError(
+            f"MultiSteps: end_round must be True or False, got {flag.dtype} of shape {flag.shape}: whether the round "
+            f"ends with this call"
+        )
+    return flag
 
 
 def _largest(x: jax.Array, axis_name: Any) -> jax.Array:

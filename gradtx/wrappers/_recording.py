@@ -16,7 +16,8 @@ from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._safe import safe_divide
 from gradtx.tree._reductions import global_norm
 
-MEASURES = ("gradient_norm", "update_norm", "parameter_norm", "relative_update", "clip_fraction", "lost_updates")
+MEASURES = ("grad_norm", "update_norm", "parameter_norm", "relative_update", "clip_fraction", "lost_updates")
+GRAD_NORM_KEY = "gradient_norm"  # the key that checkpoints have for "grad_norm"
 OF_PARAMETERS = {"parameter_norm", "relative_update", "lost_updates"}
 
 
@@ -28,17 +29,17 @@ class RecordMetricsState(NamedTuple):
     recorded: dict[str, jax.Array]
 
     def metrics(self) -> dict[str, jax.Array]:
-        return self.recorded
+        return {"grad_norm" if key == GRAD_NORM_KEY else key: x for key, x in self.recorded.items()}
 
 
 @transformation
 def record_metrics(
-    inner: Any, names: tuple[str, ...] = ("gradient_norm", "update_norm")
+    inner: Any, names: tuple[str, ...] = ("grad_norm", "update_norm")
 ) -> GradientTransformationExtraArgs:
     """Runs `inner` and stores numbers about its last update in the state, for `metrics(state)`:
 
     ```
-    gradient_norm     ‖g‖ over all gradients, the input of inner
+    grad_norm         ‖g‖ over all gradients, the input of inner
     update_norm       ‖u‖ over all updates, its output
     parameter_norm    ‖p‖ before the update
     relative_update   ‖u‖ / ‖p‖
@@ -58,7 +59,7 @@ def record_metrics(
             raise ValueError(f"record_metrics: names must be of {MEASURES}, in a tuple, got {name!r}")
 
     def init(params: Params) -> RecordMetricsState:
-        zeros = {name: jnp.zeros([], jnp.result_type(float)) for name in names}
+        zeros = {_key(name): jnp.zeros([], jnp.result_type(float)) for name in names}
         return RecordMetricsState(jnp.zeros([], jnp.int32), tx.init(params), zeros)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
@@ -75,19 +76,23 @@ def record_metrics(
             return before + (now - before) / count.astype(now.dtype)
 
         measures = {
-            "gradient_norm": lambda: global_norm(updates),
+            "grad_norm": lambda: global_norm(updates),
             "update_norm": lambda: global_norm(new),
             "parameter_norm": lambda: global_norm(params),
             "relative_update": lambda: safe_divide(*_alike(global_norm(new), global_norm(params))),
             "clip_fraction": clipped,
             "lost_updates": lambda: _lost(params, new),
         }
-        recorded = {name: measures[name]().astype(jnp.result_type(float)) for name in names}
+        recorded = {_key(name): measures[name]().astype(jnp.result_type(float)) for name in names}
         return new, RecordMetricsState(count, inner_state, recorded)
 
     return GradientTransformationExtraArgs(
         init, update, parts=lambda state: {"inner_state": (inner, state.inner_state)}
     )
+
+
+def _key(name: str) -> str:
+    return GRAD_NORM_KEY if name == "grad_norm" else name
 
 
 def _lost(params: Params, updates: Updates) -> jax.Array:

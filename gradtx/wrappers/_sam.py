@@ -33,6 +33,8 @@ class SAMState(NamedTuple):
     adv_state: OptState
     cache: Params | None
 
+    main_part = "opt_state"
+
     def eval_params(self, params: Params) -> Params:
         """The parameters from before the ascent, if one has begun."""
         if self.cache is not None:
@@ -50,6 +52,7 @@ class GSAMState(NamedTuple):
     cache: Params
     gradients: Updates
 
+    main_part = SAMState.main_part
     eval_params = SAMState.eval_params
 
 

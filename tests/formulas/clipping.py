@@ -86,7 +86,7 @@ def by_history(judge):
         factor = 0.0 if np.isinf(n) else limit / n if over else 1.0
         us = {k: shrunk(g, factor) for k, g in gs.items()}
         fraction = np.float32(s["clipped"]) / np.float32(t)  # int32 counts divide to float32 in JAX
-        return descended(ps, us, gradient_norm=n, threshold=limit, clip_factor=factor, clipped_fraction=fraction)
+        return descended(ps, us, grad_norm=n, threshold=limit, clip_factor=factor, clipped_fraction=fraction)
 
     return step
 
@@ -155,7 +155,7 @@ def adagc(lambda_rel=1.05, decay=0.98, warmup_steps=100, lambda_abs=1.0):
             after = np.linalg.norm(us[n])
             if np.isfinite(own) and after > 0:
                 s[n] = decay * gamma + (1 - decay) * after if local else min(gamma or np.inf, after)
-        seen = {"gradient_norm": total, "clip_factor": norm(us) / total, "clipped_fraction": clipped / len(gs)}
+        seen = {"grad_norm": total, "clip_factor": norm(us) / total, "clipped_fraction": clipped / len(gs)}
         return descended(ps, us, **seen)
 
     return step
@@ -205,7 +205,7 @@ def stabilize_norm(*arguments):
     @whole_tree
     def step(ps, gs, s, t):
         us = {n: stabilized(g, s.setdefault(n, {}), *arguments) for n, g in gs.items()}
-        return descended(ps, us, gradient_norm=norm(gs), factor=norm(us) / norm(gs))
+        return descended(ps, us, grad_norm=norm(gs), factor=norm(us) / norm(gs))
 
     return step
 

@@ -89,7 +89,7 @@ def in_rounds(rate, k, mean=True, drops=not_finite, stored: Any = np.float64, sh
 
 
 def of_rounds(state):
-    return {**gt.metrics(state), "kept": state.skip_state.kept, **dict(state.skip_state.report)}
+    return {**state.metrics(), "kept": state.skip_state.kept, **dict(state.skip_state.report)}
 
 
 def doubling(count):
@@ -116,7 +116,7 @@ def loss_scaled(rate, initial, interval, factor, minimum):
                 s.update(scale=s["scale"] * factor, good=0)
         else:
             s.update(scale=max(s["scale"] / factor, minimum), good=0, skipped=s["skipped"] + 1)
-        return moved(ps, us, loss_scale=s["scale"], skipped=s["skipped"])
+        return moved(ps, us, loss_scale=s["scale"], skipped=s["skipped"], step_skipped=not all_finite(gs))
 
     return step
 
@@ -167,7 +167,7 @@ def recorded(limit):
         s["clipped"] = s.get("clipped", 0) + (before > limit)
         us = {n: g * min(1, limit / before) for n, g in gs.items()}
         seen = {
-            "gradient_norm": before,
+            "grad_norm": before,
             "update_norm": norm(us),
             "parameter_norm": norm(ps),
             "relative_update": norm(us) / norm(ps),
@@ -178,7 +178,7 @@ def recorded(limit):
     return step
 
 
-NAMES = ("gradient_norm", "update_norm", "parameter_norm", "relative_update", "clip_fraction")
+NAMES = ("grad_norm", "update_norm", "parameter_norm", "relative_update", "clip_fraction")
 
 CASES = [
     case(lambda: rounds(3), in_rounds(0.05, 3), "MultiSteps", gradient=overflowing),

@@ -43,4 +43,4 @@ def test_what_it_does_can_be_read():
     state = tx.init(jnp.ones(2))
     for value in (1.0, 2.0, 2.0, 2.0):
         _, state = tx.update(jnp.ones(2), state, value=value)
-    assert gt.metrics(state) == {"1.scale": 0.5, "1.best_value": 1.0, "1.plateau_count": 1}
+    assert gt.metrics(state) == {"scale": 0.5, "best_value": 1.0, "plateau_count": 1}

@@ -95,6 +95,76 @@ def adam(rate, eps=1e-8, root_eps=0.0, decay=0.0, kind="adam", b1=0.9, b2=0.999)
     return step
 
 
+def keras_nadam(rate):
+    """Dozat's momentum schedule, b1 (1 - 0.96^t / 2), in the weights and not in the average."""
+
+    def step(theta, g, t, m):
+        now, ahead = (0.9 * (1 - 0.5 * 0.96**s) for s in (t, t + 1))
+        m["product"] = m.get("product", 1.0) * now
+        m["m"] = 0.9 * m.get("m", 0.0) + 0.1 * g
+        m["v"] = 0.999 * m.get("v", 0.0) + 0.001 * g**2
+        m_hat = ahead * m["m"] / (1 - m["product"] * ahead) + (1 - now) * g / (1 - m["product"])
+        return theta - rate * m_hat / (np.sqrt(m["v"] / (1 - 0.999**t)) + 1e-7)
+
+    return step
+
+
+def keras_adamax(rate):
+    def step(theta, g, t, m):
+        m["m"] = 0.9 * m.get("m", 0.0) + 0.1 * g
+        m["u"] = np.maximum(0.999 * m.get("u", 0.0), np.abs(g))
+        return theta - rate * m["m"] / ((1 - 0.9**t) * (m["u"] + 1e-7))
+
+    return step
+
+
+def keras_lion(rate):
+    def step(theta, g, t, m):
+        before = m.get("m", 0.0)
+        m["m"] = 0.99 * before + 0.01 * g
+        return theta - rate * np.sign(0.9 * before + 0.1 * g)
+
+    return step
+
+
+def keras_lamb(rate):
+    def step(theta, g, t, m):
+        m["m"] = 0.9 * m.get("m", 0.0) + 0.1 * g
+        m["v"] = 0.999 * m.get("v", 0.0) + 0.001 * g**2
+        r = m["m"] / (1 - 0.9**t) / (np.sqrt(m["v"] / (1 - 0.999**t)) + 1e-7)
+        return theta - rate * r * np.linalg.norm(theta) / np.linalg.norm(r)
+
+    return step
+
+
+def keras_ftrl(rate):
+    def step(theta, g, t, m):
+        before = m.get("n", 0.1)
+        m["n"] = before + g**2
+        m["z"] = m.get("z", 0.0) + g - (np.sqrt(m["n"]) - np.sqrt(before)) / rate * theta
+        return -m["z"] * rate / np.sqrt(m["n"])
+
+    return step
+
+
+def keras_adafactor(rate):
+    """Of a vector, which has no factors."""
+
+    def step(theta, g, t, m):
+        b2 = 1 - t**-0.8
+        m["v"] = b2 * m.get("v", 0.0) + (1 - b2) * (g**2 + 1e-30)
+        u = g / np.sqrt(m["v"])
+        size = max(1e-3, np.sqrt(np.mean(theta**2))) * min(rate, t**-0.5)
+        return theta - size * u / max(1.0, np.sqrt(np.mean(u**2)))
+
+    return step
+
+
+def decayed(rate, decay, step):
+    """Keras's weight decay: of the parameter before the step, times the rate."""
+    return lambda theta, g, t, m: step(theta, g, t, m) - rate * decay * theta
+
+
 def delta_bar_delta(rate, kappa, phi, beta):
     def step(theta, g, t, m):
         rates, mean = m.get("rates", np.full(3, rate)), m.get("mean", np.zeros(3))
@@ -185,4 +255,17 @@ KERAS = {
     "Adagrad(0.001)": sums(0.001, 1e-7, True, start=0.1),
     "Adadelta(0.001)": adadelta(0.95, 1e-7, 0.001),
     "Adam(0.001)": adam(0.001, 1e-7, kind="keras"),
+    "AdamW(0.001)": decayed(0.001, 0.004, adam(0.001, 1e-7, kind="keras")),
+    "Nadam(0.001)": keras_nadam(0.001),
+    "Adamax(0.001)": keras_adamax(0.001),
+    "Lion(0.001)": keras_lion(0.001),
+    "Lamb(0.001)": keras_lamb(0.001),
+    "Ftrl(0.001)": keras_ftrl(0.001),
+    "Adafactor(0.001)": keras_adafactor(0.001),
+    "SGD(0.01, weight_decay=0.004)": decayed(0.01, 0.004, scheduled(lambda t: 0.01)),
+    "SGD(0.01, clipnorm=0.5)": lambda theta, g, t, m: theta - 0.01 * by_norm(g),
+    "SGD(0.01, global_clipnorm=0.5)": lambda theta, g, t, m: theta - 0.01 * by_norm(g),
+    "SGD(0.01, clipvalue=0.5)": lambda theta, g, t, m: theta - 0.01 * np.clip(g, -0.5, 0.5),
+    "SGD(0.01, use_ema=True)": scheduled(lambda t: 0.01),
+    "SGD(0.01, gradient_accumulation_steps=3)": accumulated(0.01, 3),
 }

@@ -91,7 +91,7 @@ def test_stopping_lets_updates_pass_and_keeps_the_best_parameters():
     for n in PARAMS:
         np.testing.assert_allclose(params[n], PARAMS[n] - 4.0)
         np.testing.assert_allclose(gt.eval_params(state, params)[n], seen[1][n])
-    assert bool(gt.metrics(state)["1.should_stop"])
+    assert bool(gt.metrics(state)["should_stop"])
 
 
 def test_without_keeping_there_are_no_copies_and_evaluation_is_where_the_parameters_are():

@@ -64,7 +64,7 @@ def test_metrics():
     found, states = run(gt.stabilize_norm(), SEQUENCE, np.float32)
     for t in (0, *SPIKES):
         seen = gt.metrics(states[t])
-        np.testing.assert_allclose(seen["gradient_norm"], norm(SEQUENCE[t]), rtol=1e-5)
+        np.testing.assert_allclose(seen["grad_norm"], norm(SEQUENCE[t]), rtol=1e-5)
         np.testing.assert_allclose(seen["factor"], norm(found[t]) / norm(SEQUENCE[t]), rtol=1e-5)
 
 

@@ -39,14 +39,16 @@ def test_large_gradients_are_finite():
 
 
 def test_metrics_and_evaluation():
-    tx = gt.chain(gt.apply_if_finite(gt.chain(gt.sgd(0.1), gt.params_ema(0.5)), 5))
+    tx = gt.chain(gt.apply_if_finite(gt.chain(gt.sgd(2.0), gt.params_ema(0.5)), 5))
     state = tx.init(PARAMS)
     for factor in (1.0, NAN, NAN):
         _, state = tx.update(jax.tree.map(lambda p, f=factor: p * f, PARAMS), state, PARAMS)
     assert {n: int(x) for n, x in gt.metrics(state, tx).items()} == {
-        "0.notfinite_count": 2,
-        "0.last_finite": 0,
-        "0.total_notfinite": 2,
+        "notfinite_count": 2,
+        "last_finite": 0,
+        "total_notfinite": 2,
+        "learning_rate": 2,
+        "step_skipped": 1,
     }
     for x in jax.tree.leaves((state, gt.eval_params(state, PARAMS))):
         assert np.isfinite(x).all()

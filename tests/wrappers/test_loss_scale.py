@@ -112,7 +112,7 @@ def test_with_a_guard_inside_norms_are_those_of_the_loss():
     assert (int(outer.skipped), int(inner.skipped)) == (1, 1)
     np.testing.assert_allclose(inner.norm, 90 * np.sqrt(5.25), rtol=1e-6)
     metrics = gt.metrics(outer, tx)
-    assert float(metrics["loss_scale"]) == 16.0 and int(metrics["inner_state.last_reason"]) == gt.SkipReason.NORM_SPIKE
+    assert float(metrics["loss_scale"]) == 16.0 and int(metrics["last_reason"]) == gt.SkipReason.NORM_SPIKE
     np.testing.assert_array_equal(gt.eval_params(outer, PARAMS)["w"], PARAMS["w"])
 
 

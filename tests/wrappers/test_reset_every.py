@@ -30,8 +30,8 @@ def test_schedules_go_on():
     _, states = run(tx, SEQUENCE, np.float32)
     for t, state in enumerate(states):
         seen = gt.metrics(state, tx)
-        np.testing.assert_allclose(seen["inner_state.1.learning_rate"], 1 - t / 20, rtol=1e-6)
-        np.testing.assert_allclose(seen["inner_state.0.b1"], 0.9 - 0.4 * t / 20, rtol=1e-6)
+        np.testing.assert_allclose(seen["learning_rate"], 1 - t / 20, rtol=1e-6)
+        np.testing.assert_allclose(seen["b1"], 0.9 - 0.4 * t / 20, rtol=1e-6)
         assert int(state.inner_state[0].inner_state.count) == t % 5 + 1  # the age of the moments
 
 
