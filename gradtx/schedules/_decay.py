@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from gradtx.core._ranges import NonNegative, Positive, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._curves import exponential, periods
-from gradtx.schedules._schedule import schedule
-from gradtx.schedules._steps import alike, since
+from gradtx.schedules._schedule import composition
+from gradtx.schedules._steps import in_floats, since
 
 
-@schedule
+@composition
 def inverse_time_decay(
     init_value: Real, transition_steps: Positive, decay_rate: NonNegative, *, staircase: bool = False
 ) -> ScheduleFn:
@@ -27,13 +27,13 @@ def inverse_time_decay(
     """
 
     def at(count):
-        count, start, steps, rate = alike(count, init_value, transition_steps, decay_rate)
-        return start / (1.0 + rate * periods(since(count, 0.0), steps, staircase))
+        start, rate = in_floats(count, init_value, decay_rate)
+        return start / (1.0 + rate * periods(since(count, 0), transition_steps, staircase))
 
     return at
 
 
-@schedule
+@composition
 def step_decay_schedule(init_value: Real, drop_steps: Positive) -> ScheduleFn:
     """Step decay: a half, a third, a fourth, ... of the initial value, each for `drop_steps` steps.
 
@@ -46,13 +46,13 @@ def step_decay_schedule(init_value: Real, drop_steps: Positive) -> ScheduleFn:
     """
 
     def at(count):
-        count, start, steps = alike(count, init_value, drop_steps)
-        return start / (1.0 + periods(since(count, 0.0), steps, staircase=True))
+        (start,) = in_floats(count, init_value)
+        return start / (1.0 + periods(since(count, 0), drop_steps, staircase=True))
 
     return at
 
 
-@schedule
+@composition
 def exponential_decay(
     init_value: Real,
     transition_steps: Positive,
@@ -76,14 +76,13 @@ def exponential_decay(
     """
 
     def at(count):
-        numbers = init_value, transition_steps, decay_rate, transition_begin, end_value
-        count, start, steps, rate, begin, end = alike(count, *numbers)
-        return exponential(since(count, begin), start, end, steps, rate, staircase)
+        start, rate, end = in_floats(count, init_value, decay_rate, end_value)
+        return exponential(since(count, transition_begin), start, end, transition_steps, rate, staircase)
 
     return at
 
 
-@schedule
+@composition
 def natural_exponential_decay(
     init_value: Real, transition_steps: Positive, decay_rate: NonNegative, *, staircase: bool = False
 ) -> ScheduleFn:
@@ -100,7 +99,7 @@ def natural_exponential_decay(
     """
 
     def at(count):
-        count, start, steps, rate = alike(count, init_value, transition_steps, decay_rate)
-        return start * jnp.exp(-rate * periods(since(count, 0.0), steps, staircase))
+        start, rate = in_floats(count, init_value, decay_rate)
+        return start * jnp.exp(-rate * periods(since(count, 0), transition_steps, staircase))
 
     return at

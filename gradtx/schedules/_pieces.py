@@ -12,19 +12,18 @@ import jax.numpy as jnp
 from gradtx.core._ranges import NonNegative, Positive, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules import _curves as curves
-from gradtx.schedules._schedule import Lasting, schedule
-from gradtx.schedules._steps import alike, since
+from gradtx.schedules._schedule import Lasting, composition
+from gradtx.schedules._steps import floating, in_floats, since
 
 
 def _piece(curve: Callable, start: Any, end: Any, steps: Any) -> Lasting:
     def at(count):
-        count, low, high, length = alike(count, start, end, steps)
-        return curve(since(count, 0), low, high, length)
+        return curve(since(count, 0), *in_floats(count, start, end), steps)
 
     return Lasting(at, steps)
 
 
-@schedule
+@composition
 def warmup(steps: Positive, start: Real = 0.0) -> ScheduleFn:
     """Linear growth from `start` to 1: start + (1 - start) min(t / steps, 1).
 
@@ -37,7 +36,7 @@ def warmup(steps: Positive, start: Real = 0.0) -> ScheduleFn:
     return _piece(curves.linear, start, 1.0, steps)
 
 
-@schedule
+@composition
 def constant(steps: Positive | None = None) -> ScheduleFn:
     """The value 1.
 
@@ -46,12 +45,12 @@ def constant(steps: Positive | None = None) -> ScheduleFn:
     """
 
     def at(count):
-        return jnp.ones_like(count)
+        return jnp.ones_like(floating(count))
 
     return at if steps is None else Lasting(at, steps)
 
 
-@schedule
+@composition
 def linear(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     """Linear decay: end + (1 - end) (1 - p), p = min(t / steps, 1).
 
@@ -62,7 +61,7 @@ def linear(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     return _piece(curves.linear, 1.0, end, steps)
 
 
-@schedule
+@composition
 def cosine(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     """Decay along half a period of a cosine: end + (1 - end) (1 + cos(pi p)) / 2, p = min(t / steps, 1).
 
@@ -75,7 +74,7 @@ def cosine(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     return _piece(curves.cosine, 1.0, end, steps)
 
 
-@schedule
+@composition
 def one_minus_sqrt(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     """Decay that is steep at first: end + (1 - end) (1 - sqrt(p)), p = min(t / steps, 1).
 
@@ -90,7 +89,7 @@ def one_minus_sqrt(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     return _piece(curves.one_minus_sqrt, 1.0, end, steps)
 
 
-@schedule
+@composition
 def one_minus_square(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     """Decay that is steep at the end: end + (1 - end) (1 - p^2), p = min(t / steps, 1).
 
@@ -101,7 +100,7 @@ def one_minus_square(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     return _piece(curves.one_minus_square, 1.0, end, steps)
 
 
-@schedule
+@composition
 def rex(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     """Decay between a line and a delayed line: end + (1 - end) (1 - p) / (1 - p / 2), p = min(t / steps, 1).
 
@@ -114,7 +113,7 @@ def rex(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     return _piece(curves.rex, 1.0, end, steps)
 
 
-@schedule
+@composition
 def inverse_sqrt(timescale: Positive, shift: NonNegative = 0) -> ScheduleFn:
     """Decay without an end: 1 / sqrt(1 + (t + shift) / timescale).
 
@@ -129,7 +128,7 @@ def inverse_sqrt(timescale: Positive, shift: NonNegative = 0) -> ScheduleFn:
     """
 
     def at(count):
-        count, scale, begin = alike(count, timescale, shift)
-        return 1.0 / jnp.sqrt(1.0 + (since(count, 0) + begin) / scale)
+        scale, begin = in_floats(count, timescale, shift)
+        return 1.0 / jnp.sqrt(1.0 + (floating(since(count, 0)) + begin) / scale)
 
     return at

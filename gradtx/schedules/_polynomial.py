@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from gradtx.core._ranges import NonNegative, Positive, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._curves import linear, progress, raised
-from gradtx.schedules._schedule import Lasting, schedule
-from gradtx.schedules._steps import alike, since, total
+from gradtx.schedules._schedule import Lasting, composition
+from gradtx.schedules._steps import in_floats, paired, since, total
 
 
-@schedule
+@composition
 def linear_schedule(
     init_value: Real, end_value: Real, transition_steps: Positive, transition_begin: NonNegative = 0
 ) -> ScheduleFn:
@@ -26,13 +26,13 @@ def linear_schedule(
     """
 
     def at(count):
-        count, start, end, steps, begin = alike(count, init_value, end_value, transition_steps, transition_begin)
-        return linear(since(count, begin), start, end, steps)
+        start, end = in_floats(count, init_value, end_value)
+        return linear(since(count, transition_begin), start, end, transition_steps)
 
     return Lasting(at, total(transition_begin, transition_steps))
 
 
-@schedule
+@composition
 def polynomial_schedule(
     init_value: Real,
     end_value: Real,
@@ -57,10 +57,9 @@ def polynomial_schedule(
     """
 
     def at(count):
-        numbers = init_value, end_value, power, transition_steps, transition_begin
-        count, start, end, exponent, steps, begin = alike(count, *numbers)
-        t = since(count, begin)
-        horizon = steps * jnp.maximum(-jnp.floor_divide(-t, steps), 1.0) if cycle else steps
+        start, end, exponent = in_floats(count, init_value, end_value, power)
+        t, steps = paired(since(count, transition_begin), transition_steps)
+        horizon = steps * jnp.maximum(-jnp.floor_divide(-t, steps), jnp.ones([], t.dtype)) if cycle else steps
         rest = raised(progress(t, horizon)[1], exponent)
         return start * rest + end * (1.0 - rest)
 

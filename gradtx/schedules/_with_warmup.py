@@ -12,15 +12,15 @@ from gradtx.core._ranges import NonNegative, Positive, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._checks import check_list, known
 from gradtx.schedules._curves import cosine, exponential, linear
-from gradtx.schedules._schedule import Lasting, composition, schedule
-from gradtx.schedules._steps import alike, joined, since, total
+from gradtx.schedules._schedule import Lasting, composition
+from gradtx.schedules._steps import between, in_floats, joined, since, total
 
 
 def _warmed(count: jax.Array, start: Any, peak: Any, steps: Any, after: Callable) -> jax.Array:
     return joined(count, (lambda t: linear(t, start, peak, steps), after), (steps,))
 
 
-@schedule
+@composition
 def warmup_constant_schedule(init_value: Real, peak_value: Real, warmup_steps: NonNegative) -> ScheduleFn:
     """Linear warm-up, then constant.
 
@@ -34,13 +34,13 @@ def warmup_constant_schedule(init_value: Real, peak_value: Real, warmup_steps: N
     """
 
     def at(count):
-        count, start, peak, warmup = alike(count, init_value, peak_value, warmup_steps)
-        return linear(since(count, 0.0), start, peak, warmup)
+        start, peak = in_floats(count, init_value, peak_value)
+        return linear(since(count, 0), start, peak, warmup_steps)
 
     return at
 
 
-@schedule
+@composition
 def warmup_cosine_decay_schedule(
     init_value: Real,
     peak_value: Real,
@@ -72,14 +72,14 @@ def warmup_cosine_decay_schedule(
         )
 
     def at(count):
-        numbers = init_value, peak_value, warmup_steps, decay_steps, end_value, exponent
-        count, start, peak, warmup, steps, end, p = alike(count, *numbers)
-        return _warmed(count, start, peak, warmup, lambda t: cosine(t, peak, end, steps - warmup, p))
+        start, peak, end, p = in_floats(count, init_value, peak_value, end_value, exponent)
+        steps = between(warmup_steps, decay_steps)
+        return _warmed(count, start, peak, warmup_steps, lambda t: cosine(t, peak, end, steps, p))
 
     return Lasting(at, decay_steps)
 
 
-@schedule
+@composition
 def warmup_exponential_decay_schedule(
     init_value: Real,
     peak_value: Real,
@@ -102,10 +102,12 @@ def warmup_exponential_decay_schedule(
     """
 
     def at(count):
-        numbers = init_value, peak_value, warmup_steps, transition_steps, decay_rate, transition_begin, end_value
-        count, start, peak, warmup, steps, rate, begin, end = alike(count, *numbers)
-        after = lambda t: exponential(since(t, begin), peak, end, steps, rate, staircase)  # noqa: E731
-        return _warmed(count, start, peak, warmup, after)
+        start, peak, rate, end = in_floats(count, init_value, peak_value, decay_rate, end_value)
+
+        def after(t):
+            return exponential(since(t, transition_begin), peak, end, transition_steps, rate, staircase)
+
+        return _warmed(count, start, peak, warmup_steps, after)
 
     return at
 
