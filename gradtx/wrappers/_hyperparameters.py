@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._calls import Factory, freeze, register_value
+from gradtx.core._calls import Factory, freeze, kept, register_value
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype
 from gradtx.core._needs import needs
@@ -85,7 +85,8 @@ def inject_hyperparams(
     # Without the attributes of the function, since the result is not a factory of gradtx.
     @functools.wraps(inner_factory, updated=())
     def wrapped(*args: Any, **kwargs: Any) -> GradientTransformationExtraArgs:
-        return _Injected(inner_factory, static_args, hyperparam_dtype, args, kwargs)
+        own = tuple(map(kept, args)), {name: kept(x) for name, x in kwargs.items()}
+        return _Injected(inner_factory, static_args, hyperparam_dtype, *own)
 
     return wrapped
 
@@ -176,7 +177,7 @@ class _InnerCall:
             return jnp.asarray(x).dtype
         if self.dtype is not None:
             return jnp.dtype(self.dtype)
-        return compute_dtype(x) if is_array(x) and floating else jnp.result_type(float)
+        return compute_dtype(jnp.asarray(x)) if is_array(x) and floating else jnp.result_type(float)
 
     def init(self, params: Params) -> InjectStatefulHyperparamsState:
         states = {n: schedule.init() for n, schedule in self.schedules.items()}
