@@ -20,7 +20,7 @@ from jax.extend.core import get_opaque_trace_state
 from gradtx.core._calls import Call, Factory, Value, factory_decorator, freeze
 from gradtx.core._counts import safe_increment, step_of
 from gradtx.core._kernels import Rule, RuleSource
-from gradtx.core._lift import lifted
+from gradtx.core._lift import check_scalars, lifted
 from gradtx.core._ranges import is_number
 from gradtx.core._transformation import (
     Expansion,
@@ -162,9 +162,16 @@ def _rule_source(factory: Factory, arguments: dict, moving: dict[str, Any], sett
 
 def _pair(factory: Factory, arguments: dict, inner: GradientTransformation, moving: dict[str, Any]) -> Expansion:
     if not any(map(callable, moving.values())):
-        return inner._expanded()
+        if not any(map(jnp.ndim, moving.values())):
+            return inner._expanded()
+
+        def refuse(*args: Any, **extra: Any) -> Any:
+            check_scalars(factory.name, moving)
+
+        return Expansion(refuse, refuse, parts=inner.parts, needs=inner.declared)
 
     def at(values: dict) -> GradientTransformationExtraArgs:
+        check_scalars(factory.name, values)
         return with_extra_args_support(factory.run({**arguments, **values}))
 
     def parts(state: OptState) -> dict[str, tuple[Any, OptState]]:

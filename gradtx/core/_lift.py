@@ -38,7 +38,7 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
     """The state for these parameters: a tree like them for each slot, the memory and the count."""
     leaves, treedef = jax.tree.flatten(params, is_leaf=is_full_box)
     same, varying = by_group(values, leaves)
-    _check_values(rule, same)
+    check_scalars(rule.name, same)
     check_memory(rule, varying)
     at = functools.cache(lambda dtype: source.at(widen(same, dtype)))
 
@@ -123,7 +123,7 @@ def update_tree(
     same, groups = values, None
     if values:
         same, groups = in_groups(source, values, [leaves[i] for i in found])
-        _check_values(rule, same)
+        check_scalars(rule.name, same)
     runs = [(source.kernels, same)] * len(found) if groups is None else groups.runs
     told = [_told(rule, x) if isinstance(x, Boxed) else x for x in leaves]
     live = [_Live(i, *run, told[i], slots[i], ps[i]) for i, run in zip(found, runs, strict=True)]
@@ -177,11 +177,12 @@ def _sum(measures: list) -> Any:
     return jax.tree.map(lambda *xs: jnp.sum(jnp.stack(xs)), *measures)
 
 
-def _check_values(rule: Rule, values: dict[str, Any]) -> None:
+def check_scalars(where: str, values: dict[str, Any]) -> None:
+    """Raises an error for a hyperparameter that is not one number at this step."""
     for name, value in values.items():
         if jnp.ndim(value) != 0:
             raise ValueError(
-                f"{rule.name}: {name} must be a scalar at each step, got shape {jnp.shape(value)}; "
+                f"{where}: {name} must be a scalar at each step, got shape {jnp.shape(value)}; "
                 f"to train a population, jax.vmap over the transformation; groups of parameters can only differ where "
                 f"stages see the parameters one by one"
             )
