@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from gradtx.core._calls import Value
 from gradtx.core._nesting import Keys, chained, inside, with_others_inside
-from gradtx.core._ranges import is_array
+from gradtx.core._ranges import at_step, is_array
 
 Path = tuple[str, ...]
 
@@ -120,11 +120,11 @@ class GroupSchedule:
     def __call__(self, step: jax.Array) -> jax.Array:
         dtype = jnp.result_type(float)
         factors = [1.0 if x is None else x.factor if isinstance(x, Times) else 0.0 for x in self.entries]
-        base = self.base(step) if callable(self.base) else self.base
+        base = at_step("groups", self.base, step)
         values = jnp.asarray(base, dtype) * jnp.asarray(factors, dtype)
         own = {i: x for i, x in enumerate(self.entries) if x is not None and not isinstance(x, Times)}
         if own:
-            given = jnp.stack([jnp.asarray(x(step) if callable(x) else x, dtype) for x in own.values()])
+            given = jnp.stack([jnp.asarray(at_step("groups", x, step), dtype) for x in own.values()])
             values = values.at[jnp.asarray(list(own), jnp.int32)].set(given)
         return values
 

@@ -6,6 +6,7 @@ schedule, and is a leaf of the transformation), which values are legal, and an e
 """
 
 import dataclasses
+import functools
 import inspect
 import math
 import types
@@ -22,7 +23,7 @@ from gradtx.core._types import ScalarOrSchedule
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """An interval of real numbers; `integer` marks a static whole number (a size, never a leaf)."""
+    """An interval of real numbers, of `whole` ones; `integer` marks a static whole number (a size, never a leaf)."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -30,9 +31,10 @@ class Range:
     high_open: bool = False
     integer: bool = False
     example: float = 0.1
+    whole: bool = False
 
     def __str__(self) -> str:
-        kind = "a whole number" if self.integer else "a number"
+        kind = "a whole number" if self.integer or self.whole else "a number"
         if self.low == -math.inf and self.high == math.inf:
             return kind
         if self.high == math.inf:
@@ -46,6 +48,8 @@ class Range:
         above = x > self.low if self.low_open else x >= self.low
         below = x < self.high if self.high_open else x <= self.high
         inside = above & below
+        if self.whole:
+            inside &= x == np.round(x)
         return inside if isinstance(inside, bool) else bool(np.all(inside))
 
 
@@ -146,6 +150,40 @@ def check_argument(where: str, name: str, value: Any, spec: Range | Floating, op
     if not spec.holds(value):
         raise ValueError(f"{where}: {name} must be {spec}, got {value}")
     return value
+
+
+_TRACED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
+def at_step(where: str, x: Any, step: Any, hint: str = "") -> Any:
+    """The number that a hyperparameter is at a step: the value of a schedule (of a condition, 0 or 1), or itself.
+
+    Raises:
+      TypeError: for a function that returns no real number, or that cannot be traced.
+    """
+    if not callable(x):
+        return x
+    try:
+        value = x(step)
+    except _TRACED as error:
+        raise TypeError(
+            f"{where}: the schedule {_name(x)} makes a Python decision or a NumPy array of the step, whose value "
+            f"is not known under jit: use jnp.where and jnp functions{hint}"
+        ) from error
+    if is_number(value) or is_array(value):
+        return value
+    if isinstance(value, bool) or getattr(value, "dtype", None) == np.bool_:
+        return jnp.asarray(value, jnp.result_type(float))
+    raise TypeError(f"{where}: the schedule {_name(x)} must return a real number, got {value!r}{hint}")
+
+
+def _name(function: Any) -> str:
+    function = function.func if isinstance(function, functools.partial) else function
+    return getattr(function, "__qualname__", None) or repr(function)
 
 
 def _check_dtype(where: str, name: str, value: Any) -> np.dtype:

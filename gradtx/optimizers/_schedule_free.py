@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import Decay, DType, NonNegative, PositiveInt
+from gradtx.core._ranges import Decay, DType, NonNegative, PositiveInt, at_step
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
 from gradtx.optimizers._rmsprop import scale_by_rms
@@ -33,7 +33,7 @@ def _times(weight_decay: Any, learning_rate: Any) -> Any:
 
 def _at(x: Any, count: Any) -> jax.Array:
     """The value of a number or a schedule at a step, in floating point."""
-    return jnp.asarray(x(count) if callable(x) else x, jnp.result_type(float))
+    return jnp.asarray(at_step("schedule_free", x, count), jnp.result_type(float))
 
 
 @transformation

@@ -13,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core._calls import Call, Value, factory_decorator, register_value
-from gradtx.core._ranges import NonNegative, Positive, PositiveInt, Range, Real, is_number
+from gradtx.core._ranges import NonNegative, Positive, PositiveInt, Range, Real, at_step, is_number
 from gradtx.core._types import Numeric, ScheduleFn
 from gradtx.schedules._cycles import cycle_at, cycle_begin
 from gradtx.schedules._steps import counted, floating, joined, longest, paired, since, total
@@ -249,7 +249,7 @@ def composition(body: Callable[P, Callable[..., Any]]) -> Callable[P, Schedule]:
 
 
 def _values(x: Any, count: jax.Array) -> jax.Array:
-    return jnp.asarray(x(count) if callable(x) else x, floating(count).dtype)
+    return jnp.asarray(at_step("a sum or product of schedules", x, count), floating(count).dtype)
 
 
 def _longer(one: Schedule, other: Any) -> Any:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core._ranges import is_number
+from gradtx.core._ranges import at_step, is_number
 
 _LARGEST = 2**31 - 1
 
@@ -106,7 +106,9 @@ def joined(count: jax.Array, curves: Sequence[Callable[..., Any]], boundaries: S
         # A curve is evaluated at its own steps only: others may be outside its domain, where derivatives are NaN.
         own = since(count, begin)
         own = jnp.where(reached(count, start) & ~reached(count, stop), own, jnp.zeros([], own.dtype))
-        result = jnp.where(reached(count, start), jnp.asarray(curve(own), result.dtype), result)
+        result = jnp.where(
+            reached(count, start), jnp.asarray(at_step("schedules one after another", curve, own), result.dtype), result
+        )
     return result
 
 

@@ -14,7 +14,7 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype
 from gradtx.core._needs import needs
 from gradtx.core._prefixes import is_function
-from gradtx.core._ranges import DType, is_array, is_number
+from gradtx.core._ranges import DType, at_step, is_array, is_number
 from gradtx.core._selectors import described
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state
@@ -221,16 +221,8 @@ class _InnerCall:
     def _scheduled(self, states: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, jax.Array]:
         values = {}
         for name, schedule in self.schedules.items():
-            value = schedule(states[name], **extra)
-            try:
-                x = jnp.asarray(value)
-            except TypeError:
-                x = None
-            if x is None or not (is_array(x) or is_number(value)):
-                raise TypeError(
-                    f"{self.where}: {name} was called as a schedule and returned {value!r}, which is no number; "
-                    f"if it is another function, name it in static_args"
-                )
+            where, hint = f"{self.where}: {name}", "; if it is another function, name it in static_args"
+            x = jnp.asarray(at_step(where, functools.partial(schedule, **extra), states[name], hint))
             values[name] = x.astype(compute_dtype(x) if self.dtype is None else self.dtype)
         return values
 
