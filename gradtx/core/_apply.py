@@ -15,13 +15,14 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     """`params + updates`, each leaf in the dtype of its parameter.
 
     The sum is computed in the widest of float32 and the dtypes of parameter and update, then rounded once. Where the
-    update is None, the parameter is returned unchanged.
+    update is None, the parameter is returned unchanged; where the parameter is None, it stays so.
 
     Raises:
       ValueError: if the trees or the shapes differ; nothing is broadcast.
     """
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     ps = align(treedef, params, "apply_updates", "the parameters", updates, "the updates")
+    leaves = [None if p is None else u for p, u in zip(ps, leaves, strict=True)]
     check_shapes("apply_updates", "update", updates, leaves, ps)
     new = [p if is_hole(u) else _add(p, u) for p, u in zip(ps, leaves, strict=True)]
     return jax.tree.unflatten(treedef, new)

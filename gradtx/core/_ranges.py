@@ -64,6 +64,7 @@ Positive = Annotated[Any, Range(low=0.0, low_open=True, example=0.5)]
 NonNegative = Annotated[Any, Range(low=0.0, example=0.01)]
 Decay = Annotated[Any, Range(low=0.0, high=1.0, high_open=True, example=0.9)]
 Fraction = Annotated[Any, Range(low=0.0, high=1.0, example=0.5)]
+Momentum = Annotated[Any, Range(low=-1.0, high=1.0, example=0.9)]  # 1 is a sum; negative ones are of use in games
 PositiveInt = Annotated[int, Range(low=1, integer=True, example=2)]
 NonNegativeInt = Annotated[int, Range(low=0, integer=True, example=0)]
 DType = Annotated[Any, Floating()]
@@ -75,6 +76,7 @@ _NAMES = {
     NonNegative: "NonNegative",
     Decay: "Decay",
     Fraction: "Fraction",
+    Momentum: "Momentum",
     PositiveInt: "PositiveInt",
     NonNegativeInt: "NonNegativeInt",
     DType: "DType",

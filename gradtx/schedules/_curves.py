@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core._ranges import is_number
 from gradtx.schedules._steps import floating, in_floats, paired, reached
@@ -82,13 +83,21 @@ DECAYS = {
 
 
 def exponential(t: jax.Array, start: Any, end: Any, steps: Any, rate: Any, staircase: bool) -> jax.Array:
-    """start * rate ** (t / steps), bounded by `end`: from below for a rate < 1, else from above; None for no bound."""
+    """start * rate ** (t / steps), bounded by `end`: from below for a rate < 1, else from above; None for no bound.
+
+    Constant for 0 steps or fewer and for a rate of 0.
+    """
+    moves = (steps > 0) & (rate != 0)
+    if not isinstance(moves, bool | np.bool_):
+        steps, rate = jnp.where(moves, steps, jnp.ones_like(steps)), jnp.where(moves, rate, jnp.ones_like(rate))
+    elif not moves:
+        return jnp.full_like(floating(t), start)
     log_rate = math.log(rate) if is_number(rate) else jnp.log(rate)
     exponent = log_rate * periods(t, steps, staircase)
     value = start * jnp.exp(exponent)
     if end is None:
         return value
-    within = jnp.where(rate < 1.0, value > end, value < end)
+    within = jnp.where(rate < 1.0, value > end, value < end) | ~jnp.asarray(moves)
     # Beyond the end the exponential may overflow; its derivative must be 0 there, not 0 * inf.
     return jnp.where(within, start * jnp.exp(jnp.where(within, exponent, 0.0)), end)
 

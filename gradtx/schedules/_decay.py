@@ -7,7 +7,7 @@ from gradtx.core._ranges import NonNegative, Positive, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._curves import exponential, periods
 from gradtx.schedules._schedule import composition
-from gradtx.schedules._steps import in_floats, since
+from gradtx.schedules._steps import in_floats, longest, since
 
 
 @composition
@@ -55,9 +55,9 @@ def step_decay_schedule(init_value: Real, drop_steps: Positive) -> ScheduleFn:
 @composition
 def exponential_decay(
     init_value: Real,
-    transition_steps: Positive,
-    decay_rate: Positive,
-    transition_begin: NonNegative = 0,
+    transition_steps: Real,
+    decay_rate: NonNegative,
+    transition_begin: Real = 0,
     staircase: bool = False,
     end_value: Real | None = None,
 ) -> ScheduleFn:
@@ -69,15 +69,17 @@ def exponential_decay(
     ```
 
     Args:
-      decay_rate: below 1 for decay, above 1 for growth.
-      transition_begin: the number of updates before the decay begins.
+      transition_steps: 0 or less for the constant `init_value`, as in Optax.
+      decay_rate: below 1 for decay, above 1 for growth; 0 for the constant `init_value`, as in Optax.
+      transition_begin: the number of updates before the decay begins; a negative one counts as 0.
       staircase: whether to decay in steps, every `transition_steps`, instead of smoothly.
       end_value: the smallest value if `decay_rate` is below 1, else the largest; None for no bound.
     """
+    begin = longest(0, transition_begin)
 
     def at(count):
         start, rate, end = in_floats(count, init_value, decay_rate, end_value)
-        return exponential(since(count, transition_begin), start, end, transition_steps, rate, staircase)
+        return exponential(since(count, begin), start, end, transition_steps, rate, staircase)
 
     return at
 

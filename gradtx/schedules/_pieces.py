@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pieces of which to compose schedules, in units of the peak: `3e-4 * warmup(1000).then(cosine(9000))`.
 
-Each decay with an end goes from 1 to `end` in `steps` updates and then stays there.
+Each decay with an end goes from 1 to `end` in `steps` updates and then stays there; from the start, if `steps` is 0.
 """
 
 from collections.abc import Callable
@@ -24,20 +24,20 @@ def _piece(curve: Callable, start: Any, end: Any, steps: Any) -> Lasting:
 
 
 @composition
-def warmup(steps: Positive, start: Real = 0.0) -> ScheduleFn:
+def warmup(steps: NonNegative, start: Real = 0.0) -> ScheduleFn:
     """Linear growth from `start` to 1: start + (1 - start) min(t / steps, 1).
 
     With t from 0, the first update gets `start`. `warmup(steps).shift(-1)` is min((t + 1) / steps, 1).
 
     Args:
-      steps: the step t from which on the value is 1.
+      steps: the step t from which on the value is 1; 0 for no warm-up.
       start: the first value, as a fraction of the peak.
     """
     return _piece(curves.linear, start, 1.0, steps)
 
 
 @composition
-def constant(steps: Positive | None = None) -> ScheduleFn:
+def constant(steps: NonNegative | None = None) -> ScheduleFn:
     """The value 1.
 
     Args:
@@ -51,7 +51,7 @@ def constant(steps: Positive | None = None) -> ScheduleFn:
 
 
 @composition
-def linear(steps: Positive, end: Real = 0.0) -> ScheduleFn:
+def linear(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
     """Linear decay: end + (1 - end) (1 - p), p = min(t / steps, 1).
 
     Args:
@@ -62,7 +62,7 @@ def linear(steps: Positive, end: Real = 0.0) -> ScheduleFn:
 
 
 @composition
-def cosine(steps: Positive, end: Real = 0.0) -> ScheduleFn:
+def cosine(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
     """Decay along half a period of a cosine: end + (1 - end) (1 + cos(pi p)) / 2, p = min(t / steps, 1).
 
     Args:
@@ -75,7 +75,7 @@ def cosine(steps: Positive, end: Real = 0.0) -> ScheduleFn:
 
 
 @composition
-def one_minus_sqrt(steps: Positive, end: Real = 0.0) -> ScheduleFn:
+def one_minus_sqrt(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
     """Decay that is steep at first: end + (1 - end) (1 - sqrt(p)), p = min(t / steps, 1).
 
     A cooldown after a constant rate. The derivative at p = 0, which is infinite, is returned as 0.
@@ -90,7 +90,7 @@ def one_minus_sqrt(steps: Positive, end: Real = 0.0) -> ScheduleFn:
 
 
 @composition
-def one_minus_square(steps: Positive, end: Real = 0.0) -> ScheduleFn:
+def one_minus_square(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
     """Decay that is steep at the end: end + (1 - end) (1 - p^2), p = min(t / steps, 1).
 
     Args:
@@ -101,7 +101,7 @@ def one_minus_square(steps: Positive, end: Real = 0.0) -> ScheduleFn:
 
 
 @composition
-def rex(steps: Positive, end: Real = 0.0) -> ScheduleFn:
+def rex(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
     """Decay between a line and a delayed line: end + (1 - end) (1 - p) / (1 - p / 2), p = min(t / steps, 1).
 
     Args:

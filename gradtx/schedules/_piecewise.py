@@ -2,6 +2,7 @@
 """A constant, and different constants between boundaries (manual decay)."""
 
 import itertools
+import math
 import operator
 from collections.abc import Mapping, Sequence
 
@@ -71,9 +72,9 @@ def piecewise_constant_schedule(
       boundaries_and_scales: a dictionary from steps to scales; None for a constant.
 
     Raises:
-      ValueError: for a negative boundary or scale.
+      ValueError: for a negative scale.
     """
-    boundaries, scales = check_scales("piecewise_constant_schedule", boundaries_and_scales)
+    boundaries, scales = check_scales("piecewise_constant_schedule", boundaries_and_scales, first=-math.inf)
 
     def at(count):
         levels = itertools.accumulate(in_floats(count, init_value, *scales), operator.mul)

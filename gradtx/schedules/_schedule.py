@@ -267,6 +267,8 @@ def _at_most(x: jax.Array, limit: Any) -> jax.Array:
 def _length(x: Schedule, where: str) -> Any:
     if x.length is None:
         raise ValueError(f"{where}: {x!r} has no end; give it one, as in constant(1000)")
+    if where == "repeat" and is_number(x.length) and x.length <= 0:
+        raise ValueError(f"repeat: {x!r} must take at least one step, got length {x.length}")
     return x.length
 
 

@@ -13,7 +13,7 @@ from gradtx.core._types import ScheduleFn
 from gradtx.schedules._checks import check_list, known
 from gradtx.schedules._curves import cosine, exponential, linear
 from gradtx.schedules._schedule import Lasting, composition
-from gradtx.schedules._steps import between, in_floats, joined, since, total
+from gradtx.schedules._steps import between, in_floats, joined, longest, since, total
 
 
 def _warmed(count: jax.Array, start: Any, peak: Any, steps: Any, after: Callable) -> jax.Array:
@@ -84,9 +84,9 @@ def warmup_exponential_decay_schedule(
     init_value: Real,
     peak_value: Real,
     warmup_steps: NonNegative,
-    transition_steps: Positive,
-    decay_rate: Positive,
-    transition_begin: NonNegative = 0,
+    transition_steps: Real,
+    decay_rate: NonNegative,
+    transition_begin: Real = 0,
     staircase: bool = False,
     end_value: Real | None = None,
 ) -> ScheduleFn:
@@ -95,17 +95,20 @@ def warmup_exponential_decay_schedule(
     Args:
       peak_value: the value at the end of the warm-up.
       warmup_steps: the number of updates in the warm-up; 0 for none.
-      decay_rate: the factor by which the value changes every `transition_steps`: below 1 for decay, above 1 for growth.
-      transition_begin: the number of updates between the warm-up and the decay.
+      transition_steps: 0 or less for a constant after the warm-up, as in Optax.
+      decay_rate: the factor by which the value changes every `transition_steps`: below 1 for decay, above 1 for growth;
+        0 for a constant, as in Optax.
+      transition_begin: the number of updates between the warm-up and the decay; a negative one counts as 0.
       staircase: whether to decay in steps, every `transition_steps`, instead of smoothly.
       end_value: the smallest value if `decay_rate` is below 1, else the largest; None for no bound.
     """
+    begin = longest(0, transition_begin)
 
     def at(count):
         start, peak, rate, end = in_floats(count, init_value, peak_value, decay_rate, end_value)
 
         def after(t):
-            return exponential(since(t, transition_begin), peak, end, transition_steps, rate, staircase)
+            return exponential(since(t, begin), peak, end, transition_steps, rate, staircase)
 
         return _warmed(count, start, peak, warmup_steps, after)
 

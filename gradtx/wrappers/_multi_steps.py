@@ -7,6 +7,7 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from gradtx.core._calls import register_value
@@ -261,7 +262,7 @@ def _whole(k: Any) -> jax.Array:
             f"MultiSteps: every_k_schedule must be a scalar at each step, got shape {jnp.shape(k)}; "
             f"to train a population, jax.vmap over the transformation"
         )
-    if not isinstance(k, Tracer) and not k >= 1:
+    if not isinstance(k, Tracer) and not np.round(k) >= 1:
         raise ValueError(f"MultiSteps: every_k_schedule must be at least 1 at each step, got {k}")
     k = jnp.round(jnp.asarray(k, jnp.result_type(float)))
     return jnp.where(k >= 1, k, 1).astype(jnp.int32)
