@@ -18,7 +18,7 @@ from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._kernels import Kernels, Rule, RuleSource
 from gradtx.core._roles import Boxed, carried_role, closed, is_full_box, opened
 from gradtx.core._stacks import cut, over_stack, stack_axes
-from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_leaf, paths
+from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_leaf, paths, show_path
 from gradtx.core._types import OptState, Params, Updates
 
 
@@ -62,6 +62,8 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
         slots = over_stack(init_one, stack, p.shape, entries, cut(widen(p, dtype), stack))
         return jax.tree.map(lambda x: _owned(x, original, p), slots)
 
+    if rule.slots:
+        _check_no_keys(rule.name, params)
     rows = list(map(init_leaf, leaves)) if rule.slots else []
     columns = zip(*rows, strict=True) if rows else [()] * len(rule.slots)
     fields = {n: jax.tree.unflatten(treedef, column) for n, column in zip(rule.slots, columns, strict=False)}
@@ -71,6 +73,15 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
     if rule.counts:
         fields[rule.counter] = jnp.zeros([], jnp.int32)
     return rule.state(**fields)
+
+
+def _check_no_keys(where: str, params: Params) -> None:
+    for path, x in jax.tree_util.tree_leaves_with_path(params):
+        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            raise TypeError(
+                f"{where}: the parameter at {show_path(path)} is a random key ({x.dtype}), which cannot be trained: "
+                f"leave it out of the parameters"
+            )
 
 
 def _scalar(x: Any) -> jax.Array:

@@ -34,13 +34,18 @@ class Range:
     whole: bool = False
 
     def __str__(self) -> str:
-        kind = "a whole number" if self.integer or self.whole else "a number"
+        kind = "a whole number" if self.integer or self.whole else "a finite number" if self.finite else "a number"
         if self.low == -math.inf and self.high == math.inf:
             return kind
         if self.high == math.inf:
             return f"{kind} {'>' if self.low_open else '>='} {self.low:g}"
         left, right = "(" if self.low_open else "[", ")" if self.high_open else "]"
         return f"in {left}{self.low:g}, {self.high:g}{right}"
+
+    @property
+    def finite(self) -> bool:
+        """Whether infinity is no value, where there is no other bound."""
+        return self.high == math.inf and self.high_open
 
     def holds(self, value: Any) -> bool:
         """Whether every element of a concrete value lies inside; NaN lies in no range."""
@@ -62,6 +67,7 @@ class Floating:
 Real = Annotated[Any, Range()]
 Positive = Annotated[Any, Range(low=0.0, low_open=True, example=0.5)]
 NonNegative = Annotated[Any, Range(low=0.0, example=0.01)]
+FiniteNonNegative = Annotated[Any, Range(low=0.0, high_open=True, example=0.01)]
 Decay = Annotated[Any, Range(low=0.0, high=1.0, high_open=True, example=0.9)]
 Fraction = Annotated[Any, Range(low=0.0, high=1.0, example=0.5)]
 Momentum = Annotated[Any, Range(low=-1.0, high=1.0, example=0.9)]  # 1 is a sum; negative ones are of use in games
@@ -74,6 +80,7 @@ _NAMES = {
     Real: "Real",
     Positive: "Positive",
     NonNegative: "NonNegative",
+    FiniteNonNegative: "FiniteNonNegative",
     Decay: "Decay",
     Fraction: "Fraction",
     Momentum: "Momentum",
@@ -105,16 +112,20 @@ def readable(annotation: Any) -> Any:
     return Readable(_NAMES.get(annotation, words))
 
 
+_RATE = Range(low=0.0, high_open=True, example=0.01)
+"""The range of learning rates, whose annotation is that of Optax."""
+
+
 def specification(annotation: Any) -> Range | Floating | None:
     """The specification in an annotation: a range, `Floating` for a dtype, or None."""
     if annotation == ScalarOrSchedule:
-        return Range()
+        return _RATE
     if typing.get_origin(annotation) is Annotated:
         return next((m for m in annotation.__metadata__ if isinstance(m, Range | Floating)), None)
     if typing.get_origin(annotation) in (Union, types.UnionType):
         members = typing.get_args(annotation)
         if set(typing.get_args(ScalarOrSchedule)) <= set(members):  # Optional[ScalarOrSchedule] is one flat union
-            return Range()
+            return _RATE
         return next((s for m in members if (s := specification(m)) is not None), None)
     return None
 
@@ -149,6 +160,8 @@ def check_argument(where: str, name: str, value: Any, spec: Range | Floating, op
                 f"{where}: {name} must be a number, an array or a schedule (a function of the step), "
                 f"got {value!r} ({type(value).__name__})"
             )
+    elif isinstance(value, np.float64):
+        value = float(value)  # one of Python's floats that JAX takes for a float64
     if not spec.holds(value):
         raise ValueError(f"{where}: {name} must be {spec}, got {value}")
     return value

@@ -38,7 +38,7 @@ def scale(step_size: Real) -> GradientTransformationExtraArgs:
 
 
 @transformation
-def scale_by_schedule(step_size_fn: ScalarOrSchedule) -> GradientTransformationExtraArgs:
+def scale_by_schedule(step_size_fn: Real) -> GradientTransformationExtraArgs:
     """u = step_size_fn(count) * g, where `count` is the number of updates made before: 0 at the first.
 
     Args:
