@@ -13,12 +13,13 @@ from gradtx.core._apply import apply_updates
 from gradtx.core._calls import Value
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._factory import ScheduledState
-from gradtx.core._ranges import is_array, is_number
+from gradtx.core._ranges import Range, is_array, is_number
 from gradtx.core._transformation import as_inner, check_transformation
 from gradtx.core._trees import align, is_none, show_path
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._box import clip_to
 from gradtx.optimizers._lbfgs import lbfgs
+from gradtx.schedules._checks import check_number
 from gradtx.transforms._backtracking import ScaleByBacktrackingLinesearchState
 from gradtx.transforms._lines import value_and_gradient
 from gradtx.transforms._linesearch import ScaleByZoomLinesearchState
@@ -100,12 +101,19 @@ def minimize(
       callback: gets a `MinimizeProgress` after each step, through `jax.debug.callback`.
 
     Raises:
-      ValueError: for bounds that do not fit the parameters, bounds and a projection together, or a projection with a
-        line search.
+      TypeError: for parameters that are whole numbers, and tolerances that are no real numbers.
+      ValueError: for a start that is not finite, negative tolerances, bounds that do not fit the parameters, bounds
+        and a projection together, or a projection with a line search.
     """
     tx = lbfgs() if tx is None else check_transformation("minimize: tx", tx)
-    if max_steps < 0:
-        raise ValueError(f"minimize: max_steps must be at least 0, got {max_steps}")
+    for name, value, spec in (
+        ("max_steps", max_steps, Range(low=0.0, whole=True)),
+        ("tol", tol, Range(low=0.0)),
+        ("value_tol", value_tol, Range(low=0.0)),
+    ):
+        check_number("minimize", name, value, spec)
+        if jnp.ndim(value) != 0:
+            raise ValueError(f"minimize: {name} must be a scalar, got shape {jnp.shape(value)}")
     if bounds is not None and projection is not None:
         raise ValueError("minimize: give bounds or a projection, not both")
     box = None if bounds is None else _full_bounds(bounds, params)
@@ -113,7 +121,20 @@ def minimize(
     leaves, treedef = jax.tree.flatten(tx) if isinstance(tx, Value) else ([], None)
     method = _Method(fn, tx if treedef is None else None, treedef, has_aux, projection, callback)
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.result_type(p)), params)
-    return _minimize(method, leaves, params, args, box, max_steps, tol, value_tol)
+    _check_start(params)
+    return _minimize(method, leaves, params, args, box, jnp.asarray(max_steps, jnp.int32), tol, value_tol)
+
+
+def _check_start(params: Params) -> None:
+    """Raises an error for a parameter that is not floating-point, or where no step leads away from."""
+    for path, p in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(p.dtype, jnp.inexact):
+            raise TypeError(
+                f"minimize: params must be floating-point numbers, got {p.dtype} at {show_path(path)}: "
+                f"give data and constants as args"
+            )
+        if not isinstance(p, Tracer) and not jnp.isfinite(p).all():
+            raise ValueError(f"minimize: params must be finite to start from, got {p} at {show_path(path)}")
 
 
 class _Method(NamedTuple):

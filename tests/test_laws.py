@@ -262,6 +262,18 @@ def test_arrays_equal_the_numbers(name: str):
     assert jax.tree.map(type_of, traced) == jax.tree.map(type_of, found)
 
 
+@pytest.mark.parametrize("name", [n for n in COVERED if example(n).expanded is example(n) or n in ("galore", "dpsgd")])
+def test_a_vector_in_the_place_of_a_number_is_refused(name: str):
+    for h in numbers_of(name):
+        number = with_number(name, h).arguments[h]
+        vector = jnp.full(3, number, jnp.float32)
+        for value in (vector, lambda count, vector=vector: vector):
+            tx = example(name).replace(**{h: value})
+            with pytest.raises(ValueError, match="must be a scalar at each step, got shape .3,."):
+                tx.init(PARAMS)
+                tx.update(GRADIENTS, tx.init(PARAMS), PARAMS, **extra_arguments(name))
+
+
 def illegal(spec: Range) -> list[Any]:
     values: list[Any] = [math.nan, "text"]
     kind = int if spec.integer else float

@@ -12,7 +12,7 @@ from jax.core import Tracer
 from gradtx._groups._factors import multiplied
 from gradtx.core._calls import Value
 from gradtx.core._nesting import Path, arguments_inside, arguments_named, inside, replaced, spelled, stage_at
-from gradtx.core._ranges import is_array, is_number
+from gradtx.core._ranges import at_step, is_array, is_number
 
 
 class Times:
@@ -89,14 +89,14 @@ class GroupSchedule:
     def __call__(self, step: jax.Array) -> jax.Array:
         dtype = jnp.result_type(float)
         factors = [1.0 if x is None else x.factor if isinstance(x, Times) else 0.0 for x in self.entries]
-        factors = [x(step) if callable(x) else x for x in factors]
-        base = self.base(step) if callable(self.base) else self.base
+        factors = [at_step("groups", x, step) for x in factors]
         constant = all(map(is_number, factors))
         factors = factors if constant else jnp.stack([jnp.asarray(x, dtype) for x in factors])
+        base = at_step("groups", self.base, step)
         values = jnp.asarray(base, dtype) * jnp.asarray(factors, dtype)
         own = {i: x for i, x in enumerate(self.entries) if x is not None and not isinstance(x, Times)}
         if own:
-            given = jnp.stack([jnp.asarray(x(step) if callable(x) else x, dtype) for x in own.values()])
+            given = jnp.stack([jnp.asarray(at_step("groups", x, step), dtype) for x in own.values()])
             values = values.at[jnp.asarray(list(own), jnp.int32)].set(given)
         return values
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gradtx.aggregating._aggregate import aggregate
 from gradtx.core._counts import safe_increment
 from gradtx.core._evaluation import eval_params
+from gradtx.core._ranges import Real
 from gradtx.core._transformation import GradientTransformation, GradientTransformationExtraArgs
 from gradtx.core._types import EmptyState, Numeric, OptState, Params, ScalarOrSchedule, ScheduleFn, Updates
 from gradtx.losses._divergence import generalized_kl_divergence
@@ -130,7 +131,7 @@ def schedule_free_eval_params(state: OptState, params: Params) -> Params:
 
 def optimistic_adam(
     learning_rate: ScalarOrSchedule,
-    optimism: ScalarOrSchedule | None = None,
+    optimism: Real | None = None,
     b1: Any = 0.9,
     b2: Any = 0.999,
     eps: Any = 1e-8,

@@ -25,6 +25,9 @@ from gradtx.core._sentences import listed
 CONTAINERS = frozenset((dict, OrderedDict, list, tuple))
 """What an argument may consist of: the constants and children inside are told apart one by one."""
 
+_CHANGEABLE = CONTAINERS | {np.ndarray}
+"""What a caller may change after the call."""
+
 
 class Factory(Arguments):
     """A function whose calls are values: its body, and what its signature demands."""
@@ -105,13 +108,13 @@ class Call:
 
     def __init__(self, factory: Factory, arguments: dict[str, Any] | None, parts: tuple[Layout, tuple] | None = None):
         self.factory, self._arguments, self._parts, self._key = factory, arguments, parts, None
-        self._plain = arguments is not None and CONTAINERS.isdisjoint(map(type, arguments.values()))
+        self._plain = arguments is not None and _CHANGEABLE.isdisjoint(map(type, arguments.values()))
         if arguments is not None and not self._plain:
-            self._arguments = _copied(arguments)  # the caller's dictionaries and lists may change later
+            self._arguments = _copied(arguments)
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments by name; plain containers among them are copies."""
+        """The arguments by name; plain containers among them are copies, arrays of NumPy read-only ones."""
         if self._arguments is None:
             self._arguments = self.layout.fill(self.children)
         return self._arguments if self._plain else _copied(self._arguments)
@@ -316,15 +319,24 @@ def _flattened(x: Any) -> tuple[list, Any]:
 
 
 def _copied(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments, their plain containers copied, dictionaries in the order in which JAX flattens them."""
-    return {name: _copy(x) if type(x) in CONTAINERS else x for name, x in arguments.items()}
+    """The arguments, what may change among them copied, dictionaries in the order in which JAX flattens them."""
+    return {name: kept(x) if type(x) in _CHANGEABLE else x for name, x in arguments.items()}
 
 
-def _copy(x: Any) -> Any:
-    if type(x) is tuple and CONTAINERS.isdisjoint(map(type, x)):
+def kept(x: Any) -> Any:
+    """The argument, copied if the caller may change it later."""
+    if type(x) not in _CHANGEABLE or type(x) is tuple and _CHANGEABLE.isdisjoint(map(type, x)):
         return x
     leaves, treedef = _flattened(x)
-    return jax.tree.unflatten(treedef, leaves)
+    return jax.tree.unflatten(treedef, [_unchangeable(x) if type(x) is np.ndarray else x for x in leaves])
+
+
+def _unchangeable(x: np.ndarray) -> np.ndarray:
+    """The array, or a read-only copy of one that others can write to."""
+    if x.flags.writeable or x.base is not None:
+        x = x.copy()
+        x.flags.writeable = False
+    return x
 
 
 def _child_names(call: Call) -> list[str]:

@@ -6,12 +6,14 @@ fields to their values before the first update: `counts_from = {"count": 0}`. A 
 average, such as that of `ScaleByAdamState`, is not declared.
 """
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from gradtx.core._ranges import is_array, is_number
 from gradtx.core._types import Numeric, OptState
 
 
@@ -55,17 +57,22 @@ def restart(state: OptState, at: Numeric) -> OptState:
       at: the number of updates to count as made, at least 0; may be traced.
 
     Raises:
-      ValueError: for a negative or fractional number.
+      TypeError: for what is no number.
+      ValueError: for a negative or fractional number, or one that a count of the state cannot hold.
     """
-    if not isinstance(at, Tracer) and (jnp.ndim(at) != 0 or at < 0 or at != int(at)):
-        raise ValueError(f"restart: at must be a whole number of at least 0, got {at!r}")
+    if not isinstance(at, Tracer):
+        if not (is_number(at) or is_array(at)):
+            raise TypeError(f"restart: at must be a whole number of at least 0, got {at!r} ({type(at).__name__})")
+        if jnp.ndim(at) != 0 or not 0 <= at < math.inf or at != int(at):
+            raise ValueError(f"restart: at must be a whole number of at least 0, got {at!r}")
+        at = int(at)
     return _restarted(state, at)
 
 
 def _restarted(state: Any, at: Any) -> Any:
     fresh = {
         # A variable of Flax's nnx around the count stays.
-        name: jax.tree.map(lambda x, start=start: jnp.asarray(at, x.dtype) + start, getattr(state, name))
+        name: jax.tree.map(lambda x, name=name, start=start: _count(name, at, start, x.dtype), getattr(state, name))
         for name, start in getattr(type(state), "counts_from", {}).items()
     }
     if hasattr(state, "_fields"):
@@ -79,3 +86,13 @@ def _restarted(state: Any, at: Any) -> Any:
         copy.update({k: _restarted(x, at) for k, x in state.items()})
         return copy
     return state
+
+
+def _count(name: str, at: Any, start: int, dtype: Any) -> jax.Array:
+    """The value of a count field after `at` updates."""
+    if isinstance(at, Tracer):
+        return jnp.asarray(at, dtype) + start
+    if jnp.issubdtype(dtype, jnp.integer) and at + start > jnp.iinfo(dtype).max:
+        largest = jnp.iinfo(dtype).max - start
+        raise ValueError(f"restart: at must be at most {largest}, since {name} is {dtype}; got {at}")
+    return jnp.asarray(at + start, dtype)

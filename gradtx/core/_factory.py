@@ -20,8 +20,8 @@ from jax.extend.core import get_opaque_trace_state
 from gradtx.core._calls import Call, Factory, Value, factory_decorator, freeze
 from gradtx.core._counts import safe_increment, step_of
 from gradtx.core._kernels import Rule, RuleSource
-from gradtx.core._lift import lifted
-from gradtx.core._ranges import is_number
+from gradtx.core._lift import check_scalars, lifted
+from gradtx.core._ranges import at_step, is_number
 from gradtx.core._transformation import (
     Expansion,
     GradientTransformation,
@@ -187,14 +187,21 @@ def _rule_source(factory: Factory, arguments: dict, moving: dict[str, Any], sett
 
 def _pair(factory: Factory, arguments: dict, inner: GradientTransformation, moving: dict[str, Any]) -> Expansion:
     if not any(map(callable, moving.values())):
-        return inner._expanded()
+        if not any(map(jnp.ndim, moving.values())):
+            return inner._expanded()
+
+        def refuse(*args: Any, **extra: Any) -> Any:
+            check_scalars(factory.name, moving)
+
+        return Expansion(refuse, refuse, parts=inner.parts, needs=inner.declared)
 
     def at(values: dict) -> GradientTransformationExtraArgs:
+        check_scalars(factory.name, values)
         return with_extra_args_support(factory.run({**arguments, **values}))
 
     def parts(state: OptState) -> dict[str, tuple[Any, OptState]]:
         step = step_of(state)
-        values = {n: v(step) if callable(v) else v for n, v in moving.items()}
+        values = _at_step(factory.name, moving, step)
         found = at(values).parts(state.inner_state if isinstance(state, ScheduledState) else state)
         prefix = "inner_state." if isinstance(state, ScheduledState) else ""
         return {prefix + path: part for path, part in found.items()}
@@ -219,12 +226,9 @@ def _stepped(name: str, at: Callable[[dict], Any], moving: dict[str, Any]) -> tu
     other is put in `ScheduledState`.
     """
 
-    def values_at(step: jax.Array) -> dict[str, Any]:
-        return {n: v(step) if callable(v) else v for n, v in moving.items()}
-
     def init(params: Params) -> OptState:
         step = jnp.zeros([], jnp.int32)
-        init_now, _ = at(values_at(step))
+        init_now, _ = at(_at_step(name, moving, step))
         state = init_now(params)
         return ScheduledState(step, state) if step_of(state) is None else state
 
@@ -235,10 +239,14 @@ def _stepped(name: str, at: Callable[[dict], Any], moving: dict[str, Any]) -> tu
                 f"{name}: state must be what init or the last update returned, with a step count, "
                 f"got {type(state).__name__}; the order is update(updates, state, params)"
             )
-        _, update_now = at(values_at(step))
+        _, update_now = at(_at_step(name, moving, step))
         if not isinstance(state, ScheduledState):
             return update_now(updates, state, params, **extra)
         updates, inner_state = update_now(updates, state.inner_state, params, **extra)
         return updates, ScheduledState(safe_increment(state.count), inner_state)
 
     return init, update
+
+
+def _at_step(where: str, values: dict[str, Any], step: Any) -> dict[str, Any]:
+    return {name: at_step(f"{where}: {name}", x, step) for name, x in values.items()}

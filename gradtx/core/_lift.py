@@ -20,7 +20,7 @@ from gradtx.core._kernels import Kernels, Rule, RuleSource
 from gradtx.core._rescaling import divided, in_range
 from gradtx.core._roles import Boxed, carried_role, closed, is_full_box, opened
 from gradtx.core._stacks import cut, over_stack, stack_axes
-from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_leaf, paths
+from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_leaf, paths, show_path
 from gradtx.core._types import OptState, Params, Updates
 
 
@@ -40,7 +40,7 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
     """The state for these parameters: a tree like them for each slot, the memory and the count."""
     leaves, treedef = jax.tree.flatten(params, is_leaf=is_full_box)
     same, varying = by_group(values, leaves)
-    _check_values(rule, same)
+    check_scalars(rule.name, same)
     check_memory(rule, varying)
     if varying:
         note_reached(params)
@@ -70,6 +70,8 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
 
     if rule.init is None and rule.slots:
         raise TypeError(f"{rule.name}: the rule needs an init, as {rule.state.__name__} has the slots {rule.slots}")
+    if rule.slots:
+        _check_no_keys(rule.name, params)
     # Without slots, one parameter is enough to see that `init` makes none.
     rows = list(map(init_leaf, leaves if rule.slots else leaves[:1])) if rule.init is not None else []
     rows = rows if rule.slots else []
@@ -81,6 +83,15 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
     if rule.counts:
         fields[rule.counter] = jnp.zeros([], jnp.int32)
     return rule.state(**fields)
+
+
+def _check_no_keys(where: str, params: Params) -> None:
+    for path, x in jax.tree_util.tree_leaves_with_path(params):
+        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            raise TypeError(
+                f"{where}: the parameter at {show_path(path)} is a random key ({x.dtype}), which cannot be trained: "
+                f"leave it out of the parameters"
+            )
 
 
 def _scalar(x: Any) -> jax.Array:
@@ -140,7 +151,7 @@ def update_tree(
     same, groups = values, None
     if values:
         same, groups = in_groups(source, values, [leaves[i] for i in found])
-        _check_values(rule, same)
+        check_scalars(rule.name, same)
     runs = [(source.kernels, same)] * len(found) if groups is None else groups.runs
     told = [_told(rule, x) if isinstance(x, Boxed) else x for x in leaves]
     live = [_Live(i, *run, told[i], slots[i], ps[i], counts[i]) for i, run in zip(found, runs, strict=True)]
@@ -249,11 +260,12 @@ def _in_range(total: jax.Array, live: list[_Live], memory: Any) -> tuple[jax.Arr
     return in_range(total, again, largest)
 
 
-def _check_values(rule: Rule, values: dict[str, Any]) -> None:
+def check_scalars(where: str, values: dict[str, Any]) -> None:
+    """Raises an error for a hyperparameter that is not one number at this step."""
     for name, value in values.items():
         if jnp.ndim(value) != 0:
             raise ValueError(
-                f"{rule.name}: {name} must be a scalar at each step, got shape {jnp.shape(value)}; "
+                f"{where}: {name} must be a scalar at each step, got shape {jnp.shape(value)}; "
                 f"to train a population, jax.vmap over the transformation; groups of parameters can only differ where "
                 f"stages see the parameters one by one"
             )

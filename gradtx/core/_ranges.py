@@ -6,6 +6,7 @@ schedule, and is a leaf of the transformation), which values are legal, and an e
 """
 
 import dataclasses
+import functools
 import inspect
 import math
 import types
@@ -22,7 +23,7 @@ from gradtx.core._types import ScalarOrSchedule
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """An interval of real numbers; `integer` marks a static whole number (a size, never a leaf)."""
+    """An interval of real numbers, of `whole` ones; `integer` marks a static whole number (a size, never a leaf)."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -30,9 +31,10 @@ class Range:
     high_open: bool = False
     integer: bool = False
     example: float = 0.1
+    whole: bool = False
 
     def __str__(self) -> str:
-        kind = "a whole number" if self.integer else "a number"
+        kind = "a whole number" if self.integer or self.whole else "a finite number" if self.finite else "a number"
         if self.low == -math.inf and self.high == math.inf:
             return kind
         if self.high == math.inf:
@@ -40,12 +42,19 @@ class Range:
         left, right = "(" if self.low_open else "[", ")" if self.high_open else "]"
         return f"in {left}{self.low:g}, {self.high:g}{right}"
 
+    @property
+    def finite(self) -> bool:
+        """Whether infinity is no value, where there is no other bound."""
+        return self.high == math.inf and self.high_open
+
     def holds(self, value: Any) -> bool:
         """Whether every element of a concrete value lies inside; NaN lies in no range."""
         x = value if is_number(value) else np.asarray(value, dtype=np.float64)
         above = x > self.low if self.low_open else x >= self.low
         below = x < self.high if self.high_open else x <= self.high
         inside = above & below
+        if self.whole:
+            inside &= x == np.round(x)
         return inside if isinstance(inside, bool) else bool(np.all(inside))
 
 
@@ -58,8 +67,10 @@ class Floating:
 Real = Annotated[Any, Range()]
 Positive = Annotated[Any, Range(low=0.0, low_open=True, example=0.5)]
 NonNegative = Annotated[Any, Range(low=0.0, example=0.01)]
+FiniteNonNegative = Annotated[Any, Range(low=0.0, high_open=True, example=0.01)]
 Decay = Annotated[Any, Range(low=0.0, high=1.0, high_open=True, example=0.9)]
 Fraction = Annotated[Any, Range(low=0.0, high=1.0, example=0.5)]
+Momentum = Annotated[Any, Range(low=-1.0, high=1.0, example=0.9)]  # 1 is a sum; negative ones are of use in games
 PositiveInt = Annotated[int, Range(low=1, integer=True, example=2)]
 NonNegativeInt = Annotated[int, Range(low=0, integer=True, example=0)]
 DType = Annotated[Any, Floating()]
@@ -69,8 +80,10 @@ _NAMES = {
     Real: "Real",
     Positive: "Positive",
     NonNegative: "NonNegative",
+    FiniteNonNegative: "FiniteNonNegative",
     Decay: "Decay",
     Fraction: "Fraction",
+    Momentum: "Momentum",
     PositiveInt: "PositiveInt",
     NonNegativeInt: "NonNegativeInt",
     DType: "DType",
@@ -99,16 +112,20 @@ def readable(annotation: Any) -> Any:
     return Readable(_NAMES.get(annotation, words))
 
 
+_RATE = Range(low=0.0, high_open=True, example=0.01)
+"""The range of learning rates, whose annotation is that of Optax."""
+
+
 def specification(annotation: Any) -> Range | Floating | None:
     """The specification in an annotation: a range, `Floating` for a dtype, or None."""
     if annotation == ScalarOrSchedule:
-        return Range()
+        return _RATE
     if typing.get_origin(annotation) is Annotated:
         return next((m for m in annotation.__metadata__ if isinstance(m, Range | Floating)), None)
     if typing.get_origin(annotation) in (Union, types.UnionType):
         members = typing.get_args(annotation)
         if set(typing.get_args(ScalarOrSchedule)) <= set(members):  # Optional[ScalarOrSchedule] is one flat union
-            return Range()
+            return _RATE
         return next((s for m in members if (s := specification(m)) is not None), None)
     return None
 
@@ -148,9 +165,45 @@ def check_argument(where: str, name: str, value: Any, spec: Range | Floating, op
                 f"{where}: {name} must be a number, an array or a schedule (a function of the step), "
                 f"got {value!r} ({type(value).__name__})"
             )
+    elif isinstance(value, np.float64):
+        value = float(value)  # one of Python's floats that JAX takes for a float64
     if not spec.holds(value):
         raise ValueError(f"{where}: {name} must be {spec}, got {value}")
     return value
+
+
+_TRACED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
+def at_step(where: str, x: Any, step: Any, hint: str = "") -> Any:
+    """The number that a hyperparameter is at a step: the value of a schedule (of a condition, 0 or 1), or itself.
+
+    Raises:
+      TypeError: for a function that returns no real number, or that cannot be traced.
+    """
+    if not callable(x):
+        return x
+    try:
+        value = x(step)
+    except _TRACED as error:
+        raise TypeError(
+            f"{where}: the schedule {_name(x)} makes a Python decision or a NumPy array of the step, whose value "
+            f"is not known under jit: use jnp.where and jnp functions{hint}"
+        ) from error
+    if is_number(value) or is_array(value):
+        return value
+    if isinstance(value, bool) or getattr(value, "dtype", None) == np.bool_:
+        return jnp.asarray(value, jnp.result_type(float))
+    raise TypeError(f"{where}: the schedule {_name(x)} must return a real number, got {value!r}{hint}")
+
+
+def _name(function: Any) -> str:
+    function = function.func if isinstance(function, functools.partial) else function
+    return getattr(function, "__qualname__", None) or repr(function)
 
 
 def _check_dtype(where: str, name: str, value: Any) -> np.dtype:

@@ -61,6 +61,10 @@ def check_shapes(where: str, name: str, updates: Any, leaves: list, params: list
             continue
         if p is None:
             raise ValueError(f"{where}: the {name}s have a value at {paths(updates)[i]}, where the parameter is None")
+        if jnp.iscomplexobj(g) and not jnp.iscomplexobj(p):
+            raise ValueError(
+                f"{where}: the {name} at {paths(updates)[i]} is complex, its parameter is real ({jnp.result_type(p)})"
+            )
         if jnp.shape(g) != jnp.shape(p):
             raise ValueError(
                 f"{where}: the {name} at {paths(updates)[i]} has shape {jnp.shape(g)}, "

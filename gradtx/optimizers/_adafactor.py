@@ -38,7 +38,7 @@ class FactoredState(NamedTuple):
 @transformation
 def scale_by_factored_rms(
     factored: bool = True,
-    decay_rate: Fraction = 0.8,
+    decay_rate: NonNegative = 0.8,
     step_offset: NonNegativeInt = 0,
     min_dim_size_to_factor: PositiveInt = 128,
     epsilon: NonNegative = 1e-30,
@@ -93,7 +93,7 @@ def scale_by_factored_rms(
 def adafactor(
     learning_rate: ScalarOrSchedule | None = None,
     min_dim_size_to_factor: PositiveInt = 128,
-    decay_rate: Fraction = 0.8,
+    decay_rate: NonNegative = 0.8,
     decay_offset: NonNegativeInt = 0,
     multiply_by_parameter_scale: bool = True,
     clipping_threshold: Positive | None = 1.0,
@@ -144,7 +144,7 @@ def adafactor_big_vision(
     weight_decay: NonNegative = 0.0,
     mask: Any | Callable[[Params], Any] = None,
     *,
-    decay_rate: Fraction = 0.8,
+    decay_rate: NonNegative = 0.8,
     decay_cap: Fraction = 0.999,
     clipping_threshold: Positive | None = None,
     min_dim_size_to_factor: PositiveInt = 32,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, DType, NonNegative
+from gradtx.core._ranges import Decay, DType, NonNegative, at_step
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
@@ -95,7 +95,7 @@ def adamg(
 
     def rate(count):
         limit = jax.lax.rsqrt(jnp.asarray(count, jnp.result_type(float)) + 1)
-        return jnp.minimum(learning_rate(count) if callable(learning_rate) else learning_rate, limit)
+        return jnp.minimum(at_step("adamg: learning_rate", learning_rate, count), limit)
 
     return chain(
         scale_by_adamg(b1, b2, b3, eps, factor, power, mu_dtype),

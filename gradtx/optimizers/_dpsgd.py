@@ -5,7 +5,7 @@ from typing import Any
 
 from gradtx.core._combine import chain, identity
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import Decay, NonNegative, Positive
+from gradtx.core._ranges import Momentum, NonNegative, Positive
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
 from gradtx.transforms._momentum import trace
@@ -19,7 +19,7 @@ def dpsgd(
     l2_norm_clip: Positive,
     noise_multiplier: NonNegative,
     seed: Any,
-    momentum: Decay | None = None,
+    momentum: Momentum | None = None,
     nesterov: bool = False,
 ) -> GradientTransformationExtraArgs:
     """Differentially private descent: the gradients of single examples are clipped and averaged, and noise is added.

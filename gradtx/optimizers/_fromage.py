@@ -6,7 +6,7 @@ from typing import Any
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import NonNegative
+from gradtx.core._ranges import NonNegative, at_step
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
 from gradtx.transforms._scaling import scale_by_lr
@@ -31,7 +31,11 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: NonNegative = 1e-6) -> Gr
 
 
 def _at(learning_rate: Any, f: Callable) -> Any:
-    return (lambda count: f(learning_rate(count))) if callable(learning_rate) else f(learning_rate)
+    return (
+        (lambda count: f(at_step("fromage: learning_rate", learning_rate, count)))
+        if callable(learning_rate)
+        else f(learning_rate)
+    )
 
 
 def _shrinkage(rate: Any) -> Any:

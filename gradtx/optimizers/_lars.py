@@ -8,7 +8,7 @@ import jax
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, NonNegative
+from gradtx.core._ranges import Momentum, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule
 from gradtx.numerics._ratios import l2_norms, trust_ratio
@@ -51,7 +51,7 @@ def lars(
     trust_coefficient: NonNegative = 0.001,
     eps: NonNegative = 0.0,
     trust_ratio_mask: Mask = True,
-    momentum: Decay = 0.9,
+    momentum: Momentum = 0.9,
     nesterov: bool = False,
 ) -> GradientTransformationExtraArgs:
     """v = momentum v + learning_rate r (g + weight_decay p); p = p - v, with the r of `scale_by_lars`.

@@ -70,7 +70,7 @@ def optimistic_gradient_descent(
 @transformation
 def optimistic_adam(
     learning_rate: ScalarOrSchedule,
-    optimism: ScalarOrSchedule | None = None,
+    optimism: Real | None = None,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,

@@ -9,7 +9,6 @@ from gradtx.core._combine import chain, identity
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import NonNegative, Positive, Real
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import ScalarOrSchedule
 from gradtx.numerics._safe import abs_sq, safe_divide
 from gradtx.transforms._scaling import scale_by_lr
 
@@ -50,7 +49,7 @@ def scale_by_polyak(
 @transformation
 def polyak_sgd(
     max_learning_rate: Positive = 1.0,
-    scaling: ScalarOrSchedule = 1.0,
+    scaling: Real = 1.0,
     f_min: Real = 0.0,
     eps: NonNegative = 0.0,
     variant: Variant = "sps",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core._combine import chain, identity
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, NonNegative
+from gradtx.core._ranges import Decay, Momentum, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
@@ -115,7 +115,7 @@ def rmsprop(
     initial_scale: NonNegative = 0.0,
     eps_in_sqrt: bool = True,
     centered: bool = False,
-    momentum: Decay | None = None,
+    momentum: Momentum | None = None,
     nesterov: bool = False,
     bias_correction: bool = False,
 ) -> GradientTransformationExtraArgs:

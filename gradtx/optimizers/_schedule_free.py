@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import Decay, DType, NonNegative, PositiveInt
+from gradtx.core._ranges import Decay, DType, NonNegative, NonNegativeInt, at_step
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
 from gradtx.optimizers._rmsprop import scale_by_rms
@@ -20,7 +20,7 @@ from gradtx.wrappers._schedule_free_averaging import Interpolation, schedule_fre
 
 def _warming(learning_rate: Any, warmup_steps: int | None) -> Any:
     """The learning rate times min(1, t / warmup_steps), with t from 1: the first step is not lost on a rate of zero."""
-    if warmup_steps is None:
+    if not warmup_steps:
         return learning_rate
     return lambda count: _at(learning_rate, count) * jnp.minimum(1.0, (_at(count, count) + 1) / warmup_steps)
 
@@ -33,13 +33,13 @@ def _times(weight_decay: Any, learning_rate: Any) -> Any:
 
 def _at(x: Any, count: Any) -> jax.Array:
     """The value of a number or a schedule at a step, in floating point."""
-    return jnp.asarray(x(count) if callable(x) else x, jnp.result_type(float))
+    return jnp.asarray(at_step("schedule_free", x, count), jnp.result_type(float))
 
 
 @transformation
 def schedule_free_adamw(
     learning_rate: ScalarOrSchedule = 0.0025,
-    warmup_steps: PositiveInt | None = None,
+    warmup_steps: NonNegativeInt | None = None,
     b1: Interpolation = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
@@ -59,7 +59,7 @@ def schedule_free_adamw(
     The parameters are y, at which gradients are taken; validate, save and deploy `eval_params(state, params)`.
 
     Args:
-      warmup_steps: the rate is learning_rate min(1, t / warmup_steps), with t from 1; None for no warmup.
+      warmup_steps: the rate is learning_rate min(1, t / warmup_steps), with t from 1; None or 0 for no warmup.
       b1: the weight of the average in y; it may be a schedule.
       weight_lr_power, weight_step_power: the exponents of learning rate and step in the weights of the average.
       state_dtype: the dtype in which z is stored; None for at least float32.
@@ -79,7 +79,7 @@ def schedule_free_adamw(
 @transformation
 def schedule_free_sgd(
     learning_rate: ScalarOrSchedule = 1.0,
-    warmup_steps: PositiveInt | None = None,
+    warmup_steps: NonNegativeInt | None = None,
     b1: Interpolation = 0.9,
     weight_decay: NonNegative | None = None,
     weight_lr_power: NonNegative = 2.0,
@@ -92,7 +92,7 @@ def schedule_free_sgd(
     The parameters are y, at which gradients are taken; validate, save and deploy `eval_params(state, params)`.
 
     Args:
-      warmup_steps: the rate is learning_rate min(1, t / warmup_steps), with t from 1; None for no warmup.
+      warmup_steps: the rate is learning_rate min(1, t / warmup_steps), with t from 1; None or 0 for no warmup.
       b1: the weight of the average in y; it may be a schedule.
       weight_lr_power, weight_step_power: the exponents of learning rate and step in the weights of the average.
       state_dtype: the dtype in which z is stored; None for at least float32.

@@ -38,7 +38,7 @@ class ScheduleFreePlusState(NamedTuple):
 @transformation
 def schedule_free_plus(
     learning_rate: ScalarOrSchedule = 1.0,
-    warmup_steps: PositiveInt | None = None,
+    warmup_steps: NonNegativeInt | None = None,
     b1: Interpolation = 0.9,
     momentum: Decay = 0.9,
     b2: Decay = 0.95,
@@ -66,7 +66,7 @@ def schedule_free_plus(
     loss should be near 0. Validate, save and deploy x: `eval_params(state, params)`.
 
     Args:
-      warmup_steps: None for no warmup, rate = learning_rate.
+      warmup_steps: None or 0 for no warmup, rate = learning_rate.
       b1: the weight of x in y.
       momentum, b2, eps: the b1, b2 and eps of Adam in u.
       weight_decay: usually 20 to 50, since a² multiplies it.
@@ -96,7 +96,7 @@ def schedule_free_plus(
             raise ValueError(f"schedule_free_plus: value must be a scalar, got shape {jnp.shape(value)}")
         (norm, along), old, new = total, memory["b1"], interpolation(t)
         norm = ema(memory["gradient_norm"], math.sqrt(math.pi / 2) * norm, polyak_decay)
-        warm = 1 if warmup_steps is None else jnp.minimum(t / warmup_steps, 1)
+        warm = 1 if not warmup_steps else jnp.minimum(t / warmup_steps, 1)
         rate = warm * learning_rate  # type: ignore[operator]  # a number in here
         # z - x is (z - y) / b1, with the b1 that y was made with.
         at_z = jnp.maximum(value + new / old * along, 0)

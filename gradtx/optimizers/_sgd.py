@@ -3,7 +3,7 @@
 
 from gradtx.core._combine import chain, identity
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import Decay, DType
+from gradtx.core._ranges import DType, Momentum
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
 from gradtx.transforms._momentum import trace
@@ -13,7 +13,7 @@ from gradtx.transforms._scaling import scale_by_lr
 @transformation
 def sgd(
     learning_rate: ScalarOrSchedule,
-    momentum: Decay | None = None,
+    momentum: Momentum | None = None,
     nesterov: bool = False,
     accumulator_dtype: DType = None,
 ) -> GradientTransformationExtraArgs:

@@ -9,17 +9,17 @@ from typing import Annotated, Any
 
 import jax.numpy as jnp
 
-from gradtx.core._ranges import NonNegative, Positive, Range, is_number
+from gradtx.core._ranges import NonNegative, Range, is_number
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._curves import linear, progress
-from gradtx.schedules._schedule import schedule
-from gradtx.schedules._steps import alike
+from gradtx.schedules._schedule import composition
+from gradtx.schedules._steps import in_floats, since
 
 ProperDecay = Annotated[Any, Range(low=0.0, high=1.0, low_open=True, high_open=True, example=0.9)]
 
 
-@schedule
-def ademamix_alpha_schedule(alpha: NonNegative, transition_steps: Positive) -> ScheduleFn:
+@composition
+def ademamix_alpha_schedule(alpha: NonNegative, transition_steps: NonNegative) -> ScheduleFn:
     """The weight of the slow average: grows linearly from 0 to `alpha`, which it reaches at update `transition_steps`.
 
     min(alpha t / transition_steps, alpha), t = count + 1
@@ -31,14 +31,14 @@ def ademamix_alpha_schedule(alpha: NonNegative, transition_steps: Positive) -> S
     """
 
     def at(count):
-        count, end, steps = alike(count, alpha, transition_steps)
-        return linear(count + 1.0, 0.0, end, steps)
+        (end,) = in_floats(count, alpha)
+        return linear(since(count, -1), 0.0, end, transition_steps)
 
     return at
 
 
-@schedule
-def ademamix_b3_schedule(b3: ProperDecay, transition_steps: Positive, b_start: ProperDecay = 0.9) -> ScheduleFn:
+@composition
+def ademamix_b3_schedule(b3: ProperDecay, transition_steps: NonNegative, b_start: ProperDecay = 0.9) -> ScheduleFn:
     """The decay of the slow average: its half-life grows linearly from that of `b_start` to that of `b3`.
 
     exp(log(b_start) log(b3) / ((1 - x) log(b3) + x log(b_start))), x = min(t / transition_steps, 1), t = count + 1
@@ -51,9 +51,9 @@ def ademamix_b3_schedule(b3: ProperDecay, transition_steps: Positive, b_start: P
     """
 
     def at(count):
-        count, steps, end, start = alike(count, transition_steps, b3, b_start)
+        end, start = in_floats(count, b3, b_start)
         log_end, log_start = (math.log(b) if is_number(b) else jnp.log(b) for b in (end, start))
-        done, left = progress(count + 1.0, steps)
+        done, left = progress(since(count, -1), transition_steps)
         return jnp.exp(log_start * log_end / (left * log_end + done * log_start))
 
     return at

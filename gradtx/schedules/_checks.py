@@ -42,8 +42,8 @@ def check_boundaries(where: str, boundaries: Any, strictly: bool = True) -> tupl
     return boundaries
 
 
-def check_scales(where: str, boundaries_and_scales: Any) -> tuple[tuple, tuple]:
-    """The boundaries in increasing order, and their scales in the same order."""
+def check_scales(where: str, boundaries_and_scales: Any, first: float = 0.0) -> tuple[tuple, tuple]:
+    """The boundaries in increasing order, none below `first`, and their scales in the same order."""
     if boundaries_and_scales is None:
         return (), ()
     if not isinstance(boundaries_and_scales, Mapping):
@@ -51,7 +51,7 @@ def check_scales(where: str, boundaries_and_scales: Any) -> tuple[tuple, tuple]:
             f"{where}: boundaries_and_scales must be a dict from steps to scales, got {boundaries_and_scales!r}"
         )
     for boundary, scale in boundaries_and_scales.items():
-        check_number(where, "a key of boundaries_and_scales", boundary, Range(low=0.0))
+        check_number(where, "a key of boundaries_and_scales", boundary, Range(low=first))
         check_number(where, f"boundaries_and_scales[{boundary!r}]", scale, Range(low=0.0))
     pairs = sorted(boundaries_and_scales.items(), key=lambda pair: pair[0])
     return tuple(b for b, _ in pairs), tuple(s for _, s in pairs)

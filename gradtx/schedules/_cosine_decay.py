@@ -4,11 +4,11 @@
 from gradtx.core._ranges import NonNegative, Positive, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._curves import cosine
-from gradtx.schedules._schedule import Lasting, schedule
-from gradtx.schedules._steps import alike, since
+from gradtx.schedules._schedule import Lasting, composition
+from gradtx.schedules._steps import in_floats, since
 
 
-@schedule
+@composition
 def cosine_decay_schedule(
     init_value: Real, decay_steps: Positive, alpha: Real = 0.0, exponent: NonNegative = 1.0
 ) -> ScheduleFn:
@@ -28,7 +28,7 @@ def cosine_decay_schedule(
     """
 
     def at(count):
-        count, start, steps, floor, p = alike(count, init_value, decay_steps, alpha, exponent)
-        return cosine(since(count, 0.0), start, start * floor, steps, p)
+        start, floor, p = in_floats(count, init_value, alpha, exponent)
+        return cosine(since(count, 0), start, start * floor, decay_steps, p)
 
     return Lasting(at, decay_steps)

@@ -10,8 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core._ranges import is_number
+from gradtx.schedules._steps import floating, in_floats, paired, reached
 
 
 def progress(t: jax.Array, steps: Any) -> tuple[jax.Array, jax.Array]:
@@ -19,16 +21,18 @@ def progress(t: jax.Array, steps: Any) -> tuple[jax.Array, jax.Array]:
 
     They are exactly 1 and 0 from the last step on, also for zero steps.
     """
+    t, steps = paired(t, steps)
     done = t >= steps
     # Selecting the divisor also keeps XLA from multiplying by its reciprocal, where 49 * (1/49) < 1.
-    divisor = jnp.where(done, 1.0, steps)
-    return jnp.where(done, 1.0, t / divisor), jnp.where(done, 0.0, (steps - t) / divisor)
+    divisor = floating(jnp.where(done, jnp.ones([], t.dtype), steps))
+    return jnp.where(done, 1.0, floating(t) / divisor), jnp.where(done, 0.0, floating(steps - t) / divisor)
 
 
 def periods(t: jax.Array, steps: Any, staircase: bool) -> jax.Array:
     """t / steps, rounded down for a staircase."""
     # Not floor(t / steps): compiled, that quotient falls below the whole number at some multiples of the steps.
-    return jnp.floor_divide(t, steps) if staircase else t / steps
+    t, steps = paired(t, steps)
+    return floating(jnp.floor_divide(t, steps)) if staircase else floating(t) / floating(steps)
 
 
 def raised(base: jax.Array, exponent: Any) -> jax.Array:
@@ -79,20 +83,29 @@ DECAYS = {
 
 
 def exponential(t: jax.Array, start: Any, end: Any, steps: Any, rate: Any, staircase: bool) -> jax.Array:
-    """start * rate ** (t / steps), bounded by `end`: from below for a rate < 1, else from above; None for no bound."""
+    """start * rate ** (t / steps), bounded by `end`: from below for a rate < 1, else from above; None for no bound.
+
+    Constant for 0 steps or fewer and for a rate of 0.
+    """
+    moves = (steps > 0) & (rate != 0)
+    if not isinstance(moves, bool | np.bool_):
+        steps, rate = jnp.where(moves, steps, jnp.ones_like(steps)), jnp.where(moves, rate, jnp.ones_like(rate))
+    elif not moves:
+        return jnp.full_like(floating(t), start)
     log_rate = math.log(rate) if is_number(rate) else jnp.log(rate)
     exponent = log_rate * periods(t, steps, staircase)
     value = start * jnp.exp(exponent)
     if end is None:
         return value
-    within = jnp.where(rate < 1.0, value > end, value < end)
+    within = jnp.where(rate < 1.0, value > end, value < end) | ~jnp.asarray(moves)
     # Beyond the end the exponential may overflow; its derivative must be 0 there, not 0 * inf.
     return jnp.where(within, start * jnp.exp(jnp.where(within, exponent, 0.0)), end)
 
 
 def lookup(count: jax.Array, boundaries: Sequence, values: Sequence) -> jax.Array:
     """values[i] for boundaries[i-1] <= count < boundaries[i]."""
-    result = jnp.zeros_like(count) + values[0]
-    for boundary, value in zip(boundaries, values[1:], strict=True):
-        result = jnp.where(count >= boundary, value, result)
+    first, *others = in_floats(count, *values)
+    result = jnp.full_like(floating(count), first)
+    for boundary, value in zip(boundaries, others, strict=True):
+        result = jnp.where(reached(count, boundary), value, result)
     return result

@@ -3,7 +3,7 @@
 
 from typing import Literal
 
-from gradtx.core._ranges import Positive, Real
+from gradtx.core._ranges import NonNegative, Positive, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._decay import exponential_decay
 from gradtx.schedules._pieces import linear, warmup
@@ -14,8 +14,8 @@ from gradtx.schedules._schedule import composition
 def cyclic_schedule(
     init_value: Real,
     peak_value: Real,
-    up_steps: Positive,
-    down_steps: Positive | None = None,
+    up_steps: NonNegative,
+    down_steps: NonNegative | None = None,
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
     gamma: Positive = 1.0,
 ) -> ScheduleFn:
@@ -28,7 +28,7 @@ def cyclic_schedule(
 
     Args:
       peak_value: the value at the top of the first triangle.
-      up_steps: the number of updates from the bottom to the top.
+      up_steps: the number of updates from the bottom to the top; 0 to begin each cycle at the top.
       down_steps: the number of updates back to the bottom; None for as many as `up_steps`.
       mode: "triangular" for triangles of equal height, "triangular2" or "exp_range" for decreasing ones, as above.
       gamma: the factor of the height at each step of "exp_range"; other modes do not use it.

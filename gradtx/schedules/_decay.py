@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from gradtx.core._ranges import NonNegative, Positive, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._curves import exponential, periods
-from gradtx.schedules._schedule import schedule
-from gradtx.schedules._steps import alike, since
+from gradtx.schedules._schedule import composition
+from gradtx.schedules._steps import in_floats, longest, since
 
 
-@schedule
+@composition
 def inverse_time_decay(
     init_value: Real, transition_steps: Positive, decay_rate: NonNegative, *, staircase: bool = False
 ) -> ScheduleFn:
@@ -27,13 +27,13 @@ def inverse_time_decay(
     """
 
     def at(count):
-        count, start, steps, rate = alike(count, init_value, transition_steps, decay_rate)
-        return start / (1.0 + rate * periods(since(count, 0.0), steps, staircase))
+        start, rate = in_floats(count, init_value, decay_rate)
+        return start / (1.0 + rate * periods(since(count, 0), transition_steps, staircase))
 
     return at
 
 
-@schedule
+@composition
 def step_decay_schedule(init_value: Real, drop_steps: Positive) -> ScheduleFn:
     """Step decay: a half, a third, a fourth, ... of the initial value, each for `drop_steps` steps.
 
@@ -46,18 +46,18 @@ def step_decay_schedule(init_value: Real, drop_steps: Positive) -> ScheduleFn:
     """
 
     def at(count):
-        count, start, steps = alike(count, init_value, drop_steps)
-        return start / (1.0 + periods(since(count, 0.0), steps, staircase=True))
+        (start,) = in_floats(count, init_value)
+        return start / (1.0 + periods(since(count, 0), drop_steps, staircase=True))
 
     return at
 
 
-@schedule
+@composition
 def exponential_decay(
     init_value: Real,
-    transition_steps: Positive,
-    decay_rate: Positive,
-    transition_begin: NonNegative = 0,
+    transition_steps: Real,
+    decay_rate: NonNegative,
+    transition_begin: Real = 0,
     staircase: bool = False,
     end_value: Real | None = None,
 ) -> ScheduleFn:
@@ -69,21 +69,22 @@ def exponential_decay(
     ```
 
     Args:
-      decay_rate: below 1 for decay, above 1 for growth.
-      transition_begin: the number of updates before the decay begins.
+      transition_steps: 0 or less for the constant `init_value`, as in Optax.
+      decay_rate: below 1 for decay, above 1 for growth; 0 for the constant `init_value`, as in Optax.
+      transition_begin: the number of updates before the decay begins; a negative one counts as 0.
       staircase: whether to decay in steps, every `transition_steps`, instead of smoothly.
       end_value: the smallest value if `decay_rate` is below 1, else the largest; None for no bound.
     """
+    begin = longest(0, transition_begin)
 
     def at(count):
-        numbers = init_value, transition_steps, decay_rate, transition_begin, end_value
-        count, start, steps, rate, begin, end = alike(count, *numbers)
-        return exponential(since(count, begin), start, end, steps, rate, staircase)
+        start, rate, end = in_floats(count, init_value, decay_rate, end_value)
+        return exponential(since(count, begin), start, end, transition_steps, rate, staircase)
 
     return at
 
 
-@schedule
+@composition
 def natural_exponential_decay(
     init_value: Real, transition_steps: Positive, decay_rate: NonNegative, *, staircase: bool = False
 ) -> ScheduleFn:
@@ -100,7 +101,7 @@ def natural_exponential_decay(
     """
 
     def at(count):
-        count, start, steps, rate = alike(count, init_value, transition_steps, decay_rate)
-        return start * jnp.exp(-rate * periods(since(count, 0.0), steps, staircase))
+        start, rate = in_floats(count, init_value, decay_rate)
+        return start * jnp.exp(-rate * periods(since(count, 0), transition_steps, staircase))
 
     return at

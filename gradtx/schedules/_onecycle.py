@@ -15,8 +15,8 @@ from gradtx.core._ranges import Fraction, Positive, Real, is_number
 from gradtx.core._types import Numeric, ScheduleFn
 from gradtx.schedules._checks import check_scales, known
 from gradtx.schedules._curves import cosine, linear, lookup
-from gradtx.schedules._schedule import Lasting, schedule
-from gradtx.schedules._steps import alike, since
+from gradtx.schedules._schedule import Lasting, composition
+from gradtx.schedules._steps import between, in_floats, reached, since
 
 _CURVES = {"linear": linear, "cosine": cosine}
 
@@ -26,11 +26,12 @@ def _interpolated(count: jax.Array, curve: Callable, boundaries: Sequence, value
     pieces = zip(itertools.pairwise(boundaries), itertools.pairwise(values), strict=True)
     result = lookup(count, (), values[:1])
     for (begin, end), (low, high) in pieces:
-        result = jnp.where(count >= begin, curve(since(count, begin), low, high, end - begin), result)
+        piece = curve(since(count, begin), low, high, between(begin, end))
+        result = jnp.where(reached(count, begin), piece, result)
     return result
 
 
-@schedule
+@composition
 def piecewise_interpolate_schedule(
     interpolate_type: Literal["linear", "cosine"],
     init_value: Real,
@@ -54,14 +55,13 @@ def piecewise_interpolate_schedule(
     boundaries, scales = check_scales("piecewise_interpolate_schedule", boundaries_and_scales)
 
     def at(count):
-        count, *levels = alike(count, init_value, *scales)
-        steps = alike(count, 0.0, *boundaries)[1:]
-        return _interpolated(count, _CURVES[interpolate_type], steps, tuple(itertools.accumulate(levels, operator.mul)))
+        levels = itertools.accumulate(in_floats(count, init_value, *scales), operator.mul)
+        return _interpolated(count, _CURVES[interpolate_type], (0, *boundaries), tuple(levels))
 
     return Lasting(at, boundaries[-1]) if boundaries else at
 
 
-@schedule
+@composition
 def linear_onecycle_schedule(
     transition_steps: Positive,
     peak_value: Real,
@@ -97,14 +97,14 @@ def linear_onecycle_schedule(
 
     def at(count):
         numbers = transition_steps, peak_value, pct_start, pct_final, div_factor, final_div_factor
-        count, steps, peak, up, down, div, final_div = alike(count, *numbers)
-        boundaries = 0.0, _whole(up * steps), _whole(down * steps), steps
+        steps, peak, up, down, div, final_div = in_floats(count, *numbers)
+        boundaries = 0, _whole(up * steps), _whole(down * steps), transition_steps
         return _interpolated(count, linear, boundaries, (peak / div, peak, peak / div, peak / (div * final_div)))
 
     return Lasting(at, transition_steps)
 
 
-@schedule
+@composition
 def cosine_onecycle_schedule(
     transition_steps: Positive,
     peak_value: Real,
@@ -131,8 +131,8 @@ def cosine_onecycle_schedule(
 
     def at(count):
         numbers = transition_steps, peak_value, pct_start, div_factor, final_div_factor
-        count, steps, peak, up, div, final_div = alike(count, *numbers)
-        boundaries = 0.0, _whole(up * steps), steps
+        steps, peak, up, div, final_div = in_floats(count, *numbers)
+        boundaries = 0, _whole(up * steps), transition_steps
         return _interpolated(count, cosine, boundaries, (peak / div, peak, peak / (div * final_div)))
 
     return Lasting(at, transition_steps)

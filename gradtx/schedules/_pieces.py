@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pieces of which to compose schedules, in units of the peak: `3e-4 * warmup(1000).then(cosine(9000))`.
 
-Each decay with an end goes from 1 to `end` in `steps` updates and then stays there.
+Each decay with an end goes from 1 to `end` in `steps` updates and then stays there; from the start, if `steps` is 0.
 """
 
 from collections.abc import Callable
@@ -12,33 +12,32 @@ import jax.numpy as jnp
 from gradtx.core._ranges import NonNegative, Positive, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules import _curves as curves
-from gradtx.schedules._schedule import Lasting, schedule
-from gradtx.schedules._steps import alike, since
+from gradtx.schedules._schedule import Lasting, composition
+from gradtx.schedules._steps import floating, in_floats, since
 
 
 def _piece(curve: Callable, start: Any, end: Any, steps: Any) -> Lasting:
     def at(count):
-        count, low, high, length = alike(count, start, end, steps)
-        return curve(since(count, 0), low, high, length)
+        return curve(since(count, 0), *in_floats(count, start, end), steps)
 
     return Lasting(at, steps)
 
 
-@schedule
-def warmup(steps: Positive, start: Real = 0.0) -> ScheduleFn:
+@composition
+def warmup(steps: NonNegative, start: Real = 0.0) -> ScheduleFn:
     """Linear growth from `start` to 1: start + (1 - start) min(t / steps, 1).
 
     With t from 0, the first update gets `start`. `warmup(steps).shift(-1)` is min((t + 1) / steps, 1).
 
     Args:
-      steps: the step t from which on the value is 1.
+      steps: the step t from which on the value is 1; 0 for no warm-up.
       start: the first value, as a fraction of the peak.
     """
     return _piece(curves.linear, start, 1.0, steps)
 
 
-@schedule
-def constant(steps: Positive | None = None) -> ScheduleFn:
+@composition
+def constant(steps: NonNegative | None = None) -> ScheduleFn:
     """The value 1.
 
     Args:
@@ -46,13 +45,13 @@ def constant(steps: Positive | None = None) -> ScheduleFn:
     """
 
     def at(count):
-        return jnp.ones_like(count)
+        return jnp.ones_like(floating(count))
 
     return at if steps is None else Lasting(at, steps)
 
 
-@schedule
-def linear(steps: Positive, end: Real = 0.0) -> ScheduleFn:
+@composition
+def linear(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
     """Linear decay: end + (1 - end) (1 - p), p = min(t / steps, 1).
 
     Args:
@@ -62,8 +61,8 @@ def linear(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     return _piece(curves.linear, 1.0, end, steps)
 
 
-@schedule
-def cosine(steps: Positive, end: Real = 0.0) -> ScheduleFn:
+@composition
+def cosine(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
     """Decay along half a period of a cosine: end + (1 - end) (1 + cos(pi p)) / 2, p = min(t / steps, 1).
 
     Args:
@@ -75,8 +74,8 @@ def cosine(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     return _piece(curves.cosine, 1.0, end, steps)
 
 
-@schedule
-def one_minus_sqrt(steps: Positive, end: Real = 0.0) -> ScheduleFn:
+@composition
+def one_minus_sqrt(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
     """Decay that is steep at first: end + (1 - end) (1 - sqrt(p)), p = min(t / steps, 1).
 
     A cooldown after a constant rate. The derivative at p = 0, which is infinite, is returned as 0.
@@ -90,8 +89,8 @@ def one_minus_sqrt(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     return _piece(curves.one_minus_sqrt, 1.0, end, steps)
 
 
-@schedule
-def one_minus_square(steps: Positive, end: Real = 0.0) -> ScheduleFn:
+@composition
+def one_minus_square(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
     """Decay that is steep at the end: end + (1 - end) (1 - p^2), p = min(t / steps, 1).
 
     Args:
@@ -101,8 +100,8 @@ def one_minus_square(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     return _piece(curves.one_minus_square, 1.0, end, steps)
 
 
-@schedule
-def rex(steps: Positive, end: Real = 0.0) -> ScheduleFn:
+@composition
+def rex(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
     """Decay between a line and a delayed line: end + (1 - end) (1 - p) / (1 - p / 2), p = min(t / steps, 1).
 
     Args:
@@ -114,7 +113,7 @@ def rex(steps: Positive, end: Real = 0.0) -> ScheduleFn:
     return _piece(curves.rex, 1.0, end, steps)
 
 
-@schedule
+@composition
 def inverse_sqrt(timescale: Positive, shift: NonNegative = 0) -> ScheduleFn:
     """Decay without an end: 1 / sqrt(1 + (t + shift) / timescale).
 
@@ -129,7 +128,7 @@ def inverse_sqrt(timescale: Positive, shift: NonNegative = 0) -> ScheduleFn:
     """
 
     def at(count):
-        count, scale, begin = alike(count, timescale, shift)
-        return 1.0 / jnp.sqrt(1.0 + (since(count, 0) + begin) / scale)
+        scale, begin = in_floats(count, timescale, shift)
+        return 1.0 / jnp.sqrt(1.0 + (floating(since(count, 0)) + begin) / scale)
 
     return at

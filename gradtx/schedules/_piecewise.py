@@ -2,6 +2,7 @@
 """A constant, and different constants between boundaries (manual decay)."""
 
 import itertools
+import math
 import operator
 from collections.abc import Mapping, Sequence
 
@@ -9,11 +10,11 @@ from gradtx.core._ranges import Range, Real
 from gradtx.core._types import Numeric, ScheduleFn
 from gradtx.schedules._checks import check_boundaries, check_list, check_number, check_scales
 from gradtx.schedules._curves import lookup
-from gradtx.schedules._schedule import schedule
-from gradtx.schedules._steps import alike
+from gradtx.schedules._schedule import composition
+from gradtx.schedules._steps import in_floats
 
 
-@schedule
+@composition
 def constant_schedule(value: Real) -> ScheduleFn:
     """The same value at every step.
 
@@ -22,13 +23,12 @@ def constant_schedule(value: Real) -> ScheduleFn:
     """
 
     def at(count):
-        count, level = alike(count, value)
-        return lookup(count, (), (level,))
+        return lookup(count, (), (value,))
 
     return at
 
 
-@schedule
+@composition
 def piecewise_values_schedule(boundaries: Sequence[Numeric], values: Sequence[Numeric]) -> ScheduleFn:
     """Manual decay: a list of values, each until the next boundary.
 
@@ -53,12 +53,12 @@ def piecewise_values_schedule(boundaries: Sequence[Numeric], values: Sequence[Nu
         check_number(name, f"values[{i}]", level, Range())
 
     def at(count):
-        return lookup(alike(count)[0], alike(count, *steps)[1:], alike(count, *levels)[1:])
+        return lookup(count, steps, levels)
 
     return at
 
 
-@schedule
+@composition
 def piecewise_constant_schedule(
     init_value: Real, boundaries_and_scales: Mapping[Numeric, Numeric] | None = None
 ) -> ScheduleFn:
@@ -72,12 +72,12 @@ def piecewise_constant_schedule(
       boundaries_and_scales: a dictionary from steps to scales; None for a constant.
 
     Raises:
-      ValueError: for a negative boundary or scale.
+      ValueError: for a negative scale.
     """
-    boundaries, scales = check_scales("piecewise_constant_schedule", boundaries_and_scales)
+    boundaries, scales = check_scales("piecewise_constant_schedule", boundaries_and_scales, first=-math.inf)
 
     def at(count):
-        count, *levels = alike(count, init_value, *scales)
-        return lookup(count, alike(count, *boundaries)[1:], tuple(itertools.accumulate(levels, operator.mul)))
+        levels = itertools.accumulate(in_floats(count, init_value, *scales), operator.mul)
+        return lookup(count, boundaries, tuple(levels))
 
     return at

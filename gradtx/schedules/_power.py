@@ -10,7 +10,7 @@ from gradtx.core._types import ScheduleFn
 from gradtx.schedules._schedule import schedule
 from gradtx.schedules._steps import alike
 
-Falling = Annotated[Any, Range(high=0.0, high_open=True, example=-0.5)]
+Falling = Annotated[Any, Range(high=0.0, example=-0.5)]
 
 
 @schedule
@@ -30,7 +30,7 @@ def power_schedule(
       batch_size: in sequences.
       tokens_per_step: the number of tokens in one batch.
       a: the amplitude, positive.
-      b: the exponent, below 0.
+      b: the exponent, at most 0.
 
     Reference: Shen et al. 2024, arXiv:2408.13359.
     """

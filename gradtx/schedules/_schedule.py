@@ -13,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core._calls import Call, Value, factory_decorator, register_value
-from gradtx.core._ranges import NonNegative, Positive, PositiveInt, Range, Real, is_number
+from gradtx.core._ranges import NonNegative, Positive, PositiveInt, Range, Real, at_step, is_number
 from gradtx.core._types import Numeric, ScheduleFn
 from gradtx.schedules._cycles import cycle_at, cycle_begin
 from gradtx.schedules._steps import counted, floating, joined, longest, paired, since, total
@@ -110,14 +110,22 @@ class Schedule(Value):
     @_operator
     def scale(self, factor: Real):
         """Its values times a number or those of another schedule: `factor * schedule`."""
-        length = longest(self.length, getattr(factor, "length", None)) if callable(factor) else self.length
-        return Lasting(lambda count: self(count) * _values(factor, count), length)
+        return Lasting(lambda count: self(count) * _values(factor, count), _longer(self, factor))
 
     @_operator
     def add(self, other: Real):
         """Its values plus a number or those of another schedule: `schedule + other`."""
-        length = longest(self.length, getattr(other, "length", None)) if callable(other) else self.length
-        return Lasting(lambda count: self(count) + _values(other, count), length)
+        return Lasting(lambda count: self(count) + _values(other, count), _longer(self, other))
+
+    @_operator
+    def subtract(self, other: Real):
+        """Its values minus a number or those of another schedule: `schedule - other`."""
+        return Lasting(lambda count: self(count) - _values(other, count), _longer(self, other))
+
+    @_operator
+    def divide(self, divisor: Real):
+        """Its values divided by a number or by those of another schedule: `schedule / divisor`."""
+        return Lasting(lambda count: self(count) / _values(divisor, count), _longer(self, divisor))
 
     @_method
     def clip(self, low: Real | None = None, high: Real | None = None):
@@ -214,6 +222,13 @@ class Schedule(Value):
 
     __mul__ = __rmul__ = scale
     __add__ = __radd__ = add
+    __sub__, __truediv__ = subtract, divide
+
+    def __neg__(self) -> "Schedule":
+        return self.scale(-1)
+
+    def __rsub__(self, other: Any) -> "Schedule":
+        return self.scale(-1).add(other)
 
 
 def schedule(body: Callable[P, Callable[..., Any]]) -> Callable[P, Schedule]:
@@ -234,7 +249,12 @@ def composition(body: Callable[P, Callable[..., Any]]) -> Callable[P, Schedule]:
 
 
 def _values(x: Any, count: jax.Array) -> jax.Array:
-    return jnp.asarray(x(count) if callable(x) else x, floating(count).dtype)
+    return jnp.asarray(at_step("a sum or product of schedules", x, count), floating(count).dtype)
+
+
+def _longer(one: Schedule, other: Any) -> Any:
+    """The length of what is made of a schedule and a number or a function of the step."""
+    return longest(one.length, getattr(other, "length", None)) if callable(other) else one.length
 
 
 def _at_most(x: jax.Array, limit: Any) -> jax.Array:
@@ -247,6 +267,8 @@ def _at_most(x: jax.Array, limit: Any) -> jax.Array:
 def _length(x: Schedule, where: str) -> Any:
     if x.length is None:
         raise ValueError(f"{where}: {x!r} has no end; give it one, as in constant(1000)")
+    if where == "repeat" and is_number(x.length) and x.length <= 0:
+        raise ValueError(f"repeat: {x!r} must take at least one step, got length {x.length}")
     return x.length
 
 

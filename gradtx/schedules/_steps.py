@@ -7,17 +7,37 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from gradtx.core._ranges import is_number
+from gradtx.core._ranges import at_step, is_number
 
 _LARGEST = 2**31 - 1
 
 
 def counted(count: Any) -> jax.Array:
-    """The count as an array, strongly typed, of at least 32 bits if it is an integer."""
+    """The count as a strongly typed array: of signed integers of at least 32 bits, or of floats.
+
+    Whole numbers too large for the integers of JAX become floats; of a traced unsigned type, the largest integer.
+
+    Raises:
+      TypeError: for anything but real numbers.
+    """
+    if isinstance(count, int | np.integer | np.ndarray):
+        count = np.asarray(float(count) if isinstance(count, int) and abs(count) >= 2**63 else count)
+        if count.dtype.kind in "iu" and count.size:
+            limits = jnp.iinfo(jnp.result_type(int))
+            fits = limits.min <= count.min() and count.max() <= limits.max  # else JAX wraps around
+            count = count.astype(limits.dtype if fits else np.float64)
     count = jnp.asarray(count)
-    small = jnp.issubdtype(count.dtype, jnp.integer) and count.dtype.itemsize < 4
-    return jnp.asarray(count, jnp.int32 if small else count.dtype)
+    if jnp.issubdtype(count.dtype, jnp.floating):
+        return jnp.asarray(count, count.dtype)
+    if not (jnp.issubdtype(count.dtype, jnp.integer) or count.dtype == bool):
+        raise TypeError(f"a schedule is a function of the step, a real number; got {count.dtype}")
+    if jnp.issubdtype(count.dtype, jnp.unsignedinteger):
+        wide = jnp.iinfo(jnp.result_type(int))
+        largest = jnp.asarray(min(wide.max, jnp.iinfo(count.dtype).max), count.dtype)
+        return jnp.minimum(count, largest).astype(wide.dtype)
+    return jnp.asarray(count, jnp.int32 if count.dtype.itemsize < 4 else count.dtype)
 
 
 def floating(count: jax.Array) -> jax.Array:
@@ -25,15 +45,20 @@ def floating(count: jax.Array) -> jax.Array:
     return count if jnp.issubdtype(count.dtype, jnp.floating) else count.astype(jnp.result_type(float))
 
 
+def in_floats(count: jax.Array, *numbers: Any) -> tuple:
+    """The numbers in the dtype of the count as a float; Python numbers stay floats, folded in double precision."""
+    dtype = floating(count).dtype
+    return tuple(x if x is None else float(x) if is_number(x) else jnp.asarray(x, dtype) for x in numbers)
+
+
 def alike(count: jax.Array, *numbers: Any) -> tuple:
-    """The count and the numbers in the dtype of the count; Python numbers stay floats, folded in double precision."""
-    dtype = count.dtype
-    kept = (x if x is None else float(x) if is_number(x) else jnp.asarray(x, dtype) for x in numbers)
-    return (jnp.asarray(count, dtype), *kept)  # an explicit dtype, since a Python float makes the count weakly typed
+    """The count and the numbers as floats. Not for numbers of steps: float32 does not hold them all."""
+    return floating(count), *in_floats(count, *numbers)
 
 
 def paired(count: jax.Array, number: Any) -> tuple[jax.Array, jax.Array]:
     """The count and a number of steps in one dtype: that of the count if both are integers, else a float."""
+    number = _plain(number)
     if jnp.issubdtype(count.dtype, jnp.integer):
         if is_number(number):
             whole = abs(number) < _LARGEST and number == int(number)
@@ -47,6 +72,13 @@ def paired(count: jax.Array, number: Any) -> tuple[jax.Array, jax.Array]:
 
 def reached(count: jax.Array, boundary: Any) -> jax.Array:
     """Whether the count is at the boundary or past it."""
+    boundary = _plain(boundary)
+    if is_number(boundary) and jnp.issubdtype(count.dtype, jnp.integer):
+        limits = jnp.iinfo(count.dtype)
+        if not limits.min < boundary <= limits.max:
+            return jnp.full_like(count, boundary <= limits.min, bool)
+        boundary = math.ceil(boundary)  # which a whole number reaches at the same step
+        return count >= jnp.asarray(boundary, count.dtype)
     count, boundary = paired(count, boundary)
     return count >= boundary
 
@@ -60,6 +92,12 @@ def since(count: jax.Array, begin: Any) -> jax.Array:
     return steps
 
 
+def between(begin: Any, end: Any) -> Any:
+    """The number of steps from one to another."""
+    end, begin = _comparable((end, begin))
+    return end - begin
+
+
 def joined(count: jax.Array, curves: Sequence[Callable[..., Any]], boundaries: Sequence) -> jax.Array:
     """curves[i](count - boundaries[i-1]) for boundaries[i-1] <= count < boundaries[i]."""
     result = jnp.zeros_like(floating(count))
@@ -68,7 +106,9 @@ def joined(count: jax.Array, curves: Sequence[Callable[..., Any]], boundaries: S
         # A curve is evaluated at its own steps only: others may be outside its domain, where derivatives are NaN.
         own = since(count, begin)
         own = jnp.where(reached(count, start) & ~reached(count, stop), own, jnp.zeros([], own.dtype))
-        result = jnp.where(reached(count, start), jnp.asarray(curve(own), result.dtype), result)
+        result = jnp.where(
+            reached(count, start), jnp.asarray(at_step("schedules one after another", curve, own), result.dtype), result
+        )
     return result
 
 
@@ -89,8 +129,14 @@ def longest(*lengths: Any) -> Any:
     return first
 
 
+def _plain(number: Any) -> Any:
+    """The number, a Python number if it is one of NumPy, whose integers may be too large for JAX."""
+    return number.item() if isinstance(number, np.ndarray | np.generic) and np.ndim(number) == 0 else number
+
+
 def _comparable(lengths: Sequence) -> Sequence:
     """The lengths, unchanged if all are Python numbers; otherwise as arrays, all integers or all floats."""
+    lengths = [_plain(x) for x in lengths]
     if all(map(is_number, lengths)):
         return lengths
     arrays = [jnp.asarray(x) for x in lengths]

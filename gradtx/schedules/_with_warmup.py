@@ -12,15 +12,15 @@ from gradtx.core._ranges import NonNegative, Positive, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._checks import check_list, known
 from gradtx.schedules._curves import cosine, exponential, linear
-from gradtx.schedules._schedule import Lasting, composition, schedule
-from gradtx.schedules._steps import alike, joined, since, total
+from gradtx.schedules._schedule import Lasting, composition
+from gradtx.schedules._steps import between, in_floats, joined, longest, since, total
 
 
 def _warmed(count: jax.Array, start: Any, peak: Any, steps: Any, after: Callable) -> jax.Array:
     return joined(count, (lambda t: linear(t, start, peak, steps), after), (steps,))
 
 
-@schedule
+@composition
 def warmup_constant_schedule(init_value: Real, peak_value: Real, warmup_steps: NonNegative) -> ScheduleFn:
     """Linear warm-up, then constant.
 
@@ -34,13 +34,13 @@ def warmup_constant_schedule(init_value: Real, peak_value: Real, warmup_steps: N
     """
 
     def at(count):
-        count, start, peak, warmup = alike(count, init_value, peak_value, warmup_steps)
-        return linear(since(count, 0.0), start, peak, warmup)
+        start, peak = in_floats(count, init_value, peak_value)
+        return linear(since(count, 0), start, peak, warmup_steps)
 
     return at
 
 
-@schedule
+@composition
 def warmup_cosine_decay_schedule(
     init_value: Real,
     peak_value: Real,
@@ -72,21 +72,21 @@ def warmup_cosine_decay_schedule(
         )
 
     def at(count):
-        numbers = init_value, peak_value, warmup_steps, decay_steps, end_value, exponent
-        count, start, peak, warmup, steps, end, p = alike(count, *numbers)
-        return _warmed(count, start, peak, warmup, lambda t: cosine(t, peak, end, steps - warmup, p))
+        start, peak, end, p = in_floats(count, init_value, peak_value, end_value, exponent)
+        steps = between(warmup_steps, decay_steps)
+        return _warmed(count, start, peak, warmup_steps, lambda t: cosine(t, peak, end, steps, p))
 
     return Lasting(at, decay_steps)
 
 
-@schedule
+@composition
 def warmup_exponential_decay_schedule(
     init_value: Real,
     peak_value: Real,
     warmup_steps: NonNegative,
-    transition_steps: Positive,
-    decay_rate: Positive,
-    transition_begin: NonNegative = 0,
+    transition_steps: Real,
+    decay_rate: NonNegative,
+    transition_begin: Real = 0,
     staircase: bool = False,
     end_value: Real | None = None,
 ) -> ScheduleFn:
@@ -95,17 +95,22 @@ def warmup_exponential_decay_schedule(
     Args:
       peak_value: the value at the end of the warm-up.
       warmup_steps: the number of updates in the warm-up; 0 for none.
-      decay_rate: the factor by which the value changes every `transition_steps`: below 1 for decay, above 1 for growth.
-      transition_begin: the number of updates between the warm-up and the decay.
+      transition_steps: 0 or less for a constant after the warm-up, as in Optax.
+      decay_rate: the factor by which the value changes every `transition_steps`: below 1 for decay, above 1 for growth;
+        0 for a constant, as in Optax.
+      transition_begin: the number of updates between the warm-up and the decay; a negative one counts as 0.
       staircase: whether to decay in steps, every `transition_steps`, instead of smoothly.
       end_value: the smallest value if `decay_rate` is below 1, else the largest; None for no bound.
     """
+    begin = longest(0, transition_begin)
 
     def at(count):
-        numbers = init_value, peak_value, warmup_steps, transition_steps, decay_rate, transition_begin, end_value
-        count, start, peak, warmup, steps, rate, begin, end = alike(count, *numbers)
-        after = lambda t: exponential(since(t, begin), peak, end, steps, rate, staircase)  # noqa: E731
-        return _warmed(count, start, peak, warmup, after)
+        start, peak, rate, end = in_floats(count, init_value, peak_value, decay_rate, end_value)
+
+        def after(t):
+            return exponential(since(t, begin), peak, end, transition_steps, rate, staircase)
+
+        return _warmed(count, start, peak, warmup_steps, after)
 
     return at
 

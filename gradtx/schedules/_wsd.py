@@ -8,7 +8,7 @@ from gradtx.core._ranges import NonNegative, Positive, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._curves import DECAYS
 from gradtx.schedules._schedule import Lasting, composition
-from gradtx.schedules._steps import alike, floating, joined, since, total
+from gradtx.schedules._steps import in_floats, joined, since, total
 
 
 @composition
@@ -41,7 +41,7 @@ def wsd_schedule(
     """
 
     def curve(shape: str, start: Any, end: Any, steps: Any, begin: Any = 0) -> Callable[..., Any]:
-        return lambda t: DECAYS[shape](*alike(floating(since(t, begin)), start, end, steps))
+        return lambda t: DECAYS[shape](since(t, begin), *in_floats(t, start, end), steps)
 
     pieces = (
         curve("linear", init_value, peak_value, warmup_steps),

@@ -6,14 +6,14 @@ from typing import Any
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import NonNegative, Positive
+from gradtx.core._ranges import NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.numerics._units import unitwise_clip, unitwise_norm
 
 
 @transformation
 def adaptive_grad_clip(
-    clipping: Positive, eps: NonNegative = 1e-3, axis: int | tuple[int, ...] | None = None
+    clipping: NonNegative, eps: NonNegative = 1e-3, axis: int | tuple[int, ...] | None = None
 ) -> GradientTransformationExtraArgs:
     """u = g min(1, clipping max(‖p‖, eps) / ‖g‖), with norms taken for each unit separately.
 

@@ -14,7 +14,6 @@ from gradtx.numerics._wolfe import Point
 from gradtx.transforms._lines import Line, Searched, line_search
 
 Shrinking = Annotated[Any, Range(low=0.0, high=1.0, low_open=True, high_open=True, example=0.8)]
-Growing = Annotated[Any, Range(low=1.0, example=1.5)]
 
 
 class BacktrackingLinesearchInfo(NamedTuple):
@@ -47,7 +46,7 @@ def scale_by_backtracking_linesearch(
     max_backtracking_steps: NonNegativeInt,
     slope_rtol: Decay = 1e-4,
     decrease_factor: Shrinking = 0.8,
-    increase_factor: Growing = 1.5,
+    increase_factor: Positive = 1.5,
     max_learning_rate: Positive = 1.0,
     atol: NonNegative = 0.0,
     rtol: NonNegative = 0.0,
@@ -69,7 +68,7 @@ def scale_by_backtracking_linesearch(
       max_backtracking_steps: how often s may be decreased in one search.
       slope_rtol: the fraction of the decrease predicted by the slope that is required (Armijo's constant), in [0, 1).
       decrease_factor: the factor of s from one trial to the next, in (0, 1).
-      increase_factor: the factor from the last s to the first trial of the next search, at least 1.
+      increase_factor: the factor from the last s to the first trial of the next search, positive.
       max_learning_rate: the largest s.
       atol, rtol: by how much the value may exceed the limit, absolutely and relative to |value|.
       store_grad: whether to evaluate the gradient with each value, so that `value_and_grad_from_state` can return it.

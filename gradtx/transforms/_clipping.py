@@ -4,13 +4,13 @@
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Positive
+from gradtx.core._ranges import NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.numerics._safe import abs_sq, euclidean_norm, norm_of, root_mean_square, shrink_factor
 
 
 @transformation
-def clip(max_delta: Positive) -> GradientTransformationExtraArgs:
+def clip(max_delta: NonNegative) -> GradientTransformationExtraArgs:
     """u = min(max(g, -max_delta), max_delta), element by element.
 
     Args:
@@ -20,7 +20,7 @@ def clip(max_delta: Positive) -> GradientTransformationExtraArgs:
 
 
 @transformation
-def clip_by_norm(max_norm: Positive) -> GradientTransformationExtraArgs:
+def clip_by_norm(max_norm: NonNegative) -> GradientTransformationExtraArgs:
     """u = g min(1, max_norm / ‖g‖), with the norm of each parameter's gradient separately.
 
     Args:
@@ -34,7 +34,7 @@ def clip_by_norm(max_norm: Positive) -> GradientTransformationExtraArgs:
 
 
 @transformation
-def clip_by_block_rms(threshold: Positive) -> GradientTransformationExtraArgs:
+def clip_by_block_rms(threshold: NonNegative) -> GradientTransformationExtraArgs:
     """u = g min(1, threshold / RMS(g)), with the root mean square of each parameter's gradient separately.
 
     Args:
@@ -46,7 +46,7 @@ def clip_by_block_rms(threshold: Positive) -> GradientTransformationExtraArgs:
 
 
 @transformation
-def clip_by_global_norm(max_norm: Positive) -> GradientTransformationExtraArgs:
+def clip_by_global_norm(max_norm: NonNegative) -> GradientTransformationExtraArgs:
     """u = g min(1, max_norm / ‖g‖), with the norm over all gradients together.
 
     The norm is computed in at least float32, the factor once a step.

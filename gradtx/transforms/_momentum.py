@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, DType, Fraction
+from gradtx.core._ranges import DType, Fraction, Momentum
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Updates
 from gradtx.numerics._averages import one_minus_power, zeros_like
@@ -27,7 +27,7 @@ class ScaleByMomentumState(NamedTuple):
 
 
 @transformation
-def trace(decay: Decay, nesterov: bool = False, accumulator_dtype: DType = None) -> GradientTransformationExtraArgs:
+def trace(decay: Momentum, nesterov: bool = False, accumulator_dtype: DType = None) -> GradientTransformationExtraArgs:
     """v = decay v + g; u = v, or with Nesterov's momentum u = decay v + g.
 
     It is `scale_by_momentum` without options, with Optax's name and state. With the learning rate before it
@@ -46,7 +46,7 @@ def trace(decay: Decay, nesterov: bool = False, accumulator_dtype: DType = None)
 
 @transformation
 def scale_by_momentum(
-    decay: Decay = 0.9,
+    decay: Momentum = 0.9,
     dampening: Fraction = 0.0,
     *,
     averaged: bool = False,

@@ -7,7 +7,7 @@ import jax
 
 from gradtx.core._combine import identity
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, Real
+from gradtx.core._ranges import Decay, Real, at_step
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
 from gradtx.numerics._averages import one_minus_power
@@ -38,7 +38,7 @@ def scale(step_size: Real) -> GradientTransformationExtraArgs:
 
 
 @transformation
-def scale_by_schedule(step_size_fn: ScalarOrSchedule) -> GradientTransformationExtraArgs:
+def scale_by_schedule(step_size_fn: Real) -> GradientTransformationExtraArgs:
     """u = step_size_fn(count) * g, where `count` is the number of updates made before: 0 at the first.
 
     Args:
@@ -61,7 +61,7 @@ def scale_by_lr(
         return identity()
     sign = -1 if flip_sign else 1
     if callable(learning_rate):
-        return scale_by_schedule(lambda count: sign * learning_rate(count))
+        return scale_by_schedule(lambda count: sign * at_step("scale_by_lr: learning_rate", learning_rate, count))
     return scale(sign * learning_rate)
 
 

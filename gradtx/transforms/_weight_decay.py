@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import NonNegative, Positive
+from gradtx.core._ranges import FiniteNonNegative, Positive
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.wrappers._masked import masked
@@ -24,7 +24,7 @@ class WeightDecaySchedule(NamedTuple):
 
 @transformation
 def add_decayed_weights(
-    weight_decay: NonNegative = 0.0, mask: Any | Callable[[Params], Any] = None
+    weight_decay: FiniteNonNegative = 0.0, mask: Any | Callable[[Params], Any] = None
 ) -> GradientTransformationExtraArgs:
     """u = g + weight_decay * p.
 
@@ -56,7 +56,7 @@ class DecayWeightsState(NamedTuple):
 
 @transformation
 def decay_weights(
-    weight_decay: NonNegative,
+    weight_decay: FiniteNonNegative,
     kind: Literal["independent", "decoupled", "corrected", "coupled"] = "independent",
     mask: Any | Callable[[Params], Any] = None,
     *,

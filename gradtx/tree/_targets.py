@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.tree._leaves import kept
@@ -23,8 +25,10 @@ def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> An
       step_size: the weight of the new tree, a scalar in [0, 1].
 
     Raises:
-      ValueError: if the trees or the shapes differ; nothing is broadcast.
+      ValueError: if the trees or the shapes differ; nothing is broadcast. For a step size outside of [0, 1].
     """
+    if not isinstance(step_size, Tracer) and not (np.ndim(step_size) == 0 and 0 <= step_size <= 1):
+        raise ValueError(f"incremental_update: step_size must be a scalar in [0, 1], got {step_size}")
 
     def average(new: jax.Array, old: jax.Array) -> jax.Array:
         dtype = compute_dtype(new, old)

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._borders import bordered
-from gradtx.core._calls import Factory, freeze, register_value
+from gradtx.core._calls import Factory, freeze, kept, register_value
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype
 from gradtx.core._needs import needs
 from gradtx.core._prefixes import is_function
-from gradtx.core._ranges import DType, is_array, is_number
+from gradtx.core._ranges import DType, at_step, is_array, is_number
 from gradtx.core._selectors import described
 from gradtx.core._transformation import (
     GradientTransformationExtraArgs,
@@ -91,7 +91,8 @@ def inject_hyperparams(
     # Without the attributes of the function, since the result is not a factory of gradtx.
     @functools.wraps(inner_factory, updated=())
     def wrapped(*args: Any, **kwargs: Any) -> GradientTransformationExtraArgs:
-        return _Injected(inner_factory, static_args, hyperparam_dtype, args, kwargs)
+        own = tuple(map(kept, args)), {name: kept(x) for name, x in kwargs.items()}
+        return _Injected(inner_factory, static_args, hyperparam_dtype, *own)
 
     return wrapped
 
@@ -182,7 +183,7 @@ class _InnerCall:
             return jnp.asarray(x).dtype
         if self.dtype is not None:
             return jnp.dtype(self.dtype)
-        return compute_dtype(x) if is_array(x) and floating else jnp.result_type(float)
+        return compute_dtype(jnp.asarray(x)) if is_array(x) and floating else jnp.result_type(float)
 
     def init(self, params: Params) -> InjectStatefulHyperparamsState:
         states = {n: schedule.init() for n, schedule in self.schedules.items()}
@@ -227,16 +228,8 @@ class _InnerCall:
     def _scheduled(self, states: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, jax.Array]:
         values = {}
         for name, schedule in self.schedules.items():
-            value = schedule(states[name], **extra)
-            try:
-                x = jnp.asarray(value)
-            except TypeError:
-                x = None
-            if x is None or not (is_array(x) or is_number(value)):
-                raise TypeError(
-                    f"{self.where}: {name} was called as a schedule and returned {value!r}, which is no number; "
-                    f"if it is another function, name it in static_args"
-                )
+            where, hint = f"{self.where}: {name}", "; if it is another function, name it in static_args"
+            x = jnp.asarray(at_step(where, functools.partial(schedule, **extra), states[name], hint))
             values[name] = x.astype(compute_dtype(x) if self.dtype is None else self.dtype)
         return values
 

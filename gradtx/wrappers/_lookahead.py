@@ -13,7 +13,7 @@ from gradtx.core._counts import in_place_of
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._evaluation import begun, eval_from, set_aside
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import DType, Positive, PositiveInt
+from gradtx.core._ranges import DType, NonNegative, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
 from gradtx.core._trees import check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
@@ -90,7 +90,7 @@ _FOLLOW = Inner(
 def lookahead(
     fast_optimizer: Any,
     sync_period: PositiveInt,
-    slow_step_size: Positive,
+    slow_step_size: NonNegative,
     reset_state: bool = False,
     *,
     slow_dtype: DType = None,
@@ -109,7 +109,7 @@ def lookahead(
     Args:
       fast_optimizer: the optimizer that moves the parameters.
       sync_period: the number of updates from one synchronization to the next; 5 or 10 in the paper.
-      slow_step_size: the fraction of the way that the slow parameters follow; 0.5 or 0.8 in the paper.
+      slow_step_size: the fraction of the way that the slow parameters follow; 0.5 or 0.8 in the paper, 0 to stay.
       reset_state: whether the optimizer starts anew after each synchronization.
       slow_dtype: the dtype in which the state stores the slow parameters; None for at least float32.
 

@@ -15,7 +15,7 @@ from gradtx.core._trees import check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.wrappers._skipping import all_finite, run_if
 
-AboveOne = Annotated[Any, Range(low=1.0, low_open=True, example=2.0)]
+Growth = Annotated[Any, Range(low=1.0, example=2.0)]
 
 
 class DynamicLossScaleState(NamedTuple):
@@ -40,7 +40,7 @@ def dynamic_loss_scale(
     inner: Any,
     initial: Positive = 2.0**15,
     growth_interval: PositiveInt = 2000,
-    factor: AboveOne = 2.0,
+    factor: Growth = 2.0,
     minimum: Positive = 1.0,
     *,
     axis_name: Any = None,
@@ -60,7 +60,7 @@ def dynamic_loss_scale(
     Args:
       initial: the scale at the start, at least `minimum`.
       growth_interval: the number of finite steps in a row after which the scale grows.
-      factor: by how much the scale grows and shrinks, above 1.
+      factor: by how much the scale grows and shrinks; 1 for a scale that stays.
       minimum: the smallest scale.
       axis_name: an axis of `jax.shard_map` along which the gradients are split: all its devices skip the same steps.
         None if they are not split.

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core._factory import transformation
 from gradtx.core._prefixes import Rows, is_function, of_boxes, of_whole, rows, said_of
@@ -66,7 +67,10 @@ def masked(
 
 
 def is_flag(x: Any) -> bool:
-    return isinstance(x, bool | np.bool_)
+    """Whether this is one boolean, also as an array without axes."""
+    if isinstance(x, bool | np.bool_):
+        return True
+    return isinstance(x, np.ndarray | jax.Array) and x.dtype == bool and x.ndim == 0 and not isinstance(x, Tracer)
 
 
 def mask_of(where: str, name: str, mask: Any) -> Any:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from gradtx.core._calls import register_value
 from gradtx.core._counts import safe_increment
@@ -125,7 +127,7 @@ class AccumulatingTransformation(GradientTransformationExtraArgs):
 @transformation_of(AccumulatingTransformation)
 def MultiSteps(
     opt: Any,
-    every_k_schedule: Annotated[Any, Range(low=1.0, example=2.0)],
+    every_k_schedule: Annotated[Any, Range(low=1.0, whole=True, example=2.0)],
     use_grad_mean: bool = True,
     should_skip_update_fn: Callable[..., Any] | None = skip_not_finite,
     accumulator_dtype: DType = None,
@@ -147,7 +149,8 @@ def MultiSteps(
 
     Args:
       opt: the optimizer that gets the means.
-      every_k_schedule: k, rounded to an integer, or a function of the number of updates made, for a growing batch.
+      every_k_schedule: k, a whole number; or, for a growing batch, a function of the number of updates made, whose
+        values are rounded. A value below 1 or NaN is an error; where `jit` hides it, the call makes an update.
       use_grad_mean: False for the sum of the gradients, with weights Σ w g.
       should_skip_update_fn: `f(gradients, updates made, params) -> (skip, report)`, where `skip` is whether to drop
         these gradients and `report` a tree of arrays to store in the state. None drops nothing.
@@ -197,6 +200,7 @@ def MultiSteps(
         return WeightedMicroStepsState(**fields, total_weight=total_weight)
 
     def init(params: Params) -> MultiStepsState:
+        _whole(every_k_schedule)  # so that a function is checked here
         acc = jax.tree.map(lambda p: _nothing_yet(jnp.asarray(p), accumulator_dtype), params)
         report = jax.eval_shape(lambda g, p: skip_fn(g, jnp.zeros([], jnp.int32), p)[1], acc, params)
         micro = micro_state(
@@ -320,4 +324,7 @@ def _whole(k: Any) -> jax.Array:
             f"MultiSteps: every_k_schedule must be a scalar at each step, got shape {jnp.shape(k)}; "
             f"to train a population, jax.vmap over the transformation"
         )
-    return jnp.maximum(jnp.round(jnp.asarray(k)), 1).astype(jnp.int32)
+    if not isinstance(k, Tracer) and not np.round(k) >= 1:
+        raise ValueError(f"MultiSteps: every_k_schedule must be at least 1 at each step, got {k}")
+    k = jnp.round(jnp.asarray(k, jnp.result_type(float)))
+    return jnp.where(k >= 1, k, 1).astype(jnp.int32)

@@ -40,14 +40,14 @@ def partition(
         called with whole trees.
 
     Raises:
-      ValueError: for a label without transformation, or labels that do not fit the tree, with the path; and for a
-        transformation whose label is not in a tree of labels. A function of the parameters may leave labels unused.
+      ValueError: for a label without transformation, or labels that do not fit the tree, with the path. A
+        transformation whose label no parameter has is not used.
     """
     if not isinstance(transforms, Mapping):
         raise TypeError(f"partition: transforms must be a dictionary of transformations by label, got {transforms!r}")
     stages = {label: as_inner(f"partition: transforms[{label!r}]", tx) for label, tx in transforms.items()}
     if not is_function(param_labels):
-        _check_all_used(_checked(param_labels, stages), stages)
+        _checked(param_labels, stages)
 
     @of_boxes
     def labels(tree: Any) -> Any:
@@ -114,13 +114,3 @@ def _checked(labels: Any, stages: Mapping) -> Any:
                 f"there are {', '.join(map(repr, stages))}"
             )
     return labels
-
-
-def _check_all_used(labels: Any, stages: Mapping) -> None:
-    used = set(jax.tree.leaves(labels, is_leaf=lambda x: _is_label(x, stages)))
-    unused = [label for label in stages if label not in used]
-    if unused:
-        raise ValueError(
-            f"partition: no label of param_labels is {', '.join(map(repr, unused))}: "
-            f"remove the transformation, or give param_labels as a function if other trees have such parameters"
-        )

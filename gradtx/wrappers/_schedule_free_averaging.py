@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._combine import chain
+from gradtx.core._counts import safe_increment
 from gradtx.core._evaluation import begun, eval_from, set_aside
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import DType, NonNegative, Range
@@ -138,7 +139,7 @@ def schedule_free(
 
 def _pack(state: Any) -> ScheduleFreeState:
     base, own = state
-    return ScheduleFreeState(own.b1, own.weight_sum, own.count + 1, own.max_lr, base, own.z)
+    return ScheduleFreeState(own.b1, own.weight_sum, safe_increment(own.count), own.max_lr, base, own.z)
 
 
 def _unpack(state: Any) -> tuple:

@@ -74,6 +74,27 @@ def test_random_keys_are_compared_by_their_bits():
     assert txs[0] == txs[1] != txs[2] and hash(txs[0]) == hash(txs[1])
 
 
+def test_arrays_among_the_arguments_are_copied_at_the_call():
+    rate, levels, boundaries = np.array(0.1), [np.array(0.1), np.array(0.2)], np.array([3])
+    rules = [("w", {"learning_rate": rate})]
+    makers = (
+        lambda: gradtx.sgd(rate),
+        lambda: gradtx.sgd(np.broadcast_to(rate, ())),
+        lambda: gradtx.piecewise_values_schedule(boundaries, levels),
+        lambda: gradtx.groups(rules, gradtx.sgd(1.0)),
+        lambda: gradtx.inject_hyperparams(gradtx.sgd)(learning_rate=rate),
+        lambda: gradtx.inject_hyperparams(gradtx.sgd)(rate),
+    )
+    values, others, texts = [make() for make in makers], [make() for make in makers], [repr(make()) for make in makers]
+    rate[...], levels[0][...], boundaries[...] = 5.0, 5.0, 9
+    assert [repr(value) for value in values] == texts
+    assert values == others and list(map(hash, values)) == list(map(hash, others))
+    np.testing.assert_allclose(values[0].update(PARAMS, values[0].init(PARAMS))[0]["w"], -0.1 * PARAMS["w"])
+    np.testing.assert_allclose(values[4].update(PARAMS, values[4].init(PARAMS))[0]["w"], -0.1 * PARAMS["w"])
+    with pytest.raises(ValueError, match="read-only"):
+        values[0].arguments["learning_rate"][...] = 5.0
+
+
 def test_immutable():
     tx = adam(1e-3)
     with pytest.raises(AttributeError, match="immutable"):

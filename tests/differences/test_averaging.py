@@ -192,3 +192,11 @@ def test_the_seed_of_hutchinson_may_be_a_number():
         (optax.contrib.hutchinson_estimator_diag_hessian, 5),
     ):
         np.testing.assert_array_equal(f(5).init(params).key, key)
+
+
+def test_no_warm_up():
+    theirs, ours = optax.warmup_constant_schedule(0.0, 1.0, 0), gt.warmup_constant_schedule(0.0, 1.0, 0)
+    assert theirs(0) == theirs(100) == 0 and ours(0) == ours(100) == 1
+    p, ours = jnp.ones(2), gt.schedule_free_sgd(0.1, warmup_steps=0)
+    theirs = optax.contrib.schedule_free_sgd(0.1, warmup_steps=0)
+    assert (theirs.update(p, theirs.init(p), p)[0] == 0).all() and (ours.update(p, ours.init(p), p)[0] < 0).all()

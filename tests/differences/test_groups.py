@@ -51,13 +51,6 @@ def test_labels_that_have_no_order(names):
     assert jitted(gt)["b"][0] == -2
 
 
-def test_a_transformation_without_a_label():
-    labels, unused = {"w": "x", "b": "x"}, {"x": optax.sgd(1.0), "y": optax.sgd(2.0)}
-    optax.partition(unused, labels).init(PARAMS)
-    with pytest.raises(ValueError, match="no label of param_labels is 'y'"):
-        gt.partition(unused, labels)
-
-
 def test_names_of_hyperparameters_that_are_not_there():
     tx, ours = optax.inject_hyperparams(optax.sgd)(1.0), gt.inject_hyperparams(gt.sgd)(1.0)
     state = tx.init(PARAMS)

@@ -54,9 +54,36 @@ def test_operators_are_the_methods():
     assert 0.5 * rate == rate * 0.5 == rate.scale(0.5)
     assert 0.5 + rate == rate + 0.5 == rate.add(0.5)
     assert rate * other == rate.scale(other) and rate + other == rate.add(other)
+    assert rate - other == rate.subtract(other) and rate / other == rate.divide(other)
     for scalar in (np.float64(0.5), np.float32(0.5), jnp.float32(0.5), np.asarray(0.5), jnp.asarray(0.5)):
         np.testing.assert_allclose((scalar * rate)(3), 0.5 * rate(3), rtol=1e-6)
         np.testing.assert_allclose((scalar + rate)(3), 0.5 + rate(3), rtol=1e-6)
+        np.testing.assert_allclose((scalar - rate)(3), 0.5 - rate(3), rtol=1e-6)
+
+
+def test_differences_and_quotients():
+    def root(count):
+        return jnp.sqrt(1.0 + count.astype(float))
+
+    rate, other, t = linear(10), warmup(8, start=0.5), np.arange(12)
+    a, b = 1 - np.minimum(t / 10, 1), 0.5 + 0.5 * np.minimum(t / 8, 1)
+    cases = [
+        (-rate, -a),
+        (rate - 1, a - 1),
+        (rate - other, a - b),
+        (rate / 3, a / 3),
+        (rate / other, a / b),
+        (1 - rate, 1 - a),
+        (rate - root, a - np.sqrt(1.0 + t)),
+        (root - rate, np.sqrt(1.0 + t) - a),
+    ]
+    for schedule, expected in cases:
+        np.testing.assert_allclose(schedule(t), expected, rtol=1e-6, atol=1e-7)
+        assert schedule == jax.tree.unflatten(jax.tree.structure(schedule), jax.tree.leaves(schedule))
+    assert (rate - other).length == (1 - rate).length == (rate / 3).length == 10
+    assert repr(1 - rate) == "linear(10).scale(-1).add(1)" and eval(repr(1 - rate), dict(NAMES)) == 1 - rate
+    with pytest.raises(TypeError, match="subtract: other must be a number, an array or a schedule"):
+        rate - "x"  # type: ignore[operator]  # what is refused
 
 
 def test_any_function_of_the_step_can_be_a_part():

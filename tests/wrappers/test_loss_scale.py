@@ -169,8 +169,8 @@ def test_inside_shard_map_all_devices_decide_alike(wrap, check_vma):
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="dynamic_loss_scale: factor must be a number > 1, got 1.0"):
-        gt.dynamic_loss_scale(gt.sgd(0.1), factor=1.0)
+    with pytest.raises(ValueError, match="dynamic_loss_scale: factor must be a number >= 1, got 0.9"):
+        gt.dynamic_loss_scale(gt.sgd(0.1), factor=0.9)
     with pytest.raises(ValueError, match="dynamic_loss_scale: initial must be at least minimum, which is 4.0, got 2.0"):
         gt.dynamic_loss_scale(gt.sgd(0.1), 2.0, minimum=4.0)
     with pytest.raises(ValueError, match="growth_interval must be a whole number >= 1, got 0"):

@@ -126,8 +126,6 @@ def test_errors_name_the_path():
         ValueError, match=r"nothing for \['b'\]\['y'\] and an entry at \['b'\]\['z'\], where there is no"
     ):
         partition(TWO, {"w": "matrix", "b": {"x": "rest", "z": "rest"}}).init(PARAMS)
-    with pytest.raises(ValueError, match="partition: no label of param_labels is 'rest': remove the transformation"):
-        partition(TWO, {"w": "matrix", "b": "matrix"})
     with pytest.raises(TypeError, match="partition: transforms must be a dictionary"):
         partition(gradtx.sgd(0.1), "all")  # type: ignore[arg-type]  # that is the mistake
     with pytest.raises(
