@@ -9,6 +9,7 @@ from typing import Any
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._needs import all_requirements, check_needs
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._trees import check_state
 from gradtx.core._types import EmptyState, OptState, Params, Updates
 
 
@@ -90,14 +91,6 @@ def named_chain(*transformations: Any) -> GradientTransformationExtraArgs:
     return GradientTransformationExtraArgs(init, update, parts=parts)
 
 
-def _check_empty(where: str, state: Any) -> None:
-    if not (isinstance(state, tuple) and len(state) == 0):
-        raise TypeError(
-            f"{where}: state must be the EmptyState that init returned, got {_describe(state)}; "
-            f"the order is update(updates, state, params)"
-        )
-
-
 def _describe(state: Any) -> str:
     kind = type(state).__name__
     if isinstance(state, dict):
@@ -113,7 +106,7 @@ def identity() -> GradientTransformationExtraArgs:
         return EmptyState()
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        _check_empty("identity", state)
+        check_state("identity", state, EmptyState, updates, params)
         return updates, state
 
     return GradientTransformationExtraArgs(init, update)
@@ -131,7 +124,7 @@ def stateless(f: Callable[[Updates, Params], Updates]) -> GradientTransformation
         return EmptyState()
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        _check_empty("stateless", state)
+        check_state("stateless", state, EmptyState, updates, params)
         return f(updates, params), state
 
     return GradientTransformationExtraArgs(init, update)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core._roles import Boxed, is_full_box
 from gradtx.core._sentences import listed
+from gradtx.core._types import EmptyState
 
 Path = tuple
 
@@ -66,9 +67,17 @@ def check_shapes(where: str, name: str, updates: Any, leaves: list, params: list
             )
 
 
-def check_state(where: str, state: Any, kind: Any) -> None:
-    """Raises an error for anything but a state of this named tuple class, such as for swapped arguments of `update`."""
-    if getattr(state, "_fields", None) != kind._fields:
+def check_state(where: str, state: Any, kind: Any, *others: Any) -> None:
+    """Raises an error for anything but a state of this named tuple class, such as for swapped arguments of `update`.
+
+    A stage that remembers nothing takes anything for its state, also None, and hands it on; then the `others`, updates
+    and parameters, tell whether they were swapped with it.
+    """
+    if kind._fields:
+        wrong = getattr(state, "_fields", None) != kind._fields
+    else:
+        wrong = any([isinstance(x, EmptyState) for x in others]) and not isinstance(state, EmptyState)
+    if wrong:
         raise TypeError(
             f"{where}: state must be the {kind.__name__} that init or the last update returned, "
             f"got {type(state).__name__}; the order is update(updates, state, params)"
