@@ -91,7 +91,7 @@ def average_per_element_updates(per_elt_axis: int | Sequence[int] = 0) -> Gradie
         return EmptyState()
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        check_state(where, state, EmptyState)
+        check_state(where, state, EmptyState, updates, params)
         leaves, treedef, live, _ = elements(where, updates, axes, params)
         for i in live:
             leaves[i] = _mean(leaves[i], axes)

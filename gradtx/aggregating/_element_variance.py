@@ -71,7 +71,7 @@ def get_per_element_mean_and_sum_sq_diff_grads(
         return {"sum_sq_diff_grads": sums, "sample_size": size}
 
     def at_once(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Any, OptState]:
-        check_state(where, state, EmptyState)
+        check_state(where, state, EmptyState, updates, params)
         means, sums, treedef, _, size = measured(updates, params)
         return (treedef.unflatten(means), aux(treedef.unflatten(sums), size)), state
 

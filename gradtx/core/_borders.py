@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The border of a transformation: inside it updates are wide, and they leave in the dtype that its caller computes in.
 
-So stages and wrappers hand each other at least float32, and what a chain returns is rounded once.
+So stages and wrappers hand each other at least float32, and what a chain returns is rounded once. `init` has a border
+too, behind which there are arrays, where its caller has only their shapes.
 """
 
 import functools
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._trees import is_none
+from gradtx.core._trees import is_none, show_path
 from gradtx.core._types import OptState, Params, Updates
 
 Parts = Callable[[OptState], Mapping[str, tuple[Any, OptState]]]
@@ -87,3 +88,41 @@ def _says_so(state: Any) -> bool:
         return True
     children = state.values() if isinstance(state, dict) else state if isinstance(state, tuple | list) else ()
     return any(map(_says_so, children))
+
+
+def of_shapes(init: Callable[[Params], OptState]) -> Callable[[Params], OptState]:
+    """The same function, which also takes `jax.ShapeDtypeStruct`s for parameters that nobody has made yet.
+
+    The state consists of arrays nevertheless, as from Optax's `init`. Where it depends on the values of parameters,
+    that is an error.
+    """
+
+    @functools.wraps(init)
+    def init_of_shapes(params: Params) -> OptState:
+        if not any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params)):
+            return init(params)
+        traced, shapes = jax.make_jaxpr(init, return_shape=True)(params)
+        known = _depending_on_inputs(traced.jaxpr)
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
+        for path, var in zip(paths, traced.jaxpr.outvars, strict=True):
+            if id(var) in known:
+                raise ValueError(
+                    f"init: the state at {show_path(path)} depends on the values of the parameters, of which only "
+                    f"shapes are given; jax.eval_shape(tx.init, params) returns the shapes of the state"
+                )
+        return init(jax.tree.map(_zeros, params))
+
+    return init_of_shapes
+
+
+def _zeros(x: Any) -> Any:
+    return jnp.zeros(x.shape, x.dtype, device=x.sharding) if isinstance(x, jax.ShapeDtypeStruct) else x
+
+
+def _depending_on_inputs(jaxpr: Any) -> set[int]:
+    """The variables, by identity, that are computed from an input of the program."""
+    found = set(map(id, jaxpr.invars))
+    for equation in jaxpr.eqns:
+        if any(id(x) in found for x in equation.invars):
+            found.update(map(id, equation.outvars))
+    return found

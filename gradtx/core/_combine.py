@@ -10,6 +10,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._needs import all_requirements, check_needs
 from gradtx.core._nesting import chained, inside
 from gradtx.core._transformation import GradientTransformation, GradientTransformationExtraArgs, as_inner
+from gradtx.core._trees import check_state
 from gradtx.core._types import EmptyState, OptState, Params, Updates
 
 
@@ -130,14 +131,6 @@ def _stages_of(tx: Any) -> list[Any]:
     return [] if opened.factory is None or any(True for _ in inside(opened.arguments)) else [opened]
 
 
-def _check_empty(where: str, state: Any) -> None:
-    if not (isinstance(state, tuple) and len(state) == 0):
-        raise TypeError(
-            f"{where}: state must be the EmptyState that init returned, got {_describe(state)}; "
-            f"the order is update(updates, state, params)"
-        )
-
-
 def _describe(state: Any) -> str:
     kind = type(state).__name__
     if isinstance(state, dict):
@@ -153,7 +146,7 @@ def identity() -> GradientTransformationExtraArgs:
         return EmptyState()
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        _check_empty("identity", state)
+        check_state("identity", state, EmptyState, updates, params)
         return updates, state
 
     return GradientTransformationExtraArgs(init, update)
@@ -171,7 +164,7 @@ def stateless(f: Callable[[Updates, Params], Updates]) -> GradientTransformation
         return EmptyState()
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        _check_empty("stateless", state)
+        check_state("stateless", state, EmptyState, updates, params)
         return f(updates, params), state
 
     return GradientTransformationExtraArgs(init, update)

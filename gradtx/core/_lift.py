@@ -129,7 +129,7 @@ def update_tree(
     extra: dict[str, Any],
 ) -> tuple[Updates, OptState]:
     """One step of a rule over a tree, with the given values of the hyperparameters that move."""
-    _check_arguments(rule, state, params, extra)
+    _check_arguments(rule, updates, state, params, extra)
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_leaf)
     gs, ps = list(map(opened, leaves)), [None] * len(leaves)
     if params is not None:
@@ -191,7 +191,7 @@ def update_tree(
     if rule.counts:
         before = getattr(state, rule.counter)
         new_state[rule.counter] = count if ages is None else _aged(before, count, [ages[i] for i in found])
-    return jax.tree.unflatten(treedef, new_leaves), state._replace(**new_state)
+    return jax.tree.unflatten(treedef, new_leaves), state._replace(**new_state) if new_state else state
 
 
 def _places(rule: Rule, state: OptState, treedef: Any, updates: Updates) -> list:
@@ -271,8 +271,8 @@ def check_scalars(where: str, values: dict[str, Any]) -> None:
             )
 
 
-def _check_arguments(rule: Rule, state: OptState, params: Params, extra: dict[str, Any]) -> None:
-    check_state(rule.name, state, rule.state)
+def _check_arguments(rule: Rule, updates: Updates, state: OptState, params: Params, extra: dict[str, Any]) -> None:
+    check_state(rule.name, state, rule.state, updates, params)
     if rule.needs_params and params is None:
         raise ValueError(f"{rule.name}: update needs the parameters: call update(updates, state, params)")
     for name in rule.needs:

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Self
 
-from gradtx.core._borders import Parts, bordered
+from gradtx.core._borders import Parts, bordered, of_shapes
 from gradtx.core._calls import Call, Value, register_value
 from gradtx.core._kernels import Rule, RuleSource
 from gradtx.core._lift import lifted
@@ -154,7 +154,8 @@ class GradientTransformation(Value):
         if self._expansion is None:
             made = self._expand()
             wide = made.wide or made.update
-            object.__setattr__(self, "_expansion", made._replace(update=bordered(wide, made.parts), wide=wide))
+            made = made._replace(init=of_shapes(made.init), update=bordered(wide, made.parts), wide=wide)
+            object.__setattr__(self, "_expansion", made)
         assert self._expansion is not None
         return self._expansion
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core._roles import Boxed, is_full_box, unboxed
 from gradtx.core._sentences import listed, shortened
+from gradtx.core._types import EmptyState
 
 Path = tuple
 
@@ -105,9 +106,17 @@ def shapes_of(where: str, params: Any) -> Any:
     return explaining_leaves(where, functools.partial(jax.eval_shape, lambda p: p))(params)
 
 
-def check_state(where: str, state: Any, kind: Any) -> None:
-    """Raises an error for anything but a state of this named tuple class, such as for swapped arguments of `update`."""
-    if getattr(state, "_fields", None) != kind._fields:
+def check_state(where: str, state: Any, kind: Any, *others: Any) -> None:
+    """Raises an error for anything but a state of this named tuple class, such as for swapped arguments of `update`.
+
+    A stage that remembers nothing takes anything for its state, also None, and hands it on; then the `others`, updates
+    and parameters, tell whether they were swapped with it.
+    """
+    if kind._fields:
+        wrong = getattr(state, "_fields", None) != kind._fields
+    else:
+        wrong = any([isinstance(x, EmptyState) for x in others]) and not isinstance(state, EmptyState)
+    if wrong:
         raise TypeError(
             f"{where}: state must be the {kind.__name__} that init or the last update returned, "
             f"got {type(state).__name__}; the order is update(updates, state, params)"

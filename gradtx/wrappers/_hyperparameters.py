@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._borders import bordered
+from gradtx.core._borders import bordered, of_shapes
 from gradtx.core._calls import Factory, freeze, kept, register_value
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype
@@ -66,11 +66,11 @@ def inject_hyperparams(
     Args:
       inner_factory: the function that makes the transformation: a factory of gradtx or Optax, or one of your own.
       static_args: the names of arguments to keep out of the state, such as sizes or functions that are not schedules.
-      hyperparam_dtype: the dtype of the numbers, float32 or float64; None for the dtype of each argument, but at least
-        float32, since 0.999 is 1 in bfloat16. Integers given to factories of other libraries stay integers.
+      hyperparam_dtype: the dtype of the numbers; None for the dtype of each argument, but at least float32. In bfloat16
+        0.999 is 1: name such arguments in `static_args`. Integers given to factories of other libraries stay integers.
 
     Raises:
-      ValueError: for a name in `static_args` that `inner_factory` does not take, or for another dtype.
+      ValueError: for a name in `static_args` that `inner_factory` does not take, or a dtype that is not floating.
     """
     if not callable(inner_factory):
         raise TypeError(f"inject_hyperparams: inner_factory must be a function, got {inner_factory!r}")
@@ -83,9 +83,9 @@ def inject_hyperparams(
             f"inject_hyperparams: static_args has {unknown[0]!r}, which {_name(inner_factory)} does not take; "
             f"it takes {list(signature.parameters)}"
         )
-    if hyperparam_dtype is not None and jnp.dtype(hyperparam_dtype) not in (jnp.float32, jnp.float64):
+    if hyperparam_dtype is not None and not jnp.issubdtype(hyperparam_dtype, jnp.floating):
         raise ValueError(
-            f"inject_hyperparams: hyperparam_dtype must be float32 or float64, got {jnp.dtype(hyperparam_dtype).name}"
+            f"inject_hyperparams: hyperparam_dtype must be a floating dtype, got {jnp.dtype(hyperparam_dtype).name}"
         )
 
     # Without the attributes of the function, since the result is not a factory of gradtx.
@@ -117,7 +117,7 @@ class _Injected(GradientTransformationExtraArgs):
 
         super().__init__(init, update, parts=parts, needs=call.needs)
         made = self._expanded()
-        self._set(_expansion=made._replace(update=bordered(update, parts), wide=update))
+        self._set(_expansion=made._replace(init=of_shapes(init), update=bordered(update, parts), wide=update))
         self._set(_made_by=(inner_factory, static_args, dtype, args, kwargs))
 
     def _identity(self) -> Any:
