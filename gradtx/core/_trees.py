@@ -55,14 +55,19 @@ def align(treedef: Any, tree: Any, where: str, name: str, reference: Any, refere
         raise ValueError(f"{where}: the trees do not match: {message}") from None
 
 
-def check_shapes(where: str, name: str, updates: Any, leaves: list, params: list) -> None:
-    """Raises an error for the first leaf whose shape differs from its parameter's; `name` says what the leaves are."""
+def check_shapes(
+    where: str, name: str, updates: Any, leaves: list, params: list, *, may_be_complex: bool = False
+) -> None:
+    """Raises an error for the first leaf whose shape differs from its parameter's; `name` says what the leaves are.
+
+    So for a complex one of a real parameter, unless `may_be_complex`.
+    """
     for i, (g, p) in enumerate(zip(leaves, params, strict=True)):
         if is_hole(g):
             continue
         if p is None:
             raise ValueError(f"{where}: the {name}s have a value at {paths(updates)[i]}, where the parameter is None")
-        if jnp.iscomplexobj(g) and not jnp.iscomplexobj(p):
+        if not may_be_complex and jnp.iscomplexobj(g) and not jnp.iscomplexobj(p):
             raise ValueError(
                 f"{where}: the {name} at {paths(updates)[i]} is complex, its parameter is real ({jnp.result_type(p)})"
             )

@@ -77,7 +77,7 @@ def kept(where: str, names: tuple[str, str], f: Callable[..., Any], new: Any, ol
     olds, treedef = jax.tree.flatten(old, is_leaf=is_none)
     news = align(treedef, new, where, names[0], old, names[1])
     held = [None if o is None else n for n, o in zip(news, olds, strict=True)]
-    check_shapes(where, names[0].removesuffix("s").replace("_", " "), old, held, olds)
+    check_shapes(where, names[0].removesuffix("s").replace("_", " "), old, held, olds, may_be_complex=True)
 
     def leaf(n: Any, o: Any) -> Any:
         if n is None:
