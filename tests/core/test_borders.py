@@ -14,7 +14,6 @@ import gradtx as gt
 import parity
 from gradtx.core._transformation import as_inner
 from support import problems
-from support.registry import in_turns
 
 F16, BF16, F32, F64 = jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64
 FIRST = list({c.name: c for c in reversed(parity.CALLS)}.values())
@@ -44,7 +43,8 @@ def traced(tx, g, p, **extra):
     return jax.eval_shape(lambda g, p: one(tx, g, p, **extra), g, p)
 
 
-@pytest.mark.parametrize("call", in_turns(FIRST), ids=lambda c: c.name)
+@pytest.mark.slow
+@pytest.mark.parametrize("call", FIRST, ids=lambda c: c.name)
 @pytest.mark.usefixtures("standard_promotion")
 def test_the_dtypes_of_all_shared_names(call):
     """Of equal dtypes, Optax's; of mixed ones the promoted dtype, which some of Optax's round to the narrower."""

@@ -45,7 +45,7 @@ def test_a_stage_that_remembers_nothing_hands_on_what_it_gets(tx):
         gt.with_roles([("**", gt.Role("hidden"))], gt.adam(1e-3)),
         gt.chain(optax.adam(1e-3), gt.scale(1.0)),
     ],
-    ids=str,
+    ids=["adamw", "adafactor", "MultiSteps", "inject_hyperparams", "adamw8bit", "with_roles", "optax"],
 )
 def test_a_state_of_shapes_is_that_of_arrays(tx):
     found, want = tx.init(SHAPES), tx.init(ARRAYS)
