@@ -44,7 +44,8 @@ class bfloat16(Codec):
 
     Args:
       stochastic: whether to round stochastically: up with the probability that makes the mean right. `encode` then
-        needs a key, and rounds to nearest without one. The bits of an element depend on the key and its position in the whole array, not on devices.
+        needs a key, and rounds to nearest without one. The bits of an element depend on the key and its position in the
+        whole array, not on devices.
     """
 
     stochastic: bool = False

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx.core._payloads import decoded, encoded_like, kept_alike
+from gradtx.core._payloads import Payload, decoded, encoded_like, kept_alike
 from gradtx.core._transformation import check_transformation
 from gradtx.core._types import Numeric, OptState, Params
 from gradtx.surgery._alignment import Outline
 from gradtx.surgery._carrying import Carrying
 from gradtx.surgery._fitting import Grow
 from gradtx.surgery._report import MigrationReport
+from gradtx.surgery._slots import names
 
 Rename = Mapping[str, str | tuple[str, Callable]]
 
@@ -55,9 +56,9 @@ def migrate(
     _check_step(step)
     kept = check_transformation("migrate: new_tx", new_tx).init(params)
     new_state = kept
-    if not kept_alike(old_state, kept):
-        old_state, new_state = decoded(old_state), decoded(kept)
     shapes = jax.eval_shape(lambda p: p, params)
+    if not kept_alike(old_state, kept):
+        old_state, new_state = _decoded(old_state, shapes), _decoded(kept, shapes)
     carrying = Carrying(Outline(old_state, shapes, old_tx), Outline(new_state, shapes, new_tx), shapes, moved, grow)
     carrying.slots(rename or {})
     carrying.averages()
@@ -66,6 +67,18 @@ def migrate(
     for part, values in carrying.values():
         leaves[part.start : part.stop] = values
     return encoded_like(kept, jax.tree.unflatten(jax.tree.structure(new_state), leaves)), carrying.report()
+
+
+def _decoded(state: Any, shapes: Any) -> Any:
+    """The state without payloads. What shape one has is known from its parameter, whose path is the end of its own."""
+    known = {names(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(shapes)}
+
+    def shape_at(path: tuple, payload: Payload) -> tuple[int, ...]:
+        ends = (names(path[start:]) for start in range(len(path) + 1))
+        own = (known[end] for end in ends if end in known)
+        return next((shape for shape in own if payload.fits(shape)), payload.shape)
+
+    return decoded(state, shape_at)
 
 
 def _check_step(step: Any) -> None:

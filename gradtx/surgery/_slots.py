@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._payloads import is_payload
 from gradtx.core._roles import unboxed
 from gradtx.core._selectors import named_leaves
 from gradtx.core._trees import is_none
@@ -121,6 +122,8 @@ def parameter_names(params: Any) -> dict[tuple, str]:
 
 
 def _is_like(part: Any, p: Any) -> bool:
+    if is_payload(part):
+        return part.fits(jnp.shape(p))
     # If the parameter is a scalar, an integer in the state is more likely a count than its slot.
     if getattr(part, "shape", None) != jnp.shape(p):
         return False
