@@ -2,7 +2,8 @@
 """Payloads that know their codec, so that a state can be decoded without the transformation that made it."""
 
 import functools
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,6 +24,11 @@ class Payload:
     def shape(self) -> tuple[int, ...]:
         """The shape of the array; for 4-bit codes of an array whose last axis is odd, that axis is one longer."""
         return self.codec.shape_of(self)
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether this may be the payload of an array of this shape."""
+        expected = jax.eval_shape(self.codec.encode, jax.ShapeDtypeStruct(shape, jnp.float32))
+        return [jnp.shape(x) for x in tuple(self)] == [x.shape for x in expected]  # type: ignore[call-overload]
 
     def saturated(self) -> jax.Array:
         """The number of elements whose code is the largest or the smallest there is."""
@@ -80,19 +86,25 @@ def is_payload(x: Any) -> bool:
 
 
 def kept_alike(state: Any, other: Any) -> bool:
-    """Whether one state can take the payloads of the other: same codecs, or `state` was restored as dictionaries."""
-    here, there = (jax.tree.leaves(x, is_leaf=_is_kept) for x in (state, other))
-    restored = any(_is_kept(x) and not is_payload(x) for x in here)
-    return restored or {x.codec for x in here if is_payload(x)} == {x.codec for x in there if is_payload(x)}
+    """Whether one state can take the payloads of the other: as many of each codec, or it was restored as dictionaries.
+
+    There are more where a parameter has grown so large that it is now stored.
+    """
+    restored = any(_is_kept(x) and not is_payload(x) for x in jax.tree.leaves(state, is_leaf=_is_kept))
+    return restored or Counter(x.codec for x in payloads(state)) == Counter(x.codec for x in payloads(other))
 
 
 def _is_kept(x: Any) -> bool:
     return is_payload(x) or isinstance(x, dict) and "codes" in x
 
 
-def decoded(state: Any) -> Any:
-    """The state with each payload replaced by the array that it represents."""
-    return jax.tree.map(lambda x: x.decoded(x.shape) if is_payload(x) else x, state, is_leaf=is_payload)
+def decoded(state: Any, shape_at: Callable[[tuple, Payload], tuple[int, ...]]) -> Any:
+    """The state with each payload replaced by the array of the shape `shape_at(path, payload)` that it represents."""
+
+    def one(path: tuple, x: Any) -> Any:
+        return x.decoded(shape_at(path, x)) if is_payload(x) else x
+
+    return jax.tree_util.tree_map_with_path(one, state, is_leaf=is_payload)
 
 
 def encoded_like(kept: Any, state: Any) -> Any:

@@ -62,11 +62,14 @@ class float8(Blockwise):
         found = round_to_mantissa(scaled, mantissa, smallest, chance if self.stochastic else None)
         if not self.signed:
             found = jnp.where(x > 0, jnp.maximum(found, 2.0 ** (smallest - mantissa)), 0)
-        return found.astype(dtype)
+        # The bits, and 0 for -0: files of numpy, which Equinox writes, have no float8.
+        return jax.lax.bitcast_convert_type(jnp.where(found == 0, 0, found).astype(dtype), jnp.uint8)
 
     def ratios(self, codes: jax.Array) -> jax.Array:
         # Divided by 2^top in the bits of the exponent: compilers would move a factor to the scale, which may underflow.
-        code = codes.astype(jnp.float32)
+        dtype = FORMATS[self.kind].dtype
+        # In older checkpoints the codes are of this dtype.
+        code = (codes if codes.dtype == dtype else jax.lax.bitcast_convert_type(codes, dtype)).astype(jnp.float32)
         bits = jax.lax.bitcast_convert_type(code, jnp.uint32) - jnp.uint32(FORMATS[self.kind].top << 23)
         return jnp.where(code == 0, 0, from_bits(bits))
 

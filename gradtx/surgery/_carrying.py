@@ -11,7 +11,7 @@ from gradtx.core._sentences import CHOICES, listed
 from gradtx.surgery._access import has_name
 from gradtx.surgery._ages import aged, count_of
 from gradtx.surgery._alignment import Outline, StageState, aligned, same
-from gradtx.surgery._fitting import Fit, check_grow, fitted
+from gradtx.surgery._fitting import Fit, by_path, check_grow, fitted
 from gradtx.surgery._quantities import is_harmless, quantity
 from gradtx.surgery._report import MigrationReport, MigrationRow
 from gradtx.surgery._slots import Part, joined, names, parameter_names
@@ -27,6 +27,7 @@ class Carrying:
         check_grow("migrate", grow)
         self.old, self.new, self.grow = old, new, grow
         self.called = parameter_names(params)
+        self.shapes = {path: x.shape for path, x in jax.tree_util.tree_leaves_with_path(params)}
         self.were = {path: _before(path, name, moved) for path, name in self.called.items()}
         self.pairs = aligned(new.stages, old.stages)
         self.fits: dict[Part, tuple[Fit, str]] = {}  # with the path in the old state
@@ -198,12 +199,12 @@ class Carrying:
         used = any(joined(path, rest) in self.taken for rest in old)
         if used and not again:
             return False
-        new = {joined(*names(rest)): x for rest, x in jax.tree_util.tree_leaves_with_path(part.value)}
+        new = by_path(part.value)
         if part.parameter is None and set(old) != set(new):
             return False
         if change is not None:
             old = {rest: change(jnp.asarray(x)) for rest, x in old.items()}
-        fit = fitted(old, new, self._way(part), part.parameter is not None)
+        fit = fitted(old, part.value, self._way(part), self.shapes.get(part.parameter))
         if fit.values is None:
             self.refused.setdefault(part, fit)
             return False

@@ -8,6 +8,9 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._payloads import Payload, decoded, encoded_like, is_payload
+from gradtx.surgery._slots import joined, names
+
 Way = Literal["init", "mean", "reset"]
 WAYS: tuple[str, ...] = get_args(Way)
 Grow = Way | Callable[[jax.Array, jax.Array], jax.Array] | Mapping[str, Any] | None
@@ -30,11 +33,17 @@ def check_grow(where: str, grow: Any) -> None:
             raise ValueError(f"{where}: grow must be one of {', '.join(map(repr, WAYS))} or a function, got {way!r}")
 
 
-def fitted(old: dict[str, Any], new: dict[str, Any], way: Any, may_grow: bool) -> Fit:
-    """The old arrays of a slot in the dtypes of the new ones, grown to their shapes if they are smaller.
+def by_path(slot: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
+    """The arrays of a slot, which may have several for one parameter, by their paths in it."""
+    return {joined(*names(rest)): x for rest, x in jax.tree_util.tree_leaves_with_path(slot, is_leaf=is_leaf)}
 
-    `old` and `new` are arrays by their paths in the slot, which may have several for one parameter.
+
+def fitted(old: dict[str, Any], slot: Any, way: Any, shape: tuple[int, ...] | None) -> Fit:
+    """The old arrays of a slot, by path, in the dtypes of the new slot, grown to its shapes if they are smaller.
+
+    `shape` is that of the parameter; None if the slot belongs to none, and so does not grow.
     """
+    new, may_grow = by_path(slot), shape is not None
     if set(old) != set(new):
         # Slots in another form (packed, factored) are not translated.
         return Fit(None, f"stored as {_types(old)} before, as {_types(new)} now")
@@ -43,12 +52,33 @@ def fitted(old: dict[str, Any], new: dict[str, Any], way: Any, may_grow: bool) -
         return Fit(None, f"{_types(old)} before, {_types(new)} now")
     if all(jnp.shape(a) == b.shape for a, b in pairs):
         return Fit([_cast(a, b) for a, b in pairs])
+    kept = {path: x for path, x in by_path(slot, is_payload).items() if is_payload(x)}
+    if kept and shape is not None:
+        return _fitted_decoded(old, slot, kept, way, shape)
     change = f"shape {_shapes(old)} before, {_shapes(new)} now"
     if not may_grow or way == "reset" or not all(_is_smaller(a, b) for a, b in pairs):
         return Fit(None, change)
     if way is None:
         return Fit(None, change, is_smaller=True)
     return Fit([_grown(a, b, way) for a, b in pairs], change, is_grown=True)
+
+
+def _fitted_decoded(old: dict[str, Any], slot: Any, kept: dict[str, Payload], way: Any, shape: tuple[int, ...]) -> Fit:
+    """`fitted` of a slot with payloads, in the arrays that they represent: codes of themselves cannot grow."""
+    arrays = dict(old)
+    for path, payload in kept.items():
+        fields = {name: arrays.pop(joined(path, name)) for name in payload._fields}  # type: ignore[attr-defined]
+        before = payload.codec.payload(fields)
+        size, now = payload.codec.shape_of(before), shape if payload.fits(shape) else payload.shape
+        # Of an odd number of 4-bit codes the shape is known only from the parameter.
+        size = (*size[:-1], now[-1]) if size[-1:] == payload.shape[-1:] else size
+        arrays[path] = payload.codec.decode(before, size)
+    new = decoded(slot, lambda path, x: shape if x.fits(shape) else x.shape)
+    fit = fitted(arrays, new, way, shape)
+    if fit.values is None:
+        return fit
+    grown = jax.tree.unflatten(jax.tree.structure(new), fit.values)
+    return dataclasses.replace(fit, values=jax.tree.leaves(encoded_like(slot, grown)))
 
 
 def _grown(old: Any, new: jax.Array, way: Any) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx.core._payloads import decoded, encoded_like, kept_alike
+from gradtx.core._payloads import Payload, decoded, encoded_like, kept_alike
 from gradtx.core._transformation import check_transformation
 from gradtx.core._trees import show_path
 from gradtx.core._types import Numeric, OptState, Params
@@ -18,7 +18,7 @@ from gradtx.surgery._alignment import Outline
 from gradtx.surgery._carrying import Carrying
 from gradtx.surgery._fitting import Grow
 from gradtx.surgery._report import MigrationReport
-from gradtx.surgery._slots import holders_of, inner_states, is_named_tuple, named_states
+from gradtx.surgery._slots import holders_of, inner_states, is_named_tuple, named_states, names
 
 Rename = Mapping[str, str | tuple[str, Callable]]
 
@@ -65,9 +65,9 @@ def migrate(
     old_state, kept = unwrapped(old_state), unwrapped(made)
     _check_state(old_state)
     new_state = kept
-    if not kept_alike(old_state, kept):
-        old_state, new_state = decoded(old_state), decoded(kept)
     shapes = unwrapped(jax.eval_shape(lambda p: p, params))
+    if not kept_alike(old_state, kept):
+        old_state, new_state = _decoded(old_state, shapes), _decoded(kept, shapes)
     inside, before = named_states(new_tx, made), {}
     restored = not any(map(is_named_tuple, jax.tree.leaves(old_state, is_leaf=is_named_tuple)))
     if old_tx is not None:  # of dictionaries and lists it cannot tell the parts, of a state of its own it can
@@ -95,6 +95,18 @@ def _check_state(state: Any) -> None:
                 f"migrate: old_state must be a state, a tree of arrays, got {x!r} at {show_path(path)}; the order is "
                 f"migrate(old_state, new_tx, params)"
             )
+
+
+def _decoded(state: Any, shapes: Any) -> Any:
+    """The state without payloads. What shape one has is known from its parameter, whose path is the end of its own."""
+    known = {names(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(shapes)}
+
+    def shape_at(path: tuple, payload: Payload) -> tuple[int, ...]:
+        ends = (names(path[start:]) for start in range(len(path) + 1))
+        own = (known[end] for end in ends if end in known)
+        return next((shape for shape in own if payload.fits(shape)), payload.shape)
+
+    return decoded(state, shape_at)
 
 
 def _check_step(step: Any) -> None:

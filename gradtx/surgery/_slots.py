@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._evaluation import holds_state
+from gradtx.core._payloads import is_payload
 from gradtx.core._selectors import named_leaves
 from gradtx.core._transformation import GradientTransformation
 from gradtx.core._trees import is_none
@@ -156,6 +157,8 @@ def _ends(path: str) -> list[int]:
 
 
 def _is_like(part: Any, p: Any) -> bool:
+    if is_payload(part):
+        return part.fits(jnp.shape(p))
     # If the parameter is a scalar, an integer in the state is more likely a count than its slot.
     if getattr(part, "shape", None) != jnp.shape(p):
         return False

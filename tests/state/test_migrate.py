@@ -4,6 +4,7 @@
 import json
 from typing import Any, NamedTuple
 
+import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import gradtx
 from gradtx import get_slot, migrate
 from gradtx.core._roles import Boxed, Role
+from gradtx.precision import companded8, float8, int4, int8
 from gradtx.results import MigrationReport
 
 PARAMS = {
@@ -438,3 +440,35 @@ def test_the_new_state_can_be_donated():
     new, _ = migrate(stepped(gradtx.adam(0.1)), gradtx.muon(RATE), PARAMS)
     pointers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(new)]
     assert len(set(pointers)) == len(pointers)
+
+
+@pytest.mark.parametrize("codec", [int8(4), float8("e4m3", 4), companded8(4), int4(4)], ids=repr)
+@pytest.mark.parametrize("restored", [False, True], ids=["as it was", "restored as dictionaries"])
+def test_moments_in_few_bits_grow(codec, restored):
+    """As arrays, whose new entries are then encoded; codes of themselves cannot grow."""
+    tx = gradtx.stored(gradtx.trace(0.9), {"trace": codec}, min_size=0)
+    small, large = {"w": jnp.ones((2, 7)), "b": jnp.ones(3)}, {"w": jnp.ones((4, 7)), "b": jnp.ones(3)}
+    # Equal numbers are stored exactly.
+    state = tx.update({"w": jnp.full((2, 7), 3.0), "b": jnp.full(3, 2.0)}, tx.init(small))[1]
+    old = flax.serialization.to_state_dict(state) if restored else state
+    with pytest.raises(
+        ValueError, match=r"slots have grown: inner_state.trace of w: shape \(2, 7\) before, \(4, 7\) now"
+    ):
+        migrate(old, tx, large)
+    for grow, entry in [("init", 0.0), ("mean", 3.0), (lambda old, new: new.at[:2].set(old), 0.0)]:
+        new, report = migrate(old, tx, large, grow=grow)
+        assert rows(report.grown) == [("inner_state.trace", "w")] and not report.dropped
+        assert jax.tree.structure(new) == jax.tree.structure(tx.init(large))
+        found = new.inner_state.trace["w"].decoded((4, 7))
+        np.testing.assert_allclose(found, np.repeat([3.0, entry], 2)[:, None] * np.ones(7), rtol=1e-6)
+        assert_same(new.inner_state.trace["b"], state.inner_state.trace["b"])
+
+
+def test_moments_that_grow_into_storage():
+    """Those of fewer elements than `min_size` were in float32, beside others that were stored."""
+    tx = gradtx.stored(gradtx.trace(0.9), {"trace": int8(4)}, min_size=8)
+    small, large = {"w": jnp.ones((2, 3)), "b": jnp.ones(8)}, {"w": jnp.ones((3, 3)), "b": jnp.ones(8)}
+    state = tx.update(jax.tree.map(lambda p: 3.0 * p, small), tx.init(small))[1]
+    new, report = migrate(state, tx, large, grow="mean")
+    assert rows(report.grown) == [("inner_state.trace", "w")]
+    np.testing.assert_allclose(new.inner_state.trace["w"].decoded((3, 3)), np.full((3, 3), 3.0), rtol=1e-6)

@@ -13,6 +13,7 @@ import pytest
 
 import gradtx
 from gradtx import find_slots, get_slot, reset, set_slot, where
+from gradtx.precision import float8, int4, int8
 
 PARAMS = {
     "embed": {"table": jnp.ones((5, 2))},
@@ -222,3 +223,24 @@ def test_reset_refuses_what_does_not_fit():
     frozen = gradtx.masked(tx, {"embed": False, "layers": True})
     with pytest.raises(ValueError, match="reset: the state holds nothing for the parameters that 'table' chooses"):
         reset(frozen, frozen.init(PARAMS), PARAMS, "table")
+
+
+@pytest.mark.parametrize(
+    "params",
+    [[jnp.ones((4, 8)), jnp.ones(())], (jnp.ones(7), jnp.ones(())), jnp.ones(()), [jnp.ones((4, 7))]],
+    ids=["list", "tuple", "scalar", "odd"],
+)
+@pytest.mark.parametrize("codec", [int8(), float8(), int4()], ids=repr)
+def test_slots_of_few_bits_of_parameters_without_names(params, codec):
+    """Of lists, tuples and single arrays a slot is told by its shape, which a payload has too."""
+    tx = gradtx.stored(gradtx.adam(1e-2), {"mu": codec, "nu": type(codec)(signed=False)}, min_size=0)
+    state = tx.init(params)
+    names = [str(i) for i in range(len(params))] if isinstance(params, list | tuple) else [""]
+    expected = [(p, f"inner_state.0.{slot}") for slot in ("mu", "nu") for p in names]
+    assert listed(find_slots(state, params)) == expected
+    assert [row.path for row in gradtx.describe(tx, params).parameters] == [p or "(root)" for p in names]
+    assert jax.tree.structure(reset(tx, state, params)) == jax.tree.structure(state)
+    for old, new in [(tx, gradtx.adam(1e-2)), (gradtx.adam(1e-2), tx), (tx, tx)]:
+        _, report = gradtx.migrate(old.init(params), new, params)
+        carried = {(r.parameter, r.slot.rpartition(".")[2]) for r in report.carried if r.parameter is not None}
+        assert carried == {(p, slot) for slot in ("mu", "nu") for p in names}
