@@ -204,7 +204,9 @@ class Carrying:
             return False
         if change is not None:
             old = {rest: change(jnp.asarray(x)) for rest, x in old.items()}
-        fit = fitted(old, part.value, self._way(part), self.shapes.get(part.parameter))
+        fit = fitted(
+            old, part.value, self._way(part), None if part.parameter is None else self.shapes.get(part.parameter)
+        )
         if fit.values is None:
             self.refused.setdefault(part, fit)
             return False
