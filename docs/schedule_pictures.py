@@ -68,6 +68,8 @@ SCHEDULES: dict[str, str] = {
     ".then": "warmup(25).then(cosine(60))",
     ".scale": "inverse_sqrt(30) * linear(60, end=0.3)",
     ".add": "cosine(30) * 0.5 + linear(90)",
+    ".subtract": "linear(90) - warmup(45) * 0.3",
+    ".divide": "linear(90) / (1 + warmup(30))",
     ".clip": "cosine(90).clip(0.2, 0.8)",
     ".shift": "linear(40).shift(45)",
     ".until": "inverse_sqrt(30) * linear(30).until(100)",

@@ -161,9 +161,9 @@ def test_what_has_no_end_needs_one():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: warmup(0), ValueError, "warmup: steps must be a number > 0, got 0"),
+        (lambda: warmup(-1), ValueError, "warmup: steps must be a number >= 0, got -1"),
         (lambda: cosine(9, end="low"), TypeError, "cosine: end must be a number.*'low'"),
-        (lambda: constant(-1), ValueError, "constant: steps must be a number > 0, got -1"),
+        (lambda: constant(-1), ValueError, "constant: steps must be a number >= 0, got -1"),
         (lambda: inverse_sqrt(0.0), ValueError, "inverse_sqrt: timescale must be a number > 0"),
         (lambda: power_schedule(0.1, 32, 100, b=0.5), ValueError, "power_schedule: b must be"),
         (lambda: chebyshev_schedule(6, 0.1, 1.0), ValueError, "chebyshev_schedule: steps must be a power of 2, got 6"),

@@ -240,6 +240,8 @@ CASES += [
     Case("cosine(12).scale(linear(9, end=0.5))", lambda t: half_cosine(t / 12) * ramp(t, 9, 1, 0.5), (9, 12)),
     Case("cosine(12).add(0.25)", lambda t: half_cosine(t / 12) + 0.25, (12,)),
     Case("cosine(12).add(linear(7))", lambda t: half_cosine(t / 12) + ramp(t, 7, 1, 0), (7, 12)),
+    Case("cosine(12).subtract(linear(7))", lambda t: half_cosine(t / 12) - ramp(t, 7, 1, 0), (7, 12)),
+    Case("cosine(12).divide(warmup(7, start=0.5))", lambda t: half_cosine(t / 12) / ramp(t, 7, 0.5, 1), (7, 12)),
     Case("cosine(12).clip(low=0.2, high=0.9)", lambda t: min(max(half_cosine(t / 12), 0.2), 0.9), (12,)),
     Case("linear(10).shift(3)", lambda t: ramp(t - 3, 10, 1, 0), (3, 13)),
     Case("warmup(10).shift(-1)", lambda t: min((t + 1) / 10, 1), (9,)),
