@@ -310,7 +310,6 @@ def branching(weight: gradtx.NonNegative = 0.1):
 
 def test_a_hyperparameter_in_the_body():
     for call in (
-        lambda: in_the_body(gradtx.schedules.linear(4)),
         lambda: in_the_body(halve),
         lambda: branching(halve),
         lambda: jax.jit(lambda w: branching(w).init(PARAMS))(0.5),
