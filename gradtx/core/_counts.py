@@ -63,9 +63,11 @@ def restart(state: OptState, at: Numeric) -> OptState:
     if not isinstance(at, Tracer):
         if not (is_number(at) or is_array(at)):
             raise TypeError(f"restart: at must be a whole number of at least 0, got {at!r} ({type(at).__name__})")
-        if jnp.ndim(at) != 0 or not 0 <= at < math.inf or at != int(at):
+        # A Python number: arrays are compared with numbers of their own dtype only, if promotion is strict.
+        value = at.item() if is_array(at) and jnp.ndim(at) == 0 else at
+        if jnp.ndim(value) != 0 or not 0 <= value < math.inf or value != int(value):
             raise ValueError(f"restart: at must be a whole number of at least 0, got {at!r}")
-        at = int(at)
+        at = int(value)
     return _restarted(state, at)
 
 
