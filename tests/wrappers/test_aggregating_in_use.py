@@ -99,8 +99,8 @@ def test_low_precision_is_added_up_in_float32(dtype):
     close(mean, wide.mean(0), 1e-6)
     close(aux["sum_sq_diff_grads"], ((wide - wide.mean(0)) ** 2).sum(0), 1e-5)
     means, _ = gt.aggregating.average_per_element_updates().update(g, gt.states.EmptyState(), params)
-    close(means, wide.mean(0), 1e-6)
-    assert mean.dtype == means.dtype == aux["sum_sq_diff_grads"].dtype == np.float32
+    np.testing.assert_array_equal(means, jnp.asarray(wide.mean(0), dtype))  # rounded once
+    assert mean.dtype == aux["sum_sq_diff_grads"].dtype == np.float32
 
 
 def test_leaves_without_a_gradient():
