@@ -75,8 +75,6 @@ def _at_some_steps(
     name: str, inner: Any, should_run: Callable, with_extra: bool, state_type: type, otherwise: Callable | None
 ) -> GradientTransformationExtraArgs:
     tx = as_inner(f"{name}: inner", inner)
-    if not callable(should_run):
-        raise TypeError(f"{name}: should_transform_fn must be a function of the step, got {should_run!r}")
 
     def init(params: Params) -> OptState:
         return state_type(inner_state=tx.init(params), step=jnp.zeros([], jnp.int32))
