@@ -160,7 +160,9 @@ def _weight(s_y: jax.Array, y_y: jax.Array) -> jax.Array:
 
 def _norm(xs: list) -> jax.Array:
     """The norm of all arrays together, without overflow of the squares."""
-    largest = jnp.max(jnp.stack([*(jnp.max(jnp.abs(x), initial=1) for x in xs)]))
+    if not xs:
+        return jnp.zeros([])
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=1) for x in xs]))
     return largest * safe_sqrt(_inner(*[[x / largest for x in xs]] * 2))
 
 
