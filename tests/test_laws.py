@@ -151,7 +151,8 @@ def test_other_calls_are_not_equal(name: str):
     for hyperparameter in numbers_of(name):
         tx = with_number(name, hyperparameter)
         value = tx.arguments[hyperparameter]
-        assert tx != tx.replace(**{hyperparameter: math.nextafter(value, 0.3)}), hyperparameter
+        other = value + 1 if hyperparameter == "every_k_schedule" else math.nextafter(value, 0.3)  # a whole number
+        assert tx != tx.replace(**{hyperparameter: other}), hyperparameter
 
 
 @each_factory
