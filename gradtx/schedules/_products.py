@@ -26,8 +26,6 @@ def multiplicative_schedule(init_value: Real, factor: ScheduleFn, steps: Positiv
     Raises:
       TypeError: if `factor` is not a function; for a constant one see `exponential_decay`.
     """
-    if not callable(factor):
-        raise TypeError(f"multiplicative_schedule: factor must be a function of the step, got {factor!r}")
 
     def at(count):
         count, start = alike(count, init_value)

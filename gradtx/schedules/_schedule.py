@@ -99,8 +99,6 @@ class Schedule(Value):
         Raises:
           ValueError: for a schedule without an end, if `after` is not given.
         """
-        if not callable(following):
-            raise TypeError(f"then: following must be a function of the step, such as cosine(1000), got {following!r}")
         boundary = self.length if after is None else after
         if boundary is None:
             raise ValueError(f"then: {self!r} has no end; say at which step the next one begins: after=1000")
