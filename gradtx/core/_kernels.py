@@ -149,10 +149,10 @@ def _kernels(source: RuleSource) -> Kernels:
 
     def update(values: dict, g: Any, slots: Any, p: Any, count: Any, common: tuple) -> tuple:
         def run(rule: Rule, arguments: tuple, told: dict) -> tuple:
-            returned, (g, slots, *_) = rule.update(*arguments, **told), arguments
+            returned, shape = rule.update(*arguments, **told), arguments[0].shape
             if not isinstance(returned, tuple | list) or len(returned) != 2:
                 raise TypeError(f"update must return the update and the new slots, (u, slots), got {_kind(returned)}")
-            (u, new_slots), shape = returned, g.shape
+            u, new_slots = returned
             if jax.tree.structure(new_slots) != jax.tree.structure(slots):
                 raise TypeError(f"update must return new slots like the old, {_kind(slots)}, got {_kind(new_slots)}")
             if jnp.shape(u) != shape:
