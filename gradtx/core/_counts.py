@@ -64,7 +64,7 @@ def restart(state: OptState, at: Numeric) -> OptState:
         if not (is_number(at) or is_array(at)):
             raise TypeError(f"restart: at must be a whole number of at least 0, got {at!r} ({type(at).__name__})")
         # A Python number: arrays are compared with numbers of their own dtype only, if promotion is strict.
-        value = at.item() if is_array(at) and jnp.ndim(at) == 0 else at
+        value = at.item() if is_array(at) and jnp.ndim(at) == 0 else at  # type: ignore[attr-defined]  # of arrays
         if jnp.ndim(value) != 0 or not 0 <= value < math.inf or value != int(value):
             raise ValueError(f"restart: at must be a whole number of at least 0, got {at!r}")
         at = int(value)
