@@ -15,7 +15,7 @@ DECADES = 7
 
 @dataclass(frozen=True)
 class int8(Blockwise):
-    """One byte per element: the nearest value of the dynamic map, times the block's element of largest magnitude.
+    """One byte per element: a value of the dynamic map next to it, times the block's element of largest magnitude.
 
         x = s q[code],  s the element of the largest magnitude in its block, q the map
 

@@ -37,8 +37,8 @@ def adamw8bit(
 ) -> GradientTransformationExtraArgs:
     """`adamw` with both moments in 8 bits: about 2.03 bytes of state for each parameter instead of 8.
 
-    The first moment is rounded to nearest, the second stochastically: it moves by about a thousandth of itself in a
-    step, which rounding to nearest would always lose.
+    Both are rounded stochastically. To nearest, the second moment, which moves by about a thousandth of itself in a
+    step, would not move, and the first would never end where gradients do.
 
     Args:
       mask: where to decay, see `add_decayed_weights`.

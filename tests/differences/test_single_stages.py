@@ -161,3 +161,17 @@ def test_adam_without_eps():
     zero = jnp.zeros(2)
     assert np.all(np.isnan(updates_of(optax.adam(0.1, eps=0.0), [zero])[0]))
     np.testing.assert_array_equal(updates_of(gt.adam(0.1, eps=0.0), [zero])[0], zero)
+
+
+def test_an_average_in_float16_that_ends():
+    """0.9 of the smallest four float16 is to the nearest the same number."""
+    start = jnp.arange(1, 9, dtype=jnp.float32).astype(jnp.float16) * jnp.float16(2.0**-24)
+
+    def end(lib, state):
+        tx = lib.trace(0.9, accumulator_dtype=jnp.float16)
+        for _ in range(40):
+            _, state = tx.update(jnp.zeros(8, jnp.float16), state)
+        return np.asarray(state.trace, np.float64) * 2**24
+
+    np.testing.assert_array_equal(end(optax, optax.TraceState(start)), [1, 2, 3, 4, 4, 4, 4, 4])
+    np.testing.assert_array_equal(end(gt, gt.states.TraceState(start)), np.zeros(8))

@@ -73,6 +73,11 @@ def test_idle_elements_stop_where_they_do_in_float32(name: str):
 
 
 @pytest.mark.slow
+def test_idle_elements_are_there_after_20_000_steps():
+    np.testing.assert_allclose(run(adam(mu=int8()), 20_000)[0], exact("adam"), rtol=0.1)
+
+
+@pytest.mark.slow
 def test_the_sign_of_lion_ends():
     """Its steps are as long as ever until the average is 0: in float32 after about 8,300, by underflow."""
     moved, last = run(gradtx.lion8bit(RATE, weight_decay=0.0, min_size=0), 3000)
