@@ -2,6 +2,7 @@
 """Codecs with a scale for each block of the last axis."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -34,8 +35,8 @@ class Blockwise(Codec):
 
     Signed numbers are rounded stochastically unless the codec is told otherwise. To nearest, 0.9 of the smallest value
     is that value again, and so for all values that are far apart: a first moment would never end, while its second
-    moment does. Below half of the smallest value they always become 0. If a tiny number became the smallest value, by
-    however small a chance, its step would be huge beside a second moment in float32.
+    moment does. But none is more than doubled: below half of the smallest value they always become 0. If a tiny number
+    became the smallest value, by however small a chance, its step would be huge beside a second moment in float32.
     """
 
     block: int
@@ -64,7 +65,7 @@ class Blockwise(Codec):
         ratios = ratio(blocks, scales[..., None], self.signed)
         if self.stochastic:
             chance = in_blocks(chance, self.block)
-            ratios = jnp.where(jnp.abs(ratios) < self.smallest / 2, 0, ratios) if self.signed else ratios
+            ratios = self.never_doubled(ratios) if self.signed else ratios
         codes = self.codes(ratios, chance)
         return Blocks(self.packed(from_blocks(codes, x.shape)), scales.reshape(scales_shape(x.shape, self.block)))
 
@@ -108,9 +109,16 @@ class Blockwise(Codec):
         return self if self.stochastic is False else dataclasses.replace(self, stochastic=False)  # type: ignore[type-var]
 
     @property
-    def smallest(self) -> float:
-        """The smallest ratio above 0 that a signed codec has a code for."""
+    def sparse(self) -> tuple[float, ...]:
+        """The smallest ratios above 0 of a signed codec, as long as each is more than twice the one before."""
         raise NotImplementedError
+
+    def never_doubled(self, ratios: jax.Array) -> jax.Array:
+        """Ratios of which none can be rounded up to more than twice its size."""
+        size = jnp.abs(ratios)
+        for below, above in itertools.pairwise((0.0, *self.sparse)):
+            size = jnp.where((size > below) & (size < above / 2), below, size)
+        return jnp.copysign(size, ratios)
 
     def packed(self, codes: jax.Array) -> jax.Array:
         return codes

@@ -36,8 +36,8 @@ class companded8(Blockwise):
     name: ClassVar[str] = "companded8"
 
     @property
-    def smallest(self) -> float:
-        return 1 / 253
+    def sparse(self) -> tuple[float, ...]:
+        return (1 / 253,)
 
     def codes(self, x: jax.Array, chance: Any) -> jax.Array:
         if self.signed:

@@ -51,9 +51,9 @@ class float8(Blockwise):
         super().__post_init__()
 
     @property
-    def smallest(self) -> float:
+    def sparse(self) -> tuple[float, ...]:
         _, mantissa, smallest, top = FORMATS[self.kind]
-        return 2.0 ** (smallest - mantissa - top)
+        return (2.0 ** (smallest - mantissa - top),)
 
     def codes(self, x: jax.Array, chance: Any) -> jax.Array:
         dtype, mantissa, smallest, top = FORMATS[self.kind]

@@ -94,8 +94,8 @@ class int4(Blockwise):
         return codes + 4 * math.prod(scales_shape(shape, self.block))
 
     @property
-    def smallest(self) -> float:
-        return 5.5 * 10.0**-DECADES
+    def sparse(self) -> tuple[float, ...]:
+        return 5.5 * 10.0**-DECADES, 32.5 * 10.0**-DECADES
 
     def codes(self, x: jax.Array, chance: Any) -> jax.Array:
         if self.signed:

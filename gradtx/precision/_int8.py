@@ -31,7 +31,7 @@ class int8(Blockwise):
         for signed numbers only. Rounded to nearest, an average that changes by less than half the spacing of values in
         a step never changes: second moments do not move, and first moments do not end when gradients do. `encode` then
         needs a key, and rounds to nearest without one. The bits of an element depend on the key and its position in
-        the whole array. Signed numbers below half of the smallest value always become 0.
+        the whole array. No signed number is more than doubled: below half of the smallest value, it becomes 0.
 
     Reference: Dettmers et al. 2021, arXiv:2110.02861, where s is positive.
     """
@@ -46,8 +46,8 @@ class int8(Blockwise):
         return self.signed
 
     @property
-    def smallest(self) -> float:
-        return 5.5 * 10.0**-DECADES
+    def sparse(self) -> tuple[float, ...]:
+        return 5.5 * 10.0**-DECADES, 32.5 * 10.0**-DECADES
 
     def codes(self, x: jax.Array, chance: Any) -> jax.Array:
         if self.signed:

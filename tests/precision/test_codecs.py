@@ -319,19 +319,22 @@ def test_without_a_key_codes_are_the_nearest(codec):
 
 
 @pytest.mark.parametrize("codec", [c for c in STOCHASTIC if c.signed], ids=repr)
-def test_what_is_nearer_to_0_than_to_the_smallest_value_becomes_0(codec):
-    """By a chance, however small, it would else make a huge step: beside a second moment in float32."""
-    smallest = np.min(ratios(codec)[ratios(codec) > 0])
-    x = np.full((2000, 64), 0.49 * smallest, np.float32)
-    x[:, 1::4] = 0.51 * smallest
-    x[:, ::2] *= -1
-    x[:, 0] = 1
-    y = np.asarray(stored(codec, x))
-    np.testing.assert_array_equal(y[:, 2::4], 0)
-    np.testing.assert_array_equal(y[:, 3::4], 0)
-    drawn = y[:, 1::4] / x[:, 1::4] * 0.51  # the smallest value or 0
-    np.testing.assert_allclose(np.unique(drawn), [0, 1], atol=1e-6)
-    assert abs(drawn.mean() - 0.51) < 3 * 0.5 / math.sqrt(drawn.size)
+def test_no_number_is_more_than_doubled(codec):
+    """By a chance, however small, its step would else be huge: beside a second moment in float32."""
+    values = ratios(codec)[ratios(codec) >= 0]
+    for below, above in zip(values[:2], values[1:3], strict=True):
+        x = np.full((2000, 64), max(0.49 * above, 1.001 * below), np.float32)
+        x[:, 1::4] = 0.55 * above
+        x[:, ::2] *= -1
+        x[:, 0] = 1
+        y = np.abs(stored(codec, x))
+        if above > 2.1 * below:
+            np.testing.assert_allclose(y[:, 2::4], below, rtol=1e-6)
+            np.testing.assert_allclose(y[:, 3::4], below, rtol=1e-6)
+        drawn = (y[:, 1::4] - below) / (above - below)
+        np.testing.assert_allclose(np.unique(drawn.round(5)), [0, 1])
+        part = (0.55 * above - below) / (above - below)
+        assert abs(drawn.mean() - part) < 3 * 0.5 / math.sqrt(drawn.size)
 
 
 def test_stochastic_bfloat16_keeps_what_fits():
