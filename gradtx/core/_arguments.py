@@ -136,8 +136,8 @@ class Arguments:
             return functools.partial(_check_flag, self.name, name)
         if typing.get_origin(hint) is typing.Literal:
             return functools.partial(_check_choice, self.name, name, choices=typing.get_args(hint))
-        if _is_of_functions(hint):
-            return functools.partial(_check_function, self.name, name, optional=parameter.default is not REQUIRED)
+        if (kind := _kind_of_function(hint)) is not None:
+            return functools.partial(_check_function, self.name, name, kind, parameter.default is not REQUIRED)
         return None
 
     def _constant(self, name: str, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -155,15 +155,23 @@ class Arguments:
         return f"{self.name}{self.signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)}"
 
 
-def _is_of_functions(hint: Any) -> bool:
+def _kind_of_function(hint: Any) -> str | None:
+    """What an argument must be whose annotation is a function, such as `Annotated[Callable, "of the step"]`, in words;
+    None for another annotation."""
+    said = ""
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, *notes = typing.get_args(hint)
+        said = "".join(f" {note}" for note in notes if isinstance(note, str))
     union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)] if union else [hint]
-    return all(Callable in (kind, typing.get_origin(kind)) for kind in kinds)
+    kinds = typing.get_args(hint) if union else (hint,)
+    if not all(Callable in (kind, typing.get_origin(kind)) for kind in kinds if kind is not type(None)):
+        return None
+    return f"a function{said}" + (" or None" if type(None) in kinds else "")
 
 
-def _check_function(where: str, name: str, value: Any, optional: bool) -> Any:
+def _check_function(where: str, name: str, kind: str, optional: bool, value: Any) -> Any:
     if not callable(value) and not (optional and value is None):
-        raise TypeError(f"{where}: {name} must be a function, got {value!r}")
+        raise TypeError(f"{where}: {name} must be {kind}, got {value!r}")
     return value
 
 

@@ -105,8 +105,10 @@ def readable(annotation: Any) -> Any:
     members, union = typing.get_args(annotation), typing.get_origin(annotation) in (Union, types.UnionType)
     if union and any(typing.get_origin(m) is Annotated for m in members):
         return Readable(" | ".join(inspect.formatannotation(None if m is type(None) else readable(m)) for m in members))
-    if typing.get_origin(annotation) is not Annotated or (spec := specification(annotation)) is None:
+    if typing.get_origin(annotation) is not Annotated:
         return annotation
+    if (spec := specification(annotation)) is None:
+        return annotation.__origin__  # what a note says of a function, the docstring says too
     kind = "a whole number" if isinstance(spec, Range) and spec.integer else "a number"
     words = str(spec) if str(spec).startswith(kind) else f"{kind} {spec}"
     return Readable(_NAMES.get(annotation, words))

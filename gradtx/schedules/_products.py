@@ -5,13 +5,13 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._ranges import PositiveInt, Real
-from gradtx.core._types import ScheduleFn
+from gradtx.core._types import ScheduleFn, StepFn
 from gradtx.schedules._schedule import Lasting, schedule
 from gradtx.schedules._steps import alike
 
 
 @schedule
-def multiplicative_schedule(init_value: Real, factor: ScheduleFn, steps: PositiveInt) -> ScheduleFn:
+def multiplicative_schedule(init_value: Real, factor: StepFn, steps: PositiveInt) -> ScheduleFn:
     """Multiplies the value at each step by a factor that depends on the step.
 
     ```

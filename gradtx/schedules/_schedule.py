@@ -14,7 +14,7 @@ from jax.core import Tracer
 
 from gradtx.core._calls import Call, Value, factory_decorator, register_value
 from gradtx.core._ranges import NonNegative, Positive, PositiveInt, Range, Real, at_step, is_number
-from gradtx.core._types import Numeric, ScheduleFn
+from gradtx.core._types import Numeric, StepFn
 from gradtx.schedules._cycles import cycle_at, cycle_begin
 from gradtx.schedules._steps import counted, floating, joined, longest, paired, since, total
 
@@ -89,7 +89,7 @@ class Schedule(Value):
         return self
 
     @_method
-    def then(self, following: ScheduleFn, after: NonNegative | None = None):
+    def then(self, following: StepFn, after: NonNegative | None = None):
         """This schedule until its end, then another one, which counts steps from there.
 
         Args:

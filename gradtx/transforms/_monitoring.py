@@ -6,7 +6,7 @@ their types and can be carried through `scan`. Before the first update all measu
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from gradtx.core._types import EmptyState, OptState, Params, Updates
 from gradtx.numerics import _averages as moments
 from gradtx.transforms._ema import EmaState
 
-Measure = Callable[[Updates], Any]
+Measure = Annotated[Callable[[Updates], Any], "of the updates"]
 
 
 class SnapshotState(NamedTuple):
@@ -57,7 +57,6 @@ def snapshot(measure_name: str, measure: Measure) -> GradientTransformationExtra
     """
     if not isinstance(measure_name, str):
         raise TypeError(f"snapshot: measure_name must be a text, got {measure_name!r}")
-    _check_measure("snapshot: measure", measure)
 
     def init(params: Params) -> SnapshotState:
         return SnapshotState({measure_name: jax.tree.map(_zeros, jax.eval_shape(measure, params))})
@@ -121,7 +120,6 @@ def measure_with_ema(
       debias: whether to divide by 1 - decay^n, the total weight of the average so far.
       accumulator_dtype: the dtype in which m is stored; None for at least float32.
     """
-    _check_measure("measure_with_ema: measure", measure)
 
     def init(params: Params) -> tuple[EmptyState, EmaState]:
         shapes = jax.eval_shape(measure, params)
@@ -158,11 +156,6 @@ def _average_in(state: Any) -> tuple[Any, EmaState]:
         )
     check_state("measure_with_ema", state[1], EmaState)
     return state
-
-
-def _check_measure(where: str, measure: Any) -> None:
-    if not callable(measure) or is_transformation(measure):
-        raise TypeError(f"{where} must be a function of the updates, got {measure!r}")
 
 
 def _as_transformation(where: str, measure: Any) -> GradientTransformationExtraArgs | Inner:

@@ -2,7 +2,7 @@
 """Running a transformation at some of the steps only."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ class ConditionallyMaskState(NamedTuple):
 
 @transformation
 def conditionally_transform(
-    inner: Any, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+    inner: Any, should_transform_fn: Annotated[Callable[..., Any], "of the step"], forward_extra_args: bool = False
 ) -> GradientTransformationExtraArgs:
     """Runs `inner` at the steps for which a function returns True; at all others updates pass unchanged.
 
@@ -52,7 +52,7 @@ def conditionally_transform(
 
 @transformation
 def conditionally_mask(
-    inner: Any, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+    inner: Any, should_transform_fn: Annotated[Callable[..., Any], "of the step"], forward_extra_args: bool = False
 ) -> GradientTransformationExtraArgs:
     """Runs `inner` at the steps for which a function returns True; at all others the updates are 0.
 

@@ -164,8 +164,6 @@ def MultiSteps(
     """
     tx = as_inner("MultiSteps: opt", opt)
     skip_fn = _skip_nothing if should_skip_update_fn is None else should_skip_update_fn
-    if not callable(skip_fn):
-        raise TypeError(f"MultiSteps: should_skip_update_fn must be a function or None, got {skip_fn!r}")
     if not isinstance(averaged, tuple | list) or not all(isinstance(n, str) for n in averaged):
         raise TypeError(f"MultiSteps: averaged must be a tuple of names such as ('value',), got {averaged!r}")
     if weight is not None and not isinstance(weight, str):

@@ -190,7 +190,7 @@ def test_a_measure_with_another_shape_is_an_error():
 def test_bad_arguments():
     with pytest.raises(TypeError, match="snapshot: measure_name must be a text, got 1"):
         gt.snapshot(1, largest)
-    with pytest.raises(TypeError, match="snapshot: measure must be a function"):
+    with pytest.raises(TypeError, match="snapshot: measure must be a function of the updates"):
         gt.snapshot("m", gt.measure_with_ema(largest, 0.9))
     with pytest.raises(TypeError, match="monitor: the names in measures must be texts, got 1"):
         gt.monitor({1: largest})

@@ -327,7 +327,7 @@ def test_leaves_without_a_gradient():
         ((gt.sgd(0.1), 0), "every_k_schedule must be a whole number >= 1, got 0"),
         ((gt.sgd(0.1), "4"), "every_k_schedule must be a number, an array or a schedule"),
         ((gt.sgd(0.1), 2, 1), "use_grad_mean must be True or False"),
-        ((gt.sgd(0.1), 2, True, 5), "should_skip_update_fn must be a function, got 5"),
+        ((gt.sgd(0.1), 2, True, 5), "should_skip_update_fn must be a function or None, got 5"),
     ],
 )
 def test_bad_arguments(arguments, message):

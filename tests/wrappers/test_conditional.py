@@ -124,7 +124,7 @@ def test_the_step_is_a_step_count_and_evaluation_goes_through(name):
 @BOTH
 def test_bad_input(name):
     make = getattr(gt, name)
-    with pytest.raises(TypeError, match=f"{name}: should_transform_fn must be a function, got True"):
+    with pytest.raises(TypeError, match=f"{name}: should_transform_fn must be a function of the step, got True"):
         make(gt.sgd(0.1), True)
     with pytest.raises(TypeError, match=f"{name}: inner must be a transformation, got the factory sgd"):
         make(gt.sgd, every_third)
