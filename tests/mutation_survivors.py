@@ -10,9 +10,6 @@ EXPLAINED: dict[tuple[str, str], str] = {
         "numerics/_newton_schulz.py",
         "precision = jax.lax.Precision.HIGHEST if a.dtype.itemsize >= 4 else jax.lax.Precision.DEFAULT",
     ): ("the same on a CPU"),
-    ("numerics/_improvement.py", "margin = jnp.where(jnp.isfinite(best), rtol * jnp.abs(best) + atol, 0)"): (
-        "the margin of an infinite best value, which any finite margin leaves infinite"
-    ),
     ("numerics/_companding.py", "return _by_size(x, lambda a: jnp.log1p(mu * a) / whole, mu / whole)"): (
         "the slope at 0, of which only derivatives know: tests/transforms/test_compression.py"
     ),

@@ -309,6 +309,11 @@ def branching(weight: gradtx.NonNegative = 0.1):
 
 
 def test_a_hyperparameter_in_the_body():
+    tx = in_the_body(gradtx.schedules.linear(4))  # of a schedule there are differences, so this body runs
+    state = tx.init(PARAMS)
+    for step in range(3):  # 1 - decay is 0, 1/4, 1/2
+        updates, state = tx.update(PARAMS, state, PARAMS)
+        jax.tree.map(lambda u, g, t=step: np.testing.assert_allclose(u, t / 4 * g), updates, PARAMS)
     for call in (
         lambda: in_the_body(halve),
         lambda: branching(halve),

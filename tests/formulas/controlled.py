@@ -81,6 +81,11 @@ def below_two(params):
     return {"value": jnp.mean(x**2) - 2}
 
 
+def above_minus_two(params):
+    """The same, with the other sign: it rises."""
+    return {"value": -below_two(params)["value"]}
+
+
 def on_plateau(rate, factor, patience, rtol, atol=0.0, cooldown=0, size=1, least=0.0, sign=1):
     """`sign` -1 for a metric that should be large."""
 
@@ -122,8 +127,8 @@ def stopping(rate, patience, rtol, keep_best=False, shown=False):
     return step
 
 
-def controlled(*args, **kwargs):
-    return feeding(gt.chain(gt.sgd(0.3), gt.reduce_on_plateau(*args, **kwargs)), below_two)
+def controlled(*args, metric=below_two, **kwargs):
+    return feeding(gt.chain(gt.sgd(0.3), gt.reduce_on_plateau(*args, **kwargs)), metric)
 
 
 def stopped(*args, **kwargs):
@@ -172,6 +177,16 @@ CASES = [
         lambda: controlled(0.9, 5, mode="max"),
         on_plateau(0.3, 0.9, 5, 1e-4, sign=-1),
         name="reduce_on_plateau, the larger the better",
+    ),
+    case(
+        lambda: controlled(0.7, 2, 0.05, metric=above_minus_two, mode="max"),
+        on_plateau(0.3, 0.7, 2, 0.05),
+        name="reduce_on_plateau, rising",
+    ),
+    case(
+        lambda: controlled(0.7, 2, 0.0, 0.02),
+        on_plateau(0.3, 0.7, 2, 0.0, 0.02),
+        name="reduce_on_plateau, absolute",
     ),
     case(
         lambda: controlled(0.7, 1, 0.9, cooldown=2),
