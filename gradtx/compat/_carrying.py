@@ -11,6 +11,7 @@ from gradtx.core._sentences import listed
 from gradtx.core._transformation import check_transformation
 from gradtx.core._trees import show_path
 from gradtx.core._types import OptState, Params
+from gradtx.core._unwrapping import children
 from gradtx.wrappers._multi_steps import MultiStepsState
 
 
@@ -41,17 +42,17 @@ def _carried(given: Any, like: Any, path: tuple) -> Any:
         return _array(given, like, path)
     if getattr(like, "_fields", None) == MultiStepsState._fields:
         return _multi_steps(given, like, path)
-    children, treedef = _children(like)
-    found = _named(given)
-    lacking = [name for name, child in children if jax.tree.leaves(child) and name not in found]
+    wanted, found = _named(like), _named(given)
+    lacking = [name for name, child in wanted.items() if jax.tree.leaves(child) and name not in found]
     if lacking:
         raise ValueError(
             f"carry_state: at {show_path(path)} the state lacks {listed(lacking)}; "
             f"it has {listed(list(found)) or type(given).__name__}"
         )
-    keys = [jax.tree_util.DictKey(name) for name, _ in children]
-    rows = zip(children, keys, strict=True)
-    return treedef.unflatten([_carried(found.get(name), child, (*path, key)) for (name, child), key in rows])
+    treedef = jax.tree.structure(like, is_leaf=lambda x: x is not like)
+    return treedef.unflatten(
+        [_carried(found.get(n), child, (*path, jax.tree_util.DictKey(n))) for n, child in wanted.items()]
+    )
 
 
 def _array(given: Any, like: Any, path: tuple) -> Any:
@@ -89,14 +90,10 @@ def _multi_steps(given: Any, like: Any, path: tuple) -> Any:
     return type(like)(**parts, skip_state=_carried(report, wanted, below))
 
 
-def _children(node: Any) -> tuple[list[tuple[str, Any]], Any]:
-    """What a node of a tree holds, by name, and the structure of the node alone."""
-    pairs, treedef = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
-    return [(jax.tree_util.keystr(path, simple=True), child) for path, child in pairs], treedef
-
-
 def _named(given: Any) -> dict[str, Any]:
     """The children of a node by name, also of the dictionaries and lists that stand for it in a checkpoint."""
-    if isinstance(given, Mapping):
+    if isinstance(given, Mapping) and not isinstance(given, dict):
         return {str(name): child for name, child in given.items()}
-    return {} if given is None or jax.tree_util.all_leaves([given]) else dict(_children(given)[0])
+    if given is None or jax.tree_util.all_leaves([given]):
+        return {}
+    return {jax.tree_util.keystr((key,), simple=True): child for key, child in children(given)}

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from gradtx.core._counts import step_of
 from gradtx.core._nesting import inside
-from gradtx.core._selectors import is_carrier
 from gradtx.core._transformation import GradientTransformation
 from gradtx.core._types import OptState
+from gradtx.core._unwrapping import unwrapped
 
 SKIPPED = "step_skipped"
 
@@ -37,8 +37,7 @@ def metrics(state: OptState, tx: Any = None) -> dict[str, jax.Array]:
         of every scheduled hyperparameter, at the last update (at the first, if there was none yet), by the names of the
         arguments. Those of transformations of other libraries are not found.
     """
-    # Without the variables that Flax's nnx puts around arrays.
-    state = jax.tree.map(lambda x: jax.tree.leaves(x)[0] if is_carrier(x) else x, state, is_leaf=is_carrier)
+    state = unwrapped(state)
     root = _Place.of(state)
     if tx is not None:
         for place, name, source, step in _Reading().read(tx, state, root).found:
