@@ -20,6 +20,7 @@ def hvp(loss: Callable[..., jax.Array], v: Any, params: Any, inputs: Any, target
       v: a tree like the parameters, or one vector with all their elements.
       inputs, targets: the other arguments of the loss.
     """
+    check_floating("hvp", params)
     flat, unravel = ravel_pytree(params)
     single = isinstance(v, jax.Array) or not jax.tree_util.all_leaves([v])
     if single and hasattr(v, "shape") and jax.tree.structure(v) != jax.tree.structure(params):
