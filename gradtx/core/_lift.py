@@ -253,11 +253,7 @@ def _in_range(total: jax.Array, live: list[_Live], memory: Any) -> tuple[jax.Arr
     def again(scale: jax.Array) -> jax.Array:
         return _sum([x.kernels.measure(x.values, divided(x.g, scale), x.slots, x.p, x.count, memory) for x in live])
 
-    def largest() -> jax.Array:
-        sizes = [jnp.max(jnp.abs(opened(x.g)), initial=0).astype(total.dtype) for x in live]
-        return jnp.max(jnp.stack(sizes))
-
-    return in_range(total, again, largest)
+    return in_range(total, again)
 
 
 def check_scalars(where: str, values: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ def l2_norms(x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.stack([jnp.sum(abs_sq(x / scale[0])), jnp.sum(abs_sq(y / scale[1]))])
 
     total = jnp.stack([jnp.sum(abs_sq(x)), jnp.sum(abs_sq(y))])
-    return norm_of(in_range(total, squares, lambda: jnp.stack([jnp.max(jnp.abs(z), initial=0) for z in (x, y)])))
+    return norm_of(in_range(total, squares))
 
 
 def trust_ratio(param_norm: jax.Array, update_norm: jax.Array, coefficient: Any = 1.0, eps: Any = 0.0) -> jax.Array:

@@ -56,10 +56,7 @@ def euclidean_norm(x: jax.Array, axis: Any = None, keepdims: bool = False, mean:
         total = jnp.sum(abs_sq(of), axis=axis, keepdims=True)
         return total / max(x.size // max(total.size, 1), 1) if mean else total
 
-    def largest() -> jax.Array:
-        return jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0)
-
-    found = norm_of(in_range(squares(x), lambda scale: squares(x / scale), largest))
+    found = norm_of(in_range(squares(x), lambda scale: squares(x / scale)))
     return found if keepdims else jnp.squeeze(found, axis)
 
 

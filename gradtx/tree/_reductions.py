@@ -24,10 +24,7 @@ def global_norm(updates: Any) -> jax.Array:
     def again(scale: jax.Array) -> jax.Array:
         return _sum_of_squares([divided(x, scale) for x in leaves])
 
-    def largest() -> jax.Array:
-        return norm(leaves, math.inf)
-
-    return norm_of(in_range(_sum_of_squares(leaves), again, largest))
+    return norm_of(in_range(_sum_of_squares(leaves), again))
 
 
 def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
