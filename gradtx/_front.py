@@ -42,8 +42,8 @@ def _meant(name: str) -> str | None:
             return f"{place}.{name}"
     optax = importlib.import_module("gradtx.compat.optax")
     for module in (optax, *(x for x in vars(optax).values() if isinstance(x, ModuleType))):
-        if hasattr(module, name):
-            same = [n for n, x in _public(root).items() if x is getattr(module, name)]
+        if name in vars(module):
+            same = [n for n, x in _public(root).items() if x is vars(module)[name]]
             return f"gradtx.{same[0]}" if same else f"{module.__name__}.{name}"
     folded = {n.lower(): n for n in _public(root)}
     return f"gradtx.{folded[name.lower()]}" if name.lower() in folded else None

@@ -59,7 +59,7 @@ def scale_by_zoom_linesearch(
     ```
 
     Put it last in a chain, after a stage that makes u a descent direction. `update` needs `value`, `grad` (both at p)
-    and `value_fn`, which is given those extra arguments of `update` that its signature names. With
+    and `value_fn`, which is given the extra arguments of `update`, such as a batch, and must take them. With
     `bounds=(lower, upper)`, each a tree like p or None, the projected line is searched. If no trial decreases the
     value, or u is not a descent direction, the update is 0.
 
@@ -105,18 +105,19 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., Any
     """Like `jax.value_and_grad(value_fn)`, but takes value and gradient from a line search's state if they are there.
 
     Call the function returned as `f(params, *args, state=state, **kwargs)`, where `state` is that of a transformation
-    whose last stage is a line search. It runs `value_fn` only before the first update, when the state has no value.
+    whose last stage is a line search, which is the one that counts of several in a chain. It runs `value_fn` only before the first update, when the state has no value.
     The stored value is that at the updated parameters: after any other change of the parameters, evaluate anew.
 
     Args:
       value_fn: the function `value_fn(params, *args, **kwargs) -> scalar` that the line search evaluates.
 
     Raises:
-      ValueError: if no stage, or more than one, keeps value and gradient; backtracking needs `store_grad=True`.
+      ValueError: if no stage keeps value and gradient, or several that are not stages of one chain; backtracking needs
+        `store_grad=True`.
     """
 
     def value_and_grad(params: Params, *args: Any, state: OptState, **kwargs: Any) -> tuple[jax.Array, Updates]:
-        found = list(_kept(state))
+        found = _kept(state)
         if len(found) != 1:
             raise ValueError(
                 f"value_and_grad_from_state: the state must have one stage that keeps value and grad, it has "
@@ -135,10 +136,13 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., Any
     return value_and_grad
 
 
-def _kept(state: Any) -> Any:
-    """The states inside a state that have a value and a gradient."""
+def _kept(state: Any) -> list:
+    """The states inside a state that have a value and a gradient; of a chain's stages that have one, the last."""
     if getattr(state, "value", None) is not None and getattr(state, "grad", None) is not None:
-        yield state
-    elif isinstance(state, tuple | list | dict):
-        for child in state.values() if isinstance(state, dict) else state:
-            yield from _kept(child)
+        return [state]
+    if not isinstance(state, tuple | list | dict):
+        return []
+    found = [_kept(child) for child in (state.values() if isinstance(state, dict) else state)]
+    if type(state) is tuple:
+        return next(filter(None, reversed(found)), [])
+    return [x for some in found for x in some]

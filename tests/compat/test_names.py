@@ -7,6 +7,8 @@ import typing
 from types import ModuleType
 from typing import Any
 
+import jax
+import numpy as np
 import optax
 import pytest
 
@@ -159,3 +161,28 @@ def test_states_are_gradtxs_own():
     assert isinstance(ours.clip(1.0).init({}), ours.ClipState)
     assert isinstance(ours.multi_transform({}, {}).init({}), ours.MultiTransformState)
     assert ours.init_empty_state({}) == ours.EmptyState()
+
+
+OLD = ["dpsgd", "differentially_private_aggregate", "DifferentiallyPrivateAggregateState"]
+OLD += [f"tree_utils.tree_{x}" for x in ("scalar_mul", "add_scalar_mul", "l1_norm", "l2_norm", "linf_norm")]
+ARGUMENTS = {"tree_utils.tree_scalar_mul": [2.0], "tree_utils.tree_add_scalar_mul": [{"w": np.ones(2)}, 2.0]}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_old_names_answer_and_say_the_new_one(name):
+    def found(place: Any) -> Any:
+        with pytest.warns(DeprecationWarning, match="is deprecated: use optax"):
+            return operator.attrgetter(name)(place)
+
+    mine, theirs = found(ours), found(optax)
+    if name.startswith("tree_utils"):
+        arguments = *ARGUMENTS.get(name, []), {"w": np.array([3.0, -4.0], np.float32)}
+        jax.tree.map(np.testing.assert_allclose, mine(*arguments), theirs(*arguments))
+    else:
+        assert mine is getattr(ours.contrib, name)
+
+
+def test_names_that_never_were_do_not_answer():
+    for place in (ours, ours.tree_utils):
+        with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
+            place.no_such_name  # noqa: B018  # asking is the test

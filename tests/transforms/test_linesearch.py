@@ -246,7 +246,7 @@ def test_bounds_project_the_line():
     assert updates[0] == 0 and updates[1] < 0
 
 
-def test_value_fn_gets_the_arguments_that_it_names():
+def test_value_fn_gets_the_other_arguments():
     def f(x, data, *, weight=1.0):
         return weight * jnp.sum((x - data) ** 2)
 
@@ -255,11 +255,32 @@ def test_value_fn_gets_the_arguments_that_it_names():
     state = ZOOM.init(x)
     value, grad = value_and_grad(x, given["data"], weight=3.0, state=state)
     assert value == 15
-    updates, state = ZOOM.update(-grad, state, x, value=value, grad=grad, value_fn=f, unknown=1, **given)
+    updates, state = ZOOM.update(-grad, state, x, value=value, grad=grad, value_fn=f, **given)
     x = x + updates
     np.testing.assert_allclose(state.value, f(x, **given), rtol=1e-5)
     again = value_and_grad(x, given["data"], weight=3.0, state=state)
     assert again[0] == state.value and again[1] is not None
+
+
+def test_arguments_that_value_fn_does_not_take():
+    x = jnp.ones(2)
+    given = dict(value=bowl(x), grad=x, value_fn=bowl, data=0, dta=0)
+    for tx in (ZOOM, BACKTRACKING, gt.chain(gt.sgd(1.0), ZOOM)):
+        with pytest.raises(TypeError, match="value_fn does not take data, dta, .* it takes the parameters only"):
+            tx.update(x, tx.init(x), x, **given)
+    with pytest.raises(TypeError, match="does not take dta, which update was given; it takes data"):
+        ZOOM.update(x, ZOOM.init(x), x, **given | {"value_fn": lambda p, data=None: bowl(p)})
+    ZOOM.update(x, ZOOM.init(x), x, **given | {"value_fn": lambda p, **_: bowl(p)})
+
+
+def test_of_several_searches_in_a_chain_the_last_is_read():
+    tx, x = gt.chain(gt.scale(-1.0), ZOOM, gt.scale(0.5), BACKTRACKING), jnp.asarray([3.0, 4.0])
+    value, grad = jax.value_and_grad(bowl)(x)
+    updates, state = tx.update(grad, tx.init(x), x, value=value, grad=grad, value_fn=bowl)
+    assert state[1].value != state[3].value
+    value, grad = gt.value_and_grad_from_state(lambda p: 2 * bowl(p))(x + updates, state=state)
+    np.testing.assert_allclose(value, bowl(x + updates), rtol=1e-6)
+    np.testing.assert_allclose(grad, jax.grad(bowl)(x + updates), rtol=1e-6)
 
 
 def test_reuse_evaluates_nothing():
@@ -296,7 +317,7 @@ def test_errors():
         with pytest.raises(ValueError, match=rf"^{name}: bounds must be a pair"):
             tx.update(x, state, x, value=bowl(x), grad=x, value_fn=bowl, bounds=3)
     read = gt.value_and_grad_from_state(bowl)
-    for tx in (gt.adam(0.1), gt.scale_by_backtracking_linesearch(3), gt.chain(ZOOM, ZOOM)):
+    for tx in (gt.adam(0.1), gt.scale_by_backtracking_linesearch(3), gt.partition({"a": ZOOM, "b": ZOOM}, "a")):
         with pytest.raises(ValueError, match="^value_and_grad_from_state: the state must have one stage that keeps"):
             read(x, state=tx.init(x))
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every public name of Optax 0.2.8 at its place: `from gradtx.compat import optax` instead of `import optax`."""
 
+from gradtx.compat._deprecated import deprecated_names as _deprecated_names
 from gradtx.compat._spellings import AdaptiveGradClipState as AdaptiveGradClipState
 from gradtx.compat._spellings import AddDecayedWeightsState as AddDecayedWeightsState
 from gradtx.compat._spellings import ClipByGlobalNormState as ClipByGlobalNormState
@@ -227,3 +228,5 @@ from gradtx.wrappers._multi_steps import skip_large_updates as skip_large_update
 from gradtx.wrappers._multi_steps import skip_not_finite as skip_not_finite
 from gradtx.wrappers._partition import PartitionState as PartitionState
 from gradtx.wrappers._partition import partition as partition
+
+__getattr__ = _deprecated_names("optax")

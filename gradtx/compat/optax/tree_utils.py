@@ -2,6 +2,7 @@
 """The names of `optax.tree` with a prefix, and the key of a path to a field of a named tuple."""
 
 import gradtx.tree as _tree
+from gradtx.compat._deprecated import deprecated_names as _deprecated_names
 from gradtx.tree._search import NamedTupleKey as NamedTupleKey
 
 tree_add = _tree.add
@@ -39,3 +40,5 @@ tree_update_moment_per_elem_norm = _tree.update_moment_per_elem_norm
 tree_vdot = _tree.vdot
 tree_where = _tree.where
 tree_zeros_like = _tree.zeros_like
+
+__getattr__ = _deprecated_names("optax.tree_utils")
