@@ -65,6 +65,7 @@ def other_numbers(name: str) -> dict[str, float]:
             continue
         other = (value or spec.example) * draws.uniform(0.5, 0.95)
         other = other if spec.holds(other) else value + draws.uniform(0.1, 1.0)
+        other = value + 1 if isinstance(value, int) and spec.holds(value + 1) else other
         try:
             jax.eval_shape(gt.groups([("w", {h: other})], tx).init, PARAMS)
         except ValueError as error:
