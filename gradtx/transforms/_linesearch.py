@@ -105,8 +105,9 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., Any
     """Like `jax.value_and_grad(value_fn)`, but takes value and gradient from a line search's state if they are there.
 
     Call the function returned as `f(params, *args, state=state, **kwargs)`, where `state` is that of a transformation
-    whose last stage is a line search, which is the one that counts of several in a chain. It runs `value_fn` only before the first update, when the state has no value.
-    The stored value is that at the updated parameters: after any other change of the parameters, evaluate anew.
+    whose last stage is a line search; of several in a chain, the last counts. It runs `value_fn` only before the first
+    update, when the state has no value. The stored value is that at the updated parameters: after any other change of
+    the parameters, evaluate anew.
 
     Args:
       value_fn: the function `value_fn(params, *args, **kwargs) -> scalar` that the line search evaluates.

@@ -3,13 +3,13 @@
 
 from typing import Any, Literal, NamedTuple
 
-import jax.numpy as jnp
-
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
-from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
+from gradtx.numerics._ratios import l2_norms
+from gradtx.numerics._safe import safe_divide
+from gradtx.tree._reductions import global_norm
 
 
 class GraftState(NamedTuple):
@@ -25,27 +25,16 @@ class _Sized(NamedTuple):
     size: Updates
 
 
-def _square(d: Any, m: Any, p: Any, t: Any) -> tuple:
-    return jnp.sum(abs_sq(m)), jnp.sum(abs_sq(d))
-
-
-def _ratio(of_m: Any, of_d: Any) -> Any:
-    return safe_divide(safe_sqrt(of_m), safe_sqrt(of_d))
-
-
 def _resized(d: Any, m: Any, p: Any, t: Any) -> tuple:
-    return d * _ratio(*_square(d, m, p, t)), m
+    of_m, of_d = l2_norms(m, d)
+    return d * safe_divide(of_m, of_d), m
 
 
-# Made once, so that they are compiled once. The updates of `magnitude` are passed as a slot.
+# Made once, so that they are compiled once. The updates of `magnitude` are passed as a slot, their ratio by keyword.
 _EACH = Inner(per_parameter(None, _resized, _Sized))
 _WHOLE = Inner(
     per_parameter(
-        None,
-        lambda d, m, p, t, ratio: (d * ratio, m),
-        _Sized,
-        measure=_square,
-        shared=lambda t, totals: _ratio(*totals),
+        None, lambda d, slots, p, t, ratio: (d * ratio, slots), shared=lambda t, total, ratio: ratio, needs=("ratio",)
     )
 )
 
@@ -68,7 +57,6 @@ def graft(
     """
     first = as_inner("graft: direction", direction)
     second = as_inner("graft: magnitude", magnitude)
-    sized = _EACH if scope == "parameter" else _WHOLE
 
     def init(params: Params) -> GraftState:
         return GraftState(first.init(params), second.init(params))
@@ -77,7 +65,10 @@ def graft(
         check_state("graft", state, GraftState)
         d, direction_state = first.update(updates, state.direction_state, params, **extra)
         m, magnitude_state = second.update(updates, state.magnitude_state, params, **extra)
-        return sized.update(d, _Sized(m))[0], GraftState(direction_state, magnitude_state)
+        new = GraftState(direction_state, magnitude_state)
+        if scope == "parameter":
+            return _EACH.update(d, _Sized(m))[0], new
+        return _WHOLE.update(d, (), ratio=safe_divide(global_norm(m), global_norm(d)))[0], new
 
     def parts(state: OptState) -> dict[str, tuple[Any, OptState]]:
         return {

@@ -63,7 +63,7 @@ def run(call, tx, params, state, steps):
     for i in steps:
         extra = call.extra(params) if call.extra else {}
         updates, state = update(gradients()[i], state, params, **extra)
-        # In small steps: whole ones of a stage that scales by the parameters double them until Optax's squares overflow.
+        # Small steps: whole ones of a stage that scales by the parameters double them until Optax's squares overflow.
         params = optax.apply_updates(params, jax.tree.map(lambda u: 0.1 * u, updates))
     return params, state
 

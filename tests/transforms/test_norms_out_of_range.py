@@ -78,6 +78,15 @@ def test_clips_of_each_parameter(size):
     assert_close(by_rms, {k: scaled(g[k], limit * 50**0.5 / norm(g[k])) for k in g})
 
 
+@SIZES
+@pytest.mark.parametrize("scope", ["parameter", "tree"])
+def test_grafts(scope, size):
+    """The size of gradients of any size, in the direction of those of size 1."""
+    one, g = gradients(1 / size)
+    tx = gradtx.graft(gradtx.scale(size), gradtx.identity(), scope)
+    assert_close(updated(tx, g), g)
+
+
 def test_unitwise_clips():
     _, g = gradients(1e20)
     tx = gradtx.adaptive_grad_clip(0.01, axis=0)
