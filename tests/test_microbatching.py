@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec as P
 
 import gradtx.microbatching as mb
 from gradtx.microbatching import AccumulationType, Accumulator
@@ -212,3 +213,34 @@ def test_keyword_arguments_are_mapped_as_by_vmap(size):
     mapped = mb.micro_vmap(lambda x, weight, shift=0.0: x * weight + shift, microbatch_size=size)
     np.testing.assert_array_equal(mapped(x, weight=weight), x * weight)
     np.testing.assert_array_equal(mapped(x, weight, shift=x), x * weight + x)
+
+
+@pytest.mark.slow
+def test_explicit_shardings_stay():
+    """Of a batch, sharded along its examples, and of gradients, sharded as their parameters."""
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(np.arange(64, dtype=np.float32).reshape(16, 4), P("d", None))
+        w = jax.device_put(np.ones((4, 8), np.float32), P(None, "d"))
+
+        def squares(w, x):
+            return jnp.sum(jnp.dot(x, w, out_sharding=P("d", None)) ** 2)
+
+        sums = jax.jit(mb.microbatch(jax.grad(squares), 1, 8))(w, x)
+        assert jax.typeof(sums).sharding.spec == P(None, "d")
+        np.testing.assert_allclose(sums, jax.grad(squares)(w, x), rtol=1e-6)
+        rows = jax.jit(mb.microbatch(lambda x: 2 * x, 0, 8, CONCAT))(x)
+        assert jax.typeof(rows).sharding.spec == P("d", None)
+        np.testing.assert_array_equal(rows, 2 * x)
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_a_batch_without_examples(size):
+    """Its sums and means are 0, in the shapes of those of others."""
+    none = jnp.zeros([0, 3])
+    for kind in (SUM, MEAN, RUNNING_MEAN):
+        found = mb.micro_vmap(lambda x: {"s": x * x}, accumulator=kind, microbatch_size=size)(none)
+        chex.assert_trees_all_equal(found, {"s": jnp.zeros(3)})
+    assert mb.micro_vmap(lambda x: x[:, None], microbatch_size=size)(none).shape == (0, 3, 1)
+    gradient, aux = mb.micro_grad(loss, batch_argnums=(1, 2), microbatch_size=size)(W, none[:, 0], none[:, 0])
+    assert gradient == 0 and aux.values.shape == (0,)

@@ -40,8 +40,8 @@ def aggregate(
     Args:
       preprocessor: gets the per-element gradients. It gets the parameters only if gradients have their shapes, that is
         without an axis of elements.
-      aggregator: makes one update from the per-element gradients.
-      postprocessor: the optimizer, which gets that update.
+      aggregator: makes one update from the per-element gradients, or others with an axis of elements.
+      postprocessor: the optimizer, which gets that update, and the parameters on the same condition.
       aggregator_has_aux: whether the aggregator returns `((updates, aux), state)`, where `aux` is a dictionary of
         further extra arguments for `postprocessor`.
     """
@@ -61,7 +61,8 @@ def aggregate(
         found, agg_state = agg.update(updates, state[1], params, **extra)
         updates, aux = _with_aux(found) if aggregator_has_aux else (found, {})
         known = {**extra, **aux}
-        new, post_state = run_if(_ready(agg_state), "aggregate", post, updates, state[2], params, known)
+        like = params if _alike(updates, params) else None
+        new, post_state = run_if(_ready(agg_state), "aggregate", post, updates, state[2], like, known)
         return new, (pre_state, agg_state, post_state)
 
     # Which arguments the aux provides is known only at run time; the postprocessor then reports what is missing.

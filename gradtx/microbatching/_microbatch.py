@@ -2,11 +2,10 @@
 """Microbatching: a function of a batch, evaluated on a few examples at a time to save memory.
 
 The batch of size N is split into N / m microbatches of m examples with a stride: microbatch i has the examples i,
-i + N / m, i + 2 N / m, ... A batch that is sharded over devices in blocks is then never moved between them.
+i + N / m, i + 2 N / m, ... A batch that is sharded over devices in blocks is then never moved between them. Of a batch
+without examples, sums and means are 0.
 """
 
-import dataclasses
-import enum
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,39 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx.core._dtypes import widened_dtype
 from gradtx.core._trees import align, is_none
-
-
-class AccumulationType(enum.Enum):
-    """How the results of the microbatches are combined.
-
-    MEAN divides each result by the number of microbatches and adds it; RUNNING_MEAN updates the mean of the results
-    so far; SUM adds them; CONCAT concatenates them along axis 0 in the order of the batch.
-    """
-
-    MEAN = 1
-    SUM = 2
-    RUNNING_MEAN = 3
-    CONCAT = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Accumulator:
-    """A custom way to combine the results of microbatches; see `microbatch`.
-
-    ```
-    init(value) -> carry                  once, with the shapes and dtypes of a result
-    update(carry, value, index) -> carry  with the result of each microbatch
-    finalize(carry) -> result             once, at the end
-    aggregate(values) -> value            only in `micro_vmap`: from the results of a microbatch's examples on axis 0
-    ```
-    """
-
-    init: Callable[[Any], Any]
-    update: Callable[[Any, Any, jax.Array], Any]
-    finalize: Callable[[Any], Any] = lambda carry: carry
-    aggregate: Callable[[Any], Any] = lambda values: values
+from gradtx.microbatching._accumulators import AccumulationType, Bound, known, per_part
 
 
 class Aux(NamedTuple):
@@ -168,9 +136,10 @@ def micro_vmap(
 
         def aggregated(*some: Any) -> Any:
             values = vmap_fn(lambda *one: fun(*one[:-1], **one[-1]), in_axes=tuple(axes), out_axes=0)(*some)
-            return _per_part(lambda a, value: a.aggregate(value), accumulator, values)
+            return per_part(lambda a, value: a.aggregate(value), accumulator, values)
 
-        size = _batch_size([args[i] for i in numbers], own) if microbatch_size is None else microbatch_size
+        whole = max(_batch_size([args[i] for i in numbers], own), 1)
+        size = whole if microbatch_size is None else microbatch_size
         options = {"in_axes": own, "num_real_microbatches": num_real_microbatches}
         return microbatch(aggregated, numbers, size, accumulator, **options)(*args)
 
@@ -267,8 +236,14 @@ def _stacked(batched: list, axes: list, size: int) -> tuple[list, Any, int]:
     total = _batch_size(batched, axes)
     pairs, treedef = _leaves(batched, axes)
     axes_from_left = [(x, None if a is None else a % jnp.ndim(x)) for x, a in pairs]
+    if total == 0:  # a microbatch that is never evaluated, but for the shape of its result
+        axes_from_left = [(x if a is None else _lengthened(jnp.asarray(x), size, a), a) for x, a in axes_from_left]
     stacked = [(x if a is None else _split(jnp.asarray(x), size, a), a) for x, a in axes_from_left]
     return stacked, treedef, total // size
+
+
+def _lengthened(x: jax.Array, size: int, axis: int) -> jax.Array:
+    return jnp.zeros((*x.shape[:axis], size, *x.shape[axis + 1 :]), x.dtype)
 
 
 def _pick(x: Any, axis: int | None, i: jax.Array) -> Any:
@@ -284,8 +259,8 @@ def _accumulated(evaluate: Callable, accumulator: Any, count: int, real: Any) ->
     else:  # a shorter scan: skipped microbatches cost nothing, and derivatives work
         steps = int(real)
     n = jnp.asarray(count if real is None else jnp.clip(jnp.asarray(real), 0, count), jnp.int32)
-    built = _per_part(lambda a, value: _Bound(a, a.init(value)), _known(accumulator, count, n), example)
-    parts, treedef = jax.tree.flatten(built, is_leaf=lambda x: isinstance(x, _Bound))
+    built = per_part(lambda a, value: Bound(a, a.init(value)), known(accumulator, count, n), example)
+    parts, treedef = jax.tree.flatten(built, is_leaf=lambda x: isinstance(x, Bound))
 
     def updated(carries: list, i: jax.Array) -> list:
         values = treedef.flatten_up_to(evaluate(i))
@@ -296,105 +271,7 @@ def _accumulated(evaluate: Callable, accumulator: Any, count: int, real: Any) ->
             return jax.lax.cond(i < n, lambda c: updated(c, i), lambda c: c, carries), None
         return updated(carries, i), None
 
-    carries, _ = jax.lax.scan(step, [p.carry for p in parts], jnp.arange(steps, dtype=jnp.int32))
+    carries = [p.carry for p in parts]
+    if steps:  # a scan traces its body even for none
+        carries, _ = jax.lax.scan(step, carries, jnp.arange(steps, dtype=jnp.int32))
     return treedef.unflatten([p.accumulator.finalize(c) for p, c in zip(parts, carries, strict=True)])
-
-
-class _Bound:
-    """An accumulator and its initial carry."""
-
-    def __init__(self, accumulator: Accumulator, carry: Any):
-        self.accumulator, self.carry = accumulator, carry
-
-
-def _known(accumulator: Any, count: int, n: jax.Array) -> Any:
-    """The tree of accumulators, with an `Accumulator` in place of each `AccumulationType`."""
-    return jax.tree.map(lambda a: _of_type(a, count, n), accumulator, is_leaf=_is_accumulator)
-
-
-def _is_accumulator(x: Any) -> bool:
-    return isinstance(x, Accumulator | AccumulationType)
-
-
-def _per_part(f: Callable, accumulator: Any, values: Any) -> Any:
-    """f(accumulator, part of the values) for each accumulator of the prefix."""
-    entries, prefix = jax.tree.flatten(accumulator, is_leaf=_is_accumulator)
-    for a in entries:
-        if not _is_accumulator(a):
-            raise TypeError(f"microbatch: accumulator must be an AccumulationType or an Accumulator, got {a!r}")
-    parts = align(prefix, values, "microbatch", "the result", accumulator, "accumulator")
-    zero = jnp.ones([], jnp.int32)
-    known = [_of_type(a, 1, zero) for a in entries]
-    return prefix.unflatten([f(a, part) for a, part in zip(known, parts, strict=True)])
-
-
-def _of_type(a: Any, count: int, n: jax.Array) -> Accumulator:
-    """The `Accumulator` of an `AccumulationType`, for `count` microbatches of which `n` are real."""
-    if not isinstance(a, AccumulationType):
-        return a
-    if a is AccumulationType.CONCAT:
-        return _concatenation(count)
-    mean = a is not AccumulationType.SUM
-
-    def init(value: Any) -> Any:
-        if mean and not all(jnp.issubdtype(x.dtype, jnp.inexact) for x in jax.tree.leaves(value)):
-            raise ValueError(f"microbatch: the {a.name} of whole numbers is none; make fun return floats")
-        return jax.tree.map(lambda x: _Sum(jnp.zeros(x.shape, _dtype_of_sum(x)), jnp.zeros([0], _narrow(x))), value)
-
-    def update(carry: Any, value: Any, i: jax.Array) -> Any:
-        def add(x: jax.Array, s: _Sum) -> _Sum:
-            wide = jnp.asarray(x).astype(s.total.dtype)
-            if a is AccumulationType.MEAN:
-                wide = wide / jnp.maximum(n, 1).astype(wide.dtype)
-            elif mean:
-                wide = (wide - s.total) / (i + 1).astype(wide.dtype)
-            return s._replace(total=s.total + wide)
-
-        return jax.tree.map(add, value, carry)
-
-    def finalize(carry: Any) -> Any:
-        return jax.tree.map(lambda s: s.total.astype(s.like.dtype), carry, is_leaf=lambda x: isinstance(x, _Sum))
-
-    def aggregate(values: Any) -> Any:
-        return jax.tree.map(lambda x: _reduce(x, mean), values)
-
-    return Accumulator(init, update, finalize, aggregate)
-
-
-def _concatenation(count: int) -> Accumulator:
-    def init(value: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.zeros((*x.shape[:1], count, *x.shape[1:]), x.dtype), value)
-
-    def update(carry: Any, value: Any, i: jax.Array) -> Any:
-        def put(x: jax.Array, whole: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_update_index_in_dim(whole, x.astype(whole.dtype), i, min(x.ndim, 1))
-
-        return jax.tree.map(put, jax.tree.map(jnp.asarray, value), carry)
-
-    def finalize(carry: Any) -> Any:
-        return jax.tree.map(lambda x: x if x.ndim == 1 else x.reshape(-1, *x.shape[2:]), carry)
-
-    return Accumulator(init, update, finalize, lambda values: values)
-
-
-class _Sum(NamedTuple):
-    """The sum so far, and an empty array that carries the dtype of the result."""
-
-    total: jax.Array
-    like: jax.Array
-
-
-def _narrow(x: Any) -> Any:
-    return jnp.dtype(jnp.int32) if x.dtype == bool else x.dtype
-
-
-def _dtype_of_sum(x: Any) -> Any:
-    """The dtype in which results like x are summed."""
-    return widened_dtype(x) if jnp.issubdtype(x.dtype, jnp.inexact) else _narrow(x)
-
-
-def _reduce(x: jax.Array, mean: bool) -> jax.Array:
-    total = jnp.sum(x.astype(_dtype_of_sum(x)), axis=0)
-    if mean and jnp.issubdtype(x.dtype, jnp.inexact):
-        total = total / x.shape[0]
-    return total.astype(_narrow(x))

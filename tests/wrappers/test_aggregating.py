@@ -208,3 +208,18 @@ def test_parts_of_optax_are_taken():
     by_hand = ours.process(gt.identity(), ours.Aggregator(lambda params: (), update), gt.sgd(0.1))
     found, _ = run(by_hand, calls, "float32", value=jnp.float32(1.0))
     close(found, [jax.tree.map(lambda m: -0.1 * m, mean_of([g], 0)) for g in calls], 1e-6)
+
+
+@pytest.mark.parametrize("post", ["identity", "scale", "clip_by_global_norm"])
+def test_what_keeps_the_axis_of_elements_is_finished_as_optaxs(post):
+    params, g = {"w": jnp.ones(3)}, {"w": jnp.arange(12.0).reshape(4, 3)}
+
+    def keeping(m, place):
+        return place.process(m.identity(), m.identity(), getattr(m, post)(*([] if post == "identity" else [2.0])))
+
+    mine, other = keeping(gt, ours), keeping(optax, theirs)
+    found, expected = (tx.update(g, tx.init(params), params)[0] for tx in (mine, other))
+    np.testing.assert_allclose(found["w"], expected["w"], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"^scale_by_adam: at \['w'\]: "):
+        tx = gt.aggregating.aggregate(gt.identity(), gt.identity(), gt.scale_by_adam())
+        tx.update(g, tx.init(params), params)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Micro-batches: the names of `optax.microbatching`."""
 
-from gradtx.microbatching._microbatch import AccumulationType as AccumulationType
-from gradtx.microbatching._microbatch import Accumulator as Accumulator
+from gradtx.microbatching._accumulators import AccumulationType as AccumulationType
+from gradtx.microbatching._accumulators import Accumulator as Accumulator
 from gradtx.microbatching._microbatch import micro_grad as micro_grad
 from gradtx.microbatching._microbatch import micro_vmap as micro_vmap
 from gradtx.microbatching._microbatch import microbatch as microbatch
