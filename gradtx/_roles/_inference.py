@@ -114,7 +114,6 @@ def _look_for_a_table(known: list[Clues | None], found: list[Role | None]) -> No
             _warn_of_a_table("/".join(p.parts), p.shape, role.kind)
 
 
-@functools.cache  # so that it warns once, and not whenever a step is traced
 def _warn_of_a_table(path: str, shape: tuple[int, ...], kind: str) -> None:
     warnings.warn(
         f"infer_roles: {path}, of shape {shape}, is taken for {kind!r}, but looks like a table that is indexed; if so, "

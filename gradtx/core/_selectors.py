@@ -64,10 +64,7 @@ class Selector:
 
     def __call__(self, params: Params) -> Any:
         names, leaves, treedef = named_leaves(params)
-        # What is chosen by kind or by a function may be absent from a model; a path that is nowhere is a mistake.
-        if _is_by_path(self.chosen) and not is_partial(params):
-            if not any(matches(self.chosen, name, None, None) for name in names):
-                raise ValueError(f"{self!r}: this matches no parameter{what_instead(self.chosen, names)}")
+        check_found(f"{self!r}: this", self.chosen, params, names)
         return jax.tree.unflatten(treedef, list(map(self._flag, names, leaves)))
 
     def _flag(self, path: str, leaf: Any) -> bool | None:
@@ -141,6 +138,17 @@ def matches(chosen: Where, path: str, leaf: Any, role: Role | None) -> bool:
     if not isinstance(answer, bool | np.bool_):
         raise TypeError(f"{described(chosen)} must return True or False at {path or 'the root'}, got {answer!r}")
     return bool(answer)
+
+
+def check_found(who: str, chosen: Where, params: Params, names: list[str]) -> None:
+    """Raises for paths that no parameter has, which are a mistake; a kind may well be absent from a model.
+
+    Args:
+      who: what chooses, for the error.
+      names: the paths of the parameters.
+    """
+    if _is_by_path(chosen) and not is_partial(params) and not any(matches(chosen, x, None, None) for x in names):
+        raise ValueError(f"{who} matches no parameter{what_instead(chosen, names)}")
 
 
 def _is_by_path(chosen: Any) -> bool:

@@ -15,7 +15,7 @@ from gradtx.core._factory import transformation
 from gradtx.core._payloads import of_codec, payload_of, payloads
 from gradtx.core._ranges import NonNegativeInt
 from gradtx.core._roles import carried_role, opened
-from gradtx.core._selectors import Where, check_where, described, matches, named_leaves
+from gradtx.core._selectors import Where, check_found, check_where, described, matches, named_leaves
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state, is_none
 from gradtx.core._types import OptState, Params, Updates
@@ -81,7 +81,8 @@ def stored(
       seed: for codecs that round stochastically; random bits depend on seed, step, slot and element.
 
     Raises:
-      ValueError: at `init`, for a name that no slot has, and for a codec that does not fit, with the slot and its path.
+      ValueError: at `init`, for a name that no slot has, for paths that no parameter has, and for a codec that does not
+        fit, with the slot and its path.
 
     Reference: Dettmers et al. 2021, arXiv:2110.02861.
     """
@@ -177,6 +178,9 @@ def _plan(rules: Mapping[str, Rules], state: Any, params: Params, min_size: int,
     names, leaves, _ = named_leaves(params)
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(unwrapped(params), is_leaf=is_none)[0]]
     known = {path: (name, x) for path, name, x in zip(paths, names, leaves, strict=True)}
+    for key, some in rules.items():
+        for chosen, _ in some:
+            check_found(f"stored: policy{f'[{key!r}]' * (key != ALL)}: {described(chosen)}", chosen, params, names)
     slots, used, there = [], set(), dict[str, None]()
     for part in split(state, params):
         if part.parameter is None:

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from gradtx.core._apply import apply_updates
 from gradtx.core._dtypes import compute_dtype, promotion, widen
-from gradtx.core._sentences import listed
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
@@ -53,7 +52,7 @@ class Line:
         check_shapes(where, "update", updates, us, self.ps)
         gs = align(self.treedef, grad, where, "grad", updates, "the updates")
         check_shapes(where, "gradient", grad, gs, self.ps)
-        self.value_fn = _with_arguments(where, value_fn, extra)
+        self.value_fn = _with_known_arguments(value_fn, extra)
         self.params, self.dtype = params, compute_dtype(params)
         self.value = jnp.asarray(value).astype(self.dtype)
         self.box = None if bounds is None else box_leaves(where, bounds, self.treedef, updates, self.ps)
@@ -211,23 +210,15 @@ def _is_inexact(p: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(p), jnp.inexact)
 
 
-def _with_arguments(where: str, value_fn: Callable, extra: dict[str, Any]) -> Callable:
-    """`value_fn`, bound to the extra arguments of `update`; a misspelt one would leave it with its default."""
-    if not extra:
-        return value_fn
+def _with_known_arguments(value_fn: Callable, extra: dict[str, Any]) -> Callable:
+    """`value_fn`, bound to those extra arguments that it takes; others are for other stages."""
     try:
         rest = list(inspect.signature(value_fn).parameters.values())[1:]
     except ValueError:  # a function of C without a signature
         return value_fn
-    named = {x.name for x in rest}
-    if unknown := sorted(extra.keys() - named):
-        if not any(x.kind is x.VAR_KEYWORD for x in rest):
-            raise TypeError(
-                f"{where}: value_fn does not take {listed(unknown)}, which update was given; it takes "
-                f"{listed(sorted(named)) if named else 'the parameters only'}. Where an argument is for another stage, "
-                f"give value_fn a **kwargs as well"
-            )
-    return lambda params: value_fn(params, **extra)
+    takes_all = any(x.kind is x.VAR_KEYWORD for x in rest)
+    known = extra if takes_all else {x.name: extra[x.name] for x in rest if x.name in extra}
+    return (lambda params: value_fn(params, **known)) if known else value_fn
 
 
 def _restricted(u: jax.Array, p: Any, g: Any, i: int, box: list[tuple] | None) -> jax.Array:

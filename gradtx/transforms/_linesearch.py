@@ -59,7 +59,7 @@ def scale_by_zoom_linesearch(
     ```
 
     Put it last in a chain, after a stage that makes u a descent direction. `update` needs `value`, `grad` (both at p)
-    and `value_fn`, which is given the extra arguments of `update`, such as a batch, and must take them. With
+    and `value_fn`, which is given those extra arguments of `update` that its signature takes. With
     `bounds=(lower, upper)`, each a tree like p or None, the projected line is searched. If no trial decreases the
     value, or u is not a descent direction, the update is 0.
 

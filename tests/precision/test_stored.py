@@ -92,6 +92,12 @@ def test_by_path_by_role_and_the_first_that_matches():
         (lambda: stored(gradtx.adam(0.1), {}), ValueError, "names no slot"),
         (lambda: stored(gradtx.adam(0.1), {"mu": "int8"}), TypeError, r"policy\['mu'\] must be a codec.*got 'int8'"),
         (lambda: stored(gradtx.adam(0.1), [("w", 8)]), TypeError, "must hold a codec for 'w', got 8"),
+        (lambda: stored(gradtx.adam(0.1), [("ww", int8())]), ValueError, "policy: 'ww' matches no parameter"),
+        (
+            lambda: stored(gradtx.adam(0.1), {"mu": [("**", int8()), (("x/**", "y"), int8())]}),
+            ValueError,
+            r"stored: policy\['mu'\]: \('x/\*\*', 'y'\) matches no parameter",
+        ),
         (lambda: stored(gradtx.error_bits(8), {"error": int8(4)}, min_size=0), ValueError, "error of b holds int8"),
         (lambda: stored(gradtx.adam(0.1), int8(4), min_size=-1), ValueError, "min_size"),
     ],
