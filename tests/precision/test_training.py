@@ -9,6 +9,8 @@ from types import ModuleType
 import jax
 import pytest
 
+from support.registry import turns
+
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "precision_training.py"
 SEEDS = 5
 SIZES = {
@@ -35,7 +37,7 @@ def digits_forgotten():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("title", SIZES)
+@pytest.mark.parametrize("title", [turns(title, i) for i, title in enumerate(SIZES)])
 def test_the_final_loss_is_within_one_percent_of_float32(script: ModuleType, title: str):
     assert list(SIZES) == list(script.PROBLEMS)
     problem, candidates = script.PROBLEMS[title](**SIZES[title]), script.candidates()

@@ -69,14 +69,18 @@ def run_rule(
     **extra: Any,
 ) -> dict:
     """The parameters after some steps of a transformation, gradients in float64 NumPy."""
+
+    def step(params: dict, state: Any, g: dict) -> tuple[dict, Any]:
+        updates, state = tx.update(g, state, params, **extra)
+        return gradtx.apply_updates(params, updates), state
+
     params = {n: jax.numpy.asarray(p, dtype) for n, p in problems.start().items()}
-    state = tx.init(params)
-    update = jax.jit(tx.update) if jit else tx.update
+    state, array = tx.init(params), jax.numpy.asarray
+    if jit:
+        step, array = jax.jit(step), np.asarray  # a compiled program takes NumPy's arrays faster
     for t in range(1, steps + 1):
         g = gradient({n: np.asarray(p, np.float64) for n, p in params.items()}, t)
-        g = {n: jax.numpy.asarray(x, dtype) for n, x in g.items()}
-        updates, state = update(g, state, params, **extra)
-        params = gradtx.apply_updates(params, updates)
+        params, state = step(params, state, {n: array(x, dtype) for n, x in g.items()})
     return {n: np.asarray(p) for n, p in params.items()}
 
 
