@@ -3,12 +3,14 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
 from gradtx._groups._planning import FROZEN
 from gradtx.core._roles import Role
+from gradtx.core._sentences import listed
 from gradtx.core._transformation import check_transformation
 from gradtx.core._trees import shapes_of
 from gradtx.core._types import OptState, Params
@@ -50,12 +52,16 @@ class Description:
     """What `describe` finds. `print` shows the stages, a table of the parameters and the totals.
 
     In the table, parameters that differ only in a number in their paths are one row, as `h/*/kernel x12`.
+
+    Attributes:
+      idle: the transformations inside wrappers that see no parameter, such as those of labels that none has.
     """
 
     stages: tuple[Stage, ...]
     parameters: tuple[ParameterRow, ...]
     slots: tuple[Slot, ...]
     parameter_elements: int
+    idle: tuple[str, ...] = ()
 
     @property
     def state_bytes(self) -> int:
@@ -85,7 +91,8 @@ class Description:
     def _total(self) -> str:
         total = f"{self.state_bytes:,} bytes of state for {self.parameter_elements:,} parameter elements"
         each = self.bytes_per_element
-        return total if each is None else f"{total}: {each:.4g} each"
+        total = total if each is None else f"{total}: {each:.4g} each"
+        return f"{total}\nno parameter for {listed(self.idle)}" if self.idle else total
 
 
 def describe(tx: Any, params: Params, state: OptState | None = None) -> Description:
@@ -119,7 +126,13 @@ def described_by(where: str, tx: Any, params: Params, state: OptState | None) ->
     root = route(tx, shapes)
     rows = _rows(root, params, shapes, slots)
     elements = sum(math.prod(p.shape) for p in jax.tree.leaves(shapes))
-    return Description(tuple(stages), tuple(rows), tuple(slots), elements), root
+    return Description(tuple(stages), tuple(rows), tuple(slots), elements, tuple(_idle(root))), root
+
+
+def _idle(node: RouteNode) -> Iterator[str]:
+    """The names of the transformations in a node that see nothing of what it sees."""
+    for child in node.children if node.seen else ():
+        yield from _idle(child) if child.seen else [child.name]
 
 
 def _held(where: str, tx: Any, shapes: Any, state: OptState | None) -> OptState:

@@ -166,6 +166,18 @@ def multiples(tx: Any, params: Any = PARAMS) -> dict[str, tuple]:
     return {row.path: (row.learning_rate, row.weight_decay) for row in describe(tx, params).parameters}
 
 
+def test_what_has_no_parameter_is_named():
+    """A model without biases is no mistake, a label that was to have some may be one."""
+    params = {"w": jnp.ones((2, 2)), "v": jnp.ones((2, 2))}
+    labelled = gradtx.partition({"a": gradtx.adam(0.1), "b": gradtx.chain(gradtx.muon(0.1), gradtx.sgd(0.1))}, "a")
+    found = describe(gradtx.chain(labelled, gradtx.muon(0.1)), params)
+    assert found.idle == ("transforms.b", "transforms.adam")
+    assert str(found).endswith("each\nno parameter for transforms.b, transforms.adam")
+    used = describe(gradtx.chain(labelled.replace(param_labels={"w": "a", "v": "b"}), gradtx.adam(0.1)), params)
+    assert used.idle == ("transforms.adam",) and used.to_dict()["idle"] == ["transforms.adam"]
+    assert "no parameter for" not in str(describe(gradtx.groups([("w", "frozen")], gradtx.adam(0.1)), params))
+
+
 def test_schedules_of_groups():
     base = gradtx.adamw(gradtx.schedules.cosine(100) * 1e-3)
     rules = [
