@@ -7,11 +7,11 @@ and removes it. Compiling is most of a test's time, so a shared folder makes a s
 Tests come in tiers:
 
     python -m pytest -m "not slow"     what one runs while writing
-    python -m pytest                   everything, but of slow tests with many cases a third of the cases
+    python -m pytest                   everything, but of slow tests with many cases a third or a sixth of the cases
     python -m pytest --all-cases       all of them
     python -m pytest -m sample         what other Pythons run
 
-Which third runs is decided by the commit, so that three commits in a row see nearly all of them; the header names it.
+Whose turn it is decides the commit, so that a few commits in a row see nearly all cases; the header names the turn.
 Without git it is the first. A test that is asked for by its name, `test_laws.py::test_contract[adam]`, runs. Marked as
 `whole` are the tests of which each case finds what no other does, such as those of formulas.
 """
@@ -51,13 +51,14 @@ hypothesis.settings.load_profile("gradtx")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all-cases", action="store_true", help="run all cases of slow tests, not a third of them")
+    parser.addoption("--all-cases", action="store_true", help="run all cases of slow tests, whosever turn it is")
 
 
-def third_of_this_commit() -> int:
+def turn_of_this_commit() -> int:
+    """A number below 6: of three or of six turns, the one with this number modulo 3 or 6."""
     git = ["git", "-C", os.path.dirname(__file__), "rev-parse", "HEAD"]
     try:
-        return int(subprocess.run(git, capture_output=True, text=True, check=True).stdout, 16) % 3
+        return int(subprocess.run(git, capture_output=True, text=True, check=True).stdout, 16) % 6
     except (OSError, subprocess.CalledProcessError):
         return 0
 
@@ -79,21 +80,22 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    chosen = "all" if config.getoption("all_cases") else f"third {third_of_this_commit() + 1} of 3 (--all-cases)"
+    chosen = "all" if config.getoption("all_cases") else f"turn {turn_of_this_commit() + 1} of 6 (--all-cases)"
     return f"cases of slow tests: {chosen}"
 
 
-MANY = 6
-"""So many cases are many."""
+MANY, VERY_MANY = 6, 48
+"""From so many cases on, a third and a sixth of them run."""
 
 
-def turns(cases: list[pytest.Item]) -> list[int | None]:
-    """The third in which each case of a test runs; None for a case that always does."""
+def turned(cases: list[pytest.Item], turn: int) -> list[bool]:
+    """Whether each case of a test runs in this turn."""
     marks = [x.get_closest_marker("third") for x in cases]
     if any(marks) or len(cases) < MANY or cases[0].get_closest_marker("whole"):
-        return [mark and mark.args[0] for mark in marks]
+        return [mark is None or mark.args[0] == turn % 3 for mark in marks]
+    parts = 6 if len(cases) >= VERY_MANY else 3
     always = [not x.get_closest_marker("slow") or x.get_closest_marker("sample") for x in cases]
-    return [None if a else i % 3 for i, a in enumerate(always)]
+    return [bool(a) or i % parts == turn % parts for i, a in enumerate(always)]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -103,10 +105,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    third = third_of_this_commit()
-    others = [
-        x for group in cases.values() for x, turn in zip(group, turns(group), strict=True) if turn not in (None, third)
-    ]
+    turn = turn_of_this_commit()
+    others = [x for group in cases.values() for x, now in zip(group, turned(group, turn), strict=True) if not now]
     gone = set(map(id, others))
     config.hook.pytest_deselected(items=others)
     items[:] = [x for x in items if id(x) not in gone]
