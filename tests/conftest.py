@@ -84,7 +84,7 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"cases of slow tests: {chosen}"
 
 
-MANY, VERY_MANY = 6, 48
+MANY, VERY_MANY = 6, 36
 """From so many cases on, a third and a sixth of them run."""
 
 
