@@ -11,7 +11,7 @@ Tests come in tiers:
     python -m pytest --all-cases       all of them
     python -m pytest -m sample         what other Pythons run
 
-Whose turn it is decides the commit, so that a few commits in a row see nearly all cases; the header names the turn.
+The commit decides whose turn it is, so that a few commits in a row see nearly all cases; the header names the turn.
 Without git it is the first. A test that is asked for by its name, `test_laws.py::test_contract[adam]`, runs. Marked as
 `whole` are the tests of which each case finds what no other does, such as those of formulas.
 """

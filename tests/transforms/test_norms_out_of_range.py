@@ -42,6 +42,14 @@ def test_global_norm(size):
     np.testing.assert_allclose(np.float64(along), norm(g), rtol=1e-5)
 
 
+def test_the_norm_of_every_size_that_float32_has():
+    """No matter on which side of a limit of the second pass it is."""
+    x = np.linspace(-1, 1, 16, dtype=np.float32)
+    for power in range(-120, 127, 3):
+        found = gradtx.global_norm(jnp.asarray(x * np.float32(2.0**power)))
+        np.testing.assert_allclose(np.float64(found), 2.0**power * norm([x]), rtol=1e-6, err_msg=str(power))
+
+
 @SIZES
 def test_clipping_by_the_global_norm(size):
     _, g = gradients(size)
