@@ -15,14 +15,16 @@ def l2_norm(x: jax.Array, least: Any = 0.0) -> jax.Array:
     return jnp.maximum(euclidean_norm(x), least)
 
 
-def l2_norms(x: jax.Array, y: jax.Array) -> jax.Array:
-    """The norms of both, under one condition whether squares left their range: each makes a program longer."""
+def l2_norms(x: jax.Array, y: jax.Array, axis: Any = None) -> jax.Array:
+    """The norms of two arrays of one shape, along some axes, which stay with size 1, or all, which do not.
 
-    def squares(scale: jax.Array) -> jax.Array:
-        return jnp.stack([jnp.sum(abs_sq(x / scale[0])), jnp.sum(abs_sq(y / scale[1]))])
+    They are under one condition whether squares left their range: each makes a program longer and a step slower.
+    """
 
-    total = jnp.stack([jnp.sum(abs_sq(x)), jnp.sum(abs_sq(y))])
-    return norm_of(in_range(total, squares))
+    def squares(of: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return jnp.stack([jnp.sum(abs_sq(one), axis=axis, keepdims=axis is not None) for one in of])
+
+    return norm_of(in_range(squares((x, y)), lambda scale: squares((x / scale[0], y / scale[1]))))
 
 
 def trust_ratio(param_norm: jax.Array, update_norm: jax.Array, coefficient: Any = 1.0, eps: Any = 0.0) -> jax.Array:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.numerics._units import unitwise_clip, unitwise_norm
+from gradtx.numerics._ratios import l2_norms
+from gradtx.numerics._units import unitwise_axes, unitwise_clip
 
 
 @transformation
@@ -33,8 +34,9 @@ def adaptive_grad_clip(
 
     def update(g, slots, p, t, role):
         over = role.in_axes if axis is None and role is not None and role.in_axes else axis
-        limit = clipping * jnp.maximum(unitwise_norm(p, over), eps)
-        return unitwise_clip(unitwise_norm(g, over), limit, g), slots
+        p_norm, g_norm = l2_norms(p, g, unitwise_axes(g.shape, over))
+        limit = clipping * jnp.maximum(p_norm, eps)
+        return unitwise_clip(*(jnp.broadcast_to(x, g.shape) for x in (g_norm, limit)), g), slots
 
     return per_parameter(None, update, needs_params=True, uses_role=True)
 
