@@ -242,12 +242,17 @@ def _users(tx: Any, label: str, argument: Argument, tree: Any, said: list[Said |
         if is_absent(x)
         else MaskedNode()
         if s is None
-        else Boxed(opened(x), carried_role(x), int(argument in s.entries))
+        else Boxed(_shape(opened(x)), carried_role(x), int(argument in s.entries))
         for x, s in zip(leaves, mine, strict=True)
     ]
-    with reached() as found:
+    # Off any mesh: a plan is made at once, also in a trace for devices that do not exist.
+    with reached() as found, jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
         jax.eval_shape(probe.init, treedef.unflatten(boxes))
     return found if found <= set(names) else set(names)  # unless a wrapper makes other trees
+
+
+def _shape(x: Any) -> Any:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype) if hasattr(x, "dtype") else x
 
 
 def _as_text(rules: Sequence, number: int) -> str:

@@ -17,6 +17,7 @@ from gradtx.core._by_group import by_group, check_memory, in_groups, note_reache
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._kernels import Kernels, Rule, RuleSource
+from gradtx.core._placement import in_place
 from gradtx.core._rescaling import divided, in_range
 from gradtx.core._roles import Boxed, carried_role, closed, is_full_box, opened
 from gradtx.core._stacks import cut, over_stack, stack_axes
@@ -63,9 +64,14 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
                 )
             return tuple(slots)
 
-        # Not compiled: outside jit, zeros_like gives slots the parameter's sharding, compiled zeros would lose it.
         entries = widen(varying.of(leaf), dtype)
-        slots = over_stack(init_one, stack, p.shape, entries, cut(widen(p, dtype), stack))
+
+        def init_all(p: Any) -> Any:
+            return over_stack(init_one, stack, p.shape, entries, cut(widen(p, dtype), stack))
+
+        # Not compiled: outside jit, zeros_like gives slots the parameter's sharding, compiled zeros would lose it.
+        # Under the vmap over a stack they would lose it too.
+        slots = in_place(init_all, p) if stack else init_all(p)
         return jax.tree.map(lambda x: _owned(x, original, p), slots)
 
     if rule.init is None and rule.slots:

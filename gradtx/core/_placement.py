@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where results will lie: the shardings of what a function makes of sharded arrays, read off its types.
+
+On a mesh whose axes are explicit, a sharding is part of an array's type. So a trace of `init` on such a mesh, which
+needs no devices, tells the sharding of each slot, whatever the rule is: factored, cut from a stack, or encoded.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+def explicit(mesh: Mesh | AbstractMesh) -> AbstractMesh:
+    """The same mesh without its devices, its axes explicit."""
+    mesh = mesh.abstract_mesh if isinstance(mesh, Mesh) else mesh
+    return mesh.update(axis_types=(AxisType.Explicit,) * len(mesh.axis_names))
+
+
+def result_shardings(function: Callable[..., Any], mesh: Mesh | AbstractMesh, *arguments: Any) -> Any:
+    """The results as `jax.ShapeDtypeStruct`s with `NamedSharding`s on the mesh; where types say nothing, replicated.
+
+    Args:
+      arguments: trees of arrays or structs with `NamedSharding`s, of which only the specs are read.
+
+    Raises:
+      Exception: whatever the function raises, also for types that do not go together on an explicit mesh.
+    """
+    on = explicit(mesh)
+
+    def typed(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(on, x.sharding.spec))
+
+    def found(aval: Any) -> jax.ShapeDtypeStruct:
+        said = aval.sharding if isinstance(aval.sharding, NamedSharding) else None
+        spec = PartitionSpec() if said is None else trimmed(said.spec)
+        kind = "pinned_host" if aval.memory_space == jax.memory.Space.Host else None
+        return jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=NamedSharding(mesh, spec, memory_kind=kind))
+
+    with jax.sharding.use_abstract_mesh(on):
+        traced, shapes = jax.make_jaxpr(function, return_shape=True)(*jax.tree.map(typed, arguments))
+    return jax.tree.unflatten(jax.tree.structure(shapes), map(found, traced.out_avals))
+
+
+def in_place(function: Callable[[jax.Array], Any], x: jax.Array) -> Any:
+    """`function(x)`; of an array on several devices, with results that never were whole on one of them."""
+    sharding = getattr(x, "sharding", None)
+    if isinstance(x, jax.core.Tracer) or not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1:
+        return function(x)
+    try:
+        types = result_shardings(function, sharding.mesh, x)
+    except Exception:  # noqa: BLE001  # whatever a rule raises that cannot be typed: then they are where JAX puts them
+        return function(x)
+    return jax.jit(function, out_shardings=jax.tree.map(lambda t: t.sharding, types))(x)
+
+
+def trimmed(spec: PartitionSpec) -> PartitionSpec:
+    """The spec without the Nones at its end, which say nothing."""
+    entries = list(spec)
+    while entries and entries[-1] is None:
+        entries.pop()
+    return PartitionSpec(*entries)

@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optimizers on many devices: where the state lies, and how it gets there."""
+
+from gradtx.sharding._init_sharded import init_sharded as init_sharded
+from gradtx.sharding._state_shardings import state_shardings as state_shardings
