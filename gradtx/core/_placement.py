@@ -55,6 +55,40 @@ def in_place(function: Callable[[jax.Array], Any], x: jax.Array) -> Any:
     return jax.jit(function, out_shardings=jax.tree.map(lambda t: t.sharding, types))(x)
 
 
+def explicit_sharding(x: Any) -> NamedSharding | None:
+    """The sharding of x where shardings are part of types and must be given; None elsewhere."""
+    sharding = jax.typeof(x).sharding
+    is_explicit = AxisType.Explicit in getattr(sharding.mesh, "axis_types", ())
+    return sharding if is_explicit else None
+
+
+def replicated(x: jax.Array) -> jax.Array:
+    """x whole on each device, on a mesh whose axes are explicit; on others the compiler finds what fits."""
+    sharding = explicit_sharding(x)
+    return x if sharding is None else jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec()))
+
+
+def with_whole_rows(x: jax.Array) -> jax.Array:
+    """x with the last axis whole on each device, on a mesh whose axes are explicit."""
+    sharding = explicit_sharding(x)
+    if sharding is None or not x.ndim or sharding.spec[-1] is None:
+        return x
+    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:-1], None)))
+
+
+def laid_like(x: jax.Array, like: Any) -> jax.Array:
+    """x with the sharding of `like`, which has as many axes, where that is part of its type.
+
+    An axis that the devices do not divide is whole on each.
+    """
+    sharding = explicit_sharding(like)
+    if sharding is None:
+        return x
+    parts = [n // m if m else 1 for n, m in zip(like.shape, sharding.shard_shape(like.shape), strict=True)]
+    fits = [entry if n % k == 0 else None for entry, n, k in zip(sharding.spec, x.shape, parts, strict=True)]
+    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec(*fits)))
+
+
 def trimmed(spec: PartitionSpec) -> PartitionSpec:
     """The spec without the Nones at its end, which say nothing."""
     entries = list(spec)

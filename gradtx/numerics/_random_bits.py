@@ -6,11 +6,12 @@ they are no substitute for `jax.random` in statistics.
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from gradtx.core._placement import explicit_sharding
 
 
 def random_bits(key: jax.Array, like: jax.Array) -> jax.Array:
@@ -19,7 +20,7 @@ def random_bits(key: jax.Array, like: jax.Array) -> jax.Array:
     Positions are those in the whole array, however it is sharded; beyond 2^32 elements the numbers repeat.
     """
     words = jax.random.key_data(key).reshape(-1)
-    sharding, shape = _sharding(like), like.shape
+    sharding, shape = explicit_sharding(like), like.shape
     place = jnp.zeros([], jnp.uint32)
     for axis in range(len(shape)):
         stride = np.uint32(math.prod(shape[axis + 1 :]) % 2**32)
@@ -32,10 +33,3 @@ def _mixed(x: jax.Array) -> jax.Array:
     x = (x ^ x >> 16) * np.uint32(0x7FEB352D)
     x = (x ^ x >> 15) * np.uint32(0x846CA68B)
     return x ^ x >> 16
-
-
-def _sharding(x: jax.Array) -> Any:
-    """The sharding of x where shardings are part of types and must be given; None elsewhere."""
-    sharding = jax.typeof(x).sharding
-    is_explicit = jax.sharding.AxisType.Explicit in getattr(sharding.mesh, "axis_types", ())
-    return sharding if is_explicit else None

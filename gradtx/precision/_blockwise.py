@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core._placement import explicit_sharding, laid_like, with_whole_rows
 from gradtx.numerics._random_bits import random_bits
 from gradtx.precision._codec import Codec
 
@@ -67,12 +68,13 @@ class Blockwise(Codec):
             chance = in_blocks(chance, self.block)
             ratios = self.never_doubled(ratios) if self.signed else ratios
         codes = self.codes(ratios, chance)
-        return Blocks(self.packed(from_blocks(codes, x.shape)), scales.reshape(scales_shape(x.shape, self.block)))
+        codes = laid_like(self.packed(from_blocks(codes, x.shape)), x)
+        return Blocks(codes, scales.reshape(scales_shape(x.shape, self.block)))
 
     def decode(self, payload: Blocks, shape: tuple[int, ...]) -> jax.Array:
         codes = in_blocks(self.unpacked(payload.codes, shape), self.block)
         scales = payload.scales.reshape(codes.shape[:-1])
-        return from_blocks(self.ratios(codes) * scales[..., None], shape)
+        return laid_like(from_blocks(self.ratios(codes) * scales[..., None], shape), payload.codes)
 
     def payload(self, fields: Mapping[str, jax.Array]) -> Any:
         return Blocks(**fields)
@@ -141,6 +143,10 @@ def in_blocks(x: jax.Array, block: int) -> jax.Array:
     n = x.shape[-1]
     block = _length(n, block)
     count = -(-n // block)
+    if (sharding := explicit_sharding(x)) is not None and n:
+        parts = n // sharding.shard_shape(x.shape)[-1]
+        # A block must not lie on several devices.
+        x = with_whole_rows(x) if n % block or count % parts else x
     if n % block:
         x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, count * block - n)])
     return x.reshape(*x.shape[:-1], count, block)

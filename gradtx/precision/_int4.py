@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core._placement import laid_like, with_whole_rows
 from gradtx.numerics._nibbles import pack, packed_length, unpack
 from gradtx.precision._blockwise import (
     TINY,
@@ -71,12 +72,13 @@ class int4(Blockwise):
         rows = zero_if_tiny(jnp.max(finite, axis=-1, initial=0))
         columns = zero_if_tiny(jnp.max(finite, axis=-2, initial=0))
         codes = self.codes(ratio(x, smaller(rows, columns), signed=False), self.chance(key, x))
-        return Factored(self.packed(codes), rows, columns)
+        return Factored(laid_like(self.packed(codes), x), rows, columns)
 
     def decode(self, payload: Any, shape: tuple[int, ...]) -> jax.Array:
         if not self._factors(shape):
             return super().decode(payload, shape)
-        return self.ratios(self.unpacked(payload.codes, shape)) * smaller(payload.rows, payload.columns)
+        codes = laid_like(self.unpacked(payload.codes, shape), payload.codes)
+        return self.ratios(codes) * smaller(payload.rows, payload.columns)
 
     def payload(self, fields: Mapping[str, jax.Array]) -> Any:
         return Factored(**fields) if "rows" in fields else super().payload(fields)
@@ -108,10 +110,10 @@ class int4(Blockwise):
         return (codes.astype(jnp.int32).astype(jnp.float32) + 1) * np.float32(1 / 16)
 
     def packed(self, codes: jax.Array) -> jax.Array:
-        return pack(codes, self.block) if codes.ndim else codes
+        return pack(with_whole_rows(codes), self.block) if codes.ndim else codes
 
     def unpacked(self, codes: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        return unpack(codes, self.block, shape[-1]) if shape else codes
+        return unpack(with_whole_rows(codes), self.block, shape[-1]) if shape else codes
 
     def error_bound(self, block_max: float) -> float:
         """As in `Codec`; for second moments, `block_max` is the smaller of the maxima of the row and the column."""

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, PartitionSpec
 
 from gradtx.core._dtypes import widened_dtype
 from gradtx.core._evaluation import eval_params
 from gradtx.core._factory import transformation
+from gradtx.core._placement import laid_like, replicated
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
@@ -125,13 +125,14 @@ def _unpack(vectors: Any, like: list) -> list:
         if vectors[name] is not None:
             found = _split(vectors[name], tuple(jnp.shape(like[i]) for i in members))
             for i, piece in zip(members, found, strict=True):
-                pieces[i] = _sharded(piece, like[i])
+                pieces[i] = laid_like(piece, like[i])
     return pieces
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def _joined(arrays: list, dtype: np.dtype) -> jax.Array:
-    return jnp.concatenate([jnp.ravel(_whole(jnp.asarray(x, dtype))) for x in arrays])
+    # Replicated where shardings are types: a vector of several arrays has no common one.
+    return jnp.concatenate([jnp.ravel(replicated(jnp.asarray(x, dtype))) for x in arrays])
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -139,19 +140,6 @@ def _split(vector: jax.Array, shapes: tuple[tuple[int, ...], ...]) -> list[jax.A
     ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
     starts = [0, *ends[:-1]]
     return [vector[a:b].reshape(shape) for a, b, shape in zip(starts, ends, shapes, strict=True)]
-
-
-def _whole(x: jax.Array) -> jax.Array:
-    """The array, replicated if the axes of its mesh are explicit: a vector of several arrays has no common sharding."""
-    return jax.sharding.reshard(x, PartitionSpec()) if _is_explicit(x) else x
-
-
-def _sharded(x: jax.Array, like: Any) -> jax.Array:
-    return jax.sharding.reshard(x, jax.typeof(like).sharding.spec) if _is_explicit(like) else x
-
-
-def _is_explicit(x: Any) -> bool:
-    return AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types
 
 
 def _groups(like: list) -> dict[str, list[int]]:
