@@ -87,6 +87,8 @@ NONES = [(n, h) for n in COVERED for h in numbers_of(n) if not is_number(example
 SWITCHES = [(n, s) for n in COVERED for s in _switches(FACTORIES[n]) if (n, s) not in FIXED and _legal(changed, n, s)]
 
 each_factory = pytest.mark.parametrize("name", COVERED)
+each_that_prints = pytest.mark.parametrize("name", [n for n in COVERED if n != "zero"])
+"""Meshes have no expression that makes them, and hold devices, which cannot be pickled."""
 
 
 def each(pairs: list[tuple[str, str]]) -> Any:
@@ -131,7 +133,7 @@ def test_state_types_with_every_switch(name: str, hyperparameter: str):
 # A transformation is a value.
 
 
-@each_factory
+@each_that_prints
 def test_repr_is_the_call(name: str):
     tx = example(name)
     assert repr(tx).startswith(f"{name}(")
@@ -167,7 +169,7 @@ def test_pytree(name: str):
     assert all(path for path, _ in jax.tree_util.tree_leaves_with_path(tx))
 
 
-@each_factory
+@each_that_prints
 def test_pickle(name: str):
     tx = example(name)
     again = pickle.loads(pickle.dumps(tx))

@@ -34,7 +34,7 @@ def result_shardings(function: Callable[..., Any], mesh: Mesh | AbstractMesh, *a
 
     def found(aval: Any) -> jax.ShapeDtypeStruct:
         said = aval.sharding if isinstance(aval.sharding, NamedSharding) else None
-        spec = PartitionSpec() if said is None else trimmed(said.spec)
+        spec = canonical(PartitionSpec() if said is None else said.spec, aval.ndim, mesh)
         kind = "pinned_host" if aval.memory_space == jax.memory.Space.Host else None
         return jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=NamedSharding(mesh, spec, memory_kind=kind))
 
@@ -64,16 +64,16 @@ def explicit_sharding(x: Any) -> NamedSharding | None:
 
 def replicated(x: jax.Array) -> jax.Array:
     """x whole on each device, on a mesh whose axes are explicit; on others the compiler finds what fits."""
-    sharding = explicit_sharding(x)
-    return x if sharding is None else jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec()))
+    return with_whole_axes(x, x.ndim)
 
 
-def with_whole_rows(x: jax.Array) -> jax.Array:
-    """x with the last axis whole on each device, on a mesh whose axes are explicit."""
+def with_whole_axes(x: jax.Array, last: int) -> jax.Array:
+    """x with so many of its last axes whole on each device, on a mesh whose axes are explicit."""
     sharding = explicit_sharding(x)
-    if sharding is None or not x.ndim or sharding.spec[-1] is None:
+    if sharding is None or not x.ndim or not any(sharding.spec[-last:]):
         return x
-    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:-1], None)))
+    spec = PartitionSpec(*sharding.spec[: x.ndim - last], *[None] * last)
+    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, spec))
 
 
 def laid_like(x: jax.Array, like: Any) -> jax.Array:
@@ -89,9 +89,18 @@ def laid_like(x: jax.Array, like: Any) -> jax.Array:
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec(*fits)))
 
 
-def trimmed(spec: PartitionSpec) -> PartitionSpec:
-    """The spec without the Nones at its end, which say nothing."""
+def canonical(spec: PartitionSpec, ndim: int, mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    """The spec as compiled functions return it, so that a second call does not compile again.
+
+    On explicit axes it has an entry for each axis of the array, on others no Nones at its end.
+    """
     entries = list(spec)
     while entries and entries[-1] is None:
         entries.pop()
+    if AxisType.Explicit in mesh.axis_types:
+        entries += [None] * (ndim - len(entries))
     return PartitionSpec(*entries)
+
+
+def is_replicated(spec: PartitionSpec) -> bool:
+    return not any(spec)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core._placement import laid_like, with_whole_axes
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 
 Preconditioning = Literal["frobenius", "spectral", "schatten", "aol"]
@@ -63,7 +64,9 @@ def orthogonalized(
         (exact, by singular values) or "schatten" (the 4-norm of the singular values); "aol" divides each row of the
         smaller side by the root of its sum in |X Xᴴ|. This changes the singular vectors: the result is near U Vᴴ only.
     """
-    tall = x.shape[-2] > x.shape[-1]
+    given, tall = x, x.shape[-2] > x.shape[-1]
+    # On a mesh with explicit axes, matrices are gathered once and not in each step.
+    x = with_whole_axes(x, 2)
     x = _transposed(x) if tall else x
     x = _preconditioned(x, preconditioning, eps)
 
@@ -75,7 +78,7 @@ def orthogonalized(
 
     rows = coefficients if coefficients.ndim == 2 else jnp.broadcast_to(coefficients[None], (steps, 3))
     x, _ = jax.lax.scan(step, x, rows)
-    return _transposed(x) if tall else x
+    return laid_like(_transposed(x) if tall else x, given)
 
 
 def _preconditioned(x: jax.Array, preconditioning: str, eps: Any) -> jax.Array:

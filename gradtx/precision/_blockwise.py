@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core._placement import explicit_sharding, laid_like, with_whole_rows
+from gradtx.core._placement import explicit_sharding, laid_like, with_whole_axes
 from gradtx.numerics._random_bits import random_bits
 from gradtx.precision._codec import Codec
 
@@ -146,7 +146,7 @@ def in_blocks(x: jax.Array, block: int) -> jax.Array:
     if (sharding := explicit_sharding(x)) is not None and n:
         parts = n // sharding.shard_shape(x.shape)[-1]
         # A block must not lie on several devices.
-        x = with_whole_rows(x) if n % block or count % parts else x
+        x = with_whole_axes(x, 1) if n % block or count % parts else x
     if n % block:
         x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, count * block - n)])
     return x.reshape(*x.shape[:-1], count, block)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core._placement import laid_like, with_whole_rows
+from gradtx.core._placement import laid_like, with_whole_axes
 from gradtx.numerics._nibbles import pack, packed_length, unpack
 from gradtx.precision._blockwise import (
     TINY,
@@ -110,10 +110,10 @@ class int4(Blockwise):
         return (codes.astype(jnp.int32).astype(jnp.float32) + 1) * np.float32(1 / 16)
 
     def packed(self, codes: jax.Array) -> jax.Array:
-        return pack(with_whole_rows(codes), self.block) if codes.ndim else codes
+        return pack(with_whole_axes(codes, 1), self.block) if codes.ndim else codes
 
     def unpacked(self, codes: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        return unpack(with_whole_rows(codes), self.block, shape[-1]) if shape else codes
+        return unpack(with_whole_axes(codes, 1), self.block, shape[-1]) if shape else codes
 
     def error_bound(self, block_max: float) -> float:
         """As in `Codec`; for second moments, `block_max` is the smaller of the maxima of the row and the column."""

@@ -30,11 +30,17 @@ def init_sharded(tx: Any, params: Params, *, mesh: AnyMesh | None = None, specs:
     if isinstance(layout.mesh, jax.sharding.AbstractMesh):
         raise ValueError("init_sharded: the mesh has no devices (an AbstractMesh), on which a state could be made")
     shardings = jax.tree.map(lambda x: x.sharding, state_types(tx, layout)[0])
+    abstract = layout.mesh.abstract_mesh
+
+    def init(given: Params) -> OptState:
+        with jax.sharding.use_abstract_mesh(abstract):  # for transformations that ask for the mesh, such as `zero`
+            return of_shapes(tx.init)(given)
+
     if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(params)):
         structs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), layout.params)
-        return jax.jit(lambda: of_shapes(tx.init)(structs), out_shardings=shardings)()
+        return jax.jit(lambda: init(structs), out_shardings=shardings)()
     placed = jax.tree.map(lambda x, struct: _at(x, struct.sharding), params, layout.params)
-    return jax.jit(tx.init, out_shardings=shardings)(placed)
+    return jax.jit(init, out_shardings=shardings)(placed)
 
 
 def _at(x: Any, sharding: Any) -> jax.Array:

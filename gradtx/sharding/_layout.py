@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from gradtx.core._placement import trimmed
+from gradtx.core._placement import canonical, is_replicated
 from gradtx.core._prefixes import spread
 from gradtx.core._sentences import listed
 from gradtx.core._trees import explaining_leaves, show_path
@@ -18,7 +18,7 @@ from gradtx.core._types import Params
 AnyMesh = Mesh | AbstractMesh
 
 
-class Layout(NamedTuple):
+class MeshLayout(NamedTuple):
     """A mesh, and a tree of `jax.ShapeDtypeStruct`s with `NamedSharding`s on it."""
 
     mesh: AnyMesh
@@ -31,7 +31,7 @@ class Layout(NamedTuple):
         return tuple(name for name in self.mesh.axis_names if name in used)
 
 
-def layout_of(where: str, params: Params, mesh: AnyMesh | None = None, specs: Any = None) -> Layout:
+def layout_of(where: str, params: Params, mesh: AnyMesh | None = None, specs: Any = None) -> MeshLayout:
     """How parameters are or will be laid out.
 
     Args:
@@ -54,8 +54,8 @@ def layout_of(where: str, params: Params, mesh: AnyMesh | None = None, specs: An
         spec = spec_of(where, show_path(path), entry)
         shape, dtype = _shape_of(x)
         check_spec(f"{where}: the spec at {show_path(path)}", spec, shape, on)
-        structs.append(jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(on, trimmed(spec))))
-    return Layout(on, treedef.unflatten(structs))
+        structs.append(jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(on, canonical(spec, len(shape), on))))
+    return MeshLayout(on, treedef.unflatten(structs))
 
 
 def spec_of(where: str, path: str, x: Any) -> PartitionSpec:
@@ -78,7 +78,7 @@ def entry_names(entry: Any) -> tuple[str, ...]:
 
 def check_spec(what: str, spec: PartitionSpec, shape: tuple[int, ...], mesh: AnyMesh) -> None:
     """Raises an error for a spec that an array of this shape cannot have on this mesh."""
-    if len(trimmed(spec)) > len(shape):
+    if len(spec) > len(shape):
         raise ValueError(f"{what} is {spec}, which has {len(spec)} entries, but the shape is {shape}")
     for axis, entry in enumerate(spec):
         for name in entry_names(entry):
@@ -109,7 +109,7 @@ def _named_sharding(x: Any) -> NamedSharding | None:
     """The sharding of an array or a struct, also of a traced array whose type has one."""
     if isinstance(x, jax.core.Tracer):
         sharding = jax.typeof(x).sharding
-        return None if sharding.mesh.empty or not trimmed(sharding.spec) else sharding
+        return None if sharding.mesh.empty or is_replicated(sharding.spec) else sharding
     sharding = getattr(x, "sharding", None)
     return sharding if isinstance(sharding, NamedSharding) else None
 

@@ -15,9 +15,11 @@ from gradtx.core._trees import is_leaf
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.surgery._slots import Part, dotted, parameter_names, split
 
+HOST = "pinned_host"
+
 
 @transformation
-def offload(inner: Any, memory: str = "pinned_host", *, slots: Any = None) -> GradientTransformationExtraArgs:
+def offload(inner: Any, memory: str = HOST, *, slots: Any = None) -> GradientTransformationExtraArgs:
     """`inner` with its state in the host's memory: fetched before the update, put back after it.
 
     The state is that of `inner`, sharded as without `offload`; scalars stay on the device. It is born on the host where
@@ -31,10 +33,12 @@ def offload(inner: Any, memory: str = "pinned_host", *, slots: Any = None) -> Gr
         selection of parameters (`where(...)`, `of_kind(...)`), or a tuple of those, of which one must choose the array.
 
     Raises:
-      ValueError: if no device has this kind of memory, and at `init` for a name that no slot has.
+      ValueError: for another kind of memory, at `init` and `update` if the devices do not have it, and for a name that
+        no slot has.
     """
     tx = as_inner("offload: inner", inner)
-    _check_memory(memory)
+    if memory != HOST:
+        raise ValueError(f"offload: memory must be {HOST!r}, got {memory!r}")
     chosen = None if slots is None else slots if isinstance(slots, tuple) else (slots,)
     for one in chosen or ():
         if not isinstance(one, str | Selector | OfKind):
@@ -45,39 +49,32 @@ def offload(inner: Any, memory: str = "pinned_host", *, slots: Any = None) -> Gr
         """Of each array of the state, whether it is in the host's memory."""
         key = looks(params)
         if key not in plans:
+            _check_backend()
             plans[key] = _kept(jax.eval_shape(tx.init, params), params, chosen)
         return plans[key]
 
-    def moved(state: OptState, params: Params, to: str) -> OptState:
+    def moved(state: OptState, params: Params, to: jax.memory.Space) -> OptState:
         leaves, treedef = jax.tree.flatten(state)
         flags = kept(params)
         if len(flags) != len(leaves):
             raise TypeError(f"offload: the state was made for other parameters: it has {len(leaves)} arrays")
-        return treedef.unflatten([_moved(x, to) if flag else x for x, flag in zip(leaves, flags, strict=True)])
+        return treedef.unflatten([jax.device_put(x, to) if flag else x for x, flag in zip(leaves, flags, strict=True)])
 
     def init(params: Params) -> OptState:
-        return moved(tx.init(params), params, memory)
+        return moved(tx.init(params), params, jax.memory.Space.Host)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         known = updates if params is None else params
-        new, state = tx.update(updates, moved(state, known, "device"), params, **extra)
-        return new, moved(state, known, memory)
+        new, state = tx.update(updates, moved(state, known, jax.memory.Space.Device), params, **extra)
+        return new, moved(state, known, jax.memory.Space.Host)
 
     return GradientTransformationExtraArgs(init, update, parts=lambda state: {"": (inner, state)})
 
 
-def _check_memory(memory: Any) -> None:
+def _check_backend() -> None:
     kinds = dict.fromkeys(m.kind for m in jax.local_devices()[0].addressable_memories())
-    if memory != "pinned_host":
-        raise ValueError(f"offload: memory must be 'pinned_host', got {memory!r}")
-    if memory not in kinds:
-        raise ValueError(f"offload: {jax.default_backend()} devices have no memory {memory!r}, only {listed(kinds)}")
-
-
-def _moved(x: jax.Array, memory: str) -> jax.Array:
-    if isinstance(x, jax.core.Tracer):  # whose sharding nobody may know
-        return jax.device_put(x, jax.memory.Space.Host if memory == "pinned_host" else jax.memory.Space.Device)
-    return jax.device_put(x, x.sharding.with_memory_kind(memory))
+    if HOST not in kinds:
+        raise ValueError(f"offload: {jax.default_backend()} devices have no memory {HOST!r}, only {listed(kinds)}")
 
 
 def _kept(state: OptState, params: Params, chosen: tuple | None) -> list[bool]:

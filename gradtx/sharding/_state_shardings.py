@@ -7,12 +7,12 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gradtx.core._placement import result_shardings, trimmed
+from gradtx.core._placement import canonical, is_replicated, result_shardings
 from gradtx.core._transformation import check_transformation
 from gradtx.core._trees import explaining_leaves
 from gradtx.core._types import OptState, Params
 from gradtx.core._unwrapping import unwrapped
-from gradtx.sharding._layout import AnyMesh, Layout, layout_of, names_in
+from gradtx.sharding._layout import AnyMesh, MeshLayout, layout_of, names_in
 
 LARGE = 64 * 1024
 """So many bytes of a slot may stay whole on each device."""
@@ -47,7 +47,7 @@ def state_shardings(tx: Any, params: Params, *, mesh: AnyMesh | None = None, spe
     return jax.tree.map(lambda x: x.sharding, state_types(tx, layout_of("state_shardings", params, mesh, specs))[0])
 
 
-def state_types(tx: Any, layout: Layout) -> tuple[OptState, bool]:
+def state_types(tx: Any, layout: MeshLayout) -> tuple[OptState, bool]:
     """The state as `jax.ShapeDtypeStruct`s with shardings, and whether `init` could be typed."""
     init = explaining_leaves("state_shardings", tx.init)
     try:
@@ -60,7 +60,7 @@ def state_types(tx: Any, layout: Layout) -> tuple[OptState, bool]:
     return _completed(state, layout), typed
 
 
-def _completed(state: OptState, layout: Layout) -> OptState:
+def _completed(state: OptState, layout: MeshLayout) -> OptState:
     """The state with shardings by place and shape, or by size, where types said nothing."""
     by_names = {
         _names(path): (x.shape, x.sharding.spec)
@@ -69,7 +69,7 @@ def _completed(state: OptState, layout: Layout) -> OptState:
     leaves, treedef = jax.tree_util.tree_flatten_with_path(unwrapped(state))
 
     def completed(path: Any, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        if x.sharding.spec != PartitionSpec() or not x.shape:
+        if not is_replicated(x.sharding.spec) or not x.shape:
             return x
         spec = _of_parameter(_names(path), x.shape, by_names)
         if spec is None:
@@ -109,7 +109,8 @@ def spread_over(spec: PartitionSpec, shape: tuple[int, ...], mesh: AnyMesh, axes
 
 
 def with_spec(x: jax.ShapeDtypeStruct, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
-    sharding = NamedSharding(x.sharding.mesh, trimmed(spec), memory_kind=x.sharding.memory_kind)
+    mesh = x.sharding.mesh
+    sharding = NamedSharding(mesh, canonical(spec, len(x.shape), mesh), memory_kind=x.sharding.memory_kind)
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 

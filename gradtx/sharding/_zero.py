@@ -4,14 +4,14 @@
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from gradtx.core._factory import transformation
 from gradtx.core._placement import explicit_sharding
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
-from gradtx.sharding._layout import Layout, check_axis, layout_of
+from gradtx.sharding._layout import MeshLayout, check_axis, layout_of
 from gradtx.sharding._state_shardings import spread_over, state_types, with_spec
 
 
@@ -49,7 +49,7 @@ def zero(inner: Any, axis: Any = "data", *, mesh: Any = None, specs: Any = None)
     if not isinstance(axes, tuple) or not axes or not all(isinstance(name, str) for name in axes):
         raise TypeError(f"zero: axis must be the name of an axis of the mesh, or a tuple of names, got {axis!r}")
 
-    def layout(params: Params) -> Layout:
+    def layout(params: Params) -> MeshLayout:
         found = layout_of("zero", params, mesh, specs)
         for name in axes:
             check_axis("zero:", name, found.mesh)
@@ -58,7 +58,7 @@ def zero(inner: Any, axis: Any = "data", *, mesh: Any = None, specs: Any = None)
     def spread(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return with_spec(x, spread_over(x.sharding.spec, x.shape, x.sharding.mesh, axes))
 
-    def spread_state(on: Layout) -> OptState:
+    def spread_state(on: MeshLayout) -> OptState:
         return jax.tree.map(spread, state_types(tx, on)[0])
 
     def init(params: Params) -> OptState:
@@ -71,6 +71,8 @@ def zero(inner: Any, axis: Any = "data", *, mesh: Any = None, specs: Any = None)
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         on = layout(updates if params is None else params)
         parts = jax.tree.map(spread, on.params)
+        # Factors are split as the parameters' parts need them; a state of other kinds is spread only between updates.
+        state = placed(state, state_types(tx, MeshLayout(on.mesh, parts))[0])
         shards = placed(updates, parts)
         new, state = tx.update(shards, state, None if params is None else placed(params, parts), **extra)
         # The update is asked for in parts first, so that it is computed on them.
@@ -91,4 +93,4 @@ def placed(tree: Any, like: Any) -> Any:
 def _placed(x: Any, sharding: NamedSharding) -> Any:
     if (typed := explicit_sharding(x)) is not None:
         return jax.sharding.reshard(x, NamedSharding(typed.mesh, sharding.spec))
-    return jax.lax.with_sharding_constraint(x, sharding if sharding.mesh.size > 1 else PartitionSpec())
+    return x if sharding.mesh.size == 1 else jax.lax.with_sharding_constraint(x, sharding)

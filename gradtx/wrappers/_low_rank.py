@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
+from gradtx.core._placement import laid_like, replicated
 from gradtx.core._ranges import NonNegativeInt, PositiveInt, Real
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_none
@@ -164,7 +165,8 @@ def on_projections(
         if seed is None:
             stored = column(state.projector, "the state's projector")
             bases = _singular(matrices, views, stored, is_first)
-            projector = treedef.unflatten([bases[i].astype(x.dtype) if i in bases else x for i, x in enumerate(stored)])
+            kept = [laid_like(bases[i].astype(x.dtype), x) if i in bases else x for i, x in enumerate(stored)]
+            projector = treedef.unflatten(kept)
         else:
             bases, projector = _random(matrices, views, seed, redraws), None
 
@@ -180,7 +182,7 @@ def on_projections(
         for i, g in matrices.items():
             with promotion(g):
                 u, sizes[i] = update_of(Projected(views[i], g, bases[i], low[i], new[i]), sizes[i])
-                new[i] = from_matrix(jnp.asarray(scale, compute_dtype(g)) * u, views[i])
+                new[i] = laid_like(from_matrix(jnp.asarray(scale, compute_dtype(g)) * u, views[i]), leaves[i])
         norm = [treedef.unflatten(sizes)] if state_type is LowRankState else []
         return treedef.unflatten(new), state_type(safe_increment(state.count), inner_state, projector, *norm)
 
@@ -191,12 +193,13 @@ def on_projections(
 
 
 def _matrices(leaves: list, views: dict) -> dict[int, jax.Array]:
-    return {i: to_matrix(widen(leaves[i]), view) for i, view in views.items()}
+    # Whole on each device, as decompositions are.
+    return {i: to_matrix(replicated(widen(leaves[i])), view) for i, view in views.items()}
 
 
 def _singular(matrices: dict, views: dict, stored: list, is_first: jax.Array) -> dict:
     """P of each matrix, as stored but at the first step of a period."""
-    kept = {i: stored[i].astype(g.dtype) for i, g in matrices.items()}
+    kept = {i: replicated(stored[i].astype(g.dtype)) for i, g in matrices.items()}
 
     def anew(kept: dict) -> dict:
         return {i: leading_vectors(g, views[i]) for i, g in matrices.items()}

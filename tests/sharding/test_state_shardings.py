@@ -10,6 +10,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gradtx as gt
+from gradtx.core._placement import canonical
 from gradtx.sharding import init_sharded, state_shardings
 from support.meshes import SHAPES, SPECS, mesh, numbers, put, structs
 from support.registry import FACTORIES, example
@@ -18,7 +19,8 @@ LARGE = 64 * 1024
 
 
 def specs(tree):
-    return jax.tree.map(lambda x: getattr(x, "sharding", x).spec, tree)
+    """The specs without Nones at their end."""
+    return jax.tree.map(lambda x: canonical(getattr(x, "sharding", x).spec, 0, mesh()), tree)
 
 
 def same(a, b):
@@ -27,7 +29,7 @@ def same(a, b):
         assert x.sharding.is_equivalent_to(getattr(y, "sharding", y), x.ndim)
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", [n for n in FACTORIES if n != "zero"])  # of another mesh
 def test_no_large_slot_of_any_factory_is_whole_on_each_device(name):
     params = structs(mesh(), {n: SPECS[n] for n in "wvb"})
     tx = example(name)

@@ -20,6 +20,7 @@ from gradtx.core._factory import REGISTRY
 from gradtx.core._transformation import is_transformation
 from gradtx.testing import example_arguments
 from gradtx.testing._case import example_gradients
+from support import meshes
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.full(3, 0.5, jnp.float32)}
 GRADIENTS = example_gradients(PARAMS)
@@ -121,6 +122,8 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
     "low_rank": lambda: _make("low_rank")(_make("scale_by_adam")(), 1),
     "cautious": lambda: _make("cautious")(_make("scale_by_adam")()),
     "with_gradient_signs": lambda: _make("with_gradient_signs")(_make("scale_by_adam")()),
+    "offload": lambda: _make("offload")(_make("adam")(0.1)),
+    "zero": lambda: _make("zero")(_make("adam")(0.1), "devices", mesh=meshes.mesh(devices=1)),
     "decay_weights": lambda: _make("decay_weights")(0.1, "corrected", learning_rate=0.01, max_learning_rate=0.02),
 }
 """Calls of the factories for which the annotations give no example."""
