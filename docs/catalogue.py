@@ -220,7 +220,7 @@ def kind(record: Factory) -> str:
     package = record.module.split(".")[1]
     if package == "optimizers":
         return "rule" if record.name.startswith("scale_by_") else "recipe"
-    return {"wrappers": "wrapper", "core": "combinator"}.get(package, "stage")
+    return {"wrappers": "wrapper", "sharding": "wrapper", "core": "combinator"}.get(package, "stage")
 
 
 def family(record: Factory) -> str:

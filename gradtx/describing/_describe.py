@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+from jax.sharding import NamedSharding
 
 from gradtx._groups._planning import FROZEN
 from gradtx.core._roles import Role
@@ -19,6 +20,8 @@ from gradtx.describing._fate import Multiple, decays, multiple_of, role_of, rule
 from gradtx.describing._routes import RouteNode, route
 from gradtx.describing._stages import Slot, Stage, sharding_of, slot_rows, walk
 from gradtx.describing._table import TableCells, as_rich, as_text, parameter_lines, stage_lines
+from gradtx.sharding._layout import layout_of
+from gradtx.sharding._state_shardings import state_types
 from gradtx.surgery._slots import parameter_names
 
 
@@ -106,7 +109,8 @@ def describe(tx: Any, params: Params, state: OptState | None = None) -> Descript
     Args:
       tx: any object with `init` and `update`; one that gradtx did not make is one stage, which sees all parameters.
       params: a tree of arrays or of `jax.ShapeDtypeStruct`.
-      state: a state of `tx` for these parameters, to read its shardings; None for the types of `tx.init(params)`.
+      state: a state of `tx` for these parameters, to read its shardings; None for the types of `tx.init(params)` and,
+        where the parameters have `NamedSharding`s, its `state_shardings`.
 
     Raises:
       ValueError: for a state of another transformation.
@@ -118,7 +122,7 @@ def described_by(where: str, tx: Any, params: Params, state: OptState | None) ->
     """The description, and which transformations see which parameters."""
     check_transformation(f"{where}: tx", tx)
     shapes = shapes_of(where, params)
-    held = _held(where, tx, shapes, state)
+    held = _held(where, tx, params, shapes, state)
     stages, slots = [], []
     for stage, part in walk(tx, held):
         stages.append(stage)
@@ -135,9 +139,10 @@ def _idle(node: RouteNode) -> Iterator[str]:
         yield from _idle(child) if child.seen else [child.name]
 
 
-def _held(where: str, tx: Any, shapes: Any, state: OptState | None) -> OptState:
-    """The given state, or the types of the state of `init`."""
-    first = jax.eval_shape(tx.init, shapes)
+def _held(where: str, tx: Any, params: Params, shapes: Any, state: OptState | None) -> OptState:
+    """The given state, or the types of the state of `init`, with shardings if the parameters have some."""
+    sharded = any(isinstance(getattr(x, "sharding", None), NamedSharding) for x in jax.tree.leaves(params))
+    first = state_types(tx, layout_of(where, params))[0] if sharded else jax.eval_shape(tx.init, shapes)
     if state is not None and jax.tree.structure(unwrapped(state)) != jax.tree.structure(unwrapped(first)):
         raise ValueError(
             f"{where}: this is not a state of tx for these parameters; migrate(state, tx, params) makes one"

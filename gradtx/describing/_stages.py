@@ -14,6 +14,7 @@ from gradtx.core._calls import Value
 from gradtx.core._nesting import chained, inside
 from gradtx.core._transformation import GradientTransformation
 from gradtx.core._unwrapping import unwrapped
+from gradtx.sharding._layout import spec_text
 from gradtx.surgery._slots import parameter_names, split
 
 Keys = tuple[int | str, ...]
@@ -118,7 +119,7 @@ def sharding_of(x: Any) -> str:
     """How an array is laid out over devices, as its `PartitionSpec`; empty for one device or if unknown."""
     sharding = getattr(x, "sharding", None)
     if isinstance(sharding, jax.sharding.NamedSharding):
-        return f"P({', '.join(map(repr, sharding.spec))})"
+        return spec_text(sharding)
     known = isinstance(sharding, jax.sharding.Sharding) and len(sharding.device_set) > 1
     return type(sharding).__name__ if known else ""
 

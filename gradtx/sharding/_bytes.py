@@ -8,7 +8,7 @@ import jax
 from gradtx.core._sentences import listed
 from gradtx.core._transformation import check_transformation
 from gradtx.core._types import Params
-from gradtx.sharding._layout import AnyMesh, layout_of
+from gradtx.sharding._layout import AnyMesh, layout_of, spec_text
 from gradtx.sharding._state_shardings import LARGE, nbytes, state_types
 from gradtx.surgery._slots import Part, split
 
@@ -101,10 +101,5 @@ def _row(name: str, arrays: list[Any]) -> SlotBytes:
         sum(map(nbytes, arrays)),
         sum(nbytes(x, per_device=True) for x in arrays),
         sum(map(nbytes, whole)),
-        listed(dict.fromkeys(map(_sharding, arrays))),
+        listed(dict.fromkeys(spec_text(x.sharding) for x in arrays)),
     )
-
-
-def _sharding(x: Any) -> str:
-    spec = f"P({', '.join(map(repr, x.sharding.spec))})"
-    return spec if x.sharding.memory_kind in (None, "device") else f"{spec} in {x.sharding.memory_kind}"

@@ -76,6 +76,12 @@ def entry_names(entry: Any) -> tuple[str, ...]:
     return () if entry is None else entry if isinstance(entry, tuple) else (entry,)
 
 
+def spec_text(sharding: NamedSharding) -> str:
+    """The spec in short, `P('data', None)`, and the memory if it is not the device's."""
+    spec = f"P({', '.join(map(repr, canonical(sharding.spec, 0, sharding.mesh)))})"
+    return spec if sharding.memory_kind in (None, "device") else f"{spec} in {sharding.memory_kind}"
+
+
 def check_spec(what: str, spec: PartitionSpec, shape: tuple[int, ...], mesh: AnyMesh) -> None:
     """Raises an error for a spec that an array of this shape cannot have on this mesh."""
     if len(spec) > len(shape):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""States in the memory of the host, fetched for the update."""
+"""Offloading: states in the memory of the host, fetched for the update."""
 
 from typing import Any
 
