@@ -21,7 +21,7 @@ from gradtx.describing._routes import RouteNode, route
 from gradtx.describing._stages import Slot, Stage, sharding_of, slot_rows, walk
 from gradtx.describing._table import TableCells, as_rich, as_text, parameter_lines, stage_lines
 from gradtx.sharding._layout import layout_of
-from gradtx.sharding._state_shardings import state_types
+from gradtx.sharding._state_shardings import LARGE, nbytes, state_types
 from gradtx.surgery._slots import parameter_names
 
 
@@ -142,12 +142,21 @@ def _idle(node: RouteNode) -> Iterator[str]:
 def _held(where: str, tx: Any, params: Params, shapes: Any, state: OptState | None) -> OptState:
     """The given state, or the types of the state of `init`, with shardings if the parameters have some."""
     sharded = any(isinstance(getattr(x, "sharding", None), NamedSharding) for x in jax.tree.leaves(params))
-    first = state_types(tx, layout_of(where, params))[0] if sharded else jax.eval_shape(tx.init, shapes)
+    if sharded:
+        first = jax.tree.map(_worth_telling, state_types(tx, layout_of(where, params))[0])
+    else:
+        first = jax.eval_shape(tx.init, shapes)
     if state is not None and jax.tree.structure(unwrapped(state)) != jax.tree.structure(unwrapped(first)):
         raise ValueError(
             f"{where}: this is not a state of tx for these parameters; migrate(state, tx, params) makes one"
         )
     return first if state is None else state
+
+
+def _worth_telling(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Without the sharding of a small array that is whole on each device."""
+    small = x.sharding.is_fully_replicated and nbytes(x) < LARGE
+    return jax.ShapeDtypeStruct(x.shape, x.dtype) if small else x
 
 
 def _rows(root: RouteNode, params: Params, shapes: Any, slots: list[Slot]) -> list[ParameterRow]:
