@@ -35,6 +35,7 @@ LAYERS = [
     ["_groups", "_minimize"],
     ["surgery"],
     ["precision"],
+    ["sharding"],
     ["describing"],
     ["states", "results", "testing", "plot"],
     ["compat"],

@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._reductions import Names, Split
+
 Kind = Literal["hidden", "embedding", "head", "norm", "bias", "other"]
 KINDS: tuple[str, ...] = get_args(Kind)
 Axes = int | Sequence[int]
@@ -108,21 +110,23 @@ class Boxed:
       group: the number of its group; for a stack, a tuple with the number for each parameter, in the order of the
         stack's axes; None outside `groups`. Hyperparameters that differ between groups are arrays with an entry for
         each group.
+      split: between which devices it is split; None outside `over_axes`.
     """
 
     value: Any
     role: Role | None = None
     group: int | tuple[int, ...] | None = None
+    split: Split | None = None
 
     def tree_flatten_with_keys(self) -> tuple:
-        return ((jax.tree_util.GetAttrKey("value"), self.value),), (self.role, self.group)
+        return ((jax.tree_util.GetAttrKey("value"), self.value),), (self.role, self.group, self.split)
 
     @classmethod
     def tree_unflatten(cls, aux: tuple, children: tuple) -> "Boxed":
         return cls(children[0], *aux)
 
     def holding(self, value: Any) -> "Boxed":
-        return Boxed(value, self.role, self.group)
+        return Boxed(value, self.role, self.group, self.split)
 
 
 def is_box(x: Any) -> bool:
@@ -152,6 +156,16 @@ def closed(box: Any, value: Any) -> Any:
 def carried_role(leaf: Any) -> Role | None:
     """The role that the box of a leaf carries; None where nobody said, and without a box."""
     return leaf.role if is_box(leaf) else None
+
+
+def carried_split(leaf: Any) -> Split | None:
+    """The split that the box of a leaf carries; None where nobody said, and without a box."""
+    return leaf.split if is_box(leaf) else None
+
+
+def names_of(leaf: Any) -> Names:
+    """The mesh axes between whose devices a leaf is split, as far as anybody said."""
+    return leaf.split.names if is_box(leaf) and leaf.split is not None else ()
 
 
 def unboxed(tree: Any) -> Any:
