@@ -11,10 +11,10 @@ from gradtx import microbatching as microbatching
 from gradtx import numerics as numerics
 from gradtx import perturbations as perturbations
 from gradtx import precision as precision
-from gradtx import sharding as sharding
 from gradtx import projections as projections
 from gradtx import results as results
 from gradtx import schedules as schedules
+from gradtx import sharding as sharding
 from gradtx import states as states
 from gradtx import tree as tree
 from gradtx._groups._factors import layerwise_decay as layerwise_decay

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._dtypes import cast, compute_dtype, ending, promotion, widen
-from gradtx.core._reductions import splitting
-from gradtx.core._roles import Boxed, Role, carried_role, carried_split, opened
+from gradtx.core._reductions import LEAF, Leaf
+from gradtx.core._roles import Boxed, Role
 from gradtx.core._stacks import cut, over_stack, slots_of, stack_axes
 
 
@@ -112,7 +112,7 @@ def _kernels(source: RuleSource) -> Kernels:
 
     def on_leaf(values: dict, g: Any, slots: Any, p: Any, count: Any, common: tuple, run: Callable[..., Any]) -> tuple:
         """What `run(rule, arguments, told)` returns for a leaf, in the dtype of the work, and the leaf's stack."""
-        role, split, g = carried_role(g), carried_split(g), opened(g)
+        role, split, g = (g.role, g.split, g.value) if isinstance(g, Boxed) else (None, None, g)
         stack = () if role is None else stack_axes(role, g.ndim)
         dtype = compute_dtype(g, slots, p)
         g, slots, p, t, values = widen((g, slots, p, count, values), dtype)
@@ -120,8 +120,12 @@ def _kernels(source: RuleSource) -> Kernels:
 
         def on_one(values: dict, g: jax.Array, slots: Any, p: Any, common: tuple) -> Any:
             rule, part = source.at(values), split and split.without(stack, g.ndim + len(stack))
-            with jax.named_scope(rule.name), promotion(g, slots, p), splitting(part, g.ndim, p):
-                return run(rule, (g, slots, p, t, *common), rule.role(role, g.ndim + len(stack)))
+            token = LEAF.set(Leaf(part, g.ndim, p))
+            try:
+                with jax.named_scope(rule.name), promotion(g, slots, p):
+                    return run(rule, (g, slots, p, t, *common), rule.role(role, g.ndim + len(stack)))
+            finally:
+                LEAF.reset(token)
 
         if not stack:
             return on_one(values, g, slots, p, common), stack

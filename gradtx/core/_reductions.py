@@ -13,10 +13,11 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 Names = tuple[str, ...]
 Axis = int | tuple[int, ...] | None
@@ -43,10 +44,10 @@ class Split:
 
     def of_each(self, ndim: int) -> tuple[Names, ...]:
         """The mesh axes of each axis of the array of this rank."""
-        if self.axes is not None or ndim == 1:
-            return (self.names,) if self.axes is None else self.axes
         if not self.names:
             return ((),) * ndim
+        if self.axes is not None or ndim == 1:
+            return (self.names,) if self.axes is None else self.axes
         raise ValueError(
             f"the rule reduces over some axes of an array of rank {ndim}, but of the split only the names "
             f"{', '.join(self.names)} are known: give over_axes the PartitionSpecs of the parameters as axes"
@@ -57,18 +58,19 @@ WHOLE = Split((), ())
 """Of an array that nobody split; `axes` are not looked at where there are no names."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Leaf:
-    """The leaf whose rule is being traced: its split and its rank; the mesh axes it varies over, if nobody said why."""
+class Leaf(NamedTuple):
+    """The leaf whose rule is being traced: its split, its rank, and the parameter, whose type may tell of a split."""
 
-    split: Split
+    split: Split | None
     ndim: int
-    unsaid: Names = ()
+    p: Any = None
 
     def over(self, x: Any, axis: Axis) -> Names:
         """The mesh axes over which to reduce an array like the leaf, reduced over these axes of its own."""
-        if self.unsaid:
-            raise ValueError(unsaid_sentence(self.unsaid))
+        if self.split is None:
+            if isinstance(self.p, Tracer) and (names := varying(self.p)):
+                raise ValueError(unsaid_sentence(names))
+            return ()
         if not self.split.names:
             return ()
         if jnp.ndim(x) != self.ndim:
@@ -87,22 +89,18 @@ def unsaid_sentence(names: Names) -> str:
     )
 
 
-_leaf: contextvars.ContextVar[_Leaf | None] = contextvars.ContextVar("leaf", default=None)
+LEAF: contextvars.ContextVar[Leaf | None] = contextvars.ContextVar("leaf", default=None)
+"""Set while a rule runs on a leaf."""
 
 
 @contextlib.contextmanager
-def splitting(split: Split | None, ndim: int, like: Any = None) -> Iterator[None]:
-    """Runs what is inside with the split of the leaf that it is about, of this rank.
-
-    Args:
-      like: the parameter, which tells by its type that it is split where nobody said how.
-    """
-    unsaid = varying(like) if split is None and like is not None else ()
-    token = _leaf.set(_Leaf(split or WHOLE, ndim, unsaid))
+def on_leaf(split: Split | None, ndim: int, p: Any = None) -> Iterator[None]:
+    """Runs what is inside as on a leaf with this split."""
+    token = LEAF.set(Leaf(split, ndim, p))
     try:
         yield
     finally:
-        _leaf.reset(token)
+        LEAF.reset(token)
 
 
 def varying(x: Any) -> Names:
@@ -119,7 +117,7 @@ def _chosen(axis: Axis, ndim: int) -> tuple[int, ...]:
 
 
 def _over(x: Any, axis: Axis) -> Names:
-    leaf = _leaf.get()
+    leaf = LEAF.get()
     return () if leaf is None else leaf.over(x, axis)
 
 
@@ -150,10 +148,7 @@ def size(x: Any, axis: Axis = None) -> float:
 
 def whole_shape(x: Any) -> tuple[int, ...]:
     """The shape of the whole of an array that has the axes of the parameter."""
-    leaf, shape = _leaf.get(), jnp.shape(x)
-    if leaf is None or not leaf.split.names:
-        return shape
-    return tuple(n * _devices(names) for n, names in zip(shape, leaf.split.of_each(leaf.ndim), strict=True))
+    return whole_shape_of(jnp.shape(x), here())
 
 
 def across(x: Any, axis: Axis = None) -> Callable[[Any], Any] | None:
@@ -162,13 +157,24 @@ def across(x: Any, axis: Axis = None) -> Callable[[Any], Any] | None:
     return (lambda found: summed(found, names)) if names else None
 
 
+def smallest(x: jax.Array, axis: Axis = None, keepdims: bool = False, initial: Any = None) -> jax.Array:
+    """`jnp.min` of the whole."""
+    names, found = _over(x, axis), jnp.min(x, axis=axis, keepdims=keepdims, initial=initial)
+    return jax.lax.pmin(found, names) if names else found
+
+
+def anywhere(x: jax.Array) -> jax.Array:
+    """`jnp.any` of the whole."""
+    return any_over({_over(x, None): jnp.any(x)})
+
+
 def once(tree: Any) -> Any:
     """What a `measure` has of the whole parameter, not of a part: on one device as it is, on the others 0.
 
     The lift sums what `measure` returns over the devices between which the parameter is split.
     """
-    leaf = _leaf.get()
-    names = () if leaf is None else leaf.split.names
+    leaf = LEAF.get()
+    names = () if leaf is None or leaf.split is None else leaf.split.names
     return jax.tree.map(lambda x: jnp.where(_is_first(names), x, jnp.zeros_like(x)), tree) if names else tree
 
 
@@ -188,6 +194,66 @@ def sum_over(parts: dict[Names, Any]) -> Any:
     """
     whole = [summed(tree, names) for names, tree in parts.items()]
     return whole[0] if len(whole) == 1 else jax.tree.map(lambda *xs: functools.reduce(jnp.add, xs), *whole)
+
+
+def reduced_over(parts: dict[Names, jax.Array], reduce: Callable[..., Any], across: Callable[..., Any]) -> jax.Array:
+    """As `sum_over` for another reduction of arrays, and the one of it between devices."""
+    found = [across(x, names) if names else x for names, x in parts.items()]
+    return found[0] if len(found) == 1 else reduce(jnp.stack(found), axis=0)
+
+
+def any_over(parts: dict[Names, jax.Array]) -> jax.Array:
+    """Whether any of these is true on any of the devices along its mesh axes."""
+    if not any(parts):
+        return parts[()]
+    return sum_over({names: found.astype(jnp.int32) for names, found in parts.items()}) > 0
+
+
+def gathered(x: jax.Array, split: Split | None) -> jax.Array:
+    """The whole of which every device has its part, on every device."""
+    if split is None or not split.names:
+        return x
+    for axis, names in enumerate(split.of_each(x.ndim)):
+        if names:
+            missing = set(names) - set(varying(x)) if varying(jax.lax.axis_index(names[0])) else ()
+            x = jax.lax.pcast(x, tuple(missing), to="varying") if missing else x
+            x = jax.lax.all_gather(x, names, axis=axis, tiled=True, to="invarying")
+    return x
+
+
+def own_part(x: jax.Array, split: Split | None) -> jax.Array:
+    """The part of a whole that this device has."""
+    if split is None or not split.names:
+        return x
+    for axis, names in enumerate(split.of_each(x.ndim)):
+        if names:
+            length = x.shape[axis] // _devices(names)
+            x = jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(names) * length, length, axis)
+    return x
+
+
+def whole_shape_of(shape: tuple[int, ...], split: Split | None) -> tuple[int, ...]:
+    """The shape of the whole of which every device has a part of this shape."""
+    if split is None or not split.names:
+        return shape
+    return tuple(n * _devices(names) for n, names in zip(shape, split.of_each(len(shape)), strict=True))
+
+
+def first_place(x: Any, axis: int) -> jax.Array:
+    """The place in the whole of the first element along an axis of this device's part."""
+    names = _over(x, axis)
+    return jax.lax.axis_index(names) * jnp.shape(x)[axis] if names else jnp.zeros([], jnp.int32)
+
+
+def drawn(draw: Callable[[tuple[int, ...]], jax.Array], shape: tuple[int, ...], split: Split | None) -> jax.Array:
+    """This device's part, of this shape, of the random numbers that are drawn for the whole: as one device has them."""
+    return own_part(draw(whole_shape_of(shape, split)), split)
+
+
+def here() -> Split | None:
+    """The split of the leaf whose rule is being traced."""
+    leaf = LEAF.get()
+    return None if leaf is None else leaf.split
 
 
 def _devices(names: Names) -> int:

@@ -2,7 +2,7 @@
 """The role of a parameter, and the box that carries the role with the parameter through transformations."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -166,6 +166,28 @@ def carried_split(leaf: Any) -> Split | None:
 def names_of(leaf: Any) -> Names:
     """The mesh axes between whose devices a leaf is split, as far as anybody said."""
     return leaf.split.names if is_box(leaf) and leaf.split is not None else ()
+
+
+def by_names(leaves: Iterable[Any]) -> dict[Names, list]:
+    """What is in these boxes, and leaves without boxes, by the mesh axes between whose devices they are split."""
+    found: dict[Names, list] = {}
+    for x in leaves:
+        found.setdefault(names_of(x), []).append(opened(x))
+    return found or {(): []}
+
+
+def splits_of(tree: Any) -> list[Split | None]:
+    """How each leaf of a tree is split, None being a leaf."""
+
+    def is_one(x: Any) -> bool:
+        return x is None or is_box(x) and (x.value is None or is_full_box(x))
+
+    return [carried_split(x) for x in jax.tree.leaves(tree, is_leaf=is_one)]
+
+
+def names_of_leaves(tree: Any) -> list[Names]:
+    """The mesh axes between whose devices each leaf of a tree is split, None being a leaf."""
+    return [() if split is None else split.names for split in splits_of(tree)]
 
 
 def unboxed(tree: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core import _reductions as reductions
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
 from gradtx.core._types import OptState, Params, Updates
@@ -61,9 +62,9 @@ def cautious(
         agreement = jnp.real(jnp.conj(jnp.sign(g)) * jnp.sign(u))
         mask = (agreement < 0 if descent else agreement > 0).astype(agreement.dtype)
         if normalization == "count":
-            return u * mask * (mask.size / (jnp.sum(mask) + 1))
+            return u * mask * (reductions.size(mask) / (reductions.total(mask) + 1))
         if normalization == "mean":
-            return u * mask / jnp.maximum(jnp.sum(mask) / max(mask.size, 1), 1e-3)
+            return u * mask / jnp.maximum(reductions.total(mask) / max(reductions.size(mask), 1.0), 1e-3)
         return u * mask
 
     return _compared("cautious", inner, masked_update)
