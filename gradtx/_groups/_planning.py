@@ -242,7 +242,12 @@ def _users(tx: Any, label: str, argument: Argument, tree: Any, said: list[Said |
         if is_absent(x)
         else MaskedNode()
         if s is None
-        else Boxed(opened(x), carried_role(x), int(argument in s.entries), carried_split(x))
+        # Shapes alone, as arrays of a shard_map are of no use outside of it.
+        else Boxed(
+            jax.ShapeDtypeStruct(jnp.shape(opened(x)), jnp.result_type(opened(x))),
+            carried_role(x),
+            int(argument in s.entries),
+        )
         for x, s in zip(leaves, mine, strict=True)
     ]
     with reached() as found:

@@ -178,11 +178,12 @@ def by_names(leaves: Iterable[Any]) -> dict[Names, list]:
 
 def splits_of(tree: Any) -> list[Split | None]:
     """How each leaf of a tree is split, None being a leaf."""
+    return [carried_split(x) for x in jax.tree.leaves(tree, is_leaf=is_entry_box)]
 
-    def is_one(x: Any) -> bool:
-        return x is None or is_box(x) and (x.value is None or is_full_box(x))
 
-    return [carried_split(x) for x in jax.tree.leaves(tree, is_leaf=is_one)]
+def is_entry_box(x: Any) -> bool:
+    """Whether this is None, or a box that holds one leaf, None being a leaf."""
+    return x is None or is_box(x) and (x.value is None or is_full_box(x))
 
 
 def names_of_leaves(tree: Any) -> list[Names]:

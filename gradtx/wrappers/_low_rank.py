@@ -14,6 +14,7 @@ from gradtx.core._ranges import NonNegativeInt, PositiveInt, Real
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_none
 from gradtx.core._types import OptState, Params, Updates
+from gradtx.core._wholes import on_wholes
 from gradtx.numerics._projected import (
     MatrixView,
     from_matrix,
@@ -184,7 +185,7 @@ def on_projections(
         norm = [treedef.unflatten(sizes)] if state_type is LowRankState else []
         return treedef.unflatten(new), state_type(safe_increment(state.count), inner_state, projector, *norm)
 
-    pair = on_parts(init, update, keep_axes=False)  # R has other axes
+    pair = on_parts(*on_wholes(init, update, views_of), keep_axes=False)  # R has other axes
     return GradientTransformationExtraArgs(
         *pair, parts=lambda state: {"base_optimizer_state": (inner, state.base_optimizer_state)}
     )

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, PartitionSpec as P
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 import gradtx as gt
 from gradtx.sharding import over_axes
@@ -58,9 +59,7 @@ def two_steps(tx: Any, loss: Any, params: Any, gradients: Any) -> tuple:
 
 def on_mesh(tx: Any, axes: Any = SPECS, check: bool = True) -> tuple:
     run = functools.partial(two_steps, over_axes(tx, axes), half_square_over)
-    mapped = jax.shard_map(
-        run, mesh=MESH, in_specs=(SPECS, SPECS), out_specs=(SPECS, [SPECS, SPECS]), check_vma=check
-    )
+    mapped = jax.shard_map(run, mesh=MESH, in_specs=(SPECS, SPECS), out_specs=(SPECS, [SPECS, SPECS]), check_vma=check)
     return jax.jit(mapped)(PARAMS, GRADIENTS)
 
 
