@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from gradtx.core._by_group import by_group, check_memory, in_groups, note_reached
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._kernels import Kernels, Rule, RuleSource
-from gradtx.core._reductions import Names, on_leaf, sum_over, unsaid_sentence, varying
+from gradtx.core._reductions import Names, on_leaf, sum_over
 from gradtx.core._rescaling import divided, in_range_over
 from gradtx.core._roles import Boxed, carried_role, carried_split, closed, is_full_box, names_of, opened
+from gradtx.core._said import check_said
 from gradtx.core._stacks import cut, over_stack, stack_axes
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_leaf, paths, show_path
 from gradtx.core._types import OptState, Params, Updates
@@ -163,7 +163,7 @@ def update_tree(
     total, common = None, [()] * len(live)
     try:
         if rule.measure is not None and live:
-            _check_said(rule, updates, live)
+            check_said(rule.name, params)
             total = (_in_range if rule.rescales else _total)(live, memory)
             common = [(total,)] * len(live)
         if rule.shared is not None and live:
@@ -247,13 +247,6 @@ def _told(rule: Rule, leaf: Boxed) -> Any:
 
 def _sum(measures: list) -> Any:
     return jax.tree.map(lambda *xs: jnp.sum(jnp.stack(xs)), *measures)
-
-
-def _check_said(rule: Rule, updates: Updates, live: list[_Live]) -> None:
-    """Raises for a parameter of which this device has a part by its type, where nobody said so."""
-    for x in live:
-        if isinstance(x.p, Tracer) and carried_split(x.g) is None and (names := varying(x.p)):
-            raise ValueError(f"{rule.name}: at {paths(updates)[x.index]}: {unsaid_sentence(names)}")
 
 
 def _by_names(live: list[_Live]) -> dict[Names, list[_Live]]:

@@ -14,6 +14,7 @@ from gradtx.core._factory import transformation
 from gradtx.core._ranges import PositiveInt
 from gradtx.core._reductions import Names, any_over, reduced_over, sum_over
 from gradtx.core._roles import names_of_leaves
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, ScalarOrSchedule, Updates
@@ -77,6 +78,7 @@ def scale_by_lbfgs(memory_size: PositiveInt = 10, scale_init_precond: bool = Tru
         updates: Updates, state: OptState, params: Params = None, *, bounds: tuple | None = None, **extra: Any
     ) -> tuple[Updates, ScaleByLBFGSState]:
         check_state(name, state, ScaleByLBFGSState)
+        check_said(name, params)
         if params is None:
             raise ValueError(f"{name}: update needs the parameters: call update(updates, state, params)")
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)

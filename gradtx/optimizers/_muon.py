@@ -16,6 +16,7 @@ from gradtx.core._prefixes import of_boxes, said_of, spread
 from gradtx.core._ranges import Decay, DType, NonNegative, PositiveInt
 from gradtx.core._reductions import Split, gathered, own_part, whole_shape_of
 from gradtx.core._roles import Role, is_box, is_full_box, splits_of, unboxed
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._trees import align, check_state, is_hole, is_leaf, is_none, paths
 from gradtx.core._types import OptState, Params, ScalarOrSchedule, Updates
@@ -91,6 +92,7 @@ def scale_by_muon(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state(where, state, MuonState)
+        check_said(where, params)
         specs = _dimension_numbers(where, weight_dimension_numbers, updates)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         mus = align(treedef, state.mu, where, "the state's mu", updates, "the gradients")
@@ -144,6 +146,7 @@ def scale_by_matrix_shape(
     """
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        check_said("scale_by_matrix_shape", params)
         specs = _dimension_numbers("scale_by_matrix_shape", weight_dimension_numbers, updates)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         for i, (g, split) in enumerate(zip(leaves, splits_of(updates), strict=True)):

@@ -13,6 +13,7 @@ from gradtx.core._factory import transformation
 from gradtx.core._ranges import Positive
 from gradtx.core._reductions import drawn
 from gradtx.core._roles import splits_of
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._trees import align, is_hole, is_none
 from gradtx.core._types import EmptyState, OptState, Params, Updates
@@ -58,6 +59,7 @@ def hutchinson_estimator_diag_hessian(
     ) -> tuple[Updates, OptState]:
         if params is None:
             raise ValueError(f"{name}: update needs the parameters: call update(updates, state, params, obj_fn=...)")
+        check_said(name, params)
         if obj_fn is None:
             raise ValueError(f"{name}: update needs obj_fn: call update(updates, state, params, obj_fn=...)")
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)

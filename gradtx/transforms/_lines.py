@@ -12,6 +12,7 @@ from gradtx.core._apply import apply_updates
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._reductions import Names, reduced_over, sum_over
 from gradtx.core._roles import names_of_leaves
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
@@ -47,6 +48,7 @@ class Line:
             raise ValueError(f"{where}: update needs {', '.join(missing)}: {MISSING}")
         if params is None:
             raise ValueError(f"{where}: update needs the parameters: {MISSING}")
+        check_said(where, params)
         if jnp.ndim(value) != 0:
             raise ValueError(f"{where}: value must be a scalar, got shape {jnp.shape(value)}")
         us, self.treedef = jax.tree.flatten(updates, is_leaf=is_none)

@@ -13,6 +13,7 @@ from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegative
 from gradtx.core._reductions import Split, drawn
 from gradtx.core._roles import splits_of
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._trees import check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
@@ -55,6 +56,7 @@ def add_noise(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state("add_noise", state, AddNoiseState)
+        check_said("add_noise", params)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         t = 1 + state.count.astype(jnp.result_type(float))
         deviation = safe_sqrt(eta / t**gamma)

@@ -15,6 +15,7 @@ from jax.sharding import AxisType, PartitionSpec
 from gradtx.core._dtypes import widened_dtype
 from gradtx.core._evaluation import eval_params
 from gradtx.core._factory import transformation
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
@@ -54,6 +55,7 @@ def flatten(inner: Any) -> GradientTransformationExtraArgs:
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state("flatten", state, FlattenState)
+        check_said("flatten", params)
         gradients, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         parts = gradients
         if params is not None:

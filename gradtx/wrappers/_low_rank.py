@@ -11,6 +11,7 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegativeInt, PositiveInt, Real
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_none
 from gradtx.core._types import OptState, Params, Updates
@@ -154,6 +155,7 @@ def on_projections(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state(where, state, state_type)
+        check_said(where, params)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
 
         def column(tree: Any, name: str) -> list:

@@ -13,6 +13,7 @@ from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegative, Positive, PositiveInt, is_number
 from gradtx.core._reductions import sum_over
 from gradtx.core._roles import names_of_leaves
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
@@ -68,6 +69,7 @@ def scaled_displacement(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state(name, state, state_type)
+        check_said(name, params)
         if params is None:
             raise ValueError(f"{name}: update needs the parameters: call update(updates, state, params)")
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)

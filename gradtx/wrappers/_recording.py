@@ -11,6 +11,7 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
 from gradtx.core._reductions import Names, sum_over
 from gradtx.core._roles import names_of_leaves, unboxed
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
@@ -65,6 +66,7 @@ def record_metrics(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state("record_metrics", state, RecordMetricsState)
+        check_said("record_metrics", params)
         if params is None and OF_PARAMETERS & set(names):
             raise ValueError("record_metrics: update needs the parameters: call update(updates, state, params)")
         new, inner_state = tx.update(updates, state.inner_state, params, **extra)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from gradtx.core import _reductions as reductions
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._safe import abs_sq, safe_sqrt
@@ -23,14 +24,16 @@ class _Inner(NamedTuple):
 
 
 def _compared(
-    where: str, inner: Any, f: Callable[[jax.Array, jax.Array], jax.Array]
+    where: str, inner: Any, f: Callable[[jax.Array, jax.Array], jax.Array], counts: bool = False
 ) -> GradientTransformationExtraArgs:
-    """`inner` with f(g, u) in place of its update u."""
+    """`inner` with f(g, u) in place of its update u; `counts` says that f counts elements of the whole."""
     tx = as_inner(f"{where}: inner", inner)
     # The lift maps over gradients and slots in parallel; here the updates are passed as a slot.
     both = Inner(per_parameter(None, lambda g, u, p, t: (f(g, u), u), _Inner))
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        if counts:
+            check_said(where, params)
         inner_updates, state = tx.update(updates, state, params, **extra)
         return both.update(updates, _Inner(inner_updates))[0], state
 
@@ -67,7 +70,7 @@ def cautious(
             return u * mask / jnp.maximum(reductions.total(mask) / max(reductions.size(mask), 1.0), 1e-3)
         return u * mask
 
-    return _compared("cautious", inner, masked_update)
+    return _compared("cautious", inner, masked_update, counts=normalization != "none")
 
 
 @transformation
