@@ -16,7 +16,7 @@ import numpy as np
 from gradtx.core._by_group import by_group, check_memory, in_groups, note_reached
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
-from gradtx.core._kernels import Kernels, Rule, RuleSource
+from gradtx.core._kernels import Kernels, Rule, RuleSource, init_whole
 from gradtx.core._reductions import Names, on_leaf, sum_over
 from gradtx.core._rescaling import divided, in_range_over
 from gradtx.core._roles import Boxed, carried_role, carried_split, closed, is_full_box, names_of, opened
@@ -57,8 +57,12 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
 
         def init_one(entries: dict, one: jax.Array) -> tuple:
             here = source.at(widen(same, dtype) | entries) if entries else at(dtype)
+            told = here.role(role, p.ndim)
             with on_leaf(part, p.ndim - len(stack), p):
-                slots = here.init(one, **here.role(role, p.ndim))  # type: ignore[misc]  # has one, as it has slots
+                if here.whole and part is not None and part.names:
+                    slots = init_whole(here, part, one, told)
+                else:
+                    slots = here.init(one, **told)  # type: ignore[misc]  # has one, as it has slots
             slots = (slots,) if len(rule.slots) == 1 or not isinstance(slots, tuple | list) else slots
             if len(slots) != len(rule.slots):
                 raise TypeError(

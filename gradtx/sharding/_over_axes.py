@@ -55,7 +55,9 @@ def over_axes(inner: Any, axes: Any = None) -> GradientTransformationExtraArgs:
         leaves, treedef = jax.tree.flatten(tree, is_leaf=is_entry)
         specs = [axes] * len(leaves)
         if not (axes is None or is_names(axes)):
-            specs = treedef.flatten_up_to(spread("over_axes", "axes", axes, tree, _is_spec))
+            specs = [opened(x) for x in treedef.flatten_up_to(spread("over_axes", "axes", axes, tree, _is_spec))]
+        if axes is not None and not _is_inside(names_in(axes)):
+            specs = [()] * len(leaves)  # `init` outside of a mesh is given whole parameters
         places = [path for path, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_entry)[0]]
         rows = zip(leaves, specs, places, strict=True)
         return treedef.unflatten([_with_split(*row) for row in rows])
@@ -63,12 +65,14 @@ def over_axes(inner: Any, axes: Any = None) -> GradientTransformationExtraArgs:
     made = run_in_boxes("over_axes", inner, box)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        if axes is None and params is None:
+            raise ValueError("over_axes: without axes, update needs the parameters: update(updates, state, params)")
         if axes is None:
-            if params is None:
-                raise ValueError("over_axes: without axes, update needs the parameters: update(updates, state, params)")
             _check_types_tell()
-        else:
-            _check_bound(names_in(axes))
+        elif not _is_inside(names := names_in(axes)) and names:
+            raise ValueError(
+                f"over_axes: axes names {names[0]!r}, but there are no mesh axes outside of shard_map and pmap"
+            )
         return made.update(updates, state, params, **extra)
 
     return GradientTransformationExtraArgs(made.init, update, parts=lambda state: {"": (inner, state)})
@@ -130,11 +134,19 @@ def _check_types_tell() -> None:
         )
 
 
-def _check_bound(names: Names) -> None:
-    for name in names:
-        try:
-            jax.lax.axis_size(name)
-        except NameError:
-            there = ", ".join(_manual_axes())
-            why = f"the axes here are {there}" if there else "there are no mesh axes outside of shard_map and pmap"
-            raise ValueError(f"over_axes: axes names {name!r}, but {why}") from None
+def _is_inside(names: Names) -> bool:
+    """Whether this is where a `shard_map` or `pmap` splits arrays; an error for axes that it has not."""
+    missing = [name for name in names if not _is_bound(name)]
+    if missing and (there := (*(n for n in names if n not in missing), *_manual_axes())):
+        raise ValueError(
+            f"over_axes: axes names {missing[0]!r}, but the axes here are {', '.join(dict.fromkeys(there))}"
+        )
+    return not missing
+
+
+def _is_bound(name: str) -> bool:
+    try:
+        jax.lax.axis_size(name)
+    except NameError:
+        return False
+    return True

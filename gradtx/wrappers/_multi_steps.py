@@ -18,6 +18,7 @@ from gradtx.core._needs import needs
 from gradtx.core._ranges import DType, Range
 from gradtx.core._reductions import sum_over
 from gradtx.core._roles import by_names
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import Numeric, OptState, Params, Updates
@@ -223,6 +224,8 @@ def MultiSteps(
         updates: Updates, state: OptState, params: Params = None, *, end_round: Any = False, **extra: Any
     ) -> tuple[Updates, OptState]:
         check_state("MultiSteps", state, MultiStepsState)
+        if axis_name is None and getattr(skip_fn, "func", skip_fn) in (skip_not_finite, skip_large_updates):
+            check_said("MultiSteps", params)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         accs = align(treedef, state.acc_grads, "MultiSteps", "the state's acc_grads", updates, "the gradients")
         check_shapes("MultiSteps", "gradient", updates, leaves, accs)
