@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._dtypes import cast, compute_dtype, ending, promotion, widen
-from gradtx.core._reductions import LEAF, WHOLE, Leaf, Split, gathered, on_leaf, once, own_part, whole_shape_of
+from gradtx.core._over_devices import LEAF, WHOLE, Leaf, Split, gathered, on_leaf, once, own_part, whole_shape_of
 from gradtx.core._roles import Boxed, Role
 from gradtx.core._stacks import cut, over_stack, slots_of, stack_axes
 

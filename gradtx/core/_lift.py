@@ -17,7 +17,7 @@ from gradtx.core._by_group import by_group, check_memory, in_groups, note_reache
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._kernels import Kernels, Rule, RuleSource, init_whole
-from gradtx.core._reductions import Names, on_leaf, sum_over
+from gradtx.core._over_devices import Names, on_leaf, sum_over
 from gradtx.core._rescaling import divided, in_range_over
 from gradtx.core._roles import Boxed, carried_role, carried_split, closed, is_full_box, names_of, opened
 from gradtx.core._said import check_said

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core._branching import branch
 from gradtx.core._dtypes import promotion, widen
-from gradtx.core._reductions import summed
+from gradtx.core._over_devices import summed
 
 
 def in_range(

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._reductions import Names, Split
+from gradtx.core._over_devices import Names, Split
 
 Kind = Literal["hidden", "embedding", "head", "norm", "bias", "other"]
 KINDS: tuple[str, ...] = get_args(Kind)

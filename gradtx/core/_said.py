@@ -4,7 +4,7 @@
 import jax
 from jax.core import Tracer
 
-from gradtx.core._reductions import unsaid_sentence, varying
+from gradtx.core._over_devices import unsaid_sentence, varying
 from gradtx.core._roles import carried_split, is_full_box, opened
 from gradtx.core._trees import show_path
 from gradtx.core._types import Params

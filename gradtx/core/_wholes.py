@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from gradtx.core._reductions import WHOLE, gathered, own_part
+from gradtx.core._over_devices import WHOLE, gathered, own_part
 from gradtx.core._roles import carried_split, closed, is_box, is_entry_box, names_of, opened
 from gradtx.core._trees import align
 from gradtx.core._types import OptState, Params, Updates

@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import _reductions as reductions
+from gradtx.core import _over_devices as reductions
 
 
 def block_mean(x: jax.Array, counts: tuple[int, ...], singles: tuple[int, ...] = ()) -> jax.Array:

@@ -4,7 +4,7 @@
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import _reductions as reductions
+from gradtx.core import _over_devices as reductions
 from gradtx.numerics._safe import safe_divide, safe_sqrt
 
 Axes = tuple[int, int]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import _reductions as reductions
+from gradtx.core import _over_devices as reductions
 
 
 def random_bits(key: jax.Array, like: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import _reductions as reductions
+from gradtx.core import _over_devices as reductions
 from gradtx.core._rescaling import in_range
 from gradtx.numerics._safe import abs_sq, euclidean_norm, norm_of
 

@@ -4,7 +4,7 @@
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import _reductions as reductions
+from gradtx.core import _over_devices as reductions
 from gradtx.core._dtypes import promotion, widen
 from gradtx.numerics._safe import euclidean_norm
 

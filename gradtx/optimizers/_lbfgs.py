@@ -11,8 +11,8 @@ from gradtx.core._combine import chain, identity
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
+from gradtx.core._over_devices import Names, any_over, reduced_over, sum_over
 from gradtx.core._ranges import PositiveInt
-from gradtx.core._reductions import Names, any_over, reduced_over, sum_over
 from gradtx.core._roles import names_of_leaves
 from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs

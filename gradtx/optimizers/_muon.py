@@ -12,9 +12,9 @@ from gradtx.core._combine import chain, identity
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
+from gradtx.core._over_devices import Split, gathered, own_part, whole_shape_of
 from gradtx.core._prefixes import of_boxes, said_of, spread
 from gradtx.core._ranges import Decay, DType, NonNegative, PositiveInt
-from gradtx.core._reductions import Split, gathered, own_part, whole_shape_of
 from gradtx.core._roles import Role, is_box, is_full_box, splits_of, unboxed
 from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs

@@ -12,8 +12,8 @@ from gradtx.core._combine import chain
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import widen
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._over_devices import sum_over
 from gradtx.core._ranges import Decay, DType, NonNegative, NonNegativeInt, Positive, PositiveInt
-from gradtx.core._reductions import sum_over
 from gradtx.core._roles import by_names, is_full_box
 from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
 from gradtx.core._trees import check_state

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transformations of parameters that a `shard_map` splits, with the numbers of whole arrays: `over_axes`."""
+"""Numbers of whole parameters inside `shard_map` and `pmap`."""
 
 import dataclasses
 from typing import Any
@@ -10,8 +10,8 @@ from jax.sharding import PartitionSpec
 
 from gradtx._roles._boxing import run_in_boxes
 from gradtx.core._factory import transformation
+from gradtx.core._over_devices import Names, Split, varying
 from gradtx.core._prefixes import spread
-from gradtx.core._reductions import Names, Split, varying
 from gradtx.core._roles import Boxed, is_absent, is_box, opened
 from gradtx.core._selectors import is_entry
 from gradtx.core._transformation import GradientTransformationExtraArgs

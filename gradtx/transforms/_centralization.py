@@ -3,7 +3,7 @@
 
 from typing import Literal
 
-from gradtx.core import _reductions as reductions
+from gradtx.core import _over_devices as reductions
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._transformation import GradientTransformationExtraArgs
 

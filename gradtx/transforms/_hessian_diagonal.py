@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._factory import transformation
+from gradtx.core._over_devices import drawn
 from gradtx.core._ranges import Positive
-from gradtx.core._reductions import drawn
 from gradtx.core._roles import splits_of
 from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core._apply import apply_updates
 from gradtx.core._dtypes import compute_dtype, promotion, widen
-from gradtx.core._reductions import Names, reduced_over, sum_over
+from gradtx.core._over_devices import Names, reduced_over, sum_over
 from gradtx.core._roles import names_of_leaves
 from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
+from gradtx.core._over_devices import Split, drawn
 from gradtx.core._ranges import NonNegative
-from gradtx.core._reductions import Split, drawn
 from gradtx.core._roles import splits_of
 from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core._dtypes import compute_dtype, promotion, widen
-from gradtx.core._reductions import Names, reduced_over, sum_over
+from gradtx.core._over_devices import Names, reduced_over, sum_over
 from gradtx.core._rescaling import divided, in_range_over
 from gradtx.core._roles import by_names, is_full_box, names_of_leaves
 from gradtx.core._trees import is_none

@@ -15,8 +15,8 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation_of
 from gradtx.core._needs import needs
+from gradtx.core._over_devices import sum_over
 from gradtx.core._ranges import DType, Range
-from gradtx.core._reductions import sum_over
 from gradtx.core._roles import by_names
 from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner

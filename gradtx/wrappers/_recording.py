@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gradtx.core._apply import apply_updates
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
-from gradtx.core._reductions import Names, sum_over
+from gradtx.core._over_devices import Names, sum_over
 from gradtx.core._roles import names_of_leaves, unboxed
 from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner

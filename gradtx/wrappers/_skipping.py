@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._branching import branch
-from gradtx.core._reductions import any_over
+from gradtx.core._over_devices import any_over
 from gradtx.core._roles import by_names, closed, is_full_box, opened
 from gradtx.core._trees import is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates

@@ -208,6 +208,17 @@ def test_roles_and_groups_are_kept(tx: Any, split: P, outside: bool):
         np.testing.assert_allclose(found[name], whole[name], rtol=0, atol=1e-6 * float(jnp.max(jnp.abs(whole[name]))))
 
 
+def test_random_bits_are_those_of_the_place_in_the_whole():
+    tx = gt.chain(gt.scale_by_lr(1e-3), gt.round_stochastically(3))
+    tree = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
+    mapped = jax.shard_map(
+        functools.partial(updated, over_axes(tx, SPECS)), mesh=MESH, in_specs=(SPECS,), out_specs=SPECS
+    )
+    found, wanted = jax.jit(mapped)(tree), jax.jit(functools.partial(updated, tx))(tree)
+    for name in PARAMS:
+        np.testing.assert_array_equal(found[name], wanted[name])
+
+
 def test_masks_and_partitions_count_what_they_show():
     tx = gt.partition({"yes": gt.clip_by_global_norm(1.0), "no": gt.clip_by_norm(2.0)}, {"a": "yes", "b": "no"})
     specs = {"a": P("x"), "b": P("x")}
