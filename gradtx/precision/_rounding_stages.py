@@ -92,8 +92,8 @@ def round_stochastically(seed: Any) -> GradientTransformationExtraArgs:
 
     No rounding error is kept: the result is right on average, over many steps or many parameters. Random numbers depend
     on the seed, the step, the parameter's path and the element's position; they are the same on any number of devices,
-    inside `shard_map` with `over_axes`, without which a stage sees a shard as if it were the whole array. The updates of
-    float32 parameters pass unchanged.
+    but inside `shard_map` only with `over_axes`: without it a stage sees a shard as if it were the whole array. The
+    updates of float32 parameters pass unchanged.
 
     Args:
       seed: a whole number, or a key of `jax.random`.
