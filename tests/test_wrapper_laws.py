@@ -70,6 +70,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "masked": lambda tx: gradtx.masked(tx, matrices),
     "mechanize": lambda tx: gradtx.mechanize(tx, s_init=0.1),
     "named_chain": lambda tx: gradtx.named_chain(("clip", gradtx.clip(0.5)), ("optimizer", tx)),
+    "over_axes": lambda tx: gradtx.sharding.over_axes(tx, ()),
     "partition": lambda tx: gradtx.partition({"matrix": tx, "rest": gradtx.sgd(0.1)}, kinds),
     "primal_averaging": lambda tx: gradtx.primal_averaging(tx),
     "record_metrics": lambda tx: gradtx.record_metrics(tx),

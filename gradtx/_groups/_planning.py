@@ -28,7 +28,7 @@ from gradtx.core._by_group import reached
 from gradtx.core._calls import freeze
 from gradtx.core._prefixes import MaskedNode, of_boxes
 from gradtx.core._ranges import is_number
-from gradtx.core._roles import Boxed, carried_role, is_absent, is_box, opened
+from gradtx.core._roles import Boxed, carried_role, carried_split, is_absent, is_box, opened
 from gradtx.core._selectors import described, matches, named_leaves, what_instead
 from gradtx.core._sentences import listed
 from gradtx.wrappers._partition import partition
@@ -89,7 +89,7 @@ def _boxed(x: Any, said: Said | None, group: Any) -> Any:
         return x
     if said.label == FROZEN:
         return MaskedNode()
-    return Boxed(opened(x), carried_role(x), group)
+    return Boxed(opened(x), carried_role(x), group, carried_split(x))
 
 
 def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool, first_match: bool) -> GroupPlan:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transformations that run on boxed parameters: `with_roles` puts parameters into boxes and takes results out."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -56,7 +57,9 @@ def looks(tree: Any) -> tuple:
 
 
 def _with_role(x: Any, role: Any) -> Any:
-    return x if is_absent(x) else Boxed(opened(x), role, x.group if is_box(x) else None)
+    if is_absent(x):
+        return x
+    return dataclasses.replace(x, role=role) if is_box(x) else Boxed(x, role)
 
 
 def run_in_boxes(name: str, inner: Any, box: Box) -> GradientTransformationExtraArgs:

@@ -90,6 +90,7 @@ def per_parameter(
     uses_role: bool = False,
     idle: Callable[..., Any] | None = None,
     rescales: bool = False,
+    whole: bool = False,
 ) -> GradientTransformationExtraArgs:
     """Lifts a rule on one array to trees. This is where new optimizers are written.
 
@@ -118,6 +119,9 @@ def per_parameter(
         stay as they are. `memory` is that of before the step.
       rescales: for a `measure` that returns Σ |g|²: `shared` gets a pair as its total, (Σ |g/s|², s). s is 1, but where
         squares leave the range of the dtype the largest |g|. The norm is s times the root.
+      whole: for a rule with numbers of a whole array, such as singular vectors: inside `over_axes` it gets whole
+        arrays, gathered from the devices that have the parts. Slots with the shape of the parameter are split as it
+        is, all others are on every device.
 
     The lift owns the rest. Arithmetic is at least float32: arrays arrive cast to the widest of float32, gradient, slot
     and parameter; slots are stored back in the dtype that `init` gave them; updates have the arithmetic's dtype until
@@ -126,7 +130,7 @@ def per_parameter(
     """
     name = getattr(update, "__qualname__", "rule")
     fields = (init, update, state or EmptyState, measure, shared, memory, needs_params, needs, counter, name)
-    rule = Rule(*fields, uses_role, idle, rescales)
+    rule = Rule(*fields, uses_role, idle, rescales, whole)
     return GradientTransformationExtraArgs.from_rule(rule)
 
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._dtypes import cast, compute_dtype, ending, promotion, widen
+from gradtx.core._over_devices import LEAF, WHOLE, Leaf, Split, gathered, on_leaf, once, own_part, whole_shape_of
 from gradtx.core._roles import Boxed, Role
 from gradtx.core._stacks import cut, over_stack, slots_of, stack_axes
 
@@ -32,6 +33,7 @@ class _Fields(NamedTuple):
     uses_role: bool = False
     idle: Callable[..., Any] | None = None
     rescales: bool = False
+    whole: bool = False
 
 
 class Rule(_Fields):
@@ -51,6 +53,37 @@ class Rule(_Fields):
     def role(self, role: Role | None, ndim: int) -> dict[str, Any]:
         """What the rule is told of the role of one parameter of an array of this rank."""
         return {"role": None if role is None else role.logical(ndim)} if self.uses_role else {}
+
+
+def init_whole(rule: Rule, split: Split, p: jax.Array, told: dict) -> tuple:
+    """The slots of a rule that runs on whole arrays; of those with the shape of the parameter, this device's part."""
+    whole = gathered(p, split)
+    with on_leaf(WHOLE, p.ndim):
+        slots = rule.init(whole, **told)  # type: ignore[misc]  # has one, as it has slots
+    return jax.tree.map(lambda x: own_part(x, split) if jnp.shape(x) == whole.shape else x, slots)
+
+
+def on_whole(rule: Rule, split: Split, arguments: tuple, told: dict, run: Callable[..., Any], cuts: bool) -> Any:
+    """What `run` returns for the whole of a leaf of which each device has a part.
+
+    Of updates and slots (`cuts`) it is this device's part, of measures they are those of one device.
+    """
+    g, slots, p, *others = arguments
+    like = jax.ShapeDtypeStruct(whole_shape_of(g.shape, split), g.dtype if p is None else p.dtype)
+    made = () if rule.init is None else jax.eval_shape(lambda p: rule.init(p, **told), like)  # type: ignore[misc]
+    kept = [x.shape == like.shape for x in jax.tree.leaves(made)]
+
+    def mapped(f: Callable[..., jax.Array], tree: Any) -> Any:
+        leaves, treedef = jax.tree.flatten(tree)
+        return treedef.unflatten([f(x, split) if own else x for x, own in zip(leaves, kept, strict=True)])
+
+    g, p, slots = gathered(g, split), None if p is None else gathered(p, split), mapped(gathered, slots)
+    with on_leaf(WHOLE, g.ndim):
+        found = run(rule, (g, slots, p, *others), told)
+    if not cuts:
+        return once(found)
+    u, new_slots = found
+    return own_part(u, split), mapped(own_part, new_slots)
 
 
 def _no_key() -> None:
@@ -109,18 +142,30 @@ class Kernels(NamedTuple):
 def _kernels(source: RuleSource) -> Kernels:
     """The compiled functions of a rule. The hyperparameters that move are arguments of them."""
 
-    def on_leaf(values: dict, g: Any, slots: Any, p: Any, count: Any, common: tuple, run: Callable[..., Any]) -> tuple:
-        """What `run(rule, arguments, told)` returns for a leaf, in the dtype of the work, and the leaf's stack."""
-        role, g = (g.role, g.value) if isinstance(g, Boxed) else (None, g)
+    def on_one_leaf(
+        values: dict, g: Any, slots: Any, p: Any, count: Any, common: tuple, run: Callable[..., Any], cuts: bool = True
+    ) -> tuple:
+        """What `run(rule, arguments, told)` returns for a leaf, in the dtype of the work, and the leaf's stack.
+
+        `cuts` says that these are an update and slots.
+        """
+        role, split, g = (g.role, g.split, g.value) if isinstance(g, Boxed) else (None, None, g)
         stack = () if role is None else stack_axes(role, g.ndim)
         dtype = compute_dtype(g, slots, p)
         g, slots, p, t, values = widen((g, slots, p, count, values), dtype)
         common = _widen_floats(common, dtype) if common else ()
 
         def on_one(values: dict, g: jax.Array, slots: Any, p: Any, common: tuple) -> Any:
-            rule = source.at(values)
-            with jax.named_scope(rule.name), promotion(g, slots, p):
-                return run(rule, (g, slots, p, t, *common), rule.role(role, g.ndim + len(stack)))
+            rule, part = source.at(values), split and split.without(stack, g.ndim + len(stack))
+            token = LEAF.set(Leaf(part, g.ndim, p))
+            try:
+                with jax.named_scope(rule.name), promotion(g, slots, p):
+                    told = rule.role(role, g.ndim + len(stack))
+                    if rule.whole and part is not None and part.names:
+                        return on_whole(rule, part, (g, slots, p, t, *common), told, run, cuts)
+                    return run(rule, (g, slots, p, t, *common), told)
+            finally:
+                LEAF.reset(token)
 
         if not stack:
             return on_one(values, g, slots, p, common), stack
@@ -128,11 +173,11 @@ def _kernels(source: RuleSource) -> Kernels:
         return over_stack(on_one, stack, g.shape, values, cut(g, stack), slots, cut(p, stack), common), stack
 
     def measure(values: dict, g: Any, slots: Any, p: Any, count: Any, memory: Any) -> Any:
-        def run(rule: Rule, arguments: tuple, told: dict) -> Any:
+        def measured(rule: Rule, arguments: tuple, told: dict) -> Any:
             return jax.tree.map(jnp.asarray, rule.measure(*arguments, **told))  # type: ignore[misc]  # rules that measure
 
         known = () if memory is None else (memory,)
-        scalars, stack = on_leaf(values, g, slots, p, count, known, run)
+        scalars, stack = on_one_leaf(values, g, slots, p, count, known, measured, cuts=False)
         scalars = jax.tree.map(lambda x: jnp.sum(x, axis=tuple(range(len(stack)))), scalars) if stack else scalars
         return _widen_floats(scalars, jnp.result_type(float))  # to be summed over leaves
 
@@ -161,7 +206,7 @@ def _kernels(source: RuleSource) -> Kernels:
                 new_slots = _ending(rule.slots, new_slots, arguments[1], slots)
             return u, new_slots
 
-        (u, new_slots), _ = on_leaf(values, g, slots, p, count, common, run)
+        (u, new_slots), _ = on_one_leaf(values, g, slots, p, count, common, run)
         return u, jax.tree.map(_stored, new_slots, slots)
 
     return Kernels(jax.jit(measure), jax.jit(shared), jax.jit(update))

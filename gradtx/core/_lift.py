@@ -16,10 +16,12 @@ import numpy as np
 from gradtx.core._by_group import by_group, check_memory, in_groups, note_reached
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
-from gradtx.core._kernels import Kernels, Rule, RuleSource
+from gradtx.core._kernels import Kernels, Rule, RuleSource, init_whole
+from gradtx.core._over_devices import Names, on_leaf, sum_over
 from gradtx.core._placement import in_place
-from gradtx.core._rescaling import divided, in_range
-from gradtx.core._roles import Boxed, carried_role, closed, is_full_box, opened
+from gradtx.core._rescaling import divided, in_range_over
+from gradtx.core._roles import Boxed, carried_role, carried_split, closed, is_full_box, names_of, opened
+from gradtx.core._said import check_said
 from gradtx.core._stacks import cut, over_stack, stack_axes
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_leaf, paths, show_path
 from gradtx.core._types import OptState, Params, Updates
@@ -50,12 +52,18 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
     def init_leaf(leaf: Any) -> tuple:
         original = opened(leaf)
         p = original if isinstance(original, jax.Array) else jnp.asarray(original)
-        dtype, role = compute_dtype(p), carried_role(leaf)
+        dtype, role, split = compute_dtype(p), carried_role(leaf), carried_split(leaf)
         stack = stack_axes(role, p.ndim)
+        part = split and split.without(stack, p.ndim)
 
         def init_one(entries: dict, one: jax.Array) -> tuple:
             here = source.at(widen(same, dtype) | entries) if entries else at(dtype)
-            slots = here.init(one, **here.role(role, p.ndim))  # type: ignore[misc]  # has one, as it has slots
+            told = here.role(role, p.ndim)
+            with on_leaf(part, p.ndim - len(stack), p):
+                if here.whole and part is not None and part.names:
+                    slots = init_whole(here, part, one, told)
+                else:
+                    slots = here.init(one, **told)  # type: ignore[misc]  # has one, as it has slots
             slots = (slots,) if len(rule.slots) == 1 or not isinstance(slots, tuple | list) else slots
             if len(slots) != len(rule.slots):
                 raise TypeError(
@@ -165,9 +173,8 @@ def update_tree(
     total, common = None, [()] * len(live)
     try:
         if rule.measure is not None and live:
-            total = _sum([x.kernels.measure(x.values, x.g, x.slots, x.p, x.count, memory) for x in live])
-            if rule.rescales:
-                total = _in_range(total, live, memory)
+            check_said(rule.name, params)
+            total = (_in_range if rule.rescales else _total)(live, memory)
             common = [(total,)] * len(live)
         if rule.shared is not None and live:
             needed = {name: jnp.asarray(extra[name]) for name in rule.needs}
@@ -244,22 +251,39 @@ def _columns(rows: list, width: int) -> list:
 
 def _told(rule: Rule, leaf: Boxed) -> Any:
     """The gradient in a box as the kernels get it: with the role only if it makes a difference."""
-    if leaf.role is None:
-        return leaf.value
-    return Boxed(leaf.value, leaf.role) if leaf.role.stack or rule.uses_role else leaf.value
+    role = leaf.role if leaf.role is not None and (leaf.role.stack or rule.uses_role) else None
+    return leaf.value if role is None and leaf.split is None else Boxed(leaf.value, role, split=leaf.split)
 
 
 def _sum(measures: list) -> Any:
     return jax.tree.map(lambda *xs: jnp.sum(jnp.stack(xs)), *measures)
 
 
-def _in_range(total: jax.Array, live: list[_Live], memory: Any) -> tuple[jax.Array, jax.Array]:
+def _by_names(live: list[_Live]) -> dict[Names, list[_Live]]:
+    """The leaves by the mesh axes between whose devices they are split."""
+    found: dict[Names, list[_Live]] = {}
+    for x in live:
+        found.setdefault(names_of(x.g), []).append(x)
+    return found
+
+
+def _measured(live: list[_Live], memory: Any, scale: jax.Array | None = None) -> Any:
+    """The sum of the measures of these leaves; with a scale, of their gradients divided by it."""
+    gs = [x.g if scale is None else divided(x.g, scale) for x in live]
+    return _sum([x.kernels.measure(x.values, g, x.slots, x.p, x.count, memory) for x, g in zip(live, gs, strict=True)])
+
+
+def _total(live: list[_Live], memory: Any) -> Any:
+    return sum_over({names: _measured(leaves, memory) for names, leaves in _by_names(live).items()})
+
+
+def _in_range(live: list[_Live], memory: Any) -> tuple[jax.Array, jax.Array]:
     """The total as `in_range` has it: measured again, of smaller or larger gradients, where their squares failed."""
-
-    def again(scale: jax.Array) -> jax.Array:
-        return _sum([x.kernels.measure(x.values, divided(x.g, scale), x.slots, x.p, x.count, memory) for x in live])
-
-    return in_range(total, again)
+    groups = _by_names(live)
+    return in_range_over(
+        {names: _measured(leaves, memory) for names, leaves in groups.items()},
+        lambda names, scale: _measured(groups[names], memory, scale),
+    )
 
 
 def check_scalars(where: str, values: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sums of squares that leave the range of their dtype: taken again of numbers that are brought back into it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,12 @@ import jax.numpy as jnp
 
 from gradtx.core._branching import branch
 from gradtx.core._dtypes import promotion, widen
+from gradtx.core._over_devices import summed
 
 
-def in_range(total: jax.Array, again: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, jax.Array]:
+def in_range(
+    total: jax.Array, again: Callable[[jax.Array], jax.Array], reduce: Callable[[Any], Any] | None = None
+) -> tuple[jax.Array, jax.Array]:
     """(Σ |x/s|², s): the sum as it is and s = 1, if no square in it overflowed or vanished; else s is a power of two.
 
     Squares leave the range of float32 for numbers from 1e19 on and below 1e-19. The second pass runs only then, or
@@ -20,20 +24,64 @@ def in_range(total: jax.Array, again: Callable[[jax.Array], jax.Array]) -> tuple
     Args:
       total: Σ |x|², or several such sums.
       again: Σ |x/s|² for the s that it is given, of the shape of `total`.
+      reduce: the sum between devices of which each has a part of all x; None for one device.
     """
-    limits = jnp.finfo(total.dtype)
-    # What a sum of at least this size lost to underflow is less than its rounding.
-    small, large = total < float(limits.tiny) / float(limits.eps), total == jnp.inf
-    # These leave room for sums of 2^31 squares of the largest number, and bring up the smallest. A power of two divides
-    # without rounding, and one that is known beforehand spares a search for the largest number.
-    much, little = 2.0 ** (limits.maxexp * 5 // 8), 2.0 ** -(limits.maxexp * 25 // 32)
+    small, large = _out_of_range(total)
+    much, little = scales(total.dtype)
 
     def rescaled() -> tuple[jax.Array, jax.Array]:
         scale = jnp.where(large, much, jnp.where(small, little, 1)).astype(total.dtype)
         return again(scale), scale
 
     # The scale 1 is made of the total, which is finite here, to be sharded as the total is, as in the other branch.
-    return branch(~jnp.any(small | large), lambda: (total, 0 * total + 1), rescaled)
+    found = branch(~jnp.any(small | large), lambda: (total, 0 * total + 1), rescaled)
+    return found if reduce is None else _joined([found], [reduce])
+
+
+def in_range_over(parts: dict[Any, jax.Array], again: Callable[[Any, jax.Array], jax.Array]) -> Any:
+    """`in_range` of the sum of several totals, each a part of what devices along some mesh axes have altogether.
+
+    Args:
+      parts: this device's total for each set of mesh axes.
+      again: Σ |x/s|² for the mesh axes and the s that it is given.
+    """
+    found = {names: in_range(total, functools.partial(again, names)) for names, total in parts.items()}
+    if not any(found):
+        return found[()]
+    return _joined(list(found.values()), [functools.partial(summed, names=names) for names in found])
+
+
+def _out_of_range(total: jax.Array) -> tuple[jax.Array, jax.Array]:
+    limits = jnp.finfo(total.dtype)
+    # What a sum of at least this size lost to underflow is less than its rounding.
+    return total < float(limits.tiny) / float(limits.eps), total == jnp.inf
+
+
+def scales(dtype: Any) -> tuple[float, float]:
+    """What large and what small numbers are divided by.
+
+    These leave room for sums of 2^31 squares of the largest number, and bring up the smallest. A power of two divides
+    without rounding, and one that is known beforehand spares a search for the largest number.
+    """
+    limits = jnp.finfo(dtype)
+    return 2.0 ** (limits.maxexp * 5 // 8), 2.0 ** -(limits.maxexp * 25 // 32)
+
+
+def _joined(found: list[tuple[jax.Array, jax.Array]], reductions: list[Callable]) -> tuple[jax.Array, jax.Array]:
+    """One (Σ |x/s|², s) of those of parts, each summed between devices by its function.
+
+    No device knows the s of the others before they are asked, so each gives its squares for all three: they are asked
+    once, and not in a branch. A part that is in range is negligible where another s is needed.
+    """
+    much, little = scales(found[0][0].dtype)
+    rows = []
+    for (squares, scale), reduce in zip(found, reductions, strict=True):
+        ratios = [jnp.minimum(scale / s, 1 / little) for s in (1.0, much, little)]
+        rows.append(reduce(jnp.stack([squares * r * r for r in ratios])))
+    one, of_much, of_little = functools.reduce(jnp.add, rows)
+    small, large = _out_of_range(one)
+    squares = jnp.where(large, of_much, jnp.where(small, of_little, one))
+    return squares, jnp.where(large, much, jnp.where(small, little, 1)).astype(one.dtype)
 
 
 def divided(x: Any, scale: jax.Array) -> Any:

@@ -2,11 +2,13 @@
 """The role of a parameter, and the box that carries the role with the parameter through transformations."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+
+from gradtx.core._over_devices import Names, Split
 
 Kind = Literal["hidden", "embedding", "head", "norm", "bias", "other"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -108,21 +110,23 @@ class Boxed:
       group: the number of its group; for a stack, a tuple with the number for each parameter, in the order of the
         stack's axes; None outside `groups`. Hyperparameters that differ between groups are arrays with an entry for
         each group.
+      split: between which devices it is split; None outside `over_axes`.
     """
 
     value: Any
     role: Role | None = None
     group: int | tuple[int, ...] | None = None
+    split: Split | None = None
 
     def tree_flatten_with_keys(self) -> tuple:
-        return ((jax.tree_util.GetAttrKey("value"), self.value),), (self.role, self.group)
+        return ((jax.tree_util.GetAttrKey("value"), self.value),), (self.role, self.group, self.split)
 
     @classmethod
     def tree_unflatten(cls, aux: tuple, children: tuple) -> "Boxed":
         return cls(children[0], *aux)
 
     def holding(self, value: Any) -> "Boxed":
-        return Boxed(value, self.role, self.group)
+        return Boxed(value, self.role, self.group, self.split)
 
 
 def is_box(x: Any) -> bool:
@@ -152,6 +156,39 @@ def closed(box: Any, value: Any) -> Any:
 def carried_role(leaf: Any) -> Role | None:
     """The role that the box of a leaf carries; None where nobody said, and without a box."""
     return leaf.role if is_box(leaf) else None
+
+
+def carried_split(leaf: Any) -> Split | None:
+    """The split that the box of a leaf carries; None where nobody said, and without a box."""
+    return leaf.split if is_box(leaf) else None
+
+
+def names_of(leaf: Any) -> Names:
+    """The mesh axes between whose devices a leaf is split, as far as anybody said."""
+    return leaf.split.names if is_box(leaf) and leaf.split is not None else ()
+
+
+def by_names(leaves: Iterable[Any]) -> dict[Names, list]:
+    """What is in these boxes, and leaves without boxes, by the mesh axes between whose devices they are split."""
+    found: dict[Names, list] = {}
+    for x in leaves:
+        found.setdefault(names_of(x), []).append(opened(x))
+    return found or {(): []}
+
+
+def splits_of(tree: Any) -> list[Split | None]:
+    """How each leaf of a tree is split, None being a leaf."""
+    return [carried_split(x) for x in jax.tree.leaves(tree, is_leaf=is_entry_box)]
+
+
+def is_entry_box(x: Any) -> bool:
+    """Whether this is None, or a box that holds one leaf, None being a leaf."""
+    return x is None or is_box(x) and (x.value is None or is_full_box(x))
+
+
+def names_of_leaves(tree: Any) -> list[Names]:
+    """The mesh axes between whose devices each leaf of a tree is split, None being a leaf."""
+    return [() if split is None else split.names for split in splits_of(tree)]
 
 
 def unboxed(tree: Any) -> Any:

@@ -6,12 +6,25 @@ import math
 import jax
 import jax.numpy as jnp
 
+from gradtx.core import _over_devices as reductions
 
-def block_mean(x: jax.Array, counts: tuple[int, ...]) -> jax.Array:
-    """The mean of each block, an array of shape `counts`; 0 for blocks without elements."""
+
+def block_mean(x: jax.Array, counts: tuple[int, ...], singles: tuple[int, ...] = ()) -> jax.Array:
+    """The mean of each block, an array of shape `counts`; 0 for blocks without elements.
+
+    Args:
+      singles: axes of which each element is a block, also if this device has only one.
+    """
     sizes = _sizes(x.shape, counts)
     pairs = [n for pair in zip(counts, sizes, strict=True) for n in pair]
-    return jnp.sum(x.reshape(pairs), axis=tuple(range(1, 2 * x.ndim, 2))) / max(math.prod(sizes), 1)
+    sums = jnp.sum(x.reshape(pairs), axis=tuple(range(1, 2 * x.ndim, 2)))
+    # A single block along an axis is that of the whole. Of several, each device has whole ones.
+    alone = tuple(axis for axis, n in enumerate(counts) if n == 1 and axis not in singles)
+    across = reductions.across(x, alone) if alone else None
+    if across is None:
+        return sums / max(math.prod(sizes), 1)
+    others = math.prod(n for axis, n in enumerate(sizes) if axis not in alone)
+    return across(sums) / max(others * reductions.size(x, alone), 1.0)
 
 
 def spread_blocks(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:

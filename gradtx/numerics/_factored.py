@@ -4,6 +4,7 @@
 import jax
 import jax.numpy as jnp
 
+from gradtx.core import _over_devices as reductions
 from gradtx.numerics._safe import safe_divide, safe_sqrt
 
 Axes = tuple[int, int]
@@ -23,7 +24,7 @@ def factored_axes(shape: tuple[int, ...], min_size: int) -> Axes | None:
 def factor_means(x: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array]:
     """(row, col): the means over the largest axis and over the second largest."""
     second, largest = axes
-    return jnp.mean(x, axis=largest), jnp.mean(x, axis=second)
+    return reductions.mean(x, axis=largest), reductions.mean(x, axis=second)
 
 
 def factored_root(row: jax.Array, col: jax.Array, axes: Axes) -> jax.Array:
@@ -34,7 +35,7 @@ def factored_root(row: jax.Array, col: jax.Array, axes: Axes) -> jax.Array:
     """
     second, largest = axes
     row, col = jnp.expand_dims(row, largest), jnp.expand_dims(col, second)
-    overall = safe_sqrt(jnp.mean(row, axis=second, keepdims=True))
+    overall = safe_sqrt(reductions.mean(row, axis=second, keepdims=True))
     return safe_divide(safe_sqrt(row), overall) * safe_sqrt(col)
 
 

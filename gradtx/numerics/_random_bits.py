@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core import _over_devices as reductions
 from gradtx.core._placement import explicit_sharding
 
 
@@ -20,11 +21,14 @@ def random_bits(key: jax.Array, like: jax.Array) -> jax.Array:
     Positions are those in the whole array, however it is sharded; beyond 2^32 elements the numbers repeat.
     """
     words = jax.random.key_data(key).reshape(-1)
-    sharding, shape = explicit_sharding(like), like.shape
+    sharding, shape, whole = explicit_sharding(like), like.shape, reductions.whole_shape(like)
     place = jnp.zeros([], jnp.uint32)
     for axis in range(len(shape)):
-        stride = np.uint32(math.prod(shape[axis + 1 :]) % 2**32)
-        place = place + jax.lax.broadcasted_iota(jnp.uint32, shape, axis, out_sharding=sharding) * stride
+        stride = np.uint32(math.prod(whole[axis + 1 :]) % 2**32)
+        along = jax.lax.broadcasted_iota(jnp.uint32, shape, axis, out_sharding=sharding)
+        if whole[axis] != shape[axis]:
+            along = along + reductions.first_place(like, axis).astype(jnp.uint32)
+        place = place + along * stride
     return _mixed(_mixed(place ^ words[0]) + words[1])
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core import _over_devices as reductions
 from gradtx.core._rescaling import in_range
 from gradtx.numerics._safe import abs_sq, euclidean_norm, norm_of
 
@@ -24,7 +25,8 @@ def l2_norms(x: jax.Array, y: jax.Array, axis: Any = None) -> jax.Array:
     def squares(of: tuple[jax.Array, jax.Array]) -> jax.Array:
         return jnp.stack([jnp.sum(abs_sq(one), axis=axis, keepdims=axis is not None) for one in of])
 
-    return norm_of(in_range(squares((x, y)), lambda scale: squares((x / scale[0], y / scale[1]))))
+    across = reductions.across(x, axis)
+    return norm_of(in_range(squares((x, y)), lambda scale: squares((x / scale[0], y / scale[1])), across))
 
 
 def trust_ratio(param_norm: jax.Array, update_norm: jax.Array, coefficient: Any = 1.0, eps: Any = 0.0) -> jax.Array:

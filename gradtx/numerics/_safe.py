@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core import _over_devices as reductions
 from gradtx.core._rescaling import in_range
 
 
@@ -54,9 +55,9 @@ def euclidean_norm(x: jax.Array, axis: Any = None, keepdims: bool = False, mean:
 
     def squares(of: jax.Array) -> jax.Array:
         total = jnp.sum(abs_sq(of), axis=axis, keepdims=True)
-        return total / max(x.size // max(total.size, 1), 1) if mean else total
+        return total / max(reductions.size(x, axis), 1.0) if mean else total
 
-    found = norm_of(in_range(squares(x), lambda scale: squares(x / scale)))
+    found = norm_of(in_range(squares(x), lambda scale: squares(x / scale), reductions.across(x, axis)))
     return found if keepdims else jnp.squeeze(found, axis)
 
 

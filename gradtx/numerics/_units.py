@@ -4,6 +4,7 @@
 import jax
 import jax.numpy as jnp
 
+from gradtx.core import _over_devices as reductions
 from gradtx.core._dtypes import promotion, widen
 from gradtx.numerics._safe import euclidean_norm
 
@@ -45,7 +46,7 @@ def unitwise_norm(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> ja
     Reference: Brock et al. 2021, arXiv:2102.06171, section 4.
     """
     x = widen(x)
-    return jnp.broadcast_to(euclidean_norm(x, unitwise_axes(x.shape, axis), keepdims=True), x.shape)
+    return jnp.broadcast_to(euclidean_norm(x, unitwise_axes(reductions.whole_shape(x), axis), keepdims=True), x.shape)
 
 
 def unitwise_clip(g_norm: jax.Array, max_norm: jax.Array, grad: jax.Array, div_eps: float = 1e-6) -> jax.Array:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core import _over_devices as reductions
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
@@ -67,7 +68,7 @@ def scale_by_factored_rms(
         return factors.factored_axes(shape, min_dim_size_to_factor) if factored else None
 
     def init(p):
-        v, axes = zeros_like(p, real=True), axes_of(p.shape)
+        v, axes = zeros_like(p, real=True), axes_of(reductions.whole_shape(p))
         if axes is None:
             return jnp.zeros(1, v.dtype), jnp.zeros(1, v.dtype), v
         return *factors.factor_means(v, axes), jnp.zeros(1, v.dtype)
@@ -78,7 +79,7 @@ def scale_by_factored_rms(
         return jnp.minimum(decay, decay_cap)
 
     def update(g, slots, p, t, decay):
-        (row, col, v), axes, square = slots, axes_of(g.shape), abs_sq(g) + epsilon
+        (row, col, v), axes, square = slots, axes_of(reductions.whole_shape(g)), abs_sq(g) + epsilon
         if axes is None:
             v = average(v, square, decay)
             return factors.over_root(g, safe_sqrt(v)), (row, col, v)

@@ -71,27 +71,36 @@ def scale_by_adam_mini(
         return GradientTransformationExtraArgs(init_blocks, usual.update)
 
     def init(p, role):
-        counts = _counts(_blocks_of(role, p.ndim), "the parameter", p)
-        return zeros_like(p, mu_dtype), block_mean(_zeros(p, nu_dtype), counts)
+        blocks = _blocks_of(role, p.ndim)
+        counts = _counts(blocks, "the parameter", p)
+        return zeros_like(p, mu_dtype), block_mean(_zeros(p, nu_dtype), counts, _singles(blocks))
 
     def shared(t, total):
         return 1 / one_minus_power(b1, t), 1 / one_minus_power(b2, t)
 
     def update(g, slots, p, t, corrections, role):
         (mu, nu), (of_mu, of_nu) = slots, corrections
-        mu, nu = ema(mu, g, b1), ema(nu, block_mean(abs_sq(g), nu.shape), b2)
+        blocks = _blocks_of(role, g.ndim)
+        usual = nu.shape == _counts(blocks, "the parameter", g)
+        mu, nu = ema(mu, g, b1), ema(nu, block_mean(abs_sq(g), nu.shape, _singles(blocks) if usual else ()), b2)
         return safe_divide(of_mu * mu, spread_blocks(safe_sqrt(of_nu * nu + eps_root) + eps, g.shape)), (mu, nu)
 
     return per_parameter(init, update, ScaleByAdamState, shared=shared, uses_role=True)
 
 
-def _blocks_of(role: Role | None, ndim: int) -> tuple[int, ...] | None:
-    """The blocks that a role asks for; None for the default ones."""
+def _blocks_of(role: Role | None, ndim: int) -> tuple[int, ...]:
+    """The blocks that a role asks for, or the default ones."""
+    default = (*(1,) * (ndim - 1), -1) if ndim > 1 else (1,) * ndim
     if role is None or ndim < 2:
-        return None
+        return default
     lines = role.in_axes if role.kind == "embedding" else role.out_axes
     lines = (role.heads,) if role.heads is not None and role.heads in role.out_axes else lines
-    return tuple(-1 if axis in lines else 1 for axis in range(ndim)) if lines else None
+    return tuple(-1 if axis in lines else 1 for axis in range(ndim)) if lines else default
+
+
+def _singles(blocks: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes along which each element is a block."""
+    return tuple(axis for axis, n in enumerate(blocks) if n == -1)
 
 
 def _zeros(p: Any, dtype: Any) -> jax.Array:

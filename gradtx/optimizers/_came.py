@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from gradtx.core import _over_devices as reductions
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative, Positive, PositiveInt
@@ -64,7 +65,7 @@ def scale_by_came(
     """
 
     def init(p):
-        v, axes = zeros_like(p, real=True), factors.factored_axes(p.shape, min_dim_size_to_factor)
+        v, axes = zeros_like(p, real=True), factors.factored_axes(reductions.whole_shape(p), min_dim_size_to_factor)
         row, col, s_row, s_col = (jnp.zeros(1, v.dtype) for _ in range(4))
         if axes is None:
             return zeros_like(p, mu_dtype), row, col, v, s_row, s_col
@@ -72,7 +73,7 @@ def scale_by_came(
 
     def update(g, slots, p, t):
         mu, v_row, v_col, v, s_row, s_col = slots
-        axes, square = factors.factored_axes(g.shape, min_dim_size_to_factor), abs_sq(g) + eps
+        axes, square = factors.factored_axes(reductions.whole_shape(g), min_dim_size_to_factor), abs_sq(g) + eps
         if axes is None:
             v = ema(v, square, b2)
             root = safe_sqrt(v)

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core import _over_devices as reductions
 from gradtx.core._combine import chain, identity
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import DType, NonNegative, Positive, Real
@@ -113,7 +114,7 @@ def scale_by_distance_over_gradients(
     def update(g, slots, p, t):
         r, accumulated, first = slots
         r = jnp.maximum(r, l2_norm(p - first))
-        accumulated = accumulated + jnp.sum(abs_sq(g))
+        accumulated = accumulated + reductions.total(abs_sq(g))
         factor = global_scale * safe_divide(r, safe_sqrt(accumulated[0] + eps))
         return factor * g, (r, accumulated, first)
 

@@ -12,9 +12,11 @@ from gradtx.core._combine import chain, identity
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
+from gradtx.core._over_devices import Split, gathered, own_part, whole_shape_of
 from gradtx.core._prefixes import of_boxes, said_of, spread
 from gradtx.core._ranges import Decay, DType, NonNegative, PositiveInt
-from gradtx.core._roles import Role, is_box, is_full_box, unboxed
+from gradtx.core._roles import Role, is_box, is_full_box, splits_of, unboxed
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._trees import align, check_state, is_hole, is_leaf, is_none, paths
 from gradtx.core._types import OptState, Params, ScalarOrSchedule, Updates
@@ -90,9 +92,11 @@ def scale_by_muon(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state(where, state, MuonState)
+        check_said(where, params)
         specs = _dimension_numbers(where, weight_dimension_numbers, updates)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         mus = align(treedef, state.mu, where, "the state's mu", updates, "the gradients")
+        splits = splits_of(updates)
         count = safe_increment(state.count)
         for i, (g, mu) in enumerate(zip(leaves, mus, strict=True)):
             if is_hole(g):
@@ -102,23 +106,25 @@ def scale_by_muon(
                     f"{where}: the gradient at {paths(updates)[i]} has shape {jnp.shape(g)}, "
                     f"but the state was made for {jnp.shape(mu)}"
                 )
-            leaves[i], mus[i] = direction(jnp.asarray(g), mu, count, state.ns_coeffs, specs[i])
+            leaves[i], mus[i] = direction(jnp.asarray(g), mu, count, state.ns_coeffs, specs[i], splits[i])
         new = state._replace(count=count, mu=treedef.unflatten(mus))
         return treedef.unflatten(leaves), new
 
-    def direction(g: jax.Array, mu: jax.Array, count: jax.Array, coefficients: jax.Array, spec: Any) -> tuple:
+    def direction(
+        g: jax.Array, mu: jax.Array, count: jax.Array, coefficients: jax.Array, spec: Any, split: Split | None
+    ) -> tuple:
         dtype = compute_dtype(g, mu)
         wide, wide_mu, t, least = widen((g, mu, count, eps), dtype)
         with jax.named_scope(where), promotion(g):
             new = ema(wide_mu, wide, _in(beta, dtype))
-            m = weighted(new, wide, unbiased(_in(beta, dtype), t, nesterov))
+            m = gathered(weighted(new, wide, unbiased(_in(beta, dtype), t, nesterov)), split)
             matrix = to_matrices(m, spec)
             cast = matrix if ns_dtype is None else widen(matrix, ns_dtype)
             u = orthogonalized(cast, coefficients, ns_steps, preconditioning, least.astype(jnp.real(cast).dtype))
             u = u.astype(matrix.dtype)
             if adaptive:
                 u = u * jnp.sum(jnp.real(jnp.conj(matrix) * u), axis=(-2, -1), keepdims=True)
-            return from_matrices(u, spec, g.shape), new.astype(mu.dtype)
+            return own_part(from_matrices(u, spec, m.shape), split), new.astype(mu.dtype)
 
     return GradientTransformationExtraArgs(init, update)
 
@@ -140,11 +146,13 @@ def scale_by_matrix_shape(
     """
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        check_said("scale_by_matrix_shape", params)
         specs = _dimension_numbers("scale_by_matrix_shape", weight_dimension_numbers, updates)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
-        for i, g in enumerate(leaves):
+        for i, (g, split) in enumerate(zip(leaves, splits_of(updates), strict=True)):
             if not is_hole(g):
-                inputs, outputs = (math.prod(g.shape[a] for a in axes) for axes in specs[i])
+                shape = whole_shape_of(g.shape, split)
+                inputs, outputs = (math.prod(shape[a] for a in axes) for axes in specs[i])
                 factor = math.sqrt(max(1.0, outputs / inputs)) if inputs else 1.0
                 if consistent_rms is not None:
                     factor = consistent_rms * math.sqrt(max(inputs, outputs))

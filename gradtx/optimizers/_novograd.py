@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core import _over_devices as reductions
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative, is_number
@@ -50,11 +51,11 @@ def scale_by_novograd(
     decays = not (is_number(weight_decay) and weight_decay == 0)
 
     def init(p):
-        return zeros_like(p, mu_dtype), jnp.sum(zeros_like(p, real=True))
+        return zeros_like(p, mu_dtype), reductions.total(zeros_like(p, real=True))
 
     def update(g, slots, p, t):
         mu, nu = slots
-        square = jnp.sum(abs_sq(g))
+        square = reductions.total(abs_sq(g))
         nu = jnp.where(t == 1, square, ema(nu, square, b2))
         normalized = safe_divide(g, safe_sqrt(nu + eps_root) + eps)
         mu = b1 * mu + (normalized + weight_decay * p if decays else normalized)

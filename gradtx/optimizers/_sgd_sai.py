@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from gradtx.core import _over_devices as reductions
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative
@@ -34,9 +35,9 @@ def scale_by_initial_snr(eps: NonNegative = 1e-8) -> GradientTransformationExtra
     """
 
     def update(g, snr, p, t):
-        size = max(g.size, 1)
-        deviation = safe_sqrt(jnp.sum(abs_sq(g - jnp.sum(g) / size)) / max(size - 1, 1))
-        norm = safe_sqrt(jnp.sum(abs_sq(g)))
+        size = max(reductions.size(g), 1.0)
+        deviation = safe_sqrt(reductions.total(abs_sq(g - reductions.total(g) / size)) / max(size - 1, 1.0))
+        norm = safe_sqrt(reductions.total(abs_sq(g)))
         now = jnp.where(deviation > 0, safe_divide(norm, deviation + eps), jnp.where(norm > 0, size**0.5, 0.0))
         snr = jnp.where(snr > 0, snr, now)
         return snr * g, snr

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from gradtx.core import _over_devices as reductions
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, Fraction, NonNegative
@@ -49,7 +50,7 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -
 
     def init(p):
         real = zeros_like(p, real=True)
-        return [jnp.max(real, axis=others, initial=0.0) for _, others in _slices(p.shape)], zeros_like(p)
+        return [reductions.largest(real, axis=others, initial=0.0) for _, others in _slices(p.shape)], zeros_like(p)
 
     def shared(t, total):
         return jnp.where(b2 == 1, 1.0, 1 - b2)
@@ -59,7 +60,7 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -
         slices = _slices(g.shape)
         least = functools.reduce(jnp.minimum, [m.reshape(own) for m, (own, _) in zip(mu, slices, strict=True)])
         s = b2 * least + weight * abs_sq(g)
-        mu = [jnp.max(s, axis=others, initial=0.0) for _, others in slices]
+        mu = [reductions.largest(s, axis=others, initial=0.0) for _, others in slices]
         nu = ema(nu, safe_divide(g, safe_sqrt(s + eps)), b1)
         return nu, (mu, nu)
 

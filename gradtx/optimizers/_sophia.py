@@ -12,7 +12,9 @@ from gradtx.core._combine import chain
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import widen
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._over_devices import sum_over
 from gradtx.core._ranges import Decay, DType, NonNegative, NonNegativeInt, Positive, PositiveInt
+from gradtx.core._roles import by_names, is_full_box
 from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, ScalarOrSchedule, Updates
@@ -119,9 +121,13 @@ def scale_by_sophia(
 
 def _print_win_rate(updates: Updates, limit: Any, due: jax.Array) -> None:
     def rate() -> jax.Array:
-        leaves = [jnp.zeros(0), *jax.tree.leaves(updates)]
-        inside = [jnp.sum(jnp.abs(u) < jnp.asarray(limit, u.dtype)) for u in leaves]
-        return jnp.sum(jnp.stack(inside)) / max(sum(u.size for u in leaves), 1)
+        def counted(leaves: list) -> tuple[jax.Array, jax.Array]:
+            inside = [jnp.sum(jnp.abs(u) < jnp.asarray(limit, u.dtype)) for u in (jnp.zeros(0), *leaves)]
+            return jnp.sum(jnp.stack(inside)).astype(float), jnp.asarray(float(sum(u.size for u in leaves)))
+
+        parts = by_names(jax.tree.leaves(updates, is_leaf=is_full_box))
+        inside, number = sum_over({names: counted(leaves) for names, leaves in parts.items()})
+        return inside / jnp.maximum(number, 1)
 
     message = "Sophia's win rate (the part not clipped): {rate}"
     branch(due, lambda: jax.debug.print(message, rate=rate()), lambda: None)

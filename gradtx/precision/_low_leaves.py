@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._roles import closed, is_box, opened
+from gradtx.core._over_devices import on_leaf
+from gradtx.core._roles import carried_split, closed, is_box, opened
 from gradtx.core._trees import align, check_shapes, is_hole, is_leaf, paths
 from gradtx.core._types import Params, Updates
 from gradtx.numerics._rounding import LOW, is_low
@@ -59,7 +60,8 @@ def update_low(
             raise ValueError(
                 f"{name}: the state holds nothing for {places[i]}, which was of another dtype when init saw it"
             )
-        u, kept[i] = step(places[i], jnp.asarray(p), jnp.asarray(u).astype(jnp.float32), kept[i])
+        with on_leaf(carried_split(leaves[i]), jnp.ndim(p)):
+            u, kept[i] = step(places[i], jnp.asarray(p), jnp.asarray(u).astype(jnp.float32), kept[i])
         new[i] = closed(leaves[i], u)
     return treedef.unflatten(new), treedef.unflatten(map(closed, held, kept))
 

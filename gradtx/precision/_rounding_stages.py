@@ -5,6 +5,7 @@ They stand last in a chain. Each computes the new parameter in float32, rounds i
 the difference in float32, with which `apply_updates` arrives exactly at the rounded parameter.
 """
 
+import functools
 import zlib
 from typing import Annotated, Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
+from gradtx.core._over_devices import Split, here, on_leaf
 from gradtx.core._ranges import Range
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._trees import check_state
@@ -90,8 +92,8 @@ def round_stochastically(seed: Any) -> GradientTransformationExtraArgs:
 
     No rounding error is kept: the result is right on average, over many steps or many parameters. Random numbers depend
     on the seed, the step, the parameter's path and the element's position; they are the same on any number of devices,
-    except inside `shard_map`, where a stage sees a shard as if it were the whole array. The updates of float32
-    parameters pass unchanged.
+    but inside `shard_map` only with `over_axes`: without it a stage sees a shard as if it were the whole array. The
+    updates of float32 parameters pass unchanged.
 
     Args:
       seed: a whole number, or a key of `jax.random`.
@@ -111,7 +113,7 @@ def round_stochastically(seed: Any) -> GradientTransformationExtraArgs:
         key = jax.random.fold_in(key, state.count)
 
         def step(path: str, p: Any, u: Any, slot: None) -> tuple[jax.Array, None]:
-            return _to_neighbor(p, u, key, np.uint32(zlib.crc32(path.encode()))), None
+            return _to_neighbor(p, u, key, np.uint32(zlib.crc32(path.encode())), here()), None
 
         new, _ = update_low(name, step, updates, params)
         return new, RoundStochasticallyState(safe_increment(state.count), state.rng_key)
@@ -208,10 +210,11 @@ def keep_master() -> GradientTransformationExtraArgs:
 # The steps on one array. Parameters come in their own dtype.
 
 
-@jax.jit
-def _to_neighbor(p: jax.Array, u: jax.Array, key: jax.Array, number: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="split")
+def _to_neighbor(p: jax.Array, u: jax.Array, key: jax.Array, number: jax.Array, split: Split | None) -> jax.Array:
     wide = p.astype(jnp.float32)
-    bits = random_bits(jax.random.fold_in(key, number), p)
+    with on_leaf(split, p.ndim):
+        bits = random_bits(jax.random.fold_in(key, number), p)
     return difference_to(round_at_random(wide + u, p.dtype, bits), wide, p.dtype)[0]
 
 

@@ -48,7 +48,7 @@ def layout_of(where: str, params: Params, mesh: AnyMesh | None = None, specs: An
     if specs is None:
         said = [getattr(_named_sharding(x), "spec", PartitionSpec()) for _, x in leaves]
     else:
-        said = treedef.flatten_up_to(spread(where, "specs", specs, params, _is_spec))
+        said = treedef.flatten_up_to(spread(where, "specs", specs, params, is_spec))
     structs = []
     for (path, x), entry in zip(leaves, said, strict=True):
         spec = spec_of(where, show_path(path), entry)
@@ -103,7 +103,7 @@ def check_axis(where: str, name: Any, mesh: AnyMesh) -> None:
         raise ValueError(f"{where} the mesh has no axis {name!r}, it has {listed(map(repr, mesh.axis_names))}")
 
 
-def _is_spec(x: Any) -> bool:
+def is_spec(x: Any) -> bool:
     return isinstance(x, PartitionSpec | NamedSharding)
 
 

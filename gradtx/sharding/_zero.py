@@ -13,10 +13,13 @@ from gradtx.core._trees import is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.sharding._layout import MeshLayout, check_axis, layout_of
 from gradtx.sharding._state_shardings import spread_over, state_types, with_spec
+from gradtx.sharding._zero_parts import Parts, is_inside
 
 
 @transformation
-def zero(inner: Any, axis: Any = "data", *, mesh: Any = None, specs: Any = None) -> GradientTransformationExtraArgs:
+def zero(
+    inner: Any, axis: Any = "data", *, mesh: Any = None, specs: Any = None, scatter: bool = False
+) -> GradientTransformationExtraArgs:
     """ZeRO-1: `inner` with its state spread over a data axis of the mesh, instead of whole on each of its devices.
 
     Each array of the state, and each gradient, is also split along its largest dimension that no other axis of the mesh
@@ -27,6 +30,10 @@ def zero(inner: Any, axis: Any = "data", *, mesh: Any = None, specs: Any = None)
         state = init_sharded(tx, params)
         with jax.set_mesh(mesh):
             updates, state = jax.jit(tx.update)(grads, state, params)
+
+    Inside `jax.shard_map` over the axis, parameters are given as the device has them, the state and its specs are those
+    of `state_shardings`, and numbers of whole parameters are those of `over_axes`. Gradients are means over the axis;
+    with `scatter=True` each device gives its own, and what it needs of their mean is reduced and scattered (ZeRO-2).
 
     An array that is split over the axis already is left as it is, and so is one without a dimension that the axis
     divides; `bytes_per_device` shows what stays whole. `state_shardings` and `init_sharded` give the spread state.
@@ -62,6 +69,8 @@ def zero(inner: Any, axis: Any = "data", *, mesh: Any = None, specs: Any = None)
         return jax.tree.map(spread, state_types(tx, on)[0])
 
     def init(params: Params) -> OptState:
+        if is_inside(axes):
+            return Parts(inner, axes, specs, spread, params).init(params)
         wanted = spread_state(layout(params))
         traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(params))
         if traced:
@@ -69,7 +78,14 @@ def zero(inner: Any, axis: Any = "data", *, mesh: Any = None, specs: Any = None)
         return jax.jit(tx.init, out_shardings=jax.tree.map(lambda x: x.sharding, wanted))(params)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        on = layout(updates if params is None else params)
+        known = updates if params is None else params
+        if is_inside(axes):
+            return Parts(inner, axes, specs, spread, known).update(updates, state, params, extra, scatter)
+        if scatter:
+            raise ValueError(
+                f"zero: scatter=True is for jax.shard_map over {', '.join(axes)}, which is not around here"
+            )
+        on = layout(known)
         parts = jax.tree.map(spread, on.params)
         # Factors are split as the parameters' parts need them; a state of other kinds is spread only between updates.
         state = placed(state, state_types(tx, MeshLayout(on.mesh, parts))[0])

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core import _over_devices as reductions
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegativeInt, Positive
 from gradtx.core._transformation import GradientTransformationExtraArgs
@@ -70,7 +71,7 @@ def adagc(
         one = jnp.ones_like(norm)
         mine = jnp.where(local, after**2, 0), jnp.where(over, one, 0)
         others = jnp.where(local, 0, norm**2), jnp.where(local, 0, one)
-        return norm**2, one, mine, others
+        return reductions.once((norm**2, one, mine, others))
 
     def shared(t, total, memory):
         squares, number, (after, over), (other_squares, others) = total

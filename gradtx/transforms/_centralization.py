@@ -3,8 +3,7 @@
 
 from typing import Literal
 
-import jax.numpy as jnp
-
+from gradtx.core import _over_devices as reductions
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._transformation import GradientTransformationExtraArgs
 
@@ -26,6 +25,6 @@ def centralize(*, units: Literal["first", "last"] = "first") -> GradientTransfor
             return g, slots
         numbers = role.out_axes if role is not None and role.out_axes else (0 if units == "first" else g.ndim - 1,)
         axes = tuple(axis for axis in range(g.ndim) if axis not in numbers)
-        return g - jnp.mean(g, axis=axes, keepdims=True), slots
+        return g - reductions.mean(g, axis=axes, keepdims=True), slots
 
     return per_parameter(None, update, uses_role=True)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core import _over_devices as reductions
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Updates
@@ -31,7 +32,7 @@ def zero_nans() -> GradientTransformationExtraArgs:
 
     def update(g, found, p, t):
         is_nan = jnp.isnan(g)
-        return jnp.where(is_nan, jnp.zeros([], g.dtype), g), jnp.any(is_nan)
+        return jnp.where(is_nan, jnp.zeros([], g.dtype), g), reductions.anywhere(is_nan)
 
     return per_parameter(lambda p: jnp.zeros([], bool), update, ZeroNansState)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Estimators of the diagonal of the Hessian, as stages that return the estimate in place of updates."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -9,7 +10,10 @@ import jax.numpy as jnp
 
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._factory import transformation
+from gradtx.core._over_devices import drawn
 from gradtx.core._ranges import Positive
+from gradtx.core._roles import splits_of
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._trees import align, is_hole, is_none
 from gradtx.core._types import EmptyState, OptState, Params, Updates
@@ -55,6 +59,7 @@ def hutchinson_estimator_diag_hessian(
     ) -> tuple[Updates, OptState]:
         if params is None:
             raise ValueError(f"{name}: update needs the parameters: call update(updates, state, params, obj_fn=...)")
+        check_said(name, params)
         if obj_fn is None:
             raise ValueError(f"{name}: update needs obj_fn: call update(updates, state, params, obj_fn=...)")
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
@@ -70,7 +75,11 @@ def hutchinson_estimator_diag_hessian(
         key, used = jax.random.split(state.key)
         keys = jax.random.split(used, max(len(live), 1))
         at = [jnp.asarray(ps[i]) for i in live]
-        v = [draw(k, p.shape, p.dtype) for k, p in zip(keys, at, strict=False)]
+        splits = splits_of(updates)
+        v = [
+            drawn(functools.partial(draw, k, dtype=p.dtype), p.shape, splits[i])
+            for i, k, p in zip(live, keys, at, strict=False)
+        ]
         _, hv = jax.jvp(jax.grad(value), (at,), (v,)) if live else (None, [])
         for i, x, y in zip(live, v, hv, strict=True):
             wide_x, wide_y = widen((x, y), compute_dtype(x))

@@ -10,6 +10,9 @@ import jax.numpy as jnp
 
 from gradtx.core._apply import apply_updates
 from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._over_devices import Names, reduced_over, sum_over
+from gradtx.core._roles import names_of_leaves
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
@@ -45,9 +48,11 @@ class Line:
             raise ValueError(f"{where}: update needs {', '.join(missing)}: {MISSING}")
         if params is None:
             raise ValueError(f"{where}: update needs the parameters: {MISSING}")
+        check_said(where, params)
         if jnp.ndim(value) != 0:
             raise ValueError(f"{where}: value must be a scalar, got shape {jnp.shape(value)}")
         us, self.treedef = jax.tree.flatten(updates, is_leaf=is_none)
+        self.names = names_of_leaves(updates)  # the mesh axes between whose devices the leaves are split
         self.ps = align(self.treedef, params, where, "the parameters", updates, "the updates")
         check_shapes(where, "update", updates, us, self.ps)
         gs = align(self.treedef, grad, where, "grad", updates, "the updates")
@@ -91,14 +96,15 @@ class Line:
 
     def shortest(self) -> jax.Array:
         """A step size so small that no parameter changes."""
-        found = [jnp.asarray(jnp.inf, self.dtype)]
-        for u, p in zip(self.us, self.ps, strict=True):
+        found: dict[Names, list] = {(): [jnp.asarray(jnp.inf, self.dtype)]}
+        for u, p, names in zip(self.us, self.ps, self.names, strict=True):
             if is_hole(u) or jnp.size(u) == 0:
                 continue
             size, change = jnp.abs(p).astype(self.dtype), jnp.abs(u).astype(self.dtype)
             ratio = jnp.where(change > 0, size / jnp.where(change > 0, change, 1), jnp.inf)
-            found.append(jnp.min(ratio) * (float(jnp.finfo(jnp.result_type(p)).eps) / 8))
-        shortest = jnp.min(jnp.stack(found))
+            least = jnp.min(ratio) * (float(jnp.finfo(jnp.result_type(p)).eps) / 8)
+            found.setdefault(names, []).append(least)
+        shortest = reduced_over({n: jnp.min(jnp.stack(xs)) for n, xs in found.items()}, jnp.min, jax.lax.pmin)
         return jnp.where(jnp.isfinite(shortest), shortest, 0)
 
     def _at(self, step: jax.Array) -> tuple[Params, list]:
@@ -114,12 +120,13 @@ class Line:
 
     def _slope(self, gradients: list, moving: list) -> jax.Array:
         """The sum of Re(g u) over the elements that move."""
-        parts = [jnp.zeros([], self.dtype)]
-        for g, u, m in zip(gradients, self.us, moving, strict=True):
+        parts: dict[Names, list] = {(): [jnp.zeros([], self.dtype)]}
+        for g, u, m, names in zip(gradients, self.us, moving, self.names, strict=True):
             if not (is_hole(u) or is_hole(g)):
                 wide_g, wide_u = widen((g, u), self.dtype)
-                parts.append(inner(jnp.conj(wide_g), wide_u if m is True else jnp.where(m, wide_u, 0)))
-        return jnp.sum(jnp.stack(parts))
+                product = inner(jnp.conj(wide_g), wide_u if m is True else jnp.where(m, wide_u, 0))
+                parts.setdefault(names, []).append(product)
+        return sum_over({names: jnp.sum(jnp.stack(products)) for names, products in parts.items()})
 
 
 class Searched(NamedTuple):

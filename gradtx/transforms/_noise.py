@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gradient noise."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,10 @@ import jax.numpy as jnp
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
+from gradtx.core._over_devices import Split, drawn
 from gradtx.core._ranges import NonNegative
+from gradtx.core._roles import splits_of
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._trees import check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
@@ -52,20 +56,22 @@ def add_noise(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state("add_noise", state, AddNoiseState)
+        check_said("add_noise", params)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         t = 1 + state.count.astype(jnp.result_type(float))
         deviation = safe_sqrt(eta / t**gamma)
         next_key, used = jax.random.split(state.rng_key)
         keys = jax.random.split(used, max(len(leaves), 1))
-        noisy = [g if is_hole(g) else _with_noise(g, keys[i], deviation) for i, g in enumerate(leaves)]
+        rows = zip(leaves, keys, splits_of(updates), strict=False)  # without leaves, there is a key nevertheless
+        noisy = [g if is_hole(g) else _with_noise(g, key, deviation, split) for g, key, split in rows]
         return jax.tree.unflatten(treedef, noisy), AddNoiseState(safe_increment(state.count), next_key)
 
     return GradientTransformationExtraArgs(init, update)
 
 
-@jax.jit
-def _with_noise(g: Any, key: jax.Array, deviation: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="split")
+def _with_noise(g: Any, key: jax.Array, deviation: jax.Array, split: Split | None) -> jax.Array:
     g, deviation = widen((g, deviation), compute_dtype(g))
-    normal = jax.random.normal(key, g.shape, g.dtype)
+    normal = drawn(lambda shape: jax.random.normal(key, shape, g.dtype), g.shape, split)
     with promotion(g):
         return g + deviation * normal

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core import _over_devices as reductions
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative, Positive
 from gradtx.core._transformation import GradientTransformationExtraArgs
@@ -96,7 +97,7 @@ def spam_clip(threshold: Positive = 5000.0, b2: Decay = 0.999) -> GradientTransf
         spike = (nu > 0) & (abs_sq(g) > threshold * nu)
         u = jnp.where(spike, jnp.sign(g) * safe_sqrt(threshold * nu), g)
         square = abs_sq(u)
-        return u, (jnp.where(jnp.isfinite(square), ema(nu, square, b2), nu), jnp.sum(spike))
+        return u, (jnp.where(jnp.isfinite(square), ema(nu, square, b2), nu), reductions.total(spike))
 
     return per_parameter(init, update, SpamClipState, **_COUNTING)
 
@@ -124,15 +125,15 @@ def stable_spam_clip(decay: Decay = 0.999) -> GradientTransformationExtraArgs:
     def update(g, slots, p, t, common):
         average, number, _ = slots
         size = jnp.abs(g)
-        largest = jnp.max(jnp.where(jnp.isnan(size), 0, size), initial=0.0)
-        ok = jnp.all(jnp.isfinite(size))
+        largest = reductions.largest(jnp.where(jnp.isnan(size), 0, size), initial=0.0)
+        ok = ~reductions.anywhere(~jnp.isfinite(size))
         average = jnp.where(ok, ema(average, largest, decay), average)
         number = jnp.where(ok, number + 1, number)
         known = number > 0
         c = average / jnp.where(known, one_minus_power(decay, number), 1)
         over = known & (size > c)
         relative = jnp.where(jnp.isinf(size), jnp.sign(g), g / jnp.where(largest > 0, largest, 1))
-        return jnp.where(over, c * relative, g), (average, number, jnp.sum(over))
+        return jnp.where(over, c * relative, g), (average, number, reductions.total(over))
 
     return per_parameter(init, update, StableSpamClipState, **_COUNTING)
 

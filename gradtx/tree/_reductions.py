@@ -9,7 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core._dtypes import compute_dtype, promotion, widen
-from gradtx.core._rescaling import divided, in_range
+from gradtx.core._over_devices import Names, reduced_over, sum_over
+from gradtx.core._rescaling import divided, in_range_over
+from gradtx.core._roles import by_names, is_full_box, names_of_leaves
+from gradtx.core._trees import is_none
 from gradtx.numerics._safe import abs_sq, norm_of
 from gradtx.tree._leaves import aligned, common_dtype, whole
 
@@ -19,12 +22,13 @@ _HANDLERS = (None, "promote", "highest", "lowest")
 
 def global_norm(updates: Any) -> jax.Array:
     """sqrt(Σ |x|²) over all elements of all leaves, in at least float32; 0 for an empty tree."""
-    leaves = [jnp.asarray(x) for x in jax.tree.leaves(updates)]
+    parts = _by_names(updates)
+    dtype = compute_dtype(parts)
 
-    def again(scale: jax.Array) -> jax.Array:
-        return _sum_of_squares([divided(x, scale) for x in leaves])
+    def again(names: Names, scale: jax.Array) -> jax.Array:
+        return _squares_of([divided(x, scale) for x in parts[names]], dtype)
 
-    return norm_of(in_range(_sum_of_squares(leaves), again))
+    return norm_of(in_range_over({names: _squares_of(leaves, dtype) for names, leaves in parts.items()}, again))
 
 
 def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
@@ -38,17 +42,28 @@ def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
         return _sum_of_squares(tree) if squared else global_norm(tree)
     if ord != 1 and ord not in (math.inf, "inf"):
         raise ValueError(f"norm: ord must be {_NORMS}, got {ord!r}")
-    leaves = [x for x in _wide(tree) if x.size]
-    dtype = compute_dtype(leaves)
-    leaves = [jnp.abs(widen(x, dtype)) for x in leaves]  # of -128 there is no absolute value in int8
-    reduce = jnp.sum if ord == 1 else jnp.max
-    found = reduce(jnp.stack([reduce(x) for x in leaves])) if leaves else jnp.zeros([], dtype)
+    parts = _wide_by_names(tree)
+    dtype = compute_dtype(parts)
+    reduce, across = (jnp.sum, jax.lax.psum) if ord == 1 else (jnp.max, jax.lax.pmax)
+    # Of -128 there is no absolute value in int8.
+    own = {n: reduce(jnp.stack([reduce(jnp.abs(widen(x, dtype))) for x in xs])) for n, xs in parts.items()}
+    found = reduced_over(own, reduce, across) if own else jnp.zeros([], dtype)
     return found * found if squared else found
 
 
+def _by_names(tree: Any) -> dict[Names, list]:
+    """The leaves as arrays, by the mesh axes between whose devices they are split."""
+    found = by_names(jax.tree.leaves(tree, is_leaf=is_full_box))
+    return {names: [jnp.asarray(x) for x in leaves] for names, leaves in found.items()}
+
+
 def _sum_of_squares(tree: Any) -> jax.Array:
-    leaves = [jnp.asarray(x) for x in jax.tree.leaves(tree)]
-    dtype = compute_dtype(leaves)
+    parts = _by_names(tree)
+    dtype = compute_dtype(parts)
+    return sum_over({names: _squares_of(leaves, dtype) for names, leaves in parts.items()})
+
+
+def _squares_of(leaves: list, dtype: np.dtype) -> jax.Array:
     squares = [jnp.sum(abs_sq(widen(x, dtype))) for x in leaves]
     return jnp.sum(jnp.stack(squares)) if squares else jnp.zeros([], dtype)
 
@@ -62,8 +77,8 @@ def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
       ValueError: if the trees or the sizes of leaves differ.
     """
     _, rows = aligned("vdot", ("tree_x", "tree_y"), (tree_x, tree_y))
-    products = []
-    for x, y in rows:
+    products, names = [], []
+    for (x, y), over in zip(rows, names_of_leaves(tree_x), strict=True):
         if x is None or y is None:
             continue
         if jnp.shape(x) != jnp.shape(y):
@@ -71,7 +86,8 @@ def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
         x, y = _wide_together(x, y)
         with promotion(x, y):
             products.append(jnp.vdot(x, y, precision="highest"))
-    return _total(products)
+            names.append(over)
+    return _total(products, names)
 
 
 def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
@@ -81,26 +97,36 @@ def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
       associative_reduction: whether to add the sums of the leaves in pairs, for trees of very many leaves.
     """
     sums = [jnp.sum(x) for x in _wide(tree)]
-    if not associative_reduction or len(sums) < 2:
-        return _total(sums)
+    names = [
+        n for n, x in zip(names_of_leaves(tree), jax.tree.leaves(tree, is_leaf=is_none), strict=True) if x is not None
+    ]
+    if not associative_reduction or len(sums) < 2 or any(names):
+        return _total(sums, names)
     dtype = common_dtype(*sums)
     return jax.tree.reduce_associative(jnp.add, [x.astype(dtype) for x in sums])
 
 
 def max(tree: Any) -> jax.Array:
     """The largest element of all leaves, in at least float32; -inf for an empty tree."""
-    return _extreme(jnp.max, tree, -jnp.inf)
+    return _extreme(jnp.max, jax.lax.pmax, tree, -jnp.inf)
 
 
 def min(tree: Any) -> jax.Array:
     """The smallest element of all leaves, in at least float32; inf for an empty tree."""
-    return _extreme(jnp.min, tree, jnp.inf)
+    return _extreme(jnp.min, jax.lax.pmin, tree, jnp.inf)
 
 
-def _extreme(reduce: Any, tree: Any, of_nothing: float) -> jax.Array:
-    leaves = [x for x in _wide(tree) if x.size]
-    dtype = compute_dtype(leaves)
-    return reduce(jnp.stack([reduce(x).astype(dtype) for x in leaves])) if leaves else jnp.asarray(of_nothing, dtype)
+def _extreme(reduce: Any, across: Any, tree: Any, of_nothing: float) -> jax.Array:
+    parts = _wide_by_names(tree)
+    dtype = compute_dtype(parts)
+    own = {n: reduce(jnp.stack([reduce(x).astype(dtype) for x in xs])) for n, xs in parts.items()}
+    return reduced_over(own, reduce, across) if own else jnp.asarray(of_nothing, dtype)
+
+
+def _wide_by_names(tree: Any) -> dict[Names, list]:
+    """As `_by_names`, of leaves that have elements, as `_wide` has them."""
+    parts = {names: [x for x in _wide(leaves) if x.size] for names, leaves in _by_names(tree).items()}
+    return {names: leaves for names, leaves in parts.items() if leaves}
 
 
 def size(tree: Any) -> int:
@@ -177,8 +203,10 @@ def _wide_together(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(x, whole(dtype)), jnp.asarray(y, whole(dtype))
 
 
-def _total(sums: list) -> jax.Array:
+def _total(sums: list, names: list[Names]) -> jax.Array:
     if not sums:
         return jnp.zeros([], jnp.result_type(float))
-    dtype = common_dtype(*sums)
-    return jnp.sum(jnp.stack([x.astype(dtype) for x in sums]))
+    dtype, parts = common_dtype(*sums), {}
+    for x, over in zip(sums, names, strict=True):
+        parts.setdefault(over, []).append(x.astype(dtype))
+    return sum_over({over: jnp.sum(jnp.stack(xs)) for over, xs in parts.items()})

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegativeInt
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
@@ -54,6 +55,8 @@ def apply_if_finite(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state("apply_if_finite", state, ApplyIfFiniteState)
+        if axis_name is None:
+            check_said("apply_if_finite", params)
         finite = all_finite(updates, axis_name)
         in_a_row = jnp.where(finite, 0, safe_increment(state.notfinite_count))
         total = jnp.where(finite, state.total_notfinite, safe_increment(state.total_notfinite))

@@ -15,9 +15,11 @@ from gradtx.core._dtypes import widened_dtype
 from gradtx.core._evaluation import eval_params
 from gradtx.core._factory import transformation
 from gradtx.core._placement import laid_like, replicated
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
+from gradtx.core._wholes import on_wholes
 
 
 class FlattenState(NamedTuple):
@@ -39,8 +41,8 @@ def flatten(inner: Any) -> GradientTransformationExtraArgs:
     `jit`, where each array costs a dispatch; under `jit` the compiler fuses such work itself and vectors are slower.
 
     Extra arguments with the structure of the updates become vectors too. If only some gradients of a dtype are None,
-    they are zeros in the slots of `inner`, and their parameters get no update. On a mesh with explicit axes the vectors
-    are replicated: arrays are gathered, and updates get the sharding of the parameters.
+    they are zeros in the slots of `inner`, and their parameters get no update. On a mesh with explicit axes and
+    inside `over_axes` the vectors are replicated: arrays are gathered, and updates are sharded as the parameters are.
 
     Args:
       inner: the transformation to run; its updates must have the shapes of its gradients.
@@ -53,6 +55,7 @@ def flatten(inner: Any) -> GradientTransformationExtraArgs:
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state("flatten", state, FlattenState)
+        check_said("flatten", params)
         gradients, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         parts = gradients
         if params is not None:
@@ -78,7 +81,7 @@ def flatten(inner: Any) -> GradientTransformationExtraArgs:
         return jax.tree.unflatten(treedef, found), state._replace(inner_state=inner_state)
 
     return GradientTransformationExtraArgs(
-        init, update, parts=lambda state: {"inner_state": (inner, state.inner_state)}
+        *on_wholes(init, update), parts=lambda state: {"inner_state": (inner, state.inner_state)}
     )
 
 

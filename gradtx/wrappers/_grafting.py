@@ -4,6 +4,7 @@
 from typing import Any, Literal, NamedTuple
 
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
@@ -63,6 +64,7 @@ def graft(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state("graft", state, GraftState)
+        check_said("graft", params)
         d, direction_state = first.update(updates, state.direction_state, params, **extra)
         m, magnitude_state = second.update(updates, state.magnitude_state, params, **extra)
         new = GraftState(direction_state, magnitude_state)

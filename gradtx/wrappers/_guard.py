@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import PositiveInt
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
@@ -78,6 +79,8 @@ def guard(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, GuardState]:
         check_state("guard", state, GuardState)
+        if axis_name is None:
+            check_said("guard", params)
         norm = _norm(updates, axis_name).astype(state.norm.dtype)
         value = _loss(extra.get("value"), state.norm.dtype, axis_name)
         step = GuardedStep(updates, params, norm, value, extra)

@@ -10,6 +10,7 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import Positive, PositiveInt, Range, is_number
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
@@ -77,6 +78,8 @@ def dynamic_loss_scale(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state("dynamic_loss_scale", state, DynamicLossScaleState)
+        if axis_name is None:
+            check_said("dynamic_loss_scale", params)
         scale = jnp.asarray(state.scale)
 
         def unscaled(g: Any) -> Any:

@@ -12,9 +12,11 @@ from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
 from gradtx.core._placement import laid_like, replicated
 from gradtx.core._ranges import NonNegativeInt, PositiveInt, Real
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_none
 from gradtx.core._types import OptState, Params, Updates
+from gradtx.core._wholes import on_wholes
 from gradtx.numerics._projected import (
     MatrixView,
     from_matrix,
@@ -154,6 +156,7 @@ def on_projections(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state(where, state, state_type)
+        check_said(where, params)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
 
         def column(tree: Any, name: str) -> list:
@@ -186,7 +189,7 @@ def on_projections(
         norm = [treedef.unflatten(sizes)] if state_type is LowRankState else []
         return treedef.unflatten(new), state_type(safe_increment(state.count), inner_state, projector, *norm)
 
-    pair = on_parts(init, update, keep_axes=False)  # R has other axes
+    pair = on_parts(*on_wholes(init, update, views_of), keep_axes=False)  # R has other axes
     return GradientTransformationExtraArgs(
         *pair, parts=lambda state: {"base_optimizer_state": (inner, state.base_optimizer_state)}
     )

@@ -10,7 +10,10 @@ import jax.numpy as jnp
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
+from gradtx.core._over_devices import sum_over
 from gradtx.core._ranges import NonNegative, Positive, PositiveInt, is_number
+from gradtx.core._roles import names_of_leaves
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
@@ -56,7 +59,7 @@ def scaled_displacement(
     """
     tx = as_inner(f"{name}: base_optimizer", base)
     fields = state_type._fields  # type: ignore[attr-defined]  # a named tuple class
-    names = [n for n in fields if n not in ("base_optimizer_state", "count", "x0", "delta")]
+    kept = [n for n in fields if n not in ("base_optimizer_state", "count", "x0", "delta")]
 
     def init(params: Params) -> OptState:
         trees = {"x0": jax.tree.map(lambda p: jnp.array(p, jnp.result_type(p)), params)}
@@ -66,6 +69,7 @@ def scaled_displacement(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state(name, state, state_type)
+        check_said(name, params)
         if params is None:
             raise ValueError(f"{name}: update needs the parameters: call update(updates, state, params)")
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
@@ -79,7 +83,7 @@ def scaled_displacement(
         steps = column(base_updates, "the updates of base_optimizer")
         live = [i for i, step in enumerate(steps) if not is_hole(step) and not is_hole(leaves[i])]
 
-        remembered = {n: getattr(state, n) for n in names}
+        remembered = {n: getattr(state, n) for n in kept}
         new: list = list(steps)
         deltas: list = [None] * len(leaves)
         if "delta" in fields:
@@ -87,9 +91,12 @@ def scaled_displacement(
         elif scale is not None:
             for i in live:
                 deltas[i] = jax.jit(_recovered)(ps[i], firsts[i], scale(remembered))
-        totals = [jax.jit(_totals)(leaves[i], ps[i], deltas[i]) for i in live]
-        if totals:
-            factor, remembered = tune(remembered, jax.tree.map(lambda *xs: sum(xs[1:], start=xs[0]), *totals))
+        names, parts = names_of_leaves(updates), {}
+        for i in live:
+            parts.setdefault(names[i], []).append(jax.jit(_totals)(leaves[i], ps[i], deltas[i]))
+        if parts:
+            own = {n: jax.tree.map(lambda *xs: sum(xs[1:], start=xs[0]), *totals) for n, totals in parts.items()}
+            factor, remembered = tune(remembered, sum_over(own))
             for i in live:
                 new[i], deltas[i] = jax.jit(_moved)(ps[i], firsts[i], deltas[i], steps[i], factor)
         if "delta" in fields:

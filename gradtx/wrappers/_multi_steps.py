@@ -15,7 +15,10 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation_of
 from gradtx.core._needs import needs
+from gradtx.core._over_devices import sum_over
 from gradtx.core._ranges import DType, Range
+from gradtx.core._roles import by_names
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import Numeric, OptState, Params, Updates
@@ -30,8 +33,12 @@ def skip_not_finite(updates: Updates, gradient_step: Numeric, params: Params) ->
     Args:
       gradient_step: the number of updates made; not used.
     """
-    counts = [jnp.sum(~jnp.isfinite(g), dtype=jnp.int32) for g in floating_leaves(updates)]
-    total = sum(counts, start=jnp.zeros([], jnp.int32))
+
+    def counted(leaves: list) -> jax.Array:
+        counts = [jnp.sum(~jnp.isfinite(g), dtype=jnp.int32) for g in leaves]
+        return sum(counts, start=jnp.zeros([], jnp.int32))
+
+    total = sum_over({names: counted(leaves) for names, leaves in by_names(floating_leaves(updates)).items()})
     return total > 0, {"should_skip": total > 0, "num_not_finite": total}
 
 
@@ -46,9 +53,12 @@ def skip_large_updates(
       gradient_step: the number of updates made; not used.
       max_squared_norm: the largest ‖g‖² that is not skipped.
     """
-    leaves = floating_leaves(updates)
-    squares = [jnp.sum(abs_sq(widen(g))).astype(jnp.result_type(float)) for g in leaves]
-    total = sum(squares, start=jnp.zeros([], jnp.result_type(float)))
+
+    def squared(leaves: list) -> jax.Array:
+        squares = [jnp.sum(abs_sq(widen(g))).astype(jnp.result_type(float)) for g in leaves]
+        return sum(squares, start=jnp.zeros([], jnp.result_type(float)))
+
+    total = sum_over({names: squared(leaves) for names, leaves in by_names(floating_leaves(updates)).items()})
     skip = ~(total <= jnp.asarray(max_squared_norm, total.dtype))  # NaN is not <= either
     return skip, {"should_skip": skip, "norm_squared": total}
 
@@ -214,6 +224,8 @@ def MultiSteps(
         updates: Updates, state: OptState, params: Params = None, *, end_round: Any = False, **extra: Any
     ) -> tuple[Updates, OptState]:
         check_state("MultiSteps", state, MultiStepsState)
+        if axis_name is None and getattr(skip_fn, "func", skip_fn) in (skip_not_finite, skip_large_updates):
+            check_said("MultiSteps", params)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         accs = align(treedef, state.acc_grads, "MultiSteps", "the state's acc_grads", updates, "the gradients")
         check_shapes("MultiSteps", "gradient", updates, leaves, accs)

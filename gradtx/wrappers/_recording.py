@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from gradtx.core._apply import apply_updates
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
-from gradtx.core._roles import unboxed
+from gradtx.core._over_devices import Names, sum_over
+from gradtx.core._roles import names_of_leaves, unboxed
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import align, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
@@ -64,6 +66,7 @@ def record_metrics(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state("record_metrics", state, RecordMetricsState)
+        check_said("record_metrics", params)
         if params is None and OF_PARAMETERS & set(names):
             raise ValueError("record_metrics: update needs the parameters: call update(updates, state, params)")
         new, inner_state = tx.update(updates, state.inner_state, params, **extra)
@@ -99,11 +102,14 @@ def _lost(params: Params, updates: Updates) -> jax.Array:
     """The fraction of nonzero updates that are too small to change their parameter."""
     leaves, treedef = jax.tree.flatten(unboxed(updates), is_leaf=is_none)
     ps = align(treedef, unboxed(params), "record_metrics", "the parameters", updates, "the updates")
-    counts = [_lost_of(p, u) for p, u in zip(ps, leaves, strict=True) if not is_hole(u)]
-    if not counts:
+    parts: dict[Names, list] = {}
+    for p, u, names in zip(ps, leaves, names_of_leaves(updates), strict=True):
+        if not is_hole(u):
+            parts.setdefault(names, []).append(_lost_of(p, u))
+    if not parts:
         return jnp.zeros([])
-    lost, moved = (jnp.sum(jnp.stack(column)) for column in zip(*counts, strict=True))
-    return safe_divide(lost, moved)
+    sums = {n: tuple(jnp.sum(jnp.stack(column)) for column in zip(*rows, strict=True)) for n, rows in parts.items()}
+    return safe_divide(*sum_over(sums))
 
 
 @jax.jit

@@ -11,7 +11,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core import _over_devices as reductions
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._safe import abs_sq, safe_sqrt
@@ -22,14 +24,16 @@ class _Inner(NamedTuple):
 
 
 def _compared(
-    where: str, inner: Any, f: Callable[[jax.Array, jax.Array], jax.Array]
+    where: str, inner: Any, f: Callable[[jax.Array, jax.Array], jax.Array], counts: bool = False
 ) -> GradientTransformationExtraArgs:
-    """`inner` with f(g, u) in place of its update u."""
+    """`inner` with f(g, u) in place of its update u; `counts` says that f counts elements of the whole."""
     tx = as_inner(f"{where}: inner", inner)
     # The lift maps over gradients and slots in parallel; here the updates are passed as a slot.
     both = Inner(per_parameter(None, lambda g, u, p, t: (f(g, u), u), _Inner))
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+        if counts:
+            check_said(where, params)
         inner_updates, state = tx.update(updates, state, params, **extra)
         return both.update(updates, _Inner(inner_updates))[0], state
 
@@ -61,12 +65,12 @@ def cautious(
         agreement = jnp.real(jnp.conj(jnp.sign(g)) * jnp.sign(u))
         mask = (agreement < 0 if descent else agreement > 0).astype(agreement.dtype)
         if normalization == "count":
-            return u * mask * (mask.size / (jnp.sum(mask) + 1))
+            return u * mask * (reductions.size(mask) / (reductions.total(mask) + 1))
         if normalization == "mean":
-            return u * mask / jnp.maximum(jnp.sum(mask) / max(mask.size, 1), 1e-3)
+            return u * mask / jnp.maximum(reductions.total(mask) / max(reductions.size(mask), 1.0), 1e-3)
         return u * mask
 
-    return _compared("cautious", inner, masked_update)
+    return _compared("cautious", inner, masked_update, counts=normalization != "none")
 
 
 @transformation

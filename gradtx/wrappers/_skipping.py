@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._branching import branch
+from gradtx.core._over_devices import any_over
+from gradtx.core._roles import by_names, closed, is_full_box, opened
 from gradtx.core._trees import is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 
@@ -52,17 +54,23 @@ def run_if(
 
 def all_finite(tree: Any, axis_name: Any = None) -> jax.Array:
     """Whether all floats in a tree are finite, on all devices along the axis; integers and holes count as finite."""
-    flags = [jnp.all(jnp.isfinite(x)) for x in floating_leaves(tree)]
-    finite = jnp.all(jnp.stack(flags)) if flags else jnp.asarray(True)
+    parts = by_names(floating_leaves(tree))
+    finite = ~any_over({names: ~_all_finite(leaves) for names, leaves in parts.items()})
     if axis_name is None:
         return finite
     return jax.lax.psum(jnp.where(finite, 0, 1), axis_name) == 0
 
 
-def floating_leaves(tree: Any) -> list[jax.Array]:
-    """The floating-point and complex leaves, which could be non-finite."""
-    leaves = [jnp.asarray(x) for x in jax.tree.leaves(tree) if not is_hole(x)]
-    return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]
+def _all_finite(leaves: list[jax.Array]) -> jax.Array:
+    flags = [jnp.all(jnp.isfinite(x)) for x in leaves]
+    return jnp.all(jnp.stack(flags)) if flags else jnp.asarray(True)
+
+
+def floating_leaves(tree: Any) -> list[Any]:
+    """The floating-point and complex leaves, which could be non-finite; in the boxes that they have."""
+    leaves = [x for x in jax.tree.leaves(tree, is_leaf=is_full_box) if not is_hole(opened(x))]
+    leaves = [closed(x, jnp.asarray(opened(x))) for x in leaves]
+    return [x for x in leaves if jnp.issubdtype(opened(x).dtype, jnp.inexact)]
 
 
 def select(take: Any, new: Any, old: Any) -> Any:

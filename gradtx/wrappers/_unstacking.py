@@ -49,7 +49,8 @@ def on_parts(
         rows = jnp.moveaxis(x.value, stack, range(len(stack)))
         rows = rows.reshape(-1, *rows.shape[len(stack) :])
         groups = x.group if isinstance(x.group, tuple) else (x.group,) * len(rows)
-        return tuple(Boxed(row, role, group) for row, group in zip(rows, groups, strict=True))
+        split = None if x.split is None else x.split.without(stack, ndim)
+        return tuple(Boxed(row, role, group, split) for row, group in zip(rows, groups, strict=True))
 
     def apart(tree: Any) -> Any:
         return jax.tree.map(parts_of, tree, is_leaf=is_box)

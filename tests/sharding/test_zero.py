@@ -87,6 +87,55 @@ def test_the_numbers_of_one_device(inner, kind):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), state, one_state)
 
 
+@pytest.mark.parametrize("scatter", [False, True])
+@pytest.mark.parametrize("check", [False, True], ids=["unchecked", "checked"])
+@pytest.mark.parametrize(
+    "inner",
+    [gt.chain(gt.clip_by_global_norm(1.0), gt.lamb(1e-2)), gt.adafactor(1e-2), gt.muon(1e-2)],
+    ids=["clip-lamb", "adafactor", "muon"],
+)
+def test_inside_of_shard_map(inner, check, scatter):
+    """Each device gives the gradient of its own batch, with `scatter`, or the mean."""
+    on, params = on_data(AxisType.Auto)
+    tx = zero(inner, scatter=scatter)
+    state = init_sharded(tx, params)
+    specs = jax.tree.map(lambda x: x.sharding.spec, state)
+    g = {n: np.stack([x * (1 + i) for i in range(8)]) for n, x in numbers(1, 0.1).items()}
+
+    def body(g, state, params):
+        g = jax.tree.map(lambda x: x[0], g)
+        return tx.update(g if scatter else jax.lax.pmean(g, "data"), state, params)
+
+    split = jax.shard_map(body, mesh=on, in_specs=(P("data"), specs, P()), out_specs=(P(), specs), check_vma=check)
+    compiled = jax.jit(split).lower(g, state, params).compile()
+    u, state = compiled(g, state, params)
+    one = {n: jnp.asarray(x) for n, x in numbers().items()}
+    mean = jax.tree.map(lambda x: jnp.asarray(x.mean(0)), g)
+    want, want_state = jax.jit(inner.update)(mean, inner.init(one), one)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7), (u, state), (want, want_state))
+    assert count(compiled.as_text(), "reduce-scatter") == (len(params) if scatter else 0)
+
+
+def test_init_inside_of_shard_map_and_an_axis_for_the_model():
+    on = mesh()
+    specs = {"w": P(None, "model"), "v": P("model"), "b": P("model"), "n": P()}
+    params = put(numbers(), on, specs)
+    tx = zero(gt.chain(gt.clip_by_global_norm(1.0), gt.adafactor(1e-2)), specs=specs)
+    want = init_sharded(tx, params)
+    kept = jax.tree.map(lambda x: x.sharding.spec, want)
+    made = jax.jit(jax.shard_map(tx.init, mesh=on, in_specs=(specs,), out_specs=kept, check_vma=False))(params)
+    jax.tree.map(np.testing.assert_array_equal, made, want)
+
+    def body(g, state, params):
+        return tx.update(g, state, params)
+
+    split = jax.shard_map(body, mesh=on, in_specs=(specs, kept, specs), out_specs=(specs, kept), check_vma=False)
+    u, _ = jax.jit(split)(params, made, params)
+    one = {n: jnp.asarray(x) for n, x in numbers().items()}
+    v, _ = jax.jit(tx.arguments["inner"].update)(one, tx.arguments["inner"].init(one), one)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7), u, v)
+
+
 def test_beside_an_axis_for_the_model():
     """`specs` tell a layout that traced arrays on automatic axes do not."""
     on = mesh()
