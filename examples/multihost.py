@@ -143,7 +143,7 @@ def launch(args: argparse.Namespace, argv: Sequence[str]) -> int:
     children: list[subprocess.Popen] = []
     try:
         for i in range(args.processes):
-            with open(log_of(args.dir, i), "w") as log:
+            with open(log_of(args.dir, i), "a") as log:
                 process = subprocess.Popen(
                     [sys.executable, __file__, *argv, *own, str(i)],
                     stdin=subprocess.PIPE,

@@ -29,7 +29,8 @@ def start():
 
     def start(folder: Path, steps: int) -> tuple[subprocess.Popen, list[int]]:
         command = [sys.executable, str(SCRIPT), *SMALL, "--dir", str(folder), "--steps", str(steps)]
-        launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # Unbuffered, so that `communicate` gets whatever comes after the first line.
+        launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
         started.append(launcher)
         return launcher, [int(number) for number in launcher.stdout.readline().split()[1:]]
 
@@ -46,7 +47,7 @@ def last_step(folder: Path) -> int:
 def ended(launcher: subprocess.Popen) -> tuple[int, str, str]:
     """Its code and what was printed; its processes have the pipe too, so that none of them is left then."""
     out, err = launcher.communicate(timeout=DEADLINE)
-    return launcher.returncode, out, err
+    return launcher.returncode, out.decode(), err.decode()
 
 
 def test_a_killed_run_continues_and_ends_with_the_same_bits(start, tmp_path: Path):
