@@ -98,10 +98,14 @@ def test_two_steps_of_every_factory_are_those_of_one_device(name: str):
     assert_like_one_device(on_mesh(tx), on_one_device(tx))
 
 
+OF_SUMS = {"scale_by_zoom_linesearch", "scale_by_backtracking_linesearch", "lbfgs"}
+OF_SUMS |= {"hutchinson_estimator_diag_hessian", "scale_by_sophia", "sophia"}
+"""Those that take gradients of sums over devices, of which JAX makes others without types that tell."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in IN_SHARD_MAP if n not in UNLIKE and "search" not in n and n != "lbfgs"])
+@pytest.mark.parametrize("name", [n for n in IN_SHARD_MAP if n not in OF_SUMS and n not in UNLIKE])
 def test_without_types_that_tell_it_is_the_same(name: str):
-    """Searches take gradients of sums over devices, of which JAX makes others without these types."""
     tx = example(name)
     assert_like_one_device(on_mesh(tx, check=False), on_one_device(tx))
 
