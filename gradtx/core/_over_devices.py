@@ -143,7 +143,7 @@ def largest(x: jax.Array, axis: Axis = None, keepdims: bool = False, initial: An
 def size(x: Any, axis: Axis = None) -> float:
     """The number of elements along these axes of the whole; a float, as there may be more than an int32 can tell."""
     names, shape = _over(x, axis), jnp.shape(x)
-    return float(math.prod(shape[a] for a in _chosen(axis, len(shape)))) * _devices(names)
+    return float(math.prod(shape[a] for a in _chosen(axis, len(shape)))) * devices(names)
 
 
 def whole_shape(x: Any) -> tuple[int, ...]:
@@ -227,7 +227,7 @@ def own_part(x: jax.Array, split: Split | None) -> jax.Array:
         return x
     for axis, names in enumerate(split.of_each(x.ndim)):
         if names:
-            length = x.shape[axis] // _devices(names)
+            length = x.shape[axis] // devices(names)
             x = jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(names) * length, length, axis)
     return x
 
@@ -236,7 +236,7 @@ def whole_shape_of(shape: tuple[int, ...], split: Split | None) -> tuple[int, ..
     """The shape of the whole of which every device has a part of this shape."""
     if split is None or not split.names:
         return shape
-    return tuple(n * _devices(names) for n, names in zip(shape, split.of_each(len(shape)), strict=True))
+    return tuple(n * devices(names) for n, names in zip(shape, split.of_each(len(shape)), strict=True))
 
 
 def first_place(x: Any, axis: int) -> jax.Array:
@@ -256,5 +256,6 @@ def here() -> Split | None:
     return None if leaf is None else leaf.split
 
 
-def _devices(names: Names) -> int:
+def devices(names: Names) -> int:
+    """The number of devices along these mesh axes, between which an array is split."""
     return math.prod(map(jax.lax.axis_size, names))

@@ -170,7 +170,7 @@ def test_a_clipped_norm_is_one_in_pmap():
 
 
 def test_tree_functions_in_measures_are_of_whole_parameters():
-    measures = {"norm": gt.global_norm, "largest": gt.tree.max, "mean": lambda t: gt.tree.sum(t), "l1": _l1}
+    measures = {"norm": gt.global_norm, "largest": gt.tree.max, "sum": gt.tree.sum, "l1": _l1, "mean": _mean}
     tx = over_axes(gt.monitor(measures), {"a": P("x"), "b": P()})
     specs = {"a": P("x"), "b": P()}
 
@@ -182,8 +182,23 @@ def test_tree_functions_in_measures_are_of_whole_parameters():
         np.testing.assert_allclose(found[name], measure(TREE), rtol=1e-6)
 
 
+def test_a_guard_may_name_the_axis_too():
+    specs = {"a": P("x"), "b": P()}
+    tx = over_axes(gt.guard(gt.identity(), axis_name="x"), specs)
+
+    def norm(g: Any) -> jax.Array:
+        return tx.update(g, tx.init(g), g)[1].norm
+
+    found = jax.jit(jax.shard_map(norm, mesh=ROW, in_specs=(specs,), out_specs=P()))(TREE)
+    np.testing.assert_allclose(found, gt.global_norm(TREE), rtol=1e-6)
+
+
 def _l1(tree: Any) -> jax.Array:
     return gt.tree.norm(tree, 1)
+
+
+def _mean(tree: Any) -> jax.Array:
+    return gt.tree.sum(tree) / gt.tree.size(tree)
 
 
 STACKED = {"layers": jnp.linspace(-1.0, 1.0, 192).reshape(4, 6, 8), "head": jnp.linspace(0.1, 2.0, 16).reshape(8, 2)}
