@@ -40,7 +40,7 @@ class Split:
         if not stack or not self.names:
             return self
         axes = tuple(names for axis, names in enumerate(self.of_each(ndim)) if axis not in stack)
-        return Split(tuple(n for names in axes for n in names), axes)
+        return split_by(axes)
 
     def of_each(self, ndim: int) -> tuple[Names, ...]:
         """The mesh axes of each axis of the array of this rank."""
@@ -52,6 +52,14 @@ class Split:
             f"the rule reduces over some axes of an array of rank {ndim}, but of the split only the names "
             f"{', '.join(self.names)} are known: give over_axes the PartitionSpecs of the parameters as axes"
         )
+
+
+def split_by(axes: tuple[Names, ...]) -> Split:
+    """The split of an array of which each axis is split over these mesh axes.
+
+    The names are in one order, as arrays that are split over the same mesh axes are summed together.
+    """
+    return Split(tuple(sorted(name for names in axes for name in names)), axes)
 
 
 WHOLE = Split((), ())
@@ -155,12 +163,6 @@ def across(x: Any, axis: Axis = None) -> Callable[[Any], Any] | None:
     """The function that sums what each device has found along these axes of its part of x; None if that is all."""
     names = _over(x, axis)
     return (lambda found: summed(found, names)) if names else None
-
-
-def smallest(x: jax.Array, axis: Axis = None, keepdims: bool = False, initial: Any = None) -> jax.Array:
-    """`jnp.min` of the whole."""
-    names, found = _over(x, axis), jnp.min(x, axis=axis, keepdims=keepdims, initial=initial)
-    return jax.lax.pmin(found, names) if names else found
 
 
 def anywhere(x: jax.Array) -> jax.Array:

@@ -298,6 +298,16 @@ def test_all_norms_take_one_reduction(tx: Any):
     assert jax.jit(mapped).lower(TREE).compile().as_text().count("all-reduce(") == 1
 
 
+@pytest.mark.parametrize("number", [2, 4, 8])
+def test_parts_of_one_shape_of_wholes_of_several(number: int):
+    """What was compiled for parts on other numbers of devices is not taken for these."""
+    mesh = jax.make_mesh((number,), ("x",), axis_types=(AxisType.Auto,), devices=jax.devices()[:number])
+    tx, tree = gt.came(0.1), {"a": jnp.sin(jnp.arange(12.0 * number)).reshape(2 * number, 6)}
+    step = functools.partial(updated, over_axes(tx, P("x")))
+    found = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(P("x"),), out_specs=P("x")))(tree)["a"]
+    np.testing.assert_allclose(found, jax.jit(functools.partial(updated, tx))(tree)["a"], rtol=1e-5, atol=1e-6)
+
+
 def test_a_second_step_is_not_traced_again():
     tx, traces = over_axes(gt.lamb(1e-3), "x"), []
     mapped = jax.jit(
