@@ -40,7 +40,7 @@ class Split:
         if not stack or not self.names:
             return self
         axes = tuple(names for axis, names in enumerate(self.of_each(ndim)) if axis not in stack)
-        return Split(tuple(n for names in axes for n in names), axes)
+        return split_by(axes)
 
     def of_each(self, ndim: int) -> tuple[Names, ...]:
         """The mesh axes of each axis of the array of this rank."""
@@ -52,6 +52,14 @@ class Split:
             f"the rule reduces over some axes of an array of rank {ndim}, but of the split only the names "
             f"{', '.join(self.names)} are known: give over_axes the PartitionSpecs of the parameters as axes"
         )
+
+
+def split_by(axes: tuple[Names, ...]) -> Split:
+    """The split of an array of which each axis is split over these mesh axes.
+
+    The names are in one order, as arrays that are split over the same mesh axes are summed together.
+    """
+    return Split(tuple(sorted(name for names in axes for name in names)), axes)
 
 
 WHOLE = Split((), ())
@@ -143,7 +151,7 @@ def largest(x: jax.Array, axis: Axis = None, keepdims: bool = False, initial: An
 def size(x: Any, axis: Axis = None) -> float:
     """The number of elements along these axes of the whole; a float, as there may be more than an int32 can tell."""
     names, shape = _over(x, axis), jnp.shape(x)
-    return float(math.prod(shape[a] for a in _chosen(axis, len(shape)))) * _devices(names)
+    return float(math.prod(shape[a] for a in _chosen(axis, len(shape)))) * devices(names)
 
 
 def whole_shape(x: Any) -> tuple[int, ...]:
@@ -155,12 +163,6 @@ def across(x: Any, axis: Axis = None) -> Callable[[Any], Any] | None:
     """The function that sums what each device has found along these axes of its part of x; None if that is all."""
     names = _over(x, axis)
     return (lambda found: summed(found, names)) if names else None
-
-
-def smallest(x: jax.Array, axis: Axis = None, keepdims: bool = False, initial: Any = None) -> jax.Array:
-    """`jnp.min` of the whole."""
-    names, found = _over(x, axis), jnp.min(x, axis=axis, keepdims=keepdims, initial=initial)
-    return jax.lax.pmin(found, names) if names else found
 
 
 def anywhere(x: jax.Array) -> jax.Array:
@@ -227,7 +229,7 @@ def own_part(x: jax.Array, split: Split | None) -> jax.Array:
         return x
     for axis, names in enumerate(split.of_each(x.ndim)):
         if names:
-            length = x.shape[axis] // _devices(names)
+            length = x.shape[axis] // devices(names)
             x = jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(names) * length, length, axis)
     return x
 
@@ -236,7 +238,7 @@ def whole_shape_of(shape: tuple[int, ...], split: Split | None) -> tuple[int, ..
     """The shape of the whole of which every device has a part of this shape."""
     if split is None or not split.names:
         return shape
-    return tuple(n * _devices(names) for n, names in zip(shape, split.of_each(len(shape)), strict=True))
+    return tuple(n * devices(names) for n, names in zip(shape, split.of_each(len(shape)), strict=True))
 
 
 def first_place(x: Any, axis: int) -> jax.Array:
@@ -256,5 +258,6 @@ def here() -> Split | None:
     return None if leaf is None else leaf.split
 
 
-def _devices(names: Names) -> int:
+def devices(names: Names) -> int:
+    """The number of devices along these mesh axes, between which an array is split."""
     return math.prod(map(jax.lax.axis_size, names))

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 
 from gradtx._roles._boxing import run_in_boxes
 from gradtx.core._factory import transformation
-from gradtx.core._over_devices import Names, Split, varying
+from gradtx.core._over_devices import Names, Split, split_by, varying
 from gradtx.core._prefixes import spread
 from gradtx.core._roles import Boxed, is_absent, is_box, opened
 from gradtx.core._selectors import is_entry
@@ -117,7 +117,7 @@ def _with_split(x: Any, said: Any, path: tuple) -> Any:
                 f"of shape {jnp.shape(array)}"
             )
         each = tuple(map(_entry, said)) + ((),) * (ndim - len(said))
-        split = Split(tuple(n for names in each for n in names), each)
+        split = split_by(each)
     return dataclasses.replace(x, split=split) if is_box(x) else Boxed(x, split=split)
 
 

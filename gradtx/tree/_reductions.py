@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core._dtypes import compute_dtype, promotion, widen
-from gradtx.core._over_devices import Names, reduced_over, sum_over
+from gradtx.core._over_devices import Names, devices, reduced_over, sum_over
 from gradtx.core._rescaling import divided, in_range_over
-from gradtx.core._roles import by_names, is_full_box, names_of_leaves
+from gradtx.core._roles import by_names, is_full_box, names_of, names_of_leaves, opened
 from gradtx.core._trees import is_none
 from gradtx.numerics._safe import abs_sq, norm_of
 from gradtx.tree._leaves import aligned, common_dtype, whole
@@ -131,7 +131,8 @@ def _wide_by_names(tree: Any) -> dict[Names, list]:
 
 def size(tree: Any) -> int:
     """The number of elements of all leaves."""
-    return int(np.sum([jnp.size(x) for x in jax.tree.leaves(tree)], dtype=np.int64))
+    leaves = jax.tree.leaves(tree, is_leaf=is_full_box)
+    return int(np.sum([jnp.size(opened(x)) * devices(names_of(x)) for x in leaves], dtype=np.int64))
 
 
 def allclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> jax.Array:

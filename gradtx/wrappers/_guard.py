@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import PositiveInt
+from gradtx.core._roles import carried_split
 from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state
@@ -114,8 +115,10 @@ def guard(
 
 
 def _norm(updates: Updates, axis_name: Any) -> jax.Array:
-    norm = global_norm(floating_leaves(updates))
-    return norm if axis_name is None else safe_sqrt(jax.lax.psum(norm**2, axis_name))
+    leaves = floating_leaves(updates)
+    norm = global_norm(leaves)
+    # Where `over_axes` says how gradients are split, the norm is that of the whole already.
+    return norm if axis_name is None or any(map(carried_split, leaves)) else safe_sqrt(jax.lax.psum(norm**2, axis_name))
 
 
 def _loss(value: Any, dtype: Any, axis_name: Any) -> jax.Array | None:

@@ -98,10 +98,14 @@ def test_two_steps_of_every_factory_are_those_of_one_device(name: str):
     assert_like_one_device(on_mesh(tx), on_one_device(tx))
 
 
+OF_SUMS = {"scale_by_zoom_linesearch", "scale_by_backtracking_linesearch", "lbfgs"}
+OF_SUMS |= {"hutchinson_estimator_diag_hessian", "scale_by_sophia", "sophia"}
+"""Those that take gradients of sums over devices, of which JAX makes others without types that tell."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in IN_SHARD_MAP if n not in UNLIKE and "search" not in n and n != "lbfgs"])
+@pytest.mark.parametrize("name", [n for n in IN_SHARD_MAP if n not in OF_SUMS and n not in UNLIKE])
 def test_without_types_that_tell_it_is_the_same(name: str):
-    """Searches take gradients of sums over devices, of which JAX makes others without these types."""
     tx = example(name)
     assert_like_one_device(on_mesh(tx, check=False), on_one_device(tx))
 
@@ -166,7 +170,7 @@ def test_a_clipped_norm_is_one_in_pmap():
 
 
 def test_tree_functions_in_measures_are_of_whole_parameters():
-    measures = {"norm": gt.global_norm, "largest": gt.tree.max, "mean": lambda t: gt.tree.sum(t), "l1": _l1}
+    measures = {"norm": gt.global_norm, "largest": gt.tree.max, "sum": gt.tree.sum, "l1": _l1, "mean": _mean}
     tx = over_axes(gt.monitor(measures), {"a": P("x"), "b": P()})
     specs = {"a": P("x"), "b": P()}
 
@@ -178,8 +182,23 @@ def test_tree_functions_in_measures_are_of_whole_parameters():
         np.testing.assert_allclose(found[name], measure(TREE), rtol=1e-6)
 
 
+def test_a_guard_may_name_the_axis_too():
+    specs = {"a": P("x"), "b": P()}
+    tx = over_axes(gt.guard(gt.identity(), axis_name="x"), specs)
+
+    def norm(g: Any) -> jax.Array:
+        return tx.update(g, tx.init(g), g)[1].norm
+
+    found = jax.jit(jax.shard_map(norm, mesh=ROW, in_specs=(specs,), out_specs=P()))(TREE)
+    np.testing.assert_allclose(found, gt.global_norm(TREE), rtol=1e-6)
+
+
 def _l1(tree: Any) -> jax.Array:
     return gt.tree.norm(tree, 1)
+
+
+def _mean(tree: Any) -> jax.Array:
+    return gt.tree.sum(tree) / gt.tree.size(tree)
 
 
 STACKED = {"layers": jnp.linspace(-1.0, 1.0, 192).reshape(4, 6, 8), "head": jnp.linspace(0.1, 2.0, 16).reshape(8, 2)}
@@ -277,6 +296,16 @@ def test_all_norms_take_one_reduction(tx: Any):
     step = functools.partial(updated, over_axes(tx, specs))
     mapped = jax.shard_map(step, mesh=ROW, in_specs=(specs,), out_specs=specs)
     assert jax.jit(mapped).lower(TREE).compile().as_text().count("all-reduce(") == 1
+
+
+@pytest.mark.parametrize("number", [2, 4, 8])
+def test_parts_of_one_shape_of_wholes_of_several(number: int):
+    """What was compiled for parts on other numbers of devices is not taken for these."""
+    mesh = jax.make_mesh((number,), ("x",), axis_types=(AxisType.Auto,), devices=jax.devices()[:number])
+    tx, tree = gt.came(0.1), {"a": jnp.sin(jnp.arange(12.0 * number)).reshape(2 * number, 6)}
+    step = functools.partial(updated, over_axes(tx, P("x")))
+    found = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(P("x"),), out_specs=P("x")))(tree)["a"]
+    np.testing.assert_allclose(found, jax.jit(functools.partial(updated, tx))(tree)["a"], rtol=1e-5, atol=1e-6)
 
 
 def test_a_second_step_is_not_traced_again():
