@@ -46,8 +46,8 @@ NAMES = {**public.NAMES, **{f.__name__: f for f in FUNCTIONS}, **{n: f.public fo
 BFLOAT16 = slice(1, 2)
 """Of the mixes of dtypes, the one whose states and updates a float32 value of a schedule would widen."""
 
-FIXED = {("aggregate", "aggregator_has_aux")}
-"""Flags that the other arguments of the example decide."""
+FIXED = {("aggregate", "aggregator_has_aux"), ("zero", "scatter")}
+"""Flags that the other arguments of the example decide, or that have a meaning in `shard_map` only."""
 
 
 def with_number(name: str, hyperparameter: str) -> Any:

@@ -20,6 +20,7 @@ from gradtx.core._factory import REGISTRY
 from gradtx.precision import bfloat16
 from gradtx.testing import check_contract
 from gradtx.testing._case import example_gradients
+from support import meshes
 from support.registry import turns
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.full(3, 0.5, jnp.float32)}
@@ -70,6 +71,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "masked": lambda tx: gradtx.masked(tx, matrices),
     "mechanize": lambda tx: gradtx.mechanize(tx, s_init=0.1),
     "named_chain": lambda tx: gradtx.named_chain(("clip", gradtx.clip(0.5)), ("optimizer", tx)),
+    "offload": lambda tx: gradtx.sharding.offload(tx),
     "over_axes": lambda tx: gradtx.sharding.over_axes(tx, ()),
     "partition": lambda tx: gradtx.partition({"matrix": tx, "rest": gradtx.sgd(0.1)}, kinds),
     "primal_averaging": lambda tx: gradtx.primal_averaging(tx),
@@ -85,6 +87,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "with_gradient_signs": lambda tx: gradtx.with_gradient_signs(tx, descent=True),
     "with_master_params": lambda tx: gradtx.with_master_params(tx, gradtx.keep_master()),
     "with_roles": lambda tx: gradtx.with_roles((("**", gradtx.Role()),), tx),
+    "zero": lambda tx: gradtx.sharding.zero(tx, "devices", mesh=meshes.mesh(devices=1)),
 }
 """A call of each factory that takes a transformation and does not stand for other factories' calls."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._placement import on_device
 from gradtx.core._types import OptState, Params
 from gradtx.core._unwrapping import unwrapped
 
@@ -28,7 +29,7 @@ def eval_params(state: OptState, params: Params) -> Params:
             f"eval_params: params holds a state, state does not: got {type(state).__name__} and "
             f"{type(params).__name__}; the order is eval_params(state, params)"
         )
-    return _evaluated(unwrapped(state), params)
+    return _evaluated(unwrapped(on_device(state)), params)
 
 
 def _evaluated(state: OptState, params: Params) -> Params:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.core import Tracer
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 
@@ -46,7 +47,7 @@ def result_shardings(function: Callable[..., Any], mesh: Mesh | AbstractMesh, *a
 def in_place(function: Callable[[jax.Array], Any], x: jax.Array) -> Any:
     """`function(x)`; of an array on several devices, with results that never were whole on one of them."""
     sharding = getattr(x, "sharding", None)
-    if isinstance(x, jax.core.Tracer) or not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1:
+    if isinstance(x, Tracer) or not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1:
         return function(x)
     try:
         types = result_shardings(function, sharding.mesh, x)
@@ -87,6 +88,16 @@ def laid_like(x: jax.Array, like: Any) -> jax.Array:
     parts = [n // m if m else 1 for n, m in zip(like.shape, sharding.shard_shape(like.shape), strict=True)]
     fits = [entry if n % k == 0 else None for entry, n, k in zip(sharding.spec, x.shape, parts, strict=True)]
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec(*fits)))
+
+
+def on_device(tree: Any) -> Any:
+    """The tree with arrays that are in the host's memory fetched: arithmetic takes no arrays of two memories."""
+
+    def fetched(x: Any) -> Any:
+        is_on_host = isinstance(x, jax.Array) and jax.typeof(x).memory_space == jax.memory.Space.Host
+        return jax.device_put(x, jax.memory.Space.Device) if is_on_host else x
+
+    return jax.tree.map(fetched, tree)
 
 
 def canonical(spec: PartitionSpec, ndim: int, mesh: Mesh | AbstractMesh) -> PartitionSpec:

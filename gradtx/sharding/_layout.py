@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from gradtx.core._placement import canonical, is_replicated
@@ -113,7 +114,7 @@ def _shape_of(x: Any) -> tuple[tuple[int, ...], Any]:
 
 def _named_sharding(x: Any) -> NamedSharding | None:
     """The sharding of an array or a struct, also of a traced array whose type has one."""
-    if isinstance(x, jax.core.Tracer):
+    if isinstance(x, Tracer):
         sharding = jax.typeof(x).sharding
         return None if sharding.mesh.empty or is_replicated(sharding.spec) else sharding
     sharding = getattr(x, "sharding", None)

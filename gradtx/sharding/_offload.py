@@ -53,7 +53,7 @@ def offload(inner: Any, memory: str = HOST, *, slots: Any = None) -> GradientTra
             plans[key] = _kept(jax.eval_shape(tx.init, params), params, chosen)
         return plans[key]
 
-    def moved(state: OptState, params: Params, to: jax.memory.Space) -> OptState:
+    def moved(state: OptState, params: Params, to: Any) -> OptState:
         leaves, treedef = jax.tree.flatten(state)
         flags = kept(params)
         if len(flags) != len(leaves):

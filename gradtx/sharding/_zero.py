@@ -4,6 +4,7 @@
 from typing import Any
 
 import jax
+from jax.core import Tracer
 from jax.sharding import NamedSharding
 
 from gradtx.core._factory import transformation
@@ -44,12 +45,15 @@ def zero(
       mesh: the mesh; None for that of the parameters, or else that of `jax.set_mesh`.
       specs: the `PartitionSpec`s of the parameters, a tree like them or a prefix of it. In `jit` they are needed where
         parameters are sharded on a mesh with automatic axes, which traced arrays do not tell; None for what the
-        parameters say, replicated where they say nothing.
+        parameters say, replicated where they say nothing. The same in `shard_map`, for axes other than this
+        one.
+      scatter: whether gradients are those of each device's own batch; only inside `shard_map`.
 
     Raises:
-      ValueError: at `init` and `update`, for no mesh, two, or one without the axis, and for specs that do not fit.
+      ValueError: at `init` and `update`, for no mesh, two, or one without the axis, for specs that do not fit, and for
+        `scatter` outside of `shard_map` or with gradients that are the same on all devices.
 
-    Reference: Rajbhandari et al. 2020, arXiv:1910.02054, section 5.1.
+    Reference: Rajbhandari et al. 2020, arXiv:1910.02054, sections 5.1 and 5.2.
     """
     tx = as_inner("zero: inner", inner)
     axes = (axis,) if isinstance(axis, str) else axis
@@ -72,7 +76,7 @@ def zero(
         if is_inside(axes):
             return Parts(inner, axes, specs, spread, params).init(params)
         wanted = spread_state(layout(params))
-        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(params))
+        traced = any(isinstance(x, Tracer) for x in jax.tree.leaves(params))
         if traced:
             return placed(tx.init(params), wanted)
         return jax.jit(tx.init, out_shardings=jax.tree.map(lambda x: x.sharding, wanted))(params)

@@ -107,7 +107,11 @@ def test_plain_data_parallelism_does_not_become_zero():
         assert set(jax.tree.leaves(specs(state_shardings(tx, structs(mesh(), replicated))))) == {P()}
 
 
-@pytest.mark.parametrize("tx", [gt.adamw(1e-3), gt.adafactor(1e-3), gt.lbfgs(), optax.adam(1e-3)], ids=repr)
+@pytest.mark.parametrize(
+    "tx",
+    [gt.adamw(1e-3), gt.adafactor(1e-3), gt.lbfgs(), optax.adam(1e-3)],
+    ids=["adamw", "adafactor", "lbfgs", "optax"],
+)
 def test_states_are_born_sharded(tx):
     on = mesh()
     params = put(numbers(), on)
