@@ -15,6 +15,7 @@ from gradtx.core._prefixes import spread
 from gradtx.core._sentences import listed
 from gradtx.core._trees import explaining_leaves, show_path
 from gradtx.core._types import Params
+from gradtx.core._unwrapping import unwrapped
 
 AnyMesh = Mesh | AbstractMesh
 
@@ -49,7 +50,7 @@ def layout_of(where: str, params: Params, mesh: AnyMesh | None = None, specs: An
     if specs is None:
         said = [getattr(_named_sharding(x), "spec", PartitionSpec()) for _, x in leaves]
     else:
-        said = treedef.flatten_up_to(spread(where, "specs", specs, params, is_spec))
+        said = specs_of_leaves(where, specs, params)
     structs = []
     for (path, x), entry in zip(leaves, said, strict=True):
         spec = spec_of(where, show_path(path), entry)
@@ -57,6 +58,12 @@ def layout_of(where: str, params: Params, mesh: AnyMesh | None = None, specs: An
         check_spec(f"{where}: the spec at {show_path(path)}", spec, shape, on)
         structs.append(jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(on, canonical(spec, len(shape), on))))
     return MeshLayout(on, treedef.unflatten(structs))
+
+
+def specs_of_leaves(where: str, specs: Any, params: Params) -> list[Any]:
+    """The entry of a tree of specs, or of a prefix, for each parameter; both in the wrappers of Flax or without."""
+    plain = unwrapped(params)
+    return jax.tree.structure(plain).flatten_up_to(spread(where, "specs", unwrapped(specs), plain, is_spec))
 
 
 def spec_of(where: str, path: str, x: Any) -> PartitionSpec:

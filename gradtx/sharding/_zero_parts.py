@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gradtx.core._over_devices import Split, gathered, own_part, varying
-from gradtx.core._prefixes import spread
 from gradtx.core._trees import is_hole, is_none, show_path
 from gradtx.core._types import OptState, Params, Updates
-from gradtx.sharding._layout import MeshLayout, entry_names, is_spec, spec_of
+from gradtx.sharding._layout import MeshLayout, entry_names, spec_of, specs_of_leaves
 from gradtx.sharding._over_axes import over_axes
 from gradtx.sharding._state_shardings import state_types
 
@@ -43,7 +42,7 @@ class Parts:
         leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
         said = [PartitionSpec()] * len(leaves)
         if specs is not None:
-            said = treedef.flatten_up_to(spread("zero", "specs", specs, params, is_spec))
+            said = specs_of_leaves("zero", specs, params)
         whole = []
         for (path, x), entry in zip(leaves, said, strict=True):
             spec = spec_of("zero", show_path(path), entry)
