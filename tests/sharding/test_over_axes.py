@@ -91,7 +91,6 @@ def each_factory(unlike: dict[str, str]) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.whole
 @each_factory(UNLIKE)
 def test_two_steps_of_every_factory_are_those_of_one_device(name: str):
     tx = example(name)
