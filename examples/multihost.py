@@ -137,6 +137,7 @@ def end_with_the_launcher() -> None:
 def launch(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """Runs the processes; the exit code is 0 if all of them ended well."""
     args.dir.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells take from what they start in the background
     own = ["--coordinator", f"localhost:{free_port()}", "--process"]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
