@@ -39,7 +39,7 @@ EXPLAINED: dict[tuple[str, str], str] = {
         "two forms of the same key"
     ),
     ("numerics/_keys.py", "return key if typed else jax.random.key_data(key)"): ("two forms of the same key"),
-    ("numerics/_newton_schulz.py", "tall = x.shape[-2] > x.shape[-1]"): (
+    ("numerics/_newton_schulz.py", "given, tall = x, x.shape[-2] > x.shape[-1]"): (
         "the polynomial of X Xᴴ times X is X times that of Xᴴ X"
     ),
     (
@@ -64,7 +64,7 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ),
     (
         "optimizers/_lbfgs.py",
-        "weights = jnp.where(weights > 0, jax.vmap(lambda s, y: _weight(_inner(s, y), _inner(y, y)))(all_s, all_y), 0)",
+        "weights > 0, jax.vmap(lambda s, y: _weight(products.inner(s, y), products.inner(y, y)))(all_s, all_y), 0",
     ): ("with bounds: tests/optimizers/test_lbfgs.py"),
     (
         "optimizers/_lbfgs.py",
@@ -79,10 +79,11 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("optimizers/_sophia.py", "_print_win_rate(updates, limit, count % max(print_win_rate_every_n_steps, 1) == 0)"): (
         "what is printed: tests/transforms/test_hessian_diagonal.py"
     ),
-    ("optimizers/_sophia.py", "inside = [jnp.sum(jnp.abs(u) < jnp.asarray(limit, u.dtype)) for u in leaves]"): (
-        "what is printed: tests/transforms/test_hessian_diagonal.py"
-    ),
-    ("optimizers/_sophia.py", "return jnp.sum(jnp.stack(inside)) / max(sum(u.size for u in leaves), 1)"): (
+    (
+        "optimizers/_sophia.py",
+        "inside = [jnp.sum(jnp.abs(u) < jnp.asarray(limit, u.dtype)) for u in (jnp.zeros(0), *leaves)]",
+    ): ("what is printed: tests/transforms/test_hessian_diagonal.py"),
+    ("optimizers/_sophia.py", "return inside / jnp.maximum(number, 1)"): (
         "what is printed: tests/transforms/test_hessian_diagonal.py"
     ),
     ("wrappers/_signs.py", "agreement = jnp.real(jnp.conj(jnp.sign(g)) * jnp.sign(u))"): (
@@ -149,4 +150,17 @@ EXPLAINED: dict[tuple[str, str], str] = {
         "transforms/_monitoring.py",
         "return jax.tree.map(lambda x, o: x.astype(_wide_dtype(o) if widened else o.dtype), found, old)",
     ): "float64 only has one dtype: tests/transforms/test_monitoring.py",
+    ("transforms/_normalization.py", "return g * first * second, slots"): (
+        "the first factor is 1 for norms in range: tests/transforms/test_norms_out_of_range.py"
+    ),
+    (
+        "wrappers/_masked.py",
+        "return found.tree(found.treedef.flatten_up_to(x), seen) if fits else x",
+    ): ("extra arguments: tests/wrappers/test_masked.py"),
+    ("numerics/_windows.py", "return jnp.maximum(spread, 8 * jnp.finfo(center.dtype).eps * jnp.abs(center))"): (
+        "a spread in the rounding errors: tests/numerics/test_windows.py"
+    ),
+    ("optimizers/_adam_mini.py", "return tuple(axis for axis, n in enumerate(blocks) if n == -1)"): (
+        "what counts where a device has a part: tests/sharding/test_over_axes.py"
+    ),
 }
