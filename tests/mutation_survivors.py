@@ -163,4 +163,8 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("optimizers/_adam_mini.py", "return tuple(axis for axis, n in enumerate(blocks) if n == -1)"): (
         "what counts where a device has a part: tests/sharding/test_over_axes.py"
     ),
+    (
+        "optimizers/_sophia.py",
+        "return jnp.clip(mu / jnp.where((mu == 0) & (size == 0), 1, size), -limit, limit), (mu, nu)",
+    ): "what 0 / 0 is: tests/optimizers/test_eps_of_zero.py",
 }
