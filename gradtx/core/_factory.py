@@ -118,7 +118,7 @@ def per_parameter(
       idle: `idle(slots, t, memory) -> slots`, what becomes of the slots of a parameter without a gradient; None if they
         stay as they are. `memory` is that of before the step.
       rescales: for a `measure` that returns Σ |g|²: `shared` gets a pair as its total, (Σ |g/s|², s). s is 1, but where
-        squares leave the range of the dtype the largest |g|. The norm is s times the root.
+        squares leave the range of the dtype a power of two. The norm is s times the root.
       whole: for a rule with numbers of a whole array, such as singular vectors: inside `over_axes` it gets whole
         arrays, gathered from the devices that have the parts. Slots with the shape of the parameter are split as it
         is, all others are on every device.

@@ -143,7 +143,7 @@ def _held(where: str, tx: Any, params: Params, shapes: Any, state: OptState | No
     """The given state, or the types of the state of `init`, with shardings if the parameters have some."""
     sharded = any(isinstance(getattr(x, "sharding", None), NamedSharding) for x in jax.tree.leaves(params))
     if sharded:
-        first = jax.tree.map(_worth_telling, state_types(tx, layout_of(where, params))[0])
+        first = jax.tree.map(_worth_telling, state_types(tx, layout_of(where, params)))
     else:
         first = jax.eval_shape(tx.init, shapes)
     if state is not None and jax.tree.structure(unwrapped(state)) != jax.tree.structure(unwrapped(first)):

@@ -82,7 +82,7 @@ def bytes_per_device(tx: Any, params: Params, *, mesh: AnyMesh | None = None, sp
     """
     check_transformation("bytes_per_device: tx", tx)
     layout = layout_of("bytes_per_device", params, mesh, specs)
-    state, _ = state_types(tx, layout)
+    state = state_types(tx, layout)
     slots: dict[str, list[Part]] = {}
     for part in split(state, layout.params):
         slots.setdefault(part.name, []).append(part)

@@ -29,7 +29,7 @@ def init_sharded(tx: Any, params: Params, *, mesh: AnyMesh | None = None, specs:
     layout = layout_of("init_sharded", params, mesh, specs)
     if isinstance(layout.mesh, jax.sharding.AbstractMesh):
         raise ValueError("init_sharded: the mesh has no devices (an AbstractMesh), on which a state could be made")
-    shardings = jax.tree.map(lambda x: x.sharding, state_types(tx, layout)[0])
+    shardings = jax.tree.map(lambda x: x.sharding, state_types(tx, layout))
     abstract = layout.mesh.abstract_mesh
 
     def init(given: Params) -> OptState:

@@ -92,17 +92,22 @@ def spec_text(sharding: NamedSharding) -> str:
 
 def check_spec(what: str, spec: PartitionSpec, shape: tuple[int, ...], mesh: AnyMesh) -> None:
     """Raises an error for a spec that an array of this shape cannot have on this mesh."""
-    if len(spec) > len(shape):
-        raise ValueError(f"{what} is {spec}, which has {len(spec)} entries, but the shape is {shape}")
+    check_names_and_rank(what, spec, shape, mesh)
     for axis, entry in enumerate(spec):
-        for name in entry_names(entry):
-            check_axis(f"{what} is {spec}:", name, mesh)
         parts = math.prod(mesh.shape[name] for name in entry_names(entry))
         if parts > 1 and shape[axis] % parts:
             raise ValueError(
                 f"{what} is {spec}, which splits axis {axis} into {parts}, but the shape is {shape}: "
                 f"{shape[axis]} is not divisible by {parts}"
             )
+
+
+def check_names_and_rank(what: str, spec: PartitionSpec, shape: tuple[int, ...], mesh: AnyMesh) -> None:
+    """Raises an error for a spec with more entries than axes, or with a name that the mesh does not have."""
+    if len(spec) > len(shape):
+        raise ValueError(f"{what} is {spec}, which has {len(spec)} entries, but the shape is {shape}")
+    for name in names_in(spec):
+        check_axis(f"{what} is {spec}:", name, mesh)
 
 
 def check_axis(where: str, name: Any, mesh: AnyMesh) -> None:

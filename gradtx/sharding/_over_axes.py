@@ -17,6 +17,7 @@ from gradtx.core._selectors import is_entry
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._trees import show_path
 from gradtx.core._types import OptState, Params, Updates
+from gradtx.sharding._layout import entry_names
 
 
 @transformation
@@ -91,14 +92,9 @@ def names_in(axes: Any) -> Names:
     if isinstance(axes, str):
         return (axes,)
     if _is_spec(axes) or is_names(axes):
-        return tuple(dict.fromkeys(n for entry in axes for n in _entry(entry)))
+        return tuple(dict.fromkeys(n for entry in axes for n in entry_names(entry)))
     specs = jax.tree.leaves(axes, is_leaf=_is_spec)
     return tuple(dict.fromkeys(n for spec in specs for n in names_in(spec)))
-
-
-def _entry(entry: Any) -> Names:
-    """The mesh axes of one entry of a spec."""
-    return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
 
 
 def _with_split(x: Any, said: Any, path: tuple) -> Any:
@@ -116,7 +112,7 @@ def _with_split(x: Any, said: Any, path: tuple) -> Any:
                 f"over_axes: axes has {said} at {show_path(path)}, which is longer than the rank of the parameter, "
                 f"of shape {jnp.shape(array)}"
             )
-        each = tuple(map(_entry, said)) + ((),) * (ndim - len(said))
+        each = tuple(map(entry_names, said)) + ((),) * (ndim - len(said))
         split = split_by(each)
     return dataclasses.replace(x, split=split) if is_box(x) else Boxed(x, split=split)
 

@@ -44,20 +44,19 @@ def state_shardings(tx: Any, params: Params, *, mesh: AnyMesh | None = None, spe
       ValueError: for no mesh or two, an axis that the mesh does not have, and a spec that does not fit the shape.
     """
     check_transformation("state_shardings: tx", tx)
-    return jax.tree.map(lambda x: x.sharding, state_types(tx, layout_of("state_shardings", params, mesh, specs))[0])
+    return jax.tree.map(lambda x: x.sharding, state_types(tx, layout_of("state_shardings", params, mesh, specs)))
 
 
-def state_types(tx: Any, layout: MeshLayout) -> tuple[OptState, bool]:
-    """The state as `jax.ShapeDtypeStruct`s with shardings, and whether `init` could be typed."""
+def state_types(tx: Any, layout: MeshLayout) -> OptState:
+    """The state as `jax.ShapeDtypeStruct`s with shardings."""
     init = explaining_leaves("state_shardings", tx.init)
     try:
-        state, typed = result_shardings(init, layout.mesh, layout.params), True
+        state = result_shardings(init, layout.mesh, layout.params)
     except Exception:  # noqa: BLE001  # of whatever kind: types that do not go together, or code that reads shardings
         shapes = jax.eval_shape(init, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), layout.params))
         whole = NamedSharding(layout.mesh, PartitionSpec())
         state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
-        typed = False
-    return _completed(state, layout), typed
+    return _completed(state, layout)
 
 
 def _completed(state: OptState, layout: MeshLayout) -> OptState:

@@ -45,8 +45,8 @@ def zero(
       mesh: the mesh; None for that of the parameters, or else that of `jax.set_mesh`.
       specs: the `PartitionSpec`s of the parameters, a tree like them or a prefix of it. In `jit` they are needed where
         parameters are sharded on a mesh with automatic axes, which traced arrays do not tell; None for what the
-        parameters say, replicated where they say nothing. The same in `shard_map`, for axes other than this
-        one.
+        parameters say, replicated where they say nothing. The same in
+        `shard_map`, for its other axes.
       scatter: whether gradients are those of each device's own batch; only inside `shard_map`.
 
     Raises:
@@ -70,7 +70,7 @@ def zero(
         return with_spec(x, spread_over(x.sharding.spec, x.shape, x.sharding.mesh, axes))
 
     def spread_state(on: MeshLayout) -> OptState:
-        return jax.tree.map(spread, state_types(tx, on)[0])
+        return jax.tree.map(spread, state_types(tx, on))
 
     def init(params: Params) -> OptState:
         if is_inside(axes):
@@ -86,13 +86,11 @@ def zero(
         if is_inside(axes):
             return Parts(inner, axes, specs, spread, known).update(updates, state, params, extra, scatter)
         if scatter:
-            raise ValueError(
-                f"zero: scatter=True is for jax.shard_map over {', '.join(axes)}, which is not around here"
-            )
+            raise ValueError(f"zero: scatter=True is for the inside of a jax.shard_map over {', '.join(axes)}")
         on = layout(known)
         parts = jax.tree.map(spread, on.params)
         # Factors are split as the parameters' parts need them; a state of other kinds is spread only between updates.
-        state = placed(state, state_types(tx, MeshLayout(on.mesh, parts))[0])
+        state = placed(state, state_types(tx, MeshLayout(on.mesh, parts)))
         shards = placed(updates, parts)
         new, state = tx.update(shards, state, None if params is None else placed(params, parts), **extra)
         # The update is asked for in parts first, so that it is computed on them.

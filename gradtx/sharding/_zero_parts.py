@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ZeRO inside `shard_map`, where each device is told what to do with its part."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from gradtx.core._over_devices import Split, gathered, own_part, varying
 from gradtx.core._trees import is_hole, is_none, show_path
 from gradtx.core._types import OptState, Params, Updates
-from gradtx.sharding._layout import MeshLayout, entry_names, spec_of, specs_of_leaves
+from gradtx.sharding._layout import MeshLayout, check_names_and_rank, entry_names, spec_of, specs_of_leaves
 from gradtx.sharding._over_axes import over_axes
 from gradtx.sharding._state_shardings import state_types
 
@@ -46,19 +47,17 @@ class Parts:
         whole = []
         for (path, x), entry in zip(leaves, said, strict=True):
             spec = spec_of("zero", show_path(path), entry)
-            parts = [mesh.shape[n] for names in spec for n in entry_names(names)]
-            each = [1] * jnp.ndim(x)
+            what, shape = f"zero: the spec at {show_path(path)}", list(jnp.shape(x))
+            check_names_and_rank(what, spec, tuple(shape), mesh)
             for axis, names in enumerate(spec):
-                for n in entry_names(names):
-                    each[axis] *= mesh.shape[n]
-            shape = tuple(n * k for n, k in zip(jnp.shape(x), each, strict=True)) if parts else jnp.shape(x)
-            whole.append(jax.ShapeDtypeStruct(shape, jnp.result_type(x), sharding=NamedSharding(mesh, spec)))
+                shape[axis] *= math.prod(mesh.shape[n] for n in entry_names(names))
+            whole.append(jax.ShapeDtypeStruct(tuple(shape), jnp.result_type(x), sharding=NamedSharding(mesh, spec)))
         spread_params = list(map(spread_out, whole))
         self.axes, self.treedef = axes, treedef
         self.params = [_own(x, axes) for x in spread_params]
         self.inner = over_axes(inner, treedef.unflatten([x.sharding.spec for x in spread_params]))
-        natural, _ = state_types(inner, MeshLayout(mesh, treedef.unflatten(spread_params)))
-        kept, _ = state_types(inner, MeshLayout(mesh, treedef.unflatten(whole)))
+        natural = state_types(inner, MeshLayout(mesh, treedef.unflatten(spread_params)))
+        kept = state_types(inner, MeshLayout(mesh, treedef.unflatten(whole)))
         self.natural = [_own(x, axes) for x in jax.tree.leaves(natural)]
         self.kept = [_own(spread_out(x), axes) for x in jax.tree.leaves(kept)]
 

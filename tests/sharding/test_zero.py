@@ -199,3 +199,22 @@ def test_errors():
         TypeError, match="zero: axis must be the name of an axis of the mesh, or a tuple of names, got 3"
     ):
         zero(gt.adam(1e-3), 3)
+
+
+def test_errors_of_shard_map():
+    on, params = on_data(AxisType.Auto)
+    tx = zero(gt.adam(1e-3), scatter=True)
+    state = tx.init(params)
+    with pytest.raises(ValueError, match="zero: scatter=True is for the inside of a jax.shard_map over data"):
+        tx.update(params, state, params)
+    kept = jax.tree.map(lambda x: x.sharding.spec, state)
+
+    def mapped(tx):
+        return jax.shard_map(tx.update, mesh=on, in_specs=(P(), kept, P()), out_specs=(P(), kept))
+
+    with pytest.raises(ValueError, match="by their types gradients are the same along data"):
+        mapped(tx)(params, state, params)
+    with pytest.raises(ValueError, match=r"zero: the spec at \['b'\] is .*: the mesh has no axis 'rows'"):
+        mapped(zero(gt.adam(1e-3), specs=P("rows")))(params, state, params)
+    with pytest.raises(ValueError, match=r"zero: the spec at \['b'\] .* 3 entries, but the shape is \(512,\)"):
+        mapped(zero(gt.adam(1e-3), specs=P(None, None, None)))(params, state, params)
