@@ -93,11 +93,11 @@ def laid_like(x: jax.Array, like: Any) -> jax.Array:
 def on_device(tree: Any) -> Any:
     """The tree with arrays that are in the host's memory fetched: arithmetic takes no arrays of two memories."""
 
-    def fetched(x: Any) -> Any:
-        is_on_host = isinstance(x, jax.Array) and jax.typeof(x).memory_space == jax.memory.Space.Host
-        return jax.device_put(x, jax.memory.Space.Device) if is_on_host else x
+    return jax.tree.map(lambda x: jax.device_put(x, jax.memory.Space.Device) if is_on_host(x) else x, tree)
 
-    return jax.tree.map(fetched, tree)
+
+def is_on_host(x: Any) -> bool:
+    return isinstance(x, jax.Array) and jax.typeof(x).memory_space == jax.memory.Space.Host
 
 
 def canonical(spec: PartitionSpec, ndim: int, mesh: Mesh | AbstractMesh) -> PartitionSpec:

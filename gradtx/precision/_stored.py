@@ -13,6 +13,7 @@ from gradtx._roles._boxing import looks
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
 from gradtx.core._payloads import of_codec, payload_of, payloads
+from gradtx.core._placement import is_on_host, on_device
 from gradtx.core._ranges import NonNegativeInt
 from gradtx.core._roles import carried_role, opened
 from gradtx.core._selectors import Where, check_found, check_where, described, matches, named_leaves
@@ -138,12 +139,13 @@ def stored(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _encode(codec: Codec, x: jax.Array, key: Any) -> Any:
-    return codec.encode(x.astype(jnp.float32), key)
+    payload = codec.encode(on_device(x).astype(jnp.float32), key)
+    return jax.device_put(payload, jax.typeof(x).memory_space) if is_on_host(x) else payload
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3))
 def _decode(codec: Codec, payload: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    return codec.decode(payload, shape).astype(dtype)
+    return codec.decode(on_device(payload), shape).astype(dtype)
 
 
 ALL = ""

@@ -24,7 +24,7 @@ def offload(inner: Any, memory: str = HOST, *, slots: Any = None) -> GradientTra
 
     The state is that of `inner`, sharded as without `offload`; scalars stay on the device. It is born on the host where
     `init_sharded` makes it. Under `jit`, transfers are part of the program, and the compiler runs them beside the
-    computation where the backend can.
+    computation where the backend can. JAX has no derivative of such transfers under `jit`.
 
     Args:
       inner: the transformation.

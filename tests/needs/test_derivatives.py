@@ -60,8 +60,9 @@ SEARCHES = {"scale_by_backtracking_linesearch", "scale_by_zoom_linesearch", "lbf
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in registry.COVERED if n not in {*NAMES, *SEARCHES}])
+@pytest.mark.parametrize("name", [n for n in registry.COVERED if n not in {*NAMES, *SEARCHES, "offload"}])
 def test_finite_for_every_factory(name):
+    """But for `offload`: JAX has no derivative of transfers in jit (tests/sharding/test_offload.py)."""
     _assert_finite(name)
 
 

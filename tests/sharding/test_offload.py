@@ -66,6 +66,27 @@ def test_around_zero():
     assert "in pinned_host" in str(found)
 
 
+def test_inside_stored_the_payloads_are_on_the_host():
+    params = jax.tree.map(jnp.asarray, numbers())
+    both = offload(gt.adam(1e-3)), gt.adam(1e-3)
+    tx, other = (gt.stored(x, gt.precision.int8(), min_size=0) for x in both)
+    states = tx.init(params), other.init(params)
+    for _ in range(2):
+        u, state = jax.jit(tx.update)(params, states[0], params)
+        v, plain = jax.jit(other.update)(params, states[1], params)
+        states = state, plain
+    jax.tree.map(np.testing.assert_array_equal, (u, state), (v, plain))
+    assert set(jax.tree.leaves(kinds(state.inner_state[0].nu))) == {"pinned_host"}
+
+
+def test_transfers_have_no_derivative_in_jit():
+    """JAX's own limit: where it is gone, `offload` belongs to the test of derivatives."""
+    host, device = jax.memory.Space.Host, jax.memory.Space.Device
+    found = jax.grad(lambda x: jax.device_put(jax.device_put(x, host), device))
+    with pytest.raises(ValueError, match="Expected cotangent type"):
+        jax.jit(found)(1.0)
+
+
 def test_errors(monkeypatch):
     with pytest.raises(ValueError, match="offload: memory must be 'pinned_host', got 'hbm'"):
         offload(gt.adam(1e-3), "hbm")
