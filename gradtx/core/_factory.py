@@ -197,7 +197,7 @@ def _pair(factory: Factory, arguments: dict, inner: GradientTransformation, movi
         def refuse(*args: Any, **extra: Any) -> Any:
             check_scalars(factory.name, moving)
 
-        return Expansion(refuse, refuse, parts=inner.parts, needs=inner.declared)
+        return Expansion(refuse, refuse, parts=inner.parts, needs=inner.declared, gathers=inner.gathers)
 
     def at(values: dict) -> GradientTransformationExtraArgs:
         check_scalars(factory.name, values)
@@ -211,7 +211,7 @@ def _pair(factory: Factory, arguments: dict, inner: GradientTransformation, movi
         return {prefix + path: part for path, part in found.items()}
 
     init, update = _stepped(factory.name, at, moving)
-    return Expansion(init, update, parts=parts, needs=inner.declared)
+    return Expansion(init, update, parts=parts, needs=inner.declared, gathers=inner.gathers)
 
 
 class ScheduledState(NamedTuple):

@@ -77,6 +77,18 @@ def with_whole_axes(x: jax.Array, last: int) -> jax.Array:
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, spec))
 
 
+def whole_in_loop(x: jax.Array, last: int) -> jax.Array:
+    """As `with_whole_axes`, for what a loop is given, what each of its steps hands on, and what comes out.
+
+    On automatic axes compilers gather in each step otherwise; there it works under `jax.jit` and `jax.set_mesh`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not isinstance(x, Tracer) or AxisType.Auto not in mesh.axis_types:
+        return with_whole_axes(x, last)
+    spec = PartitionSpec(*[PartitionSpec.UNCONSTRAINED] * (x.ndim - last), *[None] * last)
+    return jax.lax.with_sharding_constraint(x, spec)
+
+
 def laid_like(x: jax.Array, like: Any) -> jax.Array:
     """x with the sharding of `like`, which has as many axes, where that is part of its type.
 

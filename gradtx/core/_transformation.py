@@ -27,6 +27,7 @@ class Expansion(NamedTuple):
     rule: Rule | None = None
     parts: Parts | None = None
     needs: tuple[str, ...] | None = None
+    gathers: bool = False
 
 
 class GradientTransformation(Value):
@@ -43,6 +44,7 @@ class GradientTransformation(Value):
         `lambda state: {"inner_state": (inner, state.inner_state)}`. None if there are none inside.
       needs: the names of all extra arguments that `update` must be given, also those that transformations inside need;
         None to read them off the signature of `update`. See `gradtx.needs`.
+      gathers: whether it gathers parameters that `gradtx.sharding.over_axes` says are split, for `describe` to tell.
     """
 
     __slots__ = ("_expansion", "_later", "_rule")
@@ -59,12 +61,15 @@ class GradientTransformation(Value):
         rule: Rule | None = None,
         parts: Parts | None = None,
         needs: Iterable[str] | None = None,
+        gathers: bool = False,
     ):
         for name, function in (("init", init), ("update", update)):
             if not callable(function):
                 raise TypeError(f"{type(self).__name__}: {name} must be a function, got {function!r}")
         declared = None if needs is None else tuple(sorted(set(needs)))
-        self._set(_call=None, _expansion=Expansion(init, update, rule=rule, parts=parts, needs=declared))
+        self._set(
+            _call=None, _expansion=Expansion(init, update, rule=rule, parts=parts, needs=declared, gathers=gathers)
+        )
 
     @classmethod
     def from_call(cls, call: Call) -> Self:
@@ -110,6 +115,12 @@ class GradientTransformation(Value):
         if self._call is None and self._expansion is None:
             return self._rule
         return (self._expansion or self._expanded()).rule
+
+    @property
+    def gathers(self) -> bool:
+        """Whether its own work, not that of transformations inside, is done on whole parameters inside `over_axes`."""
+        made = self._expansion or self._expanded()
+        return made.gathers if made.rule is None else made.rule.whole
 
     @property
     def declared(self) -> tuple[str, ...] | None:

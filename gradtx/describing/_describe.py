@@ -58,6 +58,7 @@ class Description:
 
     Attributes:
       idle: the transformations inside wrappers that see no parameter, such as those of labels that none has.
+      gathering: those inside `over_axes` that gather the parameters that they see, as matrix rules do.
     """
 
     stages: tuple[Stage, ...]
@@ -65,6 +66,7 @@ class Description:
     slots: tuple[Slot, ...]
     parameter_elements: int
     idle: tuple[str, ...] = ()
+    gathering: tuple[str, ...] = ()
 
     @property
     def state_bytes(self) -> int:
@@ -95,7 +97,8 @@ class Description:
         total = f"{self.state_bytes:,} bytes of state for {self.parameter_elements:,} parameter elements"
         each = self.bytes_per_element
         total = total if each is None else f"{total}: {each:.4g} each"
-        return f"{total}\nno parameter for {listed(self.idle)}" if self.idle else total
+        notes = ("no parameter for", self.idle), ("parameters are gathered for", self.gathering)
+        return "\n".join([total, *(f"{note} {listed(names)}" for note, names in notes if names)])
 
 
 def describe(tx: Any, params: Params, state: OptState | None = None) -> Description:
@@ -130,13 +133,23 @@ def described_by(where: str, tx: Any, params: Params, state: OptState | None) ->
     root = route(tx, shapes)
     rows = _rows(root, params, shapes, slots)
     elements = sum(math.prod(p.shape) for p in jax.tree.leaves(shapes))
-    return Description(tuple(stages), tuple(rows), tuple(slots), elements, tuple(_idle(root))), root
+    gathering = tuple(dict.fromkeys(_gathering(root)))
+    return Description(tuple(stages), tuple(rows), tuple(slots), elements, tuple(_idle(root)), gathering), root
 
 
 def _idle(node: RouteNode) -> Iterator[str]:
     """The names of the transformations in a node that see nothing of what it sees."""
     for child in node.children if node.seen else ():
         yield from _idle(child) if child.seen else [child.name]
+
+
+def _gathering(node: RouteNode, split: bool = False) -> Iterator[str]:
+    """The names of the transformations inside `over_axes` that gather the parameters that they see."""
+    split |= node.factory == "over_axes"
+    if split and node.seen and getattr(node.tx, "gathers", False):
+        yield node.factory or node.name
+    for child in node.children:
+        yield from _gathering(child, split)
 
 
 def _held(where: str, tx: Any, params: Params, shapes: Any, state: OptState | None) -> OptState:

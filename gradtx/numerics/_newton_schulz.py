@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core._placement import laid_like, with_whole_axes
+from gradtx.core._placement import laid_like, whole_in_loop
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 
 Preconditioning = Literal["frobenius", "spectral", "schatten", "aol"]
@@ -65,8 +65,7 @@ def orthogonalized(
         smaller side by the root of its sum in |X Xᴴ|. This changes the singular vectors: the result is near U Vᴴ only.
     """
     given, tall = x, x.shape[-2] > x.shape[-1]
-    # On a mesh with explicit axes, matrices are gathered once and not in each step.
-    x = with_whole_axes(x, 2)
+    x = whole_in_loop(x, 2)
     x = _transposed(x) if tall else x
     x = _preconditioned(x, preconditioning, eps)
 
@@ -74,10 +73,10 @@ def orthogonalized(
         a, b, c = (y.astype(x.dtype) for y in abc)
         square = _product(x, _transposed(x))
         polynomial = b * square + c * _product(square, square)
-        return a * x + _product(polynomial, x), None
+        return whole_in_loop(a * x + _product(polynomial, x), 2), None
 
     rows = coefficients if coefficients.ndim == 2 else jnp.broadcast_to(coefficients[None], (steps, 3))
-    x, _ = jax.lax.scan(step, x, rows)
+    x = whole_in_loop(jax.lax.scan(step, x, rows)[0], 2)
     return laid_like(_transposed(x) if tall else x, given)
 
 

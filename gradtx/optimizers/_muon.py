@@ -126,7 +126,7 @@ def scale_by_muon(
                 u = u * jnp.sum(jnp.real(jnp.conj(matrix) * u), axis=(-2, -1), keepdims=True)
             return own_part(from_matrices(u, spec, m.shape), split), new.astype(mu.dtype)
 
-    return GradientTransformationExtraArgs(init, update)
+    return GradientTransformationExtraArgs(init, update, gathers=True)
 
 
 @transformation

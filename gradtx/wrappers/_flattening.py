@@ -81,7 +81,7 @@ def flatten(inner: Any) -> GradientTransformationExtraArgs:
         return jax.tree.unflatten(treedef, found), state._replace(inner_state=inner_state)
 
     return GradientTransformationExtraArgs(
-        *on_wholes(init, update), parts=lambda state: {"inner_state": (inner, state.inner_state)}
+        *on_wholes(init, update), parts=lambda state: {"inner_state": (inner, state.inner_state)}, gathers=True
     )
 
 

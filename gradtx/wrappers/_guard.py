@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
+from gradtx.core._over_devices import Names, sum_over, varying
 from gradtx.core._ranges import PositiveInt
 from gradtx.core._roles import carried_split
 from gradtx.core._said import check_said
@@ -58,7 +59,9 @@ def guard(
         they start anew, since what looked like a spike has become the normal level. None to never overrule them. A
         non-finite step is never taken.
       axis_name: an axis of `jax.shard_map` along which the gradients are split: all its devices skip the same steps,
-        judged by the norm over all of them and their mean loss. None if they are not split.
+        judged by the norm over all of them and their mean loss. A gradient that every device has whole by its type
+        counts once; where there are no such types (`check_vma=False`, `pmap`), use `gradtx.sharding.over_axes`. None if
+        they are not split.
 
     Raises:
       ValueError: if a rule needs the loss and it is not given.
@@ -116,9 +119,17 @@ def guard(
 
 def _norm(updates: Updates, axis_name: Any) -> jax.Array:
     leaves = floating_leaves(updates)
-    norm = global_norm(leaves)
-    # Where `over_axes` says how gradients are split, the norm is that of the whole already.
-    return norm if axis_name is None or any(map(carried_split, leaves)) else safe_sqrt(jax.lax.psum(norm**2, axis_name))
+    if axis_name is None or any(map(carried_split, leaves)):  # `over_axes` says how gradients are split
+        return global_norm(leaves)
+    names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    types_tell = bool(varying(jax.lax.axis_index(names[0])))
+    groups: dict[Names, list[Any]] = {}
+    for x in leaves:
+        # A gradient that every device has whole counts once.
+        over = tuple(n for n in names if n in varying(x)) if types_tell else names
+        groups.setdefault(over, []).append(x)
+    norms = {over: global_norm(group).astype(jnp.result_type(float)) for over, group in groups.items()}
+    return safe_sqrt(sum_over({over: norm**2 for over, norm in norms.items()})) if norms else global_norm(leaves)
 
 
 def _loss(value: Any, dtype: Any, axis_name: Any) -> jax.Array | None:

@@ -191,7 +191,7 @@ def on_projections(
 
     pair = on_parts(*on_wholes(init, update, views_of), keep_axes=False)  # R has other axes
     return GradientTransformationExtraArgs(
-        *pair, parts=lambda state: {"base_optimizer_state": (inner, state.base_optimizer_state)}
+        *pair, parts=lambda state: {"base_optimizer_state": (inner, state.base_optimizer_state)}, gathers=True
     )
 
 

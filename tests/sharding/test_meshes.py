@@ -4,12 +4,16 @@
 Their state lies where `state_shardings` says, before and after. Arrays are large enough for presets to encode them.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
+import gradtx as gt
 from gradtx.sharding import init_sharded
 from support.meshes import SPECS, mesh, numbers, put
 from support.registry import COVERED, EXTRA, example
@@ -74,3 +78,18 @@ def test_two_steps_are_those_of_one_device(name, kind):
             a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
             size = np.max(np.abs(a), initial=0)
             np.testing.assert_allclose(b, a, rtol=0, atol=limit * size, err_msg=jax.tree_util.keystr(path))
+
+
+MATRICES = {"a": (16, 32), "b": (32, 16)}
+
+
+@pytest.mark.parametrize("spec", [P("x"), P(None, "x")])
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+def test_muon_gathers_each_matrix_once_and_none_in_its_loop(kind, spec):
+    on = mesh(kind, x=8)
+    params = {n: jax.device_put(jnp.ones(shape), NamedSharding(on, spec)) for n, shape in MATRICES.items()}
+    tx = gt.muon(0.1)
+    with jax.set_mesh(on):
+        text = jax.jit(tx.update).lower(params, init_sharded(tx, params), params).compile().as_text()
+    found = re.findall(r"(all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(", text)
+    assert found == ["all-gather"] * len(MATRICES)

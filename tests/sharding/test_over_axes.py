@@ -181,9 +181,11 @@ def test_tree_functions_in_measures_are_of_whole_parameters():
         np.testing.assert_allclose(found[name], measure(TREE), rtol=1e-6)
 
 
-def test_a_guard_may_name_the_axis_too():
+@pytest.mark.parametrize("wrap", [lambda tx, specs: tx, over_axes])
+def test_a_guard_may_name_the_axis(wrap: Any):
+    """What every device has whole counts once."""
     specs = {"a": P("x"), "b": P()}
-    tx = over_axes(gt.guard(gt.identity(), axis_name="x"), specs)
+    tx = wrap(gt.guard(gt.identity(), axis_name="x"), specs)
 
     def norm(g: Any) -> jax.Array:
         return tx.update(g, tx.init(g), g)[1].norm
@@ -390,3 +392,19 @@ def test_outside_of_a_mesh_nothing_is_split():
     for axes in (None, (), P()):
         for a, b in zip(jax.tree.leaves(updated(over_axes(tx, axes), TREE)), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("tx", "names"),
+    [
+        (gt.muon(0.1), ("scale_by_muon",)),
+        (gt.chain(gt.flatten(gt.adam(0.1)), gt.galore(0.1)), ("flatten", "low_rank")),
+        (gt.galore(0.1, scale=lambda step: 0.25), ("low_rank",)),
+        (gt.chain(gt.clip_by_global_norm(1.0), gt.lamb(0.1)), ()),
+    ],
+)
+def test_describe_says_what_gathers(tx: Any, names: tuple):
+    params = {"w": jnp.ones((8, 16)), "b": jnp.ones(16)}
+    found = gt.describe(over_axes(tx, {"w": P("x"), "b": P()}), params)
+    assert found.gathering == names and ("parameters are gathered for" in str(found)) == bool(names)
+    assert gt.describe(tx, params).gathering == ()
