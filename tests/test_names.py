@@ -28,7 +28,7 @@ def test_each_thing_has_one_public_path():
     of_one_name = collections.Counter(name for _, name, _ in public_names())
     assert {k: v for k, v in paths.items() if len(v) > 1} == {}
     # The same word twice means another thing in a namespace, such as `tree.scale`.
-    assert {n for n, count in of_one_name.items() if count > 1} == {"clip", "scale", "where"}
+    assert {n for n, count in of_one_name.items() if count > 1} == {"clip", "scale", "size", "where"}
 
 
 def test_things_have_the_names_that_they_are_defined_by():

@@ -130,26 +130,50 @@ def _over(x: Any, axis: Axis) -> Names:
 
 
 def total(x: jax.Array, axis: Axis = None, keepdims: bool = False) -> jax.Array:
-    """`jnp.sum` of the whole of an array that has the axes of the parameter."""
+    """The sum of a parameter's array, for rules of `per_parameter`: of all of it inside `gradtx.sharding.over_axes`,
+    where a device has a part, and `jnp.sum` elsewhere.
+
+    Args:
+      x: an array with the axes of the parameter, such as `g * g`.
+      axis: the axis or axes to sum over; None for all.
+      keepdims: whether these stay, with length 1.
+
+    Raises:
+      ValueError: in a rule, for another rank than that of the parameter; where types show that the parameter is split
+        and nobody said so; and where `axis` is not all of them and `over_axes` was given names only.
+    """
     names, found = _over(x, axis), jnp.sum(x, axis=axis, keepdims=keepdims)
     return summed(found, names) if names else found
 
 
 def mean(x: jax.Array, axis: Axis = None, keepdims: bool = False) -> jax.Array:
-    """`jnp.mean` of the whole."""
+    """The mean of a parameter's array; see `total`.
+
+    Args:
+      x, axis, keepdims: as in `total`.
+    """
     if not _over(x, axis):
         return jnp.mean(x, axis=axis, keepdims=keepdims)
     return total(x, axis, keepdims) / max(size(x, axis), 1.0)
 
 
 def largest(x: jax.Array, axis: Axis = None, keepdims: bool = False, initial: Any = None) -> jax.Array:
-    """`jnp.max` of the whole."""
+    """The largest element of a parameter's array; see `total`.
+
+    Args:
+      x, axis, keepdims: as in `total`.
+      initial: what the result is at least; needed if there may be no elements.
+    """
     names, found = _over(x, axis), jnp.max(x, axis=axis, keepdims=keepdims, initial=initial)
     return jax.lax.pmax(found, names) if names else found
 
 
 def size(x: Any, axis: Axis = None) -> float:
-    """The number of elements along these axes of the whole; a float, as there may be more than an int32 can tell."""
+    """The number of elements of a parameter's array; a float, as there may be more than an int32 can tell. See `total`.
+
+    Args:
+      x, axis: as in `total`.
+    """
     names, shape = _over(x, axis), jnp.shape(x)
     return float(math.prod(shape[a] for a in _chosen(axis, len(shape)))) * devices(names)
 

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numerics: linear algebra, safe norms, distributions and counters, on single arrays."""
+"""Numerics on single arrays: reductions for rules, linear algebra, safe norms, distributions and counters."""
 
 from gradtx.core._counts import safe_increment as safe_increment
+from gradtx.core._over_devices import largest as largest
+from gradtx.core._over_devices import mean as mean
+from gradtx.core._over_devices import size as size
+from gradtx.core._over_devices import total as total
 from gradtx.numerics._distributions import MultiNormal as MultiNormal
 from gradtx.numerics._distributions import multi_normal as multi_normal
 from gradtx.numerics._lanczos import lanczos as lanczos

@@ -12,6 +12,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import gradtx as gt
+from gradtx import numerics
 from gradtx.sharding import over_axes
 from gradtx.testing._case import example_gradients
 from support.registry import COVERED, example
@@ -408,3 +409,47 @@ def test_describe_says_what_gathers(tx: Any, names: tuple):
     found = gt.describe(over_axes(tx, {"w": P("x"), "b": P()}), params)
     assert found.gathering == names and ("parameters are gathered for" in str(found)) == bool(names)
     assert gt.describe(tx, params).gathering == ()
+
+
+@gt.transformation
+def rule_of_ones_own() -> gt.GradientTransformation:
+    def update(g: Any, slots: Any, p: Any, t: Any) -> tuple:
+        x = numerics
+        rows = x.mean(g * g, axis=-1, keepdims=True) + x.size(g, -1) * x.largest(jnp.abs(g), axis=-1, keepdims=True)
+        return g / (rows + x.total(jnp.abs(g)) + x.size(g)), slots
+
+    return gt.per_parameter(None, update)
+
+
+def test_rules_of_ones_own_reduce_over_whole_parameters():
+    g = jnp.arange(1.0, 97.0).reshape(8, 12)
+    want = rule_of_ones_own().update(g, rule_of_ones_own().init(g), g)[0]
+    for spec in (P("x"), P(None, "model"), P("data", "model"), P()):
+        on = ROW if "x" in spec else MESH
+        tx = over_axes(rule_of_ones_own(), spec)
+
+        def updated(g: Any, tx: Any = tx) -> Any:
+            return tx.update(g, tx.init(g), g)[0]
+
+        found = jax.jit(jax.shard_map(updated, mesh=on, in_specs=spec, out_specs=spec))(g)
+        np.testing.assert_allclose(found, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (
+            lambda tx: tx,
+            "split over the mesh axes x, .* wrap the optimizer in gradtx.sharding.over_axes",
+        ),
+        (lambda tx: over_axes(tx, "x"), "only the names x are known: give over_axes the PartitionSpecs"),
+    ],
+)
+def test_rules_of_ones_own_are_not_local_in_silence(wrap: Any, message: str):
+    tx = wrap(rule_of_ones_own())
+
+    def updated(g: Any) -> Any:
+        return tx.update(g, tx.init(g), g)[0]
+
+    with pytest.raises(ValueError, match=message):
+        jax.jit(jax.shard_map(updated, mesh=ROW, in_specs=P("x"), out_specs=P("x")))(jnp.ones((8, 12)))
