@@ -84,6 +84,10 @@ class Blockwise(Codec):
         ratios = self.ratios(self.unpacked(payload.codes, self.shape_of(payload)))
         return jnp.sum(jnp.abs(ratios) >= 1, dtype=jnp.result_type(float))
 
+    def divides(self, length: int, parts: int) -> bool:
+        block = _length(length, self.block)
+        return length % block == 0 and length // block % parts == 0
+
     def bytes(self, shape: tuple[int, ...]) -> int:
         return math.prod(shape) + 4 * math.prod(scales_shape(shape, self.block))
 

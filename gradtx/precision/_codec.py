@@ -42,6 +42,10 @@ class Codec:
         """The shape of the array that a payload stands for."""
         return payload.codes.shape
 
+    def divides(self, length: int, parts: int) -> bool:
+        """Whether so many equal parts of a last axis of this length can be encoded each by itself."""
+        return True
+
     def bytes(self, shape: tuple[int, ...]) -> int:
         """The bytes of the payload of an array of this shape, scales included."""
         raise NotImplementedError

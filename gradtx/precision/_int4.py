@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core._over_devices import largest
 from gradtx.core._placement import laid_like, with_whole_axes
 from gradtx.numerics._nibbles import pack, packed_length, unpack
 from gradtx.precision._blockwise import (
@@ -69,8 +70,8 @@ class int4(Blockwise):
         if self.stochastic and key is None:
             return self.nearest.encode(x)
         finite = finite_or_zero(x)
-        rows = zero_if_tiny(jnp.max(finite, axis=-1, initial=0))
-        columns = zero_if_tiny(jnp.max(finite, axis=-2, initial=0))
+        rows = zero_if_tiny(largest(finite, axis=-1, initial=0))
+        columns = zero_if_tiny(largest(finite, axis=-2, initial=0))
         codes = self.codes(ratio(x, smaller(rows, columns), signed=False), self.chance(key, x))
         return Factored(laid_like(self.packed(codes), x), rows, columns)
 

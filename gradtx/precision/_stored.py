@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any transformation with the slots of its state stored in fewer bytes."""
 
-import functools
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,16 +11,18 @@ import jax.numpy as jnp
 from gradtx._roles._boxing import looks
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
+from gradtx.core._over_devices import Split, devices, whole_shape_of
 from gradtx.core._payloads import of_codec, payload_of, payloads
-from gradtx.core._placement import is_on_host, on_device
 from gradtx.core._ranges import NonNegativeInt
-from gradtx.core._roles import carried_role, opened
+from gradtx.core._roles import carried_role, carried_split, is_box, names_of, opened
+from gradtx.core._said import check_said
 from gradtx.core._selectors import Where, check_found, check_where, described, matches, named_leaves
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.core._unwrapping import unwrapped
 from gradtx.precision._codec import Codec
+from gradtx.precision._parts import decode, encode
 from gradtx.surgery._slots import dotted, split
 
 Rules = tuple[tuple[Where, Codec], ...]
@@ -47,12 +48,16 @@ class StoredState(NamedTuple):
 
 
 class StoredArray(NamedTuple):
-    """One stored array of a state: its position among the leaves, its codec, and its shape and dtype when decoded."""
+    """One stored array of a state: its position among the leaves, its codec, and its shape and dtype when decoded.
+
+    Of an array in the shape of its parameter also the split inside `over_axes`.
+    """
 
     position: int
     codec: Codec
     shape: tuple[int, ...]
     dtype: Any
+    split: Split | None
 
 
 class StoragePlan(NamedTuple):
@@ -92,7 +97,8 @@ def stored(
     plans: dict[Any, StoragePlan] = {}  # by `looks`: making a plan at each update is slow
 
     def plan(params: Params) -> StoragePlan:
-        key = looks(params)
+        names = {n for x in jax.tree.leaves(params, is_leaf=is_box) for n in names_of(x)}
+        key = looks(params), tuple((n, devices((n,))) for n in sorted(names))
         if key not in plans:
             plans[key] = _plan(rules, jax.eval_shape(tx.init, params), params, min_size, bool(jax.tree.leaves(params)))
         return plans[key]
@@ -103,7 +109,7 @@ def stored(
             key = None
             if slot.codec.needs_key:
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), number)
-            leaves[slot.position] = of_codec(slot.codec, _encode(slot.codec, leaves[slot.position], key))
+            leaves[slot.position] = of_codec(slot.codec, encode(slot.codec, leaves[slot.position], key, slot.split))
         return plan.structure.unflatten(leaves)
 
     def init(params: Params) -> StoredState:
@@ -114,6 +120,8 @@ def stored(
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state("stored", state, StoredState)
         now, count = plan(updates if params is None else params), safe_increment(state.count)
+        if any(slot.codec.needs_key or not slot.codec.plain for slot in now.slots):
+            check_said("stored", params)
         try:
             leaves = now.structure.flatten_up_to(state.inner_state)
         except (ValueError, TypeError) as error:
@@ -125,27 +133,13 @@ def stored(
                     f"stored: the state was made by another policy: where {slot.codec!r} keeps an array of shape "
                     f"{slot.shape}, it has {leaves[slot.position]!r}"
                 )
-            leaves[slot.position] = _decode(slot.codec, payload, slot.shape, slot.dtype)
+            leaves[slot.position] = decode(slot.codec, payload, slot.shape, slot.dtype, slot.split)
         new, inner_state = tx.update(updates, now.structure.unflatten(leaves), params, **extra)
         return new, StoredState(count, encoded(now, inner_state, count))
 
     return GradientTransformationExtraArgs(
         init, update, parts=lambda state: {"inner_state": (inner, state.inner_state)}
     )
-
-
-# Jitted separately, so that a codec is traced once for each shape, as rules are, and is fast outside of jit.
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(codec: Codec, x: jax.Array, key: Any) -> Any:
-    payload = codec.encode(on_device(x).astype(jnp.float32), key)
-    return jax.device_put(payload, jax.typeof(x).memory_space) if is_on_host(x) else payload
-
-
-@functools.partial(jax.jit, static_argnums=(0, 2, 3))
-def _decode(codec: Codec, payload: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    return codec.decode(on_device(payload), shape).astype(dtype)
 
 
 ALL = ""
@@ -195,9 +189,11 @@ def _plan(rules: Mapping[str, Rules], state: Any, params: Params, min_size: int,
         used.add(key)
         parameter, leaf = known[part.parameter]
         codec = _codec_for(rules[key], parameter, leaf)
-        for i, x in enumerate(jax.tree.leaves(part.value)):
-            if codec is not None and _is_kept(x, codec, key, f"{full} of {parameter or 'the root'}", min_size):
-                slots.append(StoredArray(part.start + i, codec, x.shape, x.dtype))
+        for i, x in enumerate(jax.tree.leaves(part.value) if codec is not None else []):
+            assert codec is not None
+            between = carried_split(leaf) if x.shape == jnp.shape(opened(leaf)) else None
+            if _is_kept(x, between, codec, key, f"{full} of {parameter or 'the root'}", min_size):
+                slots.append(StoredArray(part.start + i, codec, x.shape, x.dtype, between))
     # A slot may be empty for these parameters, such as that of Adam beside Muon if all parameters are matrices.
     unknown = [k for k in rules if k != ALL and k not in used and k.rpartition(".")[2] not in _empty_fields(state)]
     if unknown and strict:
@@ -219,18 +215,19 @@ def _codec_for(rules: Rules, parameter: str, leaf: Any) -> Codec | None:
     return next((codec for chosen, codec in rules if matches(chosen, parameter, value, role)), None)
 
 
-def _is_kept(x: Any, codec: Codec, key: str, where: str, min_size: int) -> bool:
+def _is_kept(x: Any, split: Split | None, codec: Codec, key: str, where: str, min_size: int) -> bool:
     """Whether a codec keeps this array; raises if the policy names the slot and the codec cannot."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         if key != ALL:
             raise ValueError(f"stored: the slot {where} holds {x.dtype}, and codecs are for real floating numbers")
         return False
-    if x.size < max(min_size, 1):
+    if x.size * devices(() if split is None else split.names) < max(min_size, 1):
         return False
+    shape = x.shape if codec.plain else whole_shape_of(x.shape, split)
     try:
-        codec.check(x.shape)
+        codec.check(shape)
     except ValueError as error:
         if key != ALL:
-            raise ValueError(f"stored: {codec!r} cannot keep the slot {where}, of shape {x.shape}: {error}") from None
+            raise ValueError(f"stored: {codec!r} cannot keep the slot {where}, of shape {shape}: {error}") from None
         return False
     return True

@@ -78,21 +78,14 @@ def on_one_device(tx: Any) -> tuple:
     return jax.jit(functools.partial(two_steps, tx, half_square))(PARAMS, GRADIENTS)
 
 
-UNLIKE = {"stored": "each device encodes its part by itself, so that blocks that share a scale are others"}
-"""Factories whose numbers differ from those of one device, and why."""
-
 IN_SHARD_MAP = [n for n in COVERED if n != "over_axes"]
 
 
-def each_factory(unlike: dict[str, str]) -> Any:
-    def marked(n: str) -> Any:
-        return pytest.param(n, marks=pytest.mark.xfail(reason=unlike[n], strict=True)) if n in unlike else n
-
-    return pytest.mark.parametrize("name", [marked(n) for n in IN_SHARD_MAP])
+each_factory = pytest.mark.parametrize("name", IN_SHARD_MAP)
 
 
 @pytest.mark.slow
-@each_factory(UNLIKE)
+@each_factory
 def test_two_steps_of_every_factory_are_those_of_one_device(name: str):
     tx = example(name)
     assert_like_one_device(on_mesh(tx), on_one_device(tx))
@@ -104,14 +97,14 @@ OF_SUMS |= {"hutchinson_estimator_diag_hessian", "scale_by_sophia", "sophia"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in IN_SHARD_MAP if n not in OF_SUMS and n not in UNLIKE])
+@pytest.mark.parametrize("name", [n for n in IN_SHARD_MAP if n not in OF_SUMS])
 def test_without_types_that_tell_it_is_the_same(name: str):
     tx = example(name)
     assert_like_one_device(on_mesh(tx, check=False), on_one_device(tx))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", IN_SHARD_MAP)
+@each_factory
 def test_names_are_enough_or_it_says_that_they_are_not(name: str):
     """Names tell how an array is split altogether, which is all that most rules need."""
     try:
@@ -119,12 +112,11 @@ def test_names_are_enough_or_it_says_that_they_are_not(name: str):
     except ValueError as error:
         assert "give over_axes the PartitionSpecs of the parameters as axes" in str(error)
     else:
-        if name not in UNLIKE:
-            assert_like_one_device(found, on_one_device(example(name)))
+        assert_like_one_device(found, on_one_device(example(name)))
 
 
 @pytest.mark.slow
-@each_factory(UNLIKE)
+@each_factory
 def test_without_it_numbers_are_right_or_it_is_asked_for(name: str):
     """Nothing is the number of a part in silence."""
     run = functools.partial(two_steps, example(name), half_square_over)
