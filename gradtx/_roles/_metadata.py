@@ -40,7 +40,7 @@ def roles_from_names(params: Params, names: dict[str, str]) -> Any:
         values = jax.tree.leaves(entry)
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         known.append(clues(name, values[0]) if values else None)
-        if values and (found := _axis_names(entry)) is not None:
+        if values and (found := names_of_axes(entry)) is not None:
             axes[known[-1].parts] = _checked(name, known[-1], found)  # type: ignore[union-attr]  # there are values
     missing = set(names) - {n for rows in axes.values() for row in rows for n in row}
     if missing:
@@ -56,7 +56,7 @@ def roles_from_names(params: Params, names: dict[str, str]) -> Any:
     return jax.tree.unflatten(treedef, found)
 
 
-def _axis_names(x: Any) -> list[tuple[str, ...]] | None:
+def names_of_axes(x: Any) -> list[tuple[str, ...]] | None:
     """The names of each axis; None if there are none."""
     if not is_carrier(x):
         return None

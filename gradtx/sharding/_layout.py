@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from gradtx._roles._metadata import names_of_axes
 from gradtx.core._placement import canonical, is_replicated
 from gradtx.core._prefixes import spread
+from gradtx.core._selectors import is_carrier
 from gradtx.core._sentences import listed
 from gradtx.core._trees import explaining_leaves, show_path
 from gradtx.core._types import Params
@@ -39,7 +41,8 @@ def layout_of(where: str, params: Params, mesh: AnyMesh | None = None, specs: An
     Args:
       params: a tree of arrays or `jax.ShapeDtypeStruct`s. Those without a `NamedSharding` are replicated.
       mesh: the mesh; None for that of the parameters, or else that of `jax.set_mesh`.
-      specs: `PartitionSpec`s, a tree like the parameters or a prefix of it; None to take those of the parameters.
+      specs: `PartitionSpec`s, a tree like the parameters or a prefix of it; None to take those of the parameters, or
+        where they have none the names of mesh axes that Flax keeps with them.
 
     Raises:
       ValueError: for no mesh or two, and for a spec that does not fit, with the path.
@@ -48,7 +51,8 @@ def layout_of(where: str, params: Params, mesh: AnyMesh | None = None, specs: An
     explaining_leaves(where, lambda tree: [_shape_of(x) for x in jax.tree.leaves(tree)])(params)
     on = _mesh(where, [(path, _named_sharding(x)) for path, x in leaves], mesh)
     if specs is None:
-        said = [getattr(_named_sharding(x), "spec", PartitionSpec()) for _, x in leaves]
+        pairs = zip(leaves, _said_by_flax(params, on), strict=True)
+        said = [getattr(_named_sharding(x), "spec", written) for (_, x), written in pairs]
     else:
         said = specs_of_leaves(where, specs, params)
     structs = []
@@ -58,6 +62,17 @@ def layout_of(where: str, params: Params, mesh: AnyMesh | None = None, specs: An
         check_spec(f"{where}: the spec at {show_path(path)}", spec, shape, on)
         structs.append(jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(on, canonical(spec, len(shape), on))))
     return MeshLayout(on, treedef.unflatten(structs))
+
+
+def _said_by_flax(params: Params, mesh: AnyMesh) -> list[PartitionSpec]:
+    """The spec of each array by the metadata of its variable or box; names of other things are not looked at."""
+    found = []
+    for entry in jax.tree.leaves(params, is_leaf=is_carrier):
+        each = names_of_axes(entry) or ()
+        known = all(name in mesh.axis_names for names in each for name in names)
+        spec = PartitionSpec(*(names or None for names in each)) if known else PartitionSpec()
+        found += [spec] * len(jax.tree.leaves(entry))
+    return found
 
 
 def specs_of_leaves(where: str, specs: Any, params: Params) -> list[Any]:
