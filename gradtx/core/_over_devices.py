@@ -216,10 +216,22 @@ def summed(tree: Any, names: Names) -> Any:
 def sum_over(parts: dict[Names, Any]) -> Any:
     """The sum of trees of one structure, of each of which this device has its part along these mesh axes.
 
-    Each set of mesh axes takes one sum between devices, whatever there is in the trees.
+    It takes one sum between devices, along all of the axes: of what several have alike, the first one gives.
     """
-    whole = [summed(tree, names) for names, tree in parts.items()]
-    return whole[0] if len(whole) == 1 else jax.tree.map(lambda *xs: functools.reduce(jnp.add, xs), *whole)
+    names = tuple(sorted({name for some in parts for name in some}))
+    own = [tree if set(some) == set(names) else _of_first(tree, some, names) for some, tree in parts.items() if some]
+    whole = [summed(_added(own), names)] if own else []
+    return _added([*whole, *(tree for some, tree in parts.items() if not some)])
+
+
+def _of_first(tree: Any, own: Names, names: Names) -> Any:
+    """The tree on the first of the devices that have the same part of it, 0 on the others."""
+    first = _is_first(tuple(name for name in names if name not in own))
+    return jax.tree.map(lambda x: jnp.where(first, x, jnp.zeros_like(x)), tree)
+
+
+def _added(trees: list[Any]) -> Any:
+    return trees[0] if len(trees) == 1 else jax.tree.map(lambda *xs: functools.reduce(jnp.add, xs), *trees)
 
 
 def reduced_over(parts: dict[Names, jax.Array], reduce: Callable[..., Any], across: Callable[..., Any]) -> jax.Array:

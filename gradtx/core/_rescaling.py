@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core._branching import branch
 from gradtx.core._dtypes import promotion, widen
-from gradtx.core._over_devices import summed
+from gradtx.core._over_devices import sum_over
 
 
 def in_range(
@@ -35,7 +35,7 @@ def in_range(
 
     # The scale 1 is made of the total, which is finite here, to be sharded as the total is, as in the other branch.
     found = branch(~jnp.any(small | large), lambda: (total, 0 * total + 1), rescaled)
-    return found if reduce is None else _joined([found], [reduce])
+    return found if reduce is None else _joined(reduce(_for_all(*found)))
 
 
 def in_range_over(parts: dict[Any, jax.Array], again: Callable[[Any, jax.Array], jax.Array]) -> Any:
@@ -48,7 +48,7 @@ def in_range_over(parts: dict[Any, jax.Array], again: Callable[[Any, jax.Array],
     found = {names: in_range(total, functools.partial(again, names)) for names, total in parts.items()}
     if not any(found):
         return found[()]
-    return _joined(list(found.values()), [functools.partial(summed, names=names) for names in found])
+    return _joined(sum_over({names: _for_all(*each) for names, each in found.items()}))
 
 
 def _out_of_range(total: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -67,18 +67,21 @@ def scales(dtype: Any) -> tuple[float, float]:
     return 2.0 ** (limits.maxexp * 5 // 8), 2.0 ** -(limits.maxexp * 25 // 32)
 
 
-def _joined(found: list[tuple[jax.Array, jax.Array]], reductions: list[Callable]) -> tuple[jax.Array, jax.Array]:
-    """One (Σ |x/s|², s) of those of parts, each summed between devices by its function.
+def _for_all(squares: jax.Array, scale: jax.Array) -> jax.Array:
+    """Σ |x/s|² for each s that another device may need.
 
     No device knows the s of the others before they are asked, so each gives its squares for all three: they are asked
     once, and not in a branch. A part that is in range is negligible where another s is needed.
     """
-    much, little = scales(found[0][0].dtype)
-    rows = []
-    for (squares, scale), reduce in zip(found, reductions, strict=True):
-        ratios = [jnp.minimum(scale / s, 1 / little) for s in (1.0, much, little)]
-        rows.append(reduce(jnp.stack([squares * r * r for r in ratios])))
-    one, of_much, of_little = functools.reduce(jnp.add, rows)
+    much, little = scales(squares.dtype)
+    ratios = [jnp.minimum(scale / s, 1 / little) for s in (1.0, much, little)]
+    return jnp.stack([squares * r * r for r in ratios])
+
+
+def _joined(sums: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(Σ |x/s|², s) of the sums between devices for all three."""
+    one, of_much, of_little = sums
+    much, little = scales(one.dtype)
     small, large = _out_of_range(one)
     squares = jnp.where(large, of_much, jnp.where(small, of_little, one))
     return squares, jnp.where(large, much, jnp.where(small, little, 1)).astype(one.dtype)

@@ -292,6 +292,12 @@ def test_all_norms_take_one_reduction(tx: Any):
     assert jax.jit(mapped).lower(TREE).compile().as_text().count("all-reduce(") == 1
 
 
+def test_a_norm_over_parameters_that_are_split_otherwise_takes_one_reduction():
+    tx = over_axes(gt.chain(gt.clip_by_global_norm(1.0), gt.adamw(1e-3)), SPECS)
+    mapped = jax.shard_map(functools.partial(updated, tx), mesh=MESH, in_specs=(SPECS,), out_specs=SPECS)
+    assert jax.jit(mapped).lower(PARAMS).compile().as_text().count("all-reduce(") == 1
+
+
 @pytest.mark.parametrize("number", [2, 4, 8])
 def test_parts_of_one_shape_of_wholes_of_several(number: int):
     """What was compiled for parts on other numbers of devices is not taken for these."""
