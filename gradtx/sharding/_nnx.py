@@ -48,8 +48,10 @@ def set_optimizer_sharding(tx: Any, variables: Params, *, mesh: AnyMesh | None =
     shapes = {path: x.shape for path, x in given}
     found: dict[Any, tuple] = {}
     for part in split(state_types(tx, layout), layout.params):
+        if part.parameter is None:
+            continue
         for x in jax.tree.leaves(part.value):
-            if x.shape == shapes.get(part.parameter):
+            if x.shape == shapes[part.parameter]:
                 found.setdefault(part.parameter, tuple(x.sharding.spec))
     for (path, _), (_, variable) in zip(given, entries, strict=True):
         if path in found:
