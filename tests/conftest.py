@@ -7,19 +7,22 @@ and removes it. Compiling is most of a test's time, so a shared folder makes a s
 Tests come in tiers:
 
     python -m pytest -m "not slow"     what one runs while writing
-    python -m pytest                   everything, but of slow tests with many cases a third or a sixth of the cases
+    python -m pytest                   also those slow tests and cases of which it is the turn
     python -m pytest --all-cases       all of them
     python -m pytest -m sample         what other Pythons run
 
-The commit decides whose turn it is, so that a few commits in a row see nearly all cases; the header names the turn.
-Without git it is the first. A test that is asked for by its name, `test_laws.py::test_contract[adam]`, runs. Marked as
-`whole` are the tests of which each case finds what no other does, such as those of formulas.
+The commit decides whose turn it is, so that a few commits in a row see nearly all of them; the header names the turn.
+Without git it is the first. A slow test runs in a third of the turns; of one with many cases, a sixth or a twelfth run
+in each. A test that is asked for by its name, `test_laws.py::test_contract[adam]`, runs, and what is new is tried whole
+by `--all-cases -k name`. Marked as `whole` are the tests of which each case finds what no other does, such as those of
+formulas.
 """
 
 import os
 import shutil
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Iterator
 
 _temporary_cache = None
@@ -54,11 +57,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-cases", action="store_true", help="run all cases of slow tests, whosever turn it is")
 
 
+TURNS = 12
+"""After so many turns everything has run."""
+
+
 def turn_of_this_commit() -> int:
-    """A number below 6: of three or of six turns, the one with this number modulo 3 or 6."""
+    """A number below `TURNS`."""
     git = ["git", "-C", os.path.dirname(__file__), "rev-parse", "HEAD"]
     try:
-        return int(subprocess.run(git, capture_output=True, text=True, check=True).stdout, 16) % 6
+        return int(subprocess.run(git, capture_output=True, text=True, check=True).stdout, 16) % TURNS
     except (OSError, subprocess.CalledProcessError):
         return 0
 
@@ -80,22 +87,27 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    chosen = "all" if config.getoption("all_cases") else f"turn {turn_of_this_commit() + 1} of 6 (--all-cases)"
+    chosen = "all" if config.getoption("all_cases") else f"turn {turn_of_this_commit() + 1} of {TURNS} (--all-cases)"
     return f"cases of slow tests: {chosen}"
 
 
 MANY, VERY_MANY = 6, 36
-"""From so many cases on, a third and a sixth of them run."""
+"""From so many cases on, a slow test runs a sixth and a twelfth of them in each turn; below, all in a third of them."""
 
 
 def turned(cases: list[pytest.Item], turn: int) -> list[bool]:
     """Whether each case of a test runs in this turn."""
-    marks = [x.get_closest_marker("third") for x in cases]
-    if any(marks) or len(cases) < MANY or cases[0].get_closest_marker("whole"):
-        return [mark is None or mark.args[0] == turn % 3 for mark in marks]
-    parts = 6 if len(cases) >= VERY_MANY else 3
-    always = [not x.get_closest_marker("slow") or x.get_closest_marker("sample") for x in cases]
-    return [bool(a) or i % parts == turn % parts for i, a in enumerate(always)]
+    parts = 12 if len(cases) >= VERY_MANY else 6 if len(cases) >= MANY else 3
+    first = zlib.crc32(cases[0].nodeid.partition("[")[0].encode())  # tests with few cases take turns with each other
+    return [_runs(x, turn, first + (i if parts > 3 else 0), parts) for i, x in enumerate(cases)]
+
+
+def _runs(case: pytest.Item, turn: int, place: int, parts: int) -> bool:
+    if mark := case.get_closest_marker("turn"):
+        place, parts = mark.args
+    elif case.get_closest_marker("whole") or case.get_closest_marker("sample") or not case.get_closest_marker("slow"):
+        return True
+    return place % parts == turn % parts
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -36,7 +36,7 @@ from support.registry import (
     WITHOUT_EXAMPLE,
     example,
     extra_arguments,
-    in_thirds,
+    in_turns,
     sample,
 )
 
@@ -110,7 +110,7 @@ def test_every_number_has_a_range(name: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", in_thirds())
+@pytest.mark.parametrize("name", in_turns())
 def test_contract(name: str):
     check_contract(example(name), PARAMS, **extra_arguments(name))
 
@@ -241,7 +241,7 @@ def assert_schedules_equal(name: str, plain: Any, hyperparameters: list[str]) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", in_thirds())
+@pytest.mark.parametrize("name", in_turns())
 def test_constant_schedules_equal_the_numbers(name: str):
     plain = example(name)
     assert_schedules_equal(name, plain, [h for h in numbers_of(name) if is_number(plain.arguments[h])])
@@ -254,7 +254,7 @@ def test_a_constant_schedule_in_the_place_of_none_equals_the_number(name: str, h
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", in_thirds())
+@pytest.mark.parametrize("name", in_turns())
 def test_arrays_equal_the_numbers(name: str):
     tx = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), example(name))
     extra = extra_arguments(name)

@@ -195,18 +195,18 @@ STAGES = [n for n in COVERED if n not in RECIPES]
 """Stages and wrappers: what recipes are made of."""
 
 
-def in_thirds(names: Iterable[str] = COVERED) -> list[Any]:
-    """Cases by name, for a law that takes long: all stages and wrappers, and of the recipes a third in each commit.
+def in_turns(names: Iterable[str] = COVERED) -> list[Any]:
+    """Cases by name, for a law that takes long: all stages and wrappers, and of the recipes a sixth in each commit.
 
     Their stages are under the same law, so that a recipe adds only how it puts them together. `tests/conftest.py`
-    chooses the third; `--all-cases` runs all.
+    chooses the sixth; `--all-cases` runs all.
     """
-    return [turns(n, RECIPES.index(n)) if n in RECIPES else n for n in names]
+    return [turns(n, RECIPES.index(n), of=6) if n in RECIPES else n for n in names]
 
 
-def turns(case: Any, turn: int) -> Any:
+def turns(case: Any, turn: int, of: int = 3) -> Any:
     """A case that runs in every third commit only, such as one of a product whose rows and columns all run."""
-    return pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.third(turn % 3))
+    return pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.turn(turn, of))
 
 
 def sample() -> list[Any]:
