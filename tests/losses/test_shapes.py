@@ -16,6 +16,7 @@ P = jax.nn.softmax(jax.random.normal(jax.random.key(1), (2, 3, 4)), axis=(0, 1, 
 EXAMPLES = {-1: np.array([[1, 0, 1], [0, 1, 1]], bool), 1: np.array([[1, 0, 1, 1], [0, 1, 0, 1]], bool)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [-1, 1])
 @pytest.mark.parametrize("name", ["softmax_cross_entropy", "softmax_cross_entropy_with_integer_labels"])
 def test_a_mask_of_examples(name, axis):

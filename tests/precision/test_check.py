@@ -42,6 +42,7 @@ def test_large_enough_steps_are_all_right():
     assert str(report) == "The updates of all 3 parameters are large enough for their precision."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES, ids=str)
 def test_with_a_rounding_stage_nothing_is_lost(stage):
     inner = gradtx.chain(gradtx.adam(1e-4), stage)

@@ -174,6 +174,7 @@ def trained(tx: object, params: object, steps: int = 1000, state: object = None)
     return jax.lax.scan(step, (params, tx.init(params) if state is None else state), length=steps)[0]
 
 
+@pytest.mark.slow
 @each_dtype
 @each_stage
 def test_a_thousand_small_steps(name: str, dtype: object):

@@ -101,6 +101,7 @@ def test_value_semantics(case: Case):
     assert value != gradtx.linear_schedule(1.0, 0.25, 10)
 
 
+@pytest.mark.slow
 @every_case
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "Python"])
 def test_the_value_has_the_dtype_of_the_count(case: Case, dtype: str):
@@ -135,6 +136,7 @@ CALLS_OF_OPTAX = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-12)])
 @pytest.mark.parametrize("call", CALLS_OF_OPTAX)
 def test_the_numbers_of_optax(call: str, dtype: str, tolerance: float, x64: None):

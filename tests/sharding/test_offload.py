@@ -66,6 +66,7 @@ def test_around_zero():
     assert "in pinned_host" in str(found)
 
 
+@pytest.mark.slow
 def test_inside_stored_the_payloads_are_on_the_host():
     params = jax.tree.map(jnp.asarray, numbers())
     both = offload(gt.adam(1e-3)), gt.adam(1e-3)

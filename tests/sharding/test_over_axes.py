@@ -200,6 +200,7 @@ RULES = (("layers", gt.Role("hidden", stack=0, in_axes=1, out_axes=2)), ("**", g
 FASTER = (("layers", {"learning_rate": gt.times(0.5)}),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", [P("data", None, "model"), P("model"), P(None, "model"), P(None, None, "data")])
 @pytest.mark.parametrize(
     "tx",
@@ -298,6 +299,7 @@ def test_a_norm_over_parameters_that_are_split_otherwise_takes_one_reduction():
     assert jax.jit(mapped).lower(PARAMS).compile().as_text().count("all-reduce(") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 4, 8])
 def test_parts_of_one_shape_of_wholes_of_several(number: int):
     """What was compiled for parts on other numbers of devices is not taken for these."""

@@ -62,6 +62,7 @@ def test_adamw_takes_an_eighth_and_one_gather_for_each_leaf(kind):
     assert jax.tree.map(lambda x: x.sharding, (params, state)) == want
 
 
+@pytest.mark.slow
 @KINDS
 @pytest.mark.parametrize(
     "inner",
@@ -87,6 +88,7 @@ def test_the_numbers_of_one_device(inner, kind):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), state, one_state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scatter", [False, True])
 @pytest.mark.parametrize("check", [False, True], ids=["unchecked", "checked"])
 @pytest.mark.parametrize(

@@ -442,6 +442,7 @@ def test_the_new_state_can_be_donated():
     assert len(set(pointers)) == len(pointers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", [int8(4), float8("e4m3", 4), companded8(4), int4(4)], ids=repr)
 @pytest.mark.parametrize("restored", [False, True], ids=["as it was", "restored as dictionaries"])
 def test_moments_in_few_bits_grow(codec, restored):
@@ -464,6 +465,7 @@ def test_moments_in_few_bits_grow(codec, restored):
         assert_same(new.inner_state.trace["b"], state.inner_state.trace["b"])
 
 
+@pytest.mark.slow
 def test_moments_that_grow_into_storage():
     """Those of fewer elements than `min_size` were in float32, beside others that were stored."""
     tx = gradtx.stored(gradtx.trace(0.9), {"trace": int8(4)}, min_size=8)

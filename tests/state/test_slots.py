@@ -225,6 +225,7 @@ def test_reset_refuses_what_does_not_fit():
         reset(frozen, frozen.init(PARAMS), PARAMS, "table")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "params",
     [[jnp.ones((4, 8)), jnp.ones(())], (jnp.ones(7), jnp.ones(())), jnp.ones(()), [jnp.ones((4, 7))]],
