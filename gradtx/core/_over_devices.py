@@ -210,7 +210,15 @@ def _is_first(names: Names) -> jax.Array:
 
 def summed(tree: Any, names: Names) -> Any:
     """The sum over the devices along these mesh axes, of each array of a tree."""
-    return jax.lax.psum(tree, names) if names else tree
+    return jax.lax.psum(jax.tree.map(lambda x: _as_varying(x, names), tree), names) if names else tree
+
+
+def _as_varying(x: Any, names: Names) -> Any:
+    """x as what differs between devices by its type, even if it does not, such as a number that is the same in all."""
+    if not varying(jax.lax.axis_index(names[0])):  # types do not tell
+        return x
+    missing = tuple(name for name in names if name not in varying(x))
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
 def sum_over(parts: dict[Names, Any]) -> Any:
@@ -253,9 +261,7 @@ def gathered(x: jax.Array, split: Split | None) -> jax.Array:
         return x
     for axis, names in enumerate(split.of_each(x.ndim)):
         if names:
-            missing = set(names) - set(varying(x)) if varying(jax.lax.axis_index(names[0])) else ()
-            x = jax.lax.pcast(x, tuple(missing), to="varying") if missing else x
-            x = jax.lax.all_gather(x, names, axis=axis, tiled=True, to="invarying")
+            x = jax.lax.all_gather(_as_varying(x, names), names, axis=axis, tiled=True, to="invarying")
     return x
 
 
