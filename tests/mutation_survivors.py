@@ -10,6 +10,14 @@ EXPLAINED: dict[tuple[str, str], str] = {
         "numerics/_newton_schulz.py",
         "precision = jax.lax.Precision.HIGHEST if a.dtype.itemsize >= 4 else jax.lax.Precision.DEFAULT",
     ): ("the same on a CPU"),
+    (
+        "optimizers/_muon.py",
+        "role, ndim = p.role.logical(jnp.ndim(p.value)), jnp.ndim(p.value) - len(p.role.stack)",
+    ): ("stacks, which formulas have not: tests/parameters/test_stacks.py"),
+    (
+        "optimizers/_muon.py",
+        'return bool(role.in_axes and role.out_axes) if role.kind == "hidden" and ndim != 2 else ndim == 2',
+    ): ("roles, which formulas have not: tests/needs/test_muon_routing.py"),
     ("numerics/_companding.py", "return _by_size(x, lambda a: jnp.log1p(mu * a) / whole, mu / whole)"): (
         "the slope at 0, of which only derivatives know: tests/transforms/test_compression.py"
     ),

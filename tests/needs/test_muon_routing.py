@@ -54,6 +54,23 @@ def test_roles_send_hidden_matrices_to_muon():
     assert [n for n, u in updates.items() if is_of_adam(u, 1.0)] == ["embed", "norm"]
 
 
+@pytest.mark.parametrize(
+    ("role", "shape", "to_muon"),
+    [
+        (gt.Role("hidden"), (4, 6), True),
+        (gt.Role("hidden", in_axes=0, out_axes=(1, 2)), (4, 6, 2), True),
+        (gt.Role("hidden", in_axes=0), (4, 6, 2), False),
+        (gt.Role("other"), (4, 6), True),
+        (gt.Role("other", in_axes=0, out_axes=(1, 2)), (4, 6, 2), False),
+    ],
+)
+def test_of_other_ranks_only_hidden_parameters_with_both_axes_are_matrices(role, shape, to_muon):
+    tx = gt.with_roles([("**", role)], gt.muon(1.0))
+    state = jax.eval_shape(tx.init, {"w": jnp.zeros(shape)})
+    held = [jax.tree_util.keystr(path) for path, x in jax.tree_util.tree_leaves_with_path(state) if x.shape == shape]
+    assert len(held) == (1 if to_muon else 2)  # Adam keeps two moments
+
+
 def test_each_layer_and_each_head_is_a_matrix():
     tx = gt.with_roles(RULES, gt.muon(1.0, nesterov=False, consistent_rms=None, ns_steps=8))
     updates = updates_of(tx)
