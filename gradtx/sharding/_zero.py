@@ -45,8 +45,7 @@ def zero(
       mesh: the mesh; None for that of the parameters, or else that of `jax.set_mesh`.
       specs: the `PartitionSpec`s of the parameters, a tree like them or a prefix of it. In `jit` they are needed where
         parameters are sharded on a mesh with automatic axes, which traced arrays do not tell; None for what the
-        parameters say, replicated where they say nothing. The same in
-        `shard_map`, for its other axes.
+        parameters say, replicated where they say nothing. The same in `shard_map`, for its other axes.
       scatter: whether gradients are those of each device's own batch; only inside `shard_map`.
 
     Raises:
