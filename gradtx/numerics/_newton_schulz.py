@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core._placement import laid_like, whole_in_loop
+from gradtx.core._dtypes import widen
+from gradtx.core._placement import laid_like, replicated, whole_in_loop
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 
 Preconditioning = Literal["frobenius", "spectral", "schatten", "aol"]
@@ -30,12 +31,75 @@ _POLAR_EXPRESS = (
 POLAR_EXPRESS = (tuple(x / 1.02**n for x, n in zip(_POLAR_EXPRESS[0], (1, 3, 5), strict=True)), *_POLAR_EXPRESS[1:])
 """Amsel et al. 2025, arXiv:2505.16932: the optimal quintic for each of five steps, for singular values from 1e-3."""
 
-PRESETS = {"quintic": QUINTIC, "polar_express": POLAR_EXPRESS}
+DION = (
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+)
+"""A quintic for each of five steps, closer to 1 than `QUINTIC`."""
+
+POLAR_EXPRESS8 = (
+    (8.2051, -22.9019, 16.4607),
+    (4.0664, -2.8612, 0.5184),
+    (3.9096, -2.8234, 0.5250),
+    (3.2856, -2.4153, 0.4853),
+    (2.2779, -1.6198, 0.3985),
+    (1.8726, -1.2307, 0.3585),
+    (1.8564, -1.2132, 0.3568),
+    (1.875, -1.25, 0.375),
+)
+"""Amsel et al. 2025 for eight steps, the safety factor included."""
+
+CANS = (
+    (8.4703, -25.1081, 18.6293),
+    (4.1828, -3.1087, 0.5806),
+    (3.9619, -2.9541, 0.5630),
+    (3.2866, -2.4647, 0.5074),
+    (2.2737, -1.6447, 0.4162),
+)
+"""Grishina et al. 2025, arXiv:2506.10935."""
+
+AOL = (
+    (4.0098, -7.0585, 2.4635),
+    (3.4585, -5.5479, 2.5959),
+    (2.7573, -3.2939, 1.4254),
+    (2.7215, -3.0494, 1.3169),
+)
+"""For rows that "aol" has scaled, of which it is a part."""
+
+CUBIC5 = (
+    (3.3656576, -3.3420992, 0.0),
+    (2.5744352, -1.4957376, 0.0),
+    (2.5368962, -1.4312570, 0.0),
+    (2.4418906, -1.2764040, 0.0),
+    (2.2230472, -0.9630650, 0.0),
+)
+"""arXiv:2606.00371: cubics, which are less steep at 0."""
+
+PRESETS = {
+    "quintic": QUINTIC,
+    "dion": DION,
+    "quintic5": DION,
+    "polar_express": POLAR_EXPRESS,
+    "polar_express8": POLAR_EXPRESS8,
+    "cans": CANS,
+    "aol": AOL,
+    "deepseek_v4": (QUINTIC,) * 8 + ((2.0, -1.5, 0.5),) * 2,
+    "cubic5": CUBIC5,
+    "exact": (),
+}
 
 
 def coefficients_of(where: str, coefficients: Any) -> np.ndarray:
-    """The coefficients, of shape (3,) or (steps, 3), from the name of a preset, a triple or a sequence of triples."""
+    """The coefficients, of shape (3,) or (steps, 3), from the name of a preset, a triple or a sequence of triples.
+
+    "exact" has no steps: shape (0, 3).
+    """
     if isinstance(coefficients, str):
+        if coefficients == "exact":
+            return np.zeros((0, 3))
         if coefficients not in PRESETS:
             raise ValueError(f"{where}: ns_coeffs must be one of {tuple(PRESETS)} or numbers, got {coefficients!r}")
         coefficients = PRESETS[coefficients]
@@ -59,11 +123,14 @@ def orthogonalized(
     ```
 
     Args:
-      coefficients: (a, b, c), or one row of them for each step; `steps` is then ignored.
+      coefficients: (a, b, c), or one row of them for each step; `steps` is then ignored. Without rows, of shape (0, 3),
+        the result is exact, by a singular value decomposition, and `preconditioning` is ignored too.
       preconditioning: how the singular values are brought to at most 1. The size is the norm "frobenius", "spectral"
         (exact, by singular values) or "schatten" (the 4-norm of the singular values); "aol" divides each row of the
         smaller side by the root of its sum in |X Xᴴ|. This changes the singular vectors: the result is near U Vᴴ only.
     """
+    if coefficients.ndim == 2 and not coefficients.shape[0]:
+        return _exact(x)
     given, tall = x, x.shape[-2] > x.shape[-1]
     x = whole_in_loop(x, 2)
     x = _transposed(x) if tall else x
@@ -78,6 +145,15 @@ def orthogonalized(
     rows = coefficients if coefficients.ndim == 2 else jnp.broadcast_to(coefficients[None], (steps, 3))
     x = whole_in_loop(jax.lax.scan(step, x, rows)[0], 2)
     return laid_like(_transposed(x) if tall else x, given)
+
+
+def _exact(x: jax.Array) -> jax.Array:
+    """U Vᴴ over the singular values that are not 0 up to rounding."""
+    wide = replicated(widen(x))  # decompositions are whole on each device
+    largest = jnp.max(jnp.abs(wide), axis=(-2, -1), keepdims=True, initial=0)
+    u, s, vt = jnp.linalg.svd(safe_divide(wide, largest.astype(wide.dtype)), full_matrices=False)
+    kept = s > s[..., :1] * (max(x.shape[-2:]) * float(jnp.finfo(s.dtype).eps))
+    return laid_like(_product(u * kept[..., None, :].astype(u.dtype), vt).astype(x.dtype), x)
 
 
 def _preconditioned(x: jax.Array, preconditioning: str, eps: Any) -> jax.Array:

@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._trees import align, check_state, is_hole, is_leaf, is_none, paths
 from gradtx.core._types import OptState, Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, unbiased, weighted, zeros_like
+from gradtx.numerics._equilibration import Renormalization, Sides, equilibrated, renormalized
 from gradtx.numerics._newton_schulz import QUINTIC, Preconditioning, coefficients_of, orthogonalized
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms._scaling import scale_by_lr
@@ -61,6 +62,9 @@ def scale_by_muon(
     preconditioning: Preconditioning = "frobenius",
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
     ns_dtype: DType = None,
+    bias_correction: bool = True,
+    equilibrate: Sides = None,
+    renormalize: Renormalization = None,
 ) -> GradientTransformationExtraArgs:
     """Muon's direction: the momentum of each matrix with all singular values set to about 1.
 
@@ -70,8 +74,10 @@ def scale_by_muon(
     ```
 
     Args:
-      ns_coeffs: the three coefficients of all iterations, a row of three for each, "quintic" or "polar_express".
-      ns_steps: the number of iterations; ignored if there is a row for each, as in "polar_express".
+      ns_coeffs: the three coefficients of all iterations, a row of three for each, or a name: "quintic" has the same
+        for all; "dion" (also "quintic5"), "polar_express", "polar_express8", "cans", "aol" (with that preconditioning),
+        "deepseek_v4" and "cubic5" a row for each; "exact" is a singular value decomposition.
+      ns_steps: the number of iterations; ignored if there is a row for each.
       eps: added to the norm that m is divided by, so that a momentum of 0 gives 0.
       adaptive: True multiplies u by ⟨m, u⟩, about the sum of the singular values of m.
       preconditioning: what m is divided by, so that its singular values are at most 1: its "frobenius" norm, its
@@ -79,11 +85,19 @@ def scale_by_muon(
       weight_dimension_numbers: a tree of `MuonDimensionNumbers` like the parameters (or a prefix, or a function from
         them to it). None reads the axes off the roles; without roles all must be matrices (inputs, outputs).
       ns_dtype: the dtype of the iterations; None for at least float32. bfloat16 is faster on accelerators.
+      bias_correction: False is Jordan's momentum. With `nesterov` it is another direction in the first 1 / (1 - beta)
+        steps, without it another length only, which counts where `adaptive` or `equilibrate` do.
+      equilibrate: divides m before the iterations by sqrt(Σ m² + 1e-8), with the sum over the inputs of each "output",
+        over the outputs of each "input", or "both" (MuonEq).
+      renormalize: divides u likewise, with 1e-7, for each "output", each "input", or one after the other (Muon+); or
+        "frobenius" makes its norm that of an orthogonal matrix.
 
-    References: Jordan et al. 2024 (Muon); Bernstein and Newhouse 2024, arXiv:2409.20325 (adaptive).
+    References: Jordan et al. 2024 (Muon); Bernstein and Newhouse 2024, arXiv:2409.20325 (adaptive); arXiv:2603.28254
+    (equilibrate); arXiv:2602.21545 (renormalize).
     """
     where = "scale_by_muon"
     fixed = coefficients_of(where, ns_coeffs)
+    scaled_by = "aol" if isinstance(ns_coeffs, str) and ns_coeffs == "aol" else preconditioning
 
     def init(params: Params) -> MuonState:
         _dimension_numbers(where, weight_dimension_numbers, params)
@@ -117,11 +131,13 @@ def scale_by_muon(
         wide, wide_mu, t, least = widen((g, mu, count, eps), dtype)
         with jax.named_scope(where), promotion(g):
             new = ema(wide_mu, wide, _in(beta, dtype))
-            m = gathered(weighted(new, wide, unbiased(_in(beta, dtype), t, nesterov)), split)
+            m = gathered(weighted(new, wide, _weights(_in(beta, dtype), t, nesterov, bias_correction)), split)
             matrix = to_matrices(m, spec)
-            cast = matrix if ns_dtype is None else widen(matrix, ns_dtype)
-            u = orthogonalized(cast, coefficients, ns_steps, preconditioning, least.astype(jnp.real(cast).dtype))
+            cast = matrix if equilibrate is None else equilibrated(matrix, equilibrate)
+            cast = cast if ns_dtype is None else widen(cast, ns_dtype)
+            u = orthogonalized(cast, coefficients, ns_steps, scaled_by, least.astype(jnp.real(cast).dtype))
             u = u.astype(matrix.dtype)
+            u = u if renormalize is None else renormalized(u, renormalize)
             if adaptive:
                 u = u * jnp.sum(jnp.real(jnp.conj(matrix) * u), axis=(-2, -1), keepdims=True)
             return own_part(from_matrices(u, spec, m.shape), split), new.astype(mu.dtype)
@@ -129,9 +145,28 @@ def scale_by_muon(
     return GradientTransformationExtraArgs(init, update, gathers=True)
 
 
+def _weights(beta: Any, t: jax.Array, nesterov: bool, corrected: bool) -> tuple[Any, Any]:
+    if corrected:
+        return unbiased(beta, t, nesterov)
+    return (beta, 1 - beta) if nesterov else (1, None)
+
+
+SCALINGS = {
+    "jordan": lambda inputs, outputs: math.sqrt(max(1.0, outputs / inputs)),
+    "spectral": lambda inputs, outputs: math.sqrt(outputs / inputs),
+    "none": lambda inputs, outputs: 1.0,
+}
+"""What the update of a matrix is multiplied by, by the numbers of its inputs and outputs."""
+
+Scaling = Literal["jordan", "spectral", "none"]
+
+
 @transformation
 def scale_by_matrix_shape(
-    consistent_rms: NonNegative | None = None, weight_dimension_numbers: Any | Callable[[Params], Any] = None
+    consistent_rms: NonNegative | None = None,
+    weight_dimension_numbers: Any | Callable[[Params], Any] = None,
+    *,
+    scaling: Scaling = "jordan",
 ) -> GradientTransformationExtraArgs:
     """u = sqrt(max(1, outputs / inputs)) g, or consistent_rms sqrt(max(inputs, outputs)) g.
 
@@ -141,9 +176,16 @@ def scale_by_matrix_shape(
     Args:
       consistent_rms: the root mean square of an orthogonal update; None for the first form.
       weight_dimension_numbers: as in `scale_by_muon`.
+      scaling: the factor of the first form: "jordan", as above; "spectral", sqrt(outputs / inputs), also below 1;
+        "none", 1.
+
+    Raises:
+      ValueError: for `scaling` beside `consistent_rms`.
 
     Reference: Liu et al. 2025, arXiv:2502.16982 (consistent_rms).
     """
+    if consistent_rms is not None and scaling != "jordan":
+        raise ValueError(f"scale_by_matrix_shape: give consistent_rms or scaling={scaling!r}, not both")
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_said("scale_by_matrix_shape", params)
@@ -153,7 +195,7 @@ def scale_by_matrix_shape(
             if not is_hole(g):
                 shape = whole_shape_of(g.shape, split)
                 inputs, outputs = (math.prod(shape[a] for a in axes) for axes in specs[i])
-                factor = math.sqrt(max(1.0, outputs / inputs)) if inputs else 1.0
+                factor = SCALINGS[scaling](inputs, outputs) if inputs else 1.0
                 if consistent_rms is not None:
                     factor = consistent_rms * math.sqrt(max(inputs, outputs))
                 wide = widen(g)
@@ -185,6 +227,10 @@ def muon(
     muon_weight_dimension_numbers: Any | Callable[[Params], Any] = None,
     consistent_rms: NonNegative | None = None,
     ns_dtype: DType = None,
+    bias_correction: bool = True,
+    equilibrate: Sides = None,
+    renormalize: Renormalization = None,
+    scaling: Scaling = "jordan",
 ) -> GradientTransformationExtraArgs:
     """Muon on matrices, Adam on the rest, both with Nesterov momentum and decoupled weight decay.
 
@@ -194,14 +240,15 @@ def muon(
     Adam has stacked matrices and convolutions. See `scale_by_muon` for the formula.
 
     Args:
-      ns_coeffs, ns_steps, adaptive, preconditioning, ns_dtype: see `scale_by_muon`.
+      ns_coeffs, ns_steps, adaptive, preconditioning, ns_dtype, bias_correction, equilibrate, renormalize: see
+        `scale_by_muon`; `bias_correction` is that of Muon alone.
       eps: added to Muon's norm and to Adam's denominator.
       weight_decay_mask: where to decay among Muon's parameters; Adam's have `adam_weight_decay`.
       adam_learning_rate: None for `learning_rate`.
       muon_weight_dimension_numbers: a tree like the parameters (or a prefix, or a function from them to it) that has
         `MuonDimensionNumbers` for Muon's parameters and None for Adam's. A function is called a second time with all of
         Adam's parameters hidden. None decides as described above.
-      consistent_rms: see `scale_by_matrix_shape`.
+      consistent_rms, scaling: see `scale_by_matrix_shape`.
 
     References: Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982.
     """
@@ -226,8 +273,11 @@ def muon(
             preconditioning=preconditioning,
             weight_dimension_numbers=numbers,
             ns_dtype=ns_dtype,
+            bias_correction=bias_correction,
+            equilibrate=equilibrate,
+            renormalize=renormalize,
         ),
-        scale_by_matrix_shape(consistent_rms, numbers),
+        scale_by_matrix_shape(consistent_rms, numbers, scaling=scaling),
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_lr(learning_rate),
     )

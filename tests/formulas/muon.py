@@ -43,27 +43,57 @@ def orthogonal(m, rows, size="frobenius", eps=1e-8, safety=1.0):
     tall = m.shape[0] > m.shape[1]
     scaled = aol(m) if size == "aol" else (m.T if tall else m) / ((SIZES[size](m) + eps) * safety)
     u, s, vt = np.linalg.svd(scaled, full_matrices=False)
-    o = (u * polynomials(s, rows)) @ vt
+    o = u @ vt if rows is None else (u * polynomials(s, rows)) @ vt
     return o.T if tall else o
 
 
+def over_lengths(x, of, axis, eps):
+    return x / np.sqrt(np.sum(of**2, axis, keepdims=True) + eps)
+
+
+EQUAL = {
+    None: lambda m: m,
+    "output": lambda m: over_lengths(m, m, 0, 1e-8),
+    "input": lambda m: over_lengths(m, m, 1, 1e-8),
+    "both": lambda m: over_lengths(over_lengths(m, m, 0, 1e-8), m, 1, 1e-8),
+}
+
+
+def again(o, how):
+    if how == "frobenius":
+        return o * np.sqrt(min(o.shape)) / np.linalg.norm(o)
+    for side in [] if how is None else how.split("_"):
+        o = over_lengths(o, o, {"output": 0, "input": 1}[side], 1e-7)
+    return o
+
+
+SCALES = {
+    "jordan": lambda i, o: np.sqrt(max(1, o / i)),
+    "spectral": lambda i, o: np.sqrt(o / i),
+    "none": lambda i, o: 1,
+}
+
+
 def muon(rate, rows, *, beta=0.95, nesterov=True, adaptive=False, size="frobenius", safety=1.0, rms=None,
-         decay=0.0, views=None, adam_rate=None, adam_decay=0.0, only=None):  # fmt: skip  # a table of options
+         decay=0.0, views=None, adam_rate=None, adam_decay=0.0, only=None, corrected=True, equal=None, how=None,
+         scale="jordan"):  # fmt: skip  # a table of options
     """`views` says which tensors are matrices: name -> (stack axes, input axes, output axes)."""
     views = views or {"matrix": ((), (0,), (1,))}
     adam_rate = rate if adam_rate is None else adam_rate
 
     def one(m, g_m):
         n_in, n_out = m.shape
-        o = orthogonal(m, rows, size, safety=safety)
+        o = again(orthogonal(EQUAL[equal](m), rows, size, safety=safety), how)
         o = o * np.sum(m * o) if adaptive else o
-        return o * (np.sqrt(max(1, n_out / n_in)) if rms is None else rms * np.sqrt(max(n_in, n_out)))
+        return o * (SCALES[scale](n_in, n_out) if rms is None else rms * np.sqrt(max(n_in, n_out)))
 
     def of_muon(g, s, t, stack, inputs, outputs):
         s["mu"] = beta * s.get("mu", 0) + (1 - beta) * g
         m = s["mu"] / (1 - beta**t)
         if nesterov:
             m = beta * s["mu"] / (1 - beta ** (t + 1)) + (1 - beta) * g / (1 - beta**t)
+        if not corrected:
+            m = beta * s["mu"] + (1 - beta) * g if nesterov else s["mu"]
         order = (*stack, *inputs, *outputs)
         turned = np.transpose(m, order)
         shape = turned.shape
@@ -138,5 +168,31 @@ CASES = [
             tolerance,
         )
         for size, tolerance in (("spectral", 1e-10), ("schatten", 1e-10), ("aol", 1e-5))  # without eps in the last
+    ),
+    case(
+        lambda: gt.muon(0.02, "exact", bias_correction=False, scaling="spectral"),
+        muon(0.02, None, corrected=False, scale="spectral"),
+        "muon exact, without bias correction",
+        tolerance=1e-10,
+    ),
+    case(
+        lambda: gt.muon(0.02, bias_correction=False, nesterov=False, adaptive=True, scaling="none"),
+        muon(0.02, FIVE, corrected=False, nesterov=False, adaptive=True, scale="none"),
+        "muon adaptive, without bias correction",
+        tolerance=1e-10,
+    ),
+    *(
+        case(
+            lambda sides=sides, how=how: gt.muon(0.02, equilibrate=sides, renormalize=how),
+            muon(0.02, FIVE, equal=sides, how=how),
+            f"muon equilibrate={sides}, renormalize={how}",
+            tolerance=1e-8,
+        )
+        for sides, how in (
+            ("output", "frobenius"),
+            ("input", "output"),
+            ("both", "input_output"),
+            (None, "output_input"),
+        )
     ),
 ]

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gradtx.numerics._equilibration import equilibrated, renormalized
 from gradtx.numerics._newton_schulz import POLAR_EXPRESS, PRECONDITIONINGS, QUINTIC, coefficients_of, orthogonalized
 
 RNG = np.random.default_rng(0)
@@ -88,3 +89,61 @@ def test_coefficients():
     for bad in ("cubic", (1.0, 2.0), ((1.0, 2.0),), ()):
         with pytest.raises(ValueError, match="f: ns_coeffs must"):
             coefficients_of("f", bad)
+
+
+CLOSE = {"dion": 0.04, "quintic5": 0.04, "polar_express8": 0.01, "cans": 0.15, "deepseek_v4": 0.01, "cubic5": 0.3}
+"""How far from 1 each ends for singular values of at least 0.15 of the norm."""
+
+
+@pytest.mark.parametrize("name", CLOSE)
+def test_every_preset_ends_near_one(name, x64):
+    """As near as the polynomials of its rows come, for the widths for which they were made."""
+    rows = jnp.asarray(coefficients_of("test", name))
+    u, _, vt = np.linalg.svd(RNG.normal(size=(6, 9)), full_matrices=False)
+    s = np.linspace(0.15, 0.4, 6)
+    s[-1] = np.sqrt(1 - np.sum(s[:-1] ** 2))
+    want = s
+    for a, b, c in np.asarray(rows if rows.ndim == 2 else rows[None]):
+        want = a * want + b * want**3 + c * want**5
+    got = orthogonalized(jnp.asarray((u * s) @ vt), rows, eps=0.0)
+    np.testing.assert_allclose(got, (u * want) @ vt, atol=1e-12)
+    np.testing.assert_allclose(want, 1, atol=CLOSE[name])
+
+
+def test_aol_has_its_own_coefficients(x64):
+    x = random(6, 9, dtype=float)
+    found = orthogonalized(x, jnp.asarray(coefficients_of("test", "aol")), 1, "aol")
+    assert np.all(np.abs(singular_values(found) - 1) < 0.3)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-30, 1e30])
+@pytest.mark.parametrize("shape", [(4, 4), (3, 5), (5, 3)])
+def test_exact(shape, size):
+    x = random(2, *shape)
+    exact = jax.jit(lambda x: orthogonalized(x, jnp.zeros((0, 3))))
+    u, _, vt = np.linalg.svd(np.asarray(x, np.float64), full_matrices=False)
+    np.testing.assert_allclose(exact(size * x), u @ vt, atol=1e-5)
+
+
+def test_exact_has_no_part_where_singular_values_are_zero():
+    x = jnp.outer(jnp.arange(1.0, 4.0), jnp.arange(1.0, 6.0))
+    exact = jax.jit(lambda x: orthogonalized(x, jnp.zeros((0, 3))))
+    np.testing.assert_allclose(exact(x), x / jnp.linalg.norm(x), atol=1e-6)
+    np.testing.assert_array_equal(exact(0 * x), 0)
+    assert exact(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-12, 1e15, 1e30, 0.0])
+def test_equal_lengths_of_numbers_of_any_size(size):
+    x = random(3, 4, 6)
+    wide = np.asarray(x, np.float64) * size
+    for sides, axes in (("output", (-2,)), ("input", (-1,)), ("both", (-2, -1))):
+        want = wide
+        for axis in axes:
+            want = want / np.sqrt(np.sum(wide**2, axis, keepdims=True) + 1e-8)
+        np.testing.assert_allclose(equilibrated(size * x, sides), want, rtol=1e-5)
+    want = wide / np.sqrt(np.sum(wide**2, -2, keepdims=True) + 1e-7)
+    want = want / np.sqrt(np.sum(want**2, -1, keepdims=True) + 1e-7)
+    np.testing.assert_allclose(renormalized(size * x, "output_input"), want, rtol=1e-5)
+    lengths = np.linalg.norm(renormalized(x, "frobenius"), axis=(-2, -1))
+    np.testing.assert_allclose(lengths, 2.0, rtol=1e-6)
