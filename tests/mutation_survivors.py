@@ -18,6 +18,21 @@ EXPLAINED: dict[tuple[str, str], str] = {
         "optimizers/_muon.py",
         'return bool(role.in_axes and role.out_axes) if role.kind == "hidden" and ndim != 2 else ndim == 2',
     ): ("roles, which formulas have not: tests/needs/test_muon_routing.py"),
+    ("numerics/_equilibration.py", "size = safe_sqrt(jnp.sum(abs_sq(x), axis=(-2, -1), keepdims=True))"): (
+        "the same of one matrix; tests/numerics/test_newton_schulz.py has stacks"
+    ),
+    (
+        "numerics/_equilibration.py",
+        "largest = jnp.max(jnp.abs(y), axis=(-2, -1), keepdims=True, initial=0)",
+    ): ("the same of one matrix; tests/numerics/test_newton_schulz.py has stacks"),
+    (
+        "numerics/_newton_schulz.py",
+        "largest = jnp.max(jnp.abs(wide), axis=(-2, -1), keepdims=True, initial=0)",
+    ): ("the same of one matrix; tests/numerics/test_newton_schulz.py has stacks"),
+    (
+        "numerics/_newton_schulz.py",
+        "return laid_like(_product(u * kept[..., None, :].astype(u.dtype), vt).astype(x.dtype), x)",
+    ): ("where a singular value is 0: tests/numerics/test_newton_schulz.py"),
     ("numerics/_companding.py", "return _by_size(x, lambda a: jnp.log1p(mu * a) / whole, mu / whole)"): (
         "the slope at 0, of which only derivatives know: tests/transforms/test_compression.py"
     ),
@@ -64,7 +79,7 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("optimizers/_momo.py", "ScheduledMomoAdamState if callable(learning_rate) else MomoAdamState,"): (
         "the same fields: tests/compat/test_checkpoints.py"
     ),
-    ("optimizers/_muon.py", "cast = matrix if ns_dtype is None else widen(matrix, ns_dtype)"): (
+    ("optimizers/_muon.py", "cast = cast if ns_dtype is None else widen(cast, ns_dtype)"): (
         "the same numbers where all are float64"
     ),
     ("optimizers/_muon.py", "return value if isinstance(value, int | float) else jnp.asarray(value, dtype)"): (
