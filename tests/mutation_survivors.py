@@ -33,6 +33,10 @@ EXPLAINED: dict[tuple[str, str], str] = {
         "numerics/_newton_schulz.py",
         "return laid_like(_product(u * kept[..., None, :].astype(u.dtype), vt).astype(x.dtype), x)",
     ): ("where a singular value is 0: tests/numerics/test_newton_schulz.py"),
+    (
+        "wrappers/_masked.py",
+        "whole = None if found.params is None else jax.tree.unflatten(found.treedef, found.params)",
+    ): ("extra arguments: tests/wrappers/test_hidden_arguments.py"),
     ("numerics/_companding.py", "return _by_size(x, lambda a: jnp.log1p(mu * a) / whole, mu / whole)"): (
         "the slope at 0, of which only derivatives know: tests/transforms/test_compression.py"
     ),
