@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import gradtx as gt
+from gradtx.numerics._safe import safe_sqrt
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -97,3 +98,8 @@ def test_what_is_not_finite_stays_so():
     assert np.isinf(gt.numerics.safe_norm(jnp.asarray([jnp.inf, 1.0]), 0.0))
     assert np.isnan(gt.numerics.safe_norm(jnp.asarray([jnp.nan, 1.0]), 0.0))
     assert np.isnan(gt.numerics.safe_root_mean_squares(jnp.asarray([jnp.nan, 1.0]), 0.0))
+
+
+def test_the_derivative_of_a_root_is_zero_at_zero_only():
+    found = jax.vmap(jax.grad(safe_sqrt))(jnp.asarray([0.0, 0.25, 4.0, 1e-30]))
+    np.testing.assert_allclose(found, [0.0, 1.0, 0.25, 0.5e15], rtol=1e-6)
