@@ -201,11 +201,15 @@ def once(tree: Any) -> Any:
     """
     leaf = LEAF.get()
     names = () if leaf is None or leaf.split is None else leaf.split.names
-    return jax.tree.map(lambda x: jnp.where(_is_first(names), x, jnp.zeros_like(x)), tree) if names else tree
+    return _of_first(tree, names)
 
 
-def _is_first(names: Names) -> jax.Array:
-    return jax.lax.axis_index(names) == 0
+def _of_first(tree: Any, names: Names) -> Any:
+    """The tree on the first of the devices along these mesh axes, 0 on the others."""
+    if not names:
+        return tree
+    first = jax.lax.axis_index(names) == 0
+    return jax.tree.map(lambda x: jnp.where(first, x, jnp.zeros_like(x)), tree)
 
 
 def summed(tree: Any, names: Names) -> Any:
@@ -227,15 +231,9 @@ def sum_over(parts: dict[Names, Any]) -> Any:
     It takes one sum between devices, along all of the axes: of what several have alike, the first one gives.
     """
     names = tuple(sorted({name for some in parts for name in some}))
-    own = [tree if set(some) == set(names) else _of_first(tree, some, names) for some, tree in parts.items() if some]
+    own = [_of_first(tree, tuple(n for n in names if n not in some)) for some, tree in parts.items() if some]
     whole = [summed(_added(own), names)] if own else []
     return _added([*whole, *(tree for some, tree in parts.items() if not some)])
-
-
-def _of_first(tree: Any, own: Names, names: Names) -> Any:
-    """The tree on the first of the devices that have the same part of it, 0 on the others."""
-    first = _is_first(tuple(name for name in names if name not in own))
-    return jax.tree.map(lambda x: jnp.where(first, x, jnp.zeros_like(x)), tree)
 
 
 def _added(trees: list[Any]) -> Any:

@@ -97,7 +97,11 @@ def scale_by_muon(
     """
     where = "scale_by_muon"
     fixed = coefficients_of(where, ns_coeffs)
-    scaled_by = "aol" if isinstance(ns_coeffs, str) and ns_coeffs == "aol" else preconditioning
+    scaled_by = preconditioning
+    if isinstance(ns_coeffs, str) and ns_coeffs == "aol":
+        if preconditioning not in ("frobenius", "aol"):
+            raise ValueError(f"{where}: ns_coeffs='aol' has preconditioning 'aol', not {preconditioning!r}")
+        scaled_by = "aol"
 
     def init(params: Params) -> MuonState:
         _dimension_numbers(where, weight_dimension_numbers, params)

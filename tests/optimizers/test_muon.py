@@ -102,6 +102,7 @@ def test_schedules_and_shapes():
         (lambda: gt.muon(0.1, "cubic"), "ns_coeffs must be one of"),
         (lambda: gt.muon(0.1, equilibrate="rows"), "equilibrate must be one of"),
         (lambda: gt.muon(0.1, renormalize="rows"), "renormalize must be one of"),
+        (lambda: gt.muon(0.1, "aol", preconditioning="spectral"), "ns_coeffs='aol' has preconditioning 'aol'"),
         (lambda: gt.muon(0.1, scaling="muP"), "scaling must be one of"),
         (lambda: gt.muon(0.1, consistent_rms=0.2, scaling="none"), "give consistent_rms or scaling='none', not both"),
         (lambda: gt.muon(0.1, (1.0, 2.0)), r"shape \(3,\) or \(steps, 3\)"),

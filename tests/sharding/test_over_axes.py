@@ -299,6 +299,12 @@ def test_a_norm_over_parameters_that_are_split_otherwise_takes_one_reduction():
     assert jax.jit(mapped).lower(PARAMS).compile().as_text().count("all-reduce(") == 1
 
 
+def test_factors_take_at_most_one_reduction_for_each_parameter():
+    tx = over_axes(gt.adafactor(1e-3, min_dim_size_to_factor=2), SPECS)
+    mapped = jax.shard_map(functools.partial(updated, tx), mesh=MESH, in_specs=(SPECS,), out_specs=SPECS)
+    assert 0 < jax.jit(mapped).lower(PARAMS).compile().as_text().count("all-reduce(") <= len(PARAMS)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 4, 8])
 def test_parts_of_one_shape_of_wholes_of_several(number: int):
