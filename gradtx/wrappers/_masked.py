@@ -87,6 +87,15 @@ def mask_of(where: str, name: str, mask: Any) -> Any:
     return of_boxes(lambda params: checked(said_of(mask, params))) if is_function(mask) else checked(mask)
 
 
+def others(mask: Any | Callable[[Params], Any]) -> Any | Callable[[Params], Any]:
+    """The mask that is True where this one is False."""
+
+    def opposite(tree: Any) -> Any:
+        return jax.tree.map(lambda flag: not flag, tree)
+
+    return of_boxes(lambda params: opposite(said_of(mask, params))) if is_function(mask) else opposite(mask)
+
+
 def hide_extra(found: Rows, seen: list[bool], extra: dict[str, Any], trees: bool) -> dict[str, Any]:
     """The extra arguments as the inner transformation gets them.
 
