@@ -125,7 +125,8 @@ ROWS: dict[str, Row] = {
     "cocob": Row((1.0, 3_000), (1.0, 30_000), (1.0, 3_000)),
     "dadapt_adamw": Row((1.0, 1_000), (1.0, 3_000), (1.0, 300), decays=True),
     "dadapt_adan": Row((1.0, 300), (1.0, 1_000), (1.0, 300), decays=True),
-    # Signs of little more than the gradient bounce along the valley: with 10,000 steps, six times the bar is left.
+    # Signs of little more than the gradient bounce along the valley: after 10,000 steps, nearly four times the bar is
+    # left.
     "dadapt_lion": Row((1.0, 3_000), None, (1.0, 3_000), decays=True),
     "dadapt_sgd": Row((1.0, 300), (1.0, 3_000), (1.0, 300)),
     # Rates grow by kappa, which must be small against the rates that the problems bear.
