@@ -50,7 +50,7 @@ def scale_by_adamod(
       b3: the decay of the average of learning rates; 0 for Adam.
       mu_dtype: the dtype in which mu is stored; None for at least float32.
 
-    Reference: Ding et al. 2019, arXiv:1910.12249, algorithm 2.
+    Reference: Ding et al. 2019, arXiv:1910.12249.
     """
 
     def init(p):

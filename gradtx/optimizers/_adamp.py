@@ -21,11 +21,19 @@ from gradtx.transforms._scaling import scale_by_lr
 from gradtx.wrappers._masked import masked, others
 
 
-def _projected(u: jax.Array, g: jax.Array, p: jax.Array, axes: Any, delta: Any) -> tuple[jax.Array, jax.Array]:
-    """u without its part along p, for each slice of these axes, and whether g is that orthogonal to p in all slices."""
+def _projected(
+    u: jax.Array, g: jax.Array, p: jax.Array, delta: Any, units: tuple[int, ...] = ()
+) -> tuple[jax.Array, jax.Array]:
+    """u without its part along p, and whether g is that orthogonal to p; for each of the units that these axes number.
+
+    Without units it is one for all elements. With units, the one with the largest cosine decides for all.
+    """
+    axes = tuple(a for a in range(p.ndim) if a not in units) if units else None
     of_p, of_g = l2_norms(p, g, axes)
     unit = safe_divide(p, of_p)
-    cosine = reductions.largest(jnp.abs(along(safe_divide(g, of_g), unit, axes)), initial=0)
+    cosine = jnp.abs(along(safe_divide(g, of_g), unit, axes))
+    if units:
+        cosine = jnp.squeeze(reductions.largest(cosine, units, keepdims=True, initial=0))
     return u - unit * along(u, unit, axes), cosine < delta / max(reductions.size(p, axes), 1.0) ** 0.5
 
 
@@ -45,12 +53,13 @@ def scale_by_adamp(
     """AdamP's direction: a, that of `scale_by_adam`, projected where the gradient is orthogonal to the parameter.
 
     ```
-    u = a - p <p, a> / ‖p‖² + wd_ratio weight_decay p      if |cos(g, p)| < delta / sqrt(n), for n elements
-    u = a + weight_decay p                                 otherwise, and for vectors and scalars
+    a = a - p <p, a> / ‖p‖²,  c = wd_ratio      if |cos(g, p)| < delta / sqrt(n), for n elements; else c = 1
+    u = a + c weight_decay p
     ```
 
     So it is for weights before a normalization, of which only the direction matters. This is tried for the weights of
-    each unit, and taken if the cosines of all units are small; else for the whole parameter.
+    each unit, and taken if the cosines of all units are small; else for the whole parameter. Vectors and scalars are
+    not projected.
 
     Args:
       weight_decay: decays parameters that are projected less, see above.
@@ -77,8 +86,8 @@ def scale_by_adamp(
         if g.ndim < 2:
             return u + weight_decay * p, (mu, nu)
         numbers = role.out_axes if role is not None and role.out_axes else (0 if units == "first" else g.ndim - 1,)
-        of_units, by_unit = _projected(u, g, p, tuple(a for a in range(g.ndim) if a not in numbers), delta)
-        of_whole, by_whole = _projected(u, g, p, None, delta)
+        of_units, by_unit = _projected(u, g, p, delta, numbers)
+        of_whole, by_whole = _projected(u, g, p, delta)
         u = jnp.where(by_unit, of_units, jnp.where(by_whole, of_whole, u))
         return u + jnp.where(by_unit | by_whole, wd_ratio, 1) * weight_decay * p, (mu, nu)
 

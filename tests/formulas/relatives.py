@@ -25,7 +25,7 @@ def moments(g, s, t, b1, b2, corrected=True):
 
 
 def adamod(rate, b1=0.9, b2=0.999, b3=0.999, eps=1e-8, decay=0.0, only=None):
-    """Ding et al. 2019, algorithm 2."""
+    """Ding et al. 2019, with the rate of each step inside the average."""
 
     def step(p, g, s, t):
         m, v = moments(g, s, t, b1, b2)
