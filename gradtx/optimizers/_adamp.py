@@ -62,7 +62,7 @@ def scale_by_adamp(
     not projected.
 
     Args:
-      weight_decay: decays parameters that are projected less, see above.
+      weight_decay: a parameter whose step is projected gets less of it, see above.
       delta: how small the cosine must be; 0 for no projection.
       wd_ratio: the factor of the weight decay where the step is projected.
       mu_dtype: the dtype in which mu is stored; None for at least float32.

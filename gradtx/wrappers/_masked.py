@@ -90,10 +90,10 @@ def mask_of(where: str, name: str, mask: Any) -> Any:
 def others(mask: Any | Callable[[Params], Any]) -> Any | Callable[[Params], Any]:
     """The mask that is True where this one is False."""
 
-    def opposite(tree: Any) -> Any:
-        return jax.tree.map(lambda flag: not flag, tree)
+    def rest(params: Params) -> Any:
+        return jax.tree.map(lambda flag: not flag, said_of(mask, params))
 
-    return of_boxes(lambda params: opposite(said_of(mask, params))) if is_function(mask) else opposite(mask)
+    return of_boxes(rest) if is_function(mask) else rest(None)
 
 
 def hide_extra(found: Rows, seen: list[bool], extra: dict[str, Any], trees: bool) -> dict[str, Any]:
