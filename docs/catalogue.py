@@ -49,7 +49,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         *("sgd", "aggmo", "qhm", "asgd", "optimistic", "delta_bar_delta", "sgd_sai"),
         *("noisy_sgd", "dpsgd"),
     ),
-    "Adam and its relatives": ("adam", "nadam", "adamax", "amsgrad", "radam", "adabelief", "acprop", "yogi", "laprop"),
+    "Adam and its relatives": (
+        *("adam", "nadam", "adamax", "amsgrad", "radam", "adabelief", "acprop", "yogi", "laprop"),
+        *("adamod", "adabound", "diffgrad", "adamp"),
+    ),
     "Momentum in other forms": ("adan", "ademamix", "simplified_ademamix", "adopt", "mars", "grams", "stable_adamw"),
     "Sums and means of squares": ("adagrad", "rmsprop", "adadelta", "madgrad", "ftrl", "novograd"),
     "Signs and clipped steps": ("signsgd", "lion", "rprop", "sophia", "sophia_g"),

@@ -67,6 +67,8 @@ from gradtx.optimizers._acprop import acprop as acprop
 from gradtx.optimizers._acprop import scale_by_acprop as scale_by_acprop
 from gradtx.optimizers._adabelief import adabelief as adabelief
 from gradtx.optimizers._adabelief import scale_by_belief as scale_by_belief
+from gradtx.optimizers._adabound import adabound as adabound
+from gradtx.optimizers._adabound import scale_by_adabound as scale_by_adabound
 from gradtx.optimizers._adadelta import adadelta as adadelta
 from gradtx.optimizers._adadelta import scale_by_adadelta as scale_by_adadelta
 from gradtx.optimizers._adafactor import adafactor as adafactor
@@ -84,6 +86,10 @@ from gradtx.optimizers._adamax import adamaxw as adamaxw
 from gradtx.optimizers._adamax import scale_by_adamax as scale_by_adamax
 from gradtx.optimizers._adamg import adamg as adamg
 from gradtx.optimizers._adamg import scale_by_adamg as scale_by_adamg
+from gradtx.optimizers._adamod import adamod as adamod
+from gradtx.optimizers._adamod import scale_by_adamod as scale_by_adamod
+from gradtx.optimizers._adamp import adamp as adamp
+from gradtx.optimizers._adamp import scale_by_adamp as scale_by_adamp
 from gradtx.optimizers._adan import adan as adan
 from gradtx.optimizers._adan import scale_by_adan as scale_by_adan
 from gradtx.optimizers._ademamix import ademamix as ademamix
@@ -110,6 +116,8 @@ from gradtx.optimizers._dadapt_sgd import dadapt_sgd as dadapt_sgd
 from gradtx.optimizers._dadapt_sgd import scale_by_dadapt_sgd as scale_by_dadapt_sgd
 from gradtx.optimizers._delta_bar_delta import delta_bar_delta as delta_bar_delta
 from gradtx.optimizers._delta_bar_delta import scale_by_delta_bar_delta as scale_by_delta_bar_delta
+from gradtx.optimizers._diffgrad import diffgrad as diffgrad
+from gradtx.optimizers._diffgrad import scale_by_diffgrad as scale_by_diffgrad
 from gradtx.optimizers._dog import dog as dog
 from gradtx.optimizers._dog import scale_by_distance_over_gradients as scale_by_distance_over_gradients
 from gradtx.optimizers._dog import scale_by_dog as scale_by_dog
@@ -314,6 +322,7 @@ from gradtx.wrappers._mechanic import mechanize as mechanize
 from gradtx.wrappers._multi_steps import MultiSteps as MultiSteps
 from gradtx.wrappers._multi_steps import skip_large_updates as skip_large_updates
 from gradtx.wrappers._multi_steps import skip_not_finite as skip_not_finite
+from gradtx.wrappers._orthograd import orthograd as orthograd
 from gradtx.wrappers._partition import partition as partition
 from gradtx.wrappers._primal_averaging import primal_averaging as primal_averaging
 from gradtx.wrappers._recording import record_metrics as record_metrics

@@ -15,6 +15,7 @@ from gradtx.optimizers._adafactor import FactoredState as FactoredState
 from gradtx.optimizers._adagrad import ScaleByRssState as ScaleByRssState
 from gradtx.optimizers._adam import ScaleByAdamState as ScaleByAdamState
 from gradtx.optimizers._adamg import ScaleByAdamGState as ScaleByAdamGState
+from gradtx.optimizers._adamod import ScaleByAdaModState as ScaleByAdaModState
 from gradtx.optimizers._adan import ScaleByAdanState as ScaleByAdanState
 from gradtx.optimizers._ademamix import ScaleByAdemamixState as ScaleByAdemamixState
 from gradtx.optimizers._aggmo import ScaleByAggMoState as ScaleByAggMoState
@@ -27,6 +28,7 @@ from gradtx.optimizers._dadapt_adan import DAdaptAdanState as DAdaptAdanState
 from gradtx.optimizers._dadapt_lion import DAdaptLionState as DAdaptLionState
 from gradtx.optimizers._dadapt_sgd import DAdaptSGDState as DAdaptSGDState
 from gradtx.optimizers._delta_bar_delta import ScaleByDeltaBarDeltaState as ScaleByDeltaBarDeltaState
+from gradtx.optimizers._diffgrad import ScaleByDiffGradState as ScaleByDiffGradState
 from gradtx.optimizers._dog import DoGState as DoGState
 from gradtx.optimizers._dog import ScaleByDistanceOverGradientsState as ScaleByDistanceOverGradientsState
 from gradtx.optimizers._dowg import DoWGState as DoWGState

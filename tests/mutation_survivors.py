@@ -126,7 +126,7 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("optimizers/_stable_adamw.py", "decays = not is_number(weight_decay) or weight_decay > 0"): (
         "whether parameters are required; formulas always give them"
     ),
-    ("optimizers/_dadapt_lion.py", "lambda g, moments, w: (w * jnp.sign(ema(moments[0], w * g, b1)), 1.0),"): (
+    ("optimizers/_dadapt_lion.py", "lambda g, moments, w: (w * jnp.sign(ema(moments[0], g, b1)), 1.0),"): (
         "a sign is its own reciprocal"
     ),
     ("optimizers/_prodigy.py", "return c * s + d / estim_lr0 * (d if safeguard_warmup else w) * g"): (

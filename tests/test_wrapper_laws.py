@@ -72,6 +72,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "mechanize": lambda tx: gradtx.mechanize(tx, s_init=0.1),
     "named_chain": lambda tx: gradtx.named_chain(("clip", gradtx.clip(0.5)), ("optimizer", tx)),
     "offload": lambda tx: gradtx.sharding.offload(tx),
+    "orthograd": lambda tx: gradtx.orthograd(tx),
     "over_axes": lambda tx: gradtx.sharding.over_axes(tx, ()),
     "partition": lambda tx: gradtx.partition({"matrix": tx, "rest": gradtx.sgd(0.1)}, kinds),
     "primal_averaging": lambda tx: gradtx.primal_averaging(tx),

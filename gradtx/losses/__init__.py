@@ -20,6 +20,8 @@ from gradtx.losses._divergence import kl_divergence as kl_divergence
 from gradtx.losses._divergence import kl_divergence_with_log_targets as kl_divergence_with_log_targets
 from gradtx.losses._fenchel_young import make_fenchel_young_loss as make_fenchel_young_loss
 from gradtx.losses._focal import sigmoid_focal_loss as sigmoid_focal_loss
+from gradtx.losses._likelihood import gaussian_nll_loss as gaussian_nll_loss
+from gradtx.losses._likelihood import poisson_nll_loss as poisson_nll_loss
 from gradtx.losses._lovasz import lovasz_hinge as lovasz_hinge
 from gradtx.losses._lovasz import lovasz_softmax as lovasz_softmax
 from gradtx.losses._margin import hinge_loss as hinge_loss

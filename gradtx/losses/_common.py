@@ -127,7 +127,7 @@ def checked_axis(loss: str, axis: Axis, ndim: int) -> tuple[int, ...]:
     return axes
 
 
-def clamped(x: jax.Array, low: float, high: float = jnp.inf) -> jax.Array:
+def clamped(x: jax.Array, low: jax.Array | float, high: float = jnp.inf) -> jax.Array:
     """x, moved into the interval that rounding made it leave; derivatives are those of x."""
     return x + jax.lax.stop_gradient(jnp.where(x < low, low - x, jnp.where(x > high, high - x, 0)))
 

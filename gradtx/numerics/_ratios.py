@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Norms and their ratios."""
+"""Norms and their ratios, and inner products with a direction."""
 
 from typing import Any
 
@@ -27,6 +27,15 @@ def l2_norms(x: jax.Array, y: jax.Array, axis: Any = None) -> jax.Array:
 
     across = reductions.across(x, axis)
     return norm_of(in_range(squares((x, y)), lambda scale: squares((x / scale[0], y / scale[1])), across))
+
+
+def along(x: jax.Array, unit: jax.Array, axis: Any = None) -> jax.Array:
+    """The real inner product <x, unit> along some axes, which stay with size 1, or all, which do not.
+
+    Complex numbers count as pairs of real and imaginary parts.
+    """
+    product = jnp.real(jnp.conj(unit) * x) if jnp.iscomplexobj(unit) or jnp.iscomplexobj(x) else unit * x
+    return reductions.total(product, axis, keepdims=axis is not None)
 
 
 def trust_ratio(param_norm: jax.Array, update_norm: jax.Array, coefficient: Any = 1.0, eps: Any = 0.0) -> jax.Array:

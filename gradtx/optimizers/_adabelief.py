@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """AdaBelief: steps scaled by how far the gradient lies from its moving average."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 
@@ -9,10 +10,11 @@ from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import ScalarOrSchedule, Updates
+from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, unbiased, weighted, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
+from gradtx.transforms._weight_decay import add_decayed_weights
 
 
 class ScaleByBeliefState(NamedTuple):
@@ -67,6 +69,8 @@ def adabelief(
     eps_root: NonNegative = 1e-16,
     *,
     nesterov: bool = False,
+    weight_decay: NonNegative | None = None,
+    weight_decay_mask: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
     """AdaBelief: Adam with the squared distance of g from its moving average in place of g².
 
@@ -74,7 +78,10 @@ def adabelief(
 
     Args:
       eps_root: added to nu at each step, see `scale_by_belief`.
+      weight_decay: decoupled, as that of `adamw`; None for no stage of weight decay.
+      weight_decay_mask: where to decay, see `add_decayed_weights`.
 
     Reference: Zhuang et al. 2020, arXiv:2010.07468.
     """
-    return chain(scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov), scale_by_lr(learning_rate))
+    decay = () if weight_decay is None else (add_decayed_weights(weight_decay, weight_decay_mask),)
+    return chain(scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov), *decay, scale_by_lr(learning_rate))

@@ -39,14 +39,14 @@ def dadapt_lion(
     """Lion whose learning rate is estimated as in `scale_by_dadapt_adam`, from signs instead of gradients.
 
     ```
-    w = d learning_rate        x = sign(b1 m + (1 - b1) w g)        m = b2 m + (1 - b2) w g
+    w = d learning_rate        x = sign(b1 m + (1 - b1) g)          m = b2 m + (1 - b2) w g
     r = c r + (1 - c) w <x, s>        s = c s + (1 - c) w x         c = sqrt(b2)
     d = max(d, r / ((1 - c) ‖s‖_1))
     p = p - w (x + weight_decay p)
     ```
 
-    As long as w is constant this is Lion. In the authors' code the g in x is not multiplied by w, so that m hardly
-    counts where w is small.
+    No paper defines it: this is the authors' code. As the g in x is not multiplied by w, m hardly counts where w is
+    small; with w = 1, this is Lion.
 
     Args:
       estim_lr0, growth_rate: see `scale_by_dadapt_adam`.
@@ -56,7 +56,7 @@ def dadapt_lion(
     return d_adapted(
         DAdaptLionState,
         lambda p: (zeros_like(p), zeros_like(p)),
-        lambda g, moments, w: (w * jnp.sign(ema(moments[0], w * g, b1)), 1.0),
+        lambda g, moments, w: (w * jnp.sign(ema(moments[0], g, b1)), 1.0),
         lambda g, x, moments, w, t: (x, (ema(moments[0], w * g, b2),)),
         lambda t: learning_rate,
         b2,

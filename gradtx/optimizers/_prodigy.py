@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prodigy: D-Adaptation whose estimate grows faster, since it also weights the gradients."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative, Positive
-from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, zeros_like
 from gradtx.numerics._distance import inner, larger_estimate
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._dadapt import bias_corrected, pair_of
+from gradtx.wrappers._masked import masked
 
 
 class ProdigyState(NamedTuple):
@@ -28,6 +30,19 @@ class ProdigyState(NamedTuple):
     count: jax.Array
 
     counts_from = {"count": 0}
+
+
+def _rate(learning_rate: Any, b1: Any, b2: Any, t: jax.Array, bias_correction: bool) -> Any:
+    """What d is multiplied by."""
+    return bias_corrected(learning_rate, b1, b2, t) if bias_correction else learning_rate
+
+
+def _shrunk(u, slots, p, t, factor):
+    return u - factor * p, slots
+
+
+# Made once, so that it is compiled once.
+_SHRINK = per_parameter(None, _shrunk, shared=lambda t, total, factor: factor, needs=("factor",), needs_params=True)
 
 
 @transformation
@@ -67,7 +82,7 @@ def scale_by_prodigy(
     """
 
     def rate(t):
-        return bias_corrected(learning_rate, b1, b2, t) if bias_correction else learning_rate
+        return _rate(learning_rate, b1, b2, t, bias_correction)
 
     def summed(s, g, d, w):
         c = b2**0.5 if b3 is None else b3
@@ -111,6 +126,7 @@ def prodigy(
     estim_lr_coef: Positive = 1.0,
     weight_decay: NonNegative = 0.0,
     safeguard_warmup: bool = False,
+    weight_decay_mask: Any | Callable[[Params], Any] = None,
     *,
     bias_correction: bool = True,
 ) -> GradientTransformationExtraArgs:
@@ -122,19 +138,25 @@ def prodigy(
       betas: the pair of b1 and b2.
       beta3: the b3 of `scale_by_prodigy`.
       estim_lr0, estim_lr_coef, safeguard_warmup, bias_correction: see `scale_by_prodigy`.
+      weight_decay_mask: where to decay, see `add_decayed_weights`.
 
     Reference: Mishchenko and Defazio 2023, arXiv:2306.06101.
     """
     b1, b2 = pair_of("prodigy", betas)
-    return scale_by_prodigy(
-        learning_rate,
-        b1,
-        b2,
-        beta3,
-        eps,
-        estim_lr0,
-        estim_lr_coef,
-        weight_decay,
-        safeguard_warmup,
-        bias_correction=bias_correction,
-    )
+    factors: dict[str, Any] = dict(estim_lr0=estim_lr0, estim_lr_coef=estim_lr_coef)
+    options: dict[str, Any] = dict(safeguard_warmup=safeguard_warmup, bias_correction=bias_correction)
+    if weight_decay_mask is None:
+        return scale_by_prodigy(learning_rate, b1, b2, beta3, eps, weight_decay=weight_decay, **factors, **options)
+    plain = scale_by_prodigy(learning_rate, b1, b2, beta3, eps, **factors, **options)
+    tx, decaying = as_inner("prodigy", plain), as_inner("prodigy", masked(_SHRINK, weight_decay_mask))
+
+    def update(
+        updates: Updates, state: ProdigyState, params: Params = None, **extra: Any
+    ) -> tuple[Updates, ProdigyState]:
+        u, new = tx.update(updates, state, params, **extra)
+        w = state.estim_lr * _rate(learning_rate, b1, b2, jnp.asarray(new.count, state.estim_lr.dtype), bias_correction)
+        # Its state holds no numbers, so none is kept.
+        shrunk, _ = decaying.update(u, decaying.init(params), params, factor=w * weight_decay)
+        return shrunk, new
+
+    return GradientTransformationExtraArgs(tx.init, update, parts=lambda state: {"": (plain, state)})

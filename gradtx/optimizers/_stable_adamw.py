@@ -4,7 +4,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from gradtx.core._combine import chain
@@ -16,7 +15,7 @@ from gradtx.numerics._averages import ema, one_minus_power, zeros_like
 from gradtx.numerics._safe import abs_sq, root_mean_square, safe_divide, safe_sqrt, shrink_factor
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._scaling import scale_by_lr
-from gradtx.wrappers._masked import masked
+from gradtx.wrappers._masked import masked, others
 
 
 @transformation
@@ -89,9 +88,5 @@ def stable_adamw(
     decaying = scale_by_stable_adam(b1, b2, eps, weight_decay, threshold, mu_dtype)
     if mask is None:
         return chain(decaying, scale_by_lr(learning_rate))
-
-    def rest(params: Params) -> Any:
-        return jax.tree.map(lambda decays: not decays, mask(params) if callable(mask) else mask)
-
     plain = scale_by_stable_adam(b1, b2, eps, 0.0, threshold, mu_dtype)
-    return chain(masked(decaying, mask), masked(plain, rest), scale_by_lr(learning_rate))
+    return chain(masked(decaying, mask), masked(plain, others(mask)), scale_by_lr(learning_rate))

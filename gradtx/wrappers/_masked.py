@@ -87,6 +87,15 @@ def mask_of(where: str, name: str, mask: Any) -> Any:
     return of_boxes(lambda params: checked(said_of(mask, params))) if is_function(mask) else checked(mask)
 
 
+def others(mask: Any | Callable[[Params], Any]) -> Any | Callable[[Params], Any]:
+    """The mask that is True where this one is False."""
+
+    def rest(params: Params) -> Any:
+        return jax.tree.map(lambda flag: not flag, said_of(mask, params))
+
+    return of_boxes(rest) if is_function(mask) else rest(None)
+
+
 def hide_extra(found: Rows, seen: list[bool], extra: dict[str, Any], trees: bool) -> dict[str, Any]:
     """The extra arguments as the inner transformation gets them.
 

@@ -73,6 +73,22 @@ PAIRS = {
         lambda x: losses.kl_divergence_with_log_targets(x, Y),
         lambda x: F.kl_div(x, Y_, reduction="none", log_target=True).sum(-1),
     ),
+    "poisson_nll_loss": (
+        lambda x: losses.poisson_nll_loss(x, PROBABILITIES * 9, full=True),
+        lambda x: F.poisson_nll_loss(x, P_ * 9, full=True, reduction="none"),
+    ),
+    "poisson_nll_loss, rates": (
+        lambda x: losses.poisson_nll_loss(x * x, PROBABILITIES * 9, log_input=False, eps=0.1),
+        lambda x: F.poisson_nll_loss(x * x, P_ * 9, log_input=False, eps=0.1, reduction="none"),
+    ),
+    "gaussian_nll_loss": (
+        lambda x: losses.gaussian_nll_loss(x, Y, PROBABILITIES, full=True, eps=0.1),
+        lambda x: F.gaussian_nll_loss(x, Y_, P_, full=True, eps=0.1, reduction="none"),
+    ),
+    "gaussian_nll_loss, of the variance": (
+        lambda x: losses.gaussian_nll_loss(Z, Y, x * x, eps=0.1),
+        lambda x: F.gaussian_nll_loss(Z_, Y_, x * x, eps=0.1, reduction="none"),
+    ),
     "triplet_margin_loss": (
         lambda x: losses.triplet_margin_loss(x, Y, Z, margin=2.0, eps=0.0),
         lambda x: F.triplet_margin_loss(x, Y_, Z_, margin=2.0, eps=0.0, reduction="none"),

@@ -10,7 +10,7 @@ import gradtx as gt
 from support.formulas import case
 
 
-def adabelief(rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, *, nesterov=False):
+def adabelief(rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, *, nesterov=False, decay=0.0, only=None):
     """Zhuang et al. 2020, algorithm 2: s = b2 s + (1 - b2) (g - m)² + eps."""
 
     def step(p, g, s, t):
@@ -19,7 +19,8 @@ def adabelief(rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, *, nesterov=Fal
         m = s["m"] / (1 - b1**t)
         if nesterov:
             m = b1 * s["m"] / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
-        return p - rate * m / (np.sqrt(s["s"] / (1 - b2**t)) + eps)
+        decays = only is None or p.ndim in only
+        return p - rate * (m / (np.sqrt(s["s"] / (1 - b2**t)) + eps) + (decay * p if decays else 0.0))
 
     return step
 
@@ -217,6 +218,12 @@ CASES = [
     case(lambda: gt.adabelief(0.03, eps_root=1e-8), adabelief(0.03, eps_root=1e-8)),
     case(lambda: gt.adabelief(0.03, 0.8, 0.95, 1e-3, 1e-4), adabelief(0.03, 0.8, 0.95, 1e-3, 1e-4)),
     case(lambda: gt.adabelief(0.03, eps_root=1e-8, nesterov=True), adabelief(0.03, eps_root=1e-8, nesterov=True)),
+    case(lambda: gt.adabelief(0.03, eps_root=1e-8, weight_decay=0.1), adabelief(0.03, eps_root=1e-8, decay=0.1)),
+    case(
+        lambda: gt.adabelief(0.03, eps_root=1e-8, weight_decay=0.1, weight_decay_mask=matrices),
+        adabelief(0.03, eps_root=1e-8, decay=0.1, only=(2,)),
+        "adabelief, masked",
+    ),
     case(lambda: gt.acprop(0.01, eps_root=1e-4), acprop(0.01, eps_root=1e-4)),
     case(lambda: gt.acprop(0.01, 0.8, 0.95, 1e-1, 1e-3, 0.1), acprop(0.01, 0.8, 0.95, 1e-1, 1e-3, 0.1)),
     case(

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 import gradtx as gt
-from formulas.first_rules import as_float
+from formulas.first_rules import as_float, matrices
 from formulas.scaled import turned, valued
 from support import problems
 from support.formulas import case, whole_tree
@@ -141,14 +141,14 @@ def dadapt_adan(rate=1.0, b1=0.98, b2=0.92, b3=0.99, eps=1e-8, d0=1e-6, decay=0.
 
 
 def dadapt_lion(rate=1.0, b1=0.9, b2=0.99, d0=1e-6, decay=0.0, growth=math.inf):
-    """The same estimate around Lion (Chen et al. 2023), whose signs are what is summed."""
+    """The same estimate around Lion (Chen et al. 2023), whose signs are what is summed; g has no weight in them."""
     c = math.sqrt(b2)
 
     @joined
     def step(p, g, s, t):
         d, m, total = s.get("d", d0), s.get("m", 0.0), s.get("s", np.zeros_like(g))
         weight = d * at(rate, t)
-        x = np.sign(b1 * m + (1 - b1) * weight * g)
+        x = np.sign(b1 * m + (1 - b1) * g)
         s["m"] = b2 * m + (1 - b2) * weight * g
         s["s"] = c * total + (1 - c) * weight * x
         s["r"] = c * s.get("r", 0.0) + (1 - c) * weight * np.sum(x * total)
@@ -176,9 +176,26 @@ def dadapt_sgd(rate=1.0, momentum=0.9, d0=1e-6, decay=0.0, growth=math.inf):
     return step
 
 
-def prodigy(rate=1.0, b1=0.9, b2=0.999, b3=None, eps=1e-8, d0=1e-6, factor=1.0, decay=0.0, safe=False, corrected=True):
-    """Mishchenko and Defazio 2023, algorithm 4, with options of the authors' code, and its eps, which has the new d."""
+def prodigy(
+    rate=1.0,
+    b1=0.9,
+    b2=0.999,
+    b3=None,
+    eps=1e-8,
+    d0=1e-6,
+    factor=1.0,
+    decay=0.0,
+    safe=False,
+    corrected=True,
+    only=None,
+):
+    """Mishchenko and Defazio 2023, algorithm 4, with options of the authors' code, and its eps, which has the new d.
+
+    Parameters of another rank than `only` do not decay.
+    """
     c = math.sqrt(b2) if b3 is None else b3
+    shapes = problems.start().values()
+    decays = np.concatenate([np.full(p.size, only is None or p.ndim == only) for p in shapes])
 
     @joined
     def step(p, g, s, t):
@@ -190,7 +207,7 @@ def prodigy(rate=1.0, b1=0.9, b2=0.999, b3=None, eps=1e-8, d0=1e-6, factor=1.0, 
         s["r"] = c * s.get("r", 0.0) + d / d0 * weight * np.sum(g * (first - p))
         s["s"] = c * s.get("s", 0.0) + d / d0 * (d if safe else weight) * g
         s["d"] = max(d, factor * s["r"] / np.sum(np.abs(s["s"])))
-        return p - weight * s["m"] / (np.sqrt(s["v"]) + s["d"] * eps) - weight * decay * p
+        return p - weight * s["m"] / (np.sqrt(s["v"]) + s["d"] * eps) - weight * decay * decays * p
 
     return step
 
@@ -293,6 +310,18 @@ CASES = [
         prodigy(0.5, eps=0.1, d0=0.01, corrected=False),
     ),
     case(lambda: turned(gt.prodigy(eps=0.1, estim_lr0=0.01)), prodigy(eps=0.1, d0=0.01)),
+    case(
+        lambda: gt.prodigy(halving, eps=0.1, estim_lr0=0.01, weight_decay=0.1, weight_decay_mask=matrices),
+        prodigy(halving, eps=0.1, d0=0.01, decay=0.1, only=2),
+        "prodigy, masked",
+    ),
+    case(
+        lambda: gt.prodigy(
+            0.5, eps=0.1, estim_lr0=0.01, weight_decay=0.1, weight_decay_mask=matrices, bias_correction=False
+        ),
+        prodigy(0.5, eps=0.1, d0=0.01, decay=0.1, corrected=False, only=2),
+        "prodigy, masked, uncorrected",
+    ),
     # The smaller rates are the limit, the larger ones leave it to Polyak's step. Values are shifted so that the bound
     # matters: below it the steps are 0.
     case(lambda: valued(gt.momo(0.1), 0.0), momo(0.1, 0.9)),

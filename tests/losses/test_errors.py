@@ -53,6 +53,8 @@ def test_masks_that_do_not_fit(name: str):
         (lambda: losses.squared_error(jnp.ones(2, complex)), "squared_error: predictions must be real"),
         (lambda: losses.huber_loss(X, delta=0.0), "huber_loss: delta must be a number > 0, got 0.0"),
         (lambda: losses.huber_loss(X, delta=jnp.ones(3)), "huber_loss: delta must have the shape of a scalar"),
+        (lambda: losses.poisson_nll_loss(X, Y, eps=-1.0), "poisson_nll_loss: eps must be a number >= 0, got -1.0"),
+        (lambda: losses.gaussian_nll_loss(X, Y, Y, eps=0.0), "gaussian_nll_loss: eps must be a number > 0, got 0.0"),
         (lambda: losses.cosine_similarity(X, Y, epsilon=-1.0), "epsilon must be a number >= 0"),
         (lambda: losses.cosine_similarity(X, Y, axis=2), "axis must name axes of an array of rank 2, got 2"),
         (lambda: losses.kl_divergence(X, Y, axis=(0, -2)), "axis must not name an axis twice"),

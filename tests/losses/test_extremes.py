@@ -54,6 +54,12 @@ def value_and_gradient(loss, x, *rest, dtype=jnp.float32, **kwargs):
         (losses.dice_loss, [[1e4, -1e4]], [[[1.0, 0.0]]], 0, [[0, 0]]),
         (losses.hinge_loss, [1e30, -1e30], [[1.0, 1.0]], 1e30, [0, -1]),
         (losses.dpo_loss, [0.0, 1e6], [[1e6, 0.0]], 1e5, [-0.1, 0]),
+        (losses.poisson_nll_loss, [-INF, -1e4, 0.0], [[0.0, 0.0, 2.0]], 1, [0, 0, -1]),
+        (losses.poisson_nll_loss, [-INF], [[2.0]], INF, [-2]),
+        (losses.poisson_nll_loss, [1e4], [[2.0]], INF, [INF]),
+        (losses.poisson_nll_loss, [3e38, INF], [[2e3, 2.0]], INF, [INF, INF]),
+        (losses.gaussian_nll_loss, [1e30, 0.0], [[0.0, 0.0], [1e36, 1.0]], 5e23 + 18 * np.log(10), [1e-6, 0]),
+        (losses.gaussian_nll_loss, [1.0, 0.0], [[0.0, 0.0], [INF, 1.0]], INF, [0, 0]),
     ],
 )
 def test_edges(loss, x, rest, value, gradient, dtype):
@@ -88,6 +94,10 @@ def test_edges(loss, x, rest, value, gradient, dtype):
         (losses.histogram_wasserstein_1d, [0.5, 0.5], [[0.5, 0.5]], {}),
         (losses.ranking_softmax_loss, [0.0, -INF, 3e38], [[0.0, 0.0, 1.0]], {}),
         (losses.softmax_cross_entropy, [3e38, 0.0], [[1.0, 0.0]], {"z_loss_weight": 0.0, "label_smoothing": 0.0}),
+        (losses.poisson_nll_loss, [0.0, 0.0], [[0.0, 3.0]], {"log_input": False}),
+        (losses.poisson_nll_loss, [0.0], [[0.0]], {"log_input": False, "eps": 0.0}),
+        (losses.poisson_nll_loss, [0.0, 0.0], [[0.0, 1.0]], {"full": True}),
+        (losses.gaussian_nll_loss, [0.0, 1.0], [[0.0, 0.0], [0.0, 0.0]], {}),
         (losses.reduce_loss, [1.0, 2.0], [[0.0, 0.0]], {}),
     ],
 )
@@ -203,3 +213,10 @@ def test_dice_of_one_class_is_binary_dice():
     x, y = jnp.full((2, 4, 4, 1), -10.0), jnp.ones((2, 4, 4, 1))
     np.testing.assert_allclose(losses.dice_loss(x, y), 0.8888, rtol=1e-4)
     np.testing.assert_allclose(losses.dice_loss(x, y), losses.binary_dice_loss(x, y), rtol=1e-6)
+
+
+def test_a_variance_below_the_least_can_grow():
+    """The derivative with respect to it is that at the least variance; a negative variance has no logarithm."""
+    of_variance = jax.grad(lambda v: losses.gaussian_nll_loss(1.0, 0.0, v, eps=0.1))
+    np.testing.assert_allclose(of_variance(1e-3), 0.5 * (1 / 0.1 - 1 / 0.1**2), rtol=1e-5)
+    assert np.isnan(losses.gaussian_nll_loss(1.0, 0.0, -1.0))

@@ -35,7 +35,7 @@ def zeros(name, zero):
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_zero_gradient_changes_nothing(name):
-    rate = {"learning_rate": 0.1} if name == "scale_by_madgrad" else {}
+    rate = {"learning_rate": 0.1} if name in ("scale_by_adamod", "scale_by_madgrad") else {}
     extra = {"obj_fn": lambda p: jnp.sum(p * p)} if name == "scale_by_sophia" else {}
     for i, (u, state) in enumerate(steps_of(getattr(gradtx, name)(**rate, **zeros(name, 0.0)), **extra)):
         assert np.all(np.isfinite(u)) and (i == 2 or not np.any(u))

@@ -122,6 +122,7 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
     "scale_by_matrix_shape": lambda: _make("scale_by_matrix_shape")(weight_dimension_numbers=as_columns),
     "low_rank": lambda: _make("low_rank")(_make("scale_by_adam")(), 1),
     "cautious": lambda: _make("cautious")(_make("scale_by_adam")()),
+    "orthograd": lambda: _make("orthograd")(_make("adam")(0.1)),
     "with_gradient_signs": lambda: _make("with_gradient_signs")(_make("scale_by_adam")()),
     "offload": lambda: _make("offload")(_make("adam")(0.1)),
     "zero": lambda: _make("zero")(_make("adam")(0.1), "devices", mesh=meshes.mesh(devices=1)),

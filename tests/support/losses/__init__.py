@@ -8,5 +8,5 @@ from support.losses.case import Case as Case
 from support.losses.case import Masked as Masked
 
 # In this order, since they share a generator of random numbers.
-for family in ("regression", "classification", "divergences", "contrastive", "segmentation", "others"):
+for family in ("regression", "classification", "divergences", "contrastive", "segmentation", "others", "likelihoods"):
     importlib.import_module(f"support.losses.{family}")
