@@ -64,8 +64,6 @@ def scale_by_normuon(
 
     Reference: Li et al. 2025, arXiv:2510.05491.
     """
-    if axis not in ("output", "longer"):
-        raise ValueError(f"scale_by_normuon: axis must be 'output' or 'longer', got {axis!r}")
     polar = polar_factor("scale_by_normuon", ns_coeffs, ns_eps, ns_dtype)
 
     def averaged(x):

@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,8 +72,6 @@ def scale_by_scion(
 
     Reference: Pethick et al. 2025, arXiv:2502.07529.
     """
-    if norm not in get_args(Norm):
-        raise ValueError(f"scale_by_scion: norm must be one of {get_args(Norm)}, got {norm!r}")
     polar = polar_factor("scale_by_scion", ns_coeffs, ns_eps, ns_dtype)
 
     def enter(g, mu, p, t):
