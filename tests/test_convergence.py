@@ -182,7 +182,7 @@ ROWS: dict[str, Row] = {
         (1.0, 1_000), (1.0, 3_000), (1.0, 1_000), arguments={"polyak_decay": 0.9, "weight_step_power": 2.0}
     ),
     "schedule_free_sgd": Row((0.05, 300), (0.002, 30_000), (10.0, 300)),
-    "scion": Row((0.05, 300), (0.02, 3_000), (0.05, 300), decays=True, arguments={"constrained": False}),
+    "scion": Row((0.05, 300), (0.007, 1_000), (0.05, 300), decays=True, arguments={"constrained": False}),
     "sgd": Row((0.005, 1_000), (0.001, 30_000), (2.0, 300)),
     "sgd_sai": Row((0.02, 300), (0.002, 3_000), (2.0, 300)),
     "sign_sgd": Row((0.1, 300), (0.0005, 30_000), (0.01, 1_000), decays=True),
