@@ -70,7 +70,9 @@ def scale_by_dion(
     def update(g, slots, p, t):
         mu, basis = slots
         mu = mu + g
-        left, _ = jnp.linalg.qr(_product(_adjoint(mu), basis))
+        seen = _product(_adjoint(mu), basis)
+        # Zeros have no derivative of a decomposition; the columns are those of the identity, as they are for zeros.
+        left, _ = jnp.linalg.qr(jnp.where(jnp.any(seen != 0), seen, jnp.eye(*seen.shape, dtype=seen.dtype)))
         right = _product(mu, left)
         basis = safe_divide(right, euclidean_norm(right, axis=0, keepdims=True) + eps)
         mu = mu - (1 - beta) * _product(right, _adjoint(left))
@@ -175,8 +177,8 @@ def scale_by_dion2(
         rows = (mu + g).T if turned else mu + g
         used = min(len(rows), max(1, math.ceil(fraction * len(rows))))
         _, chosen = jax.lax.top_k(jnp.sum(jnp.abs(rows), axis=1), used)
-        u = jnp.zeros_like(rows).at[chosen].set(polar(rows[chosen]))
-        rows = rows.at[chosen].multiply(ef_decay)
+        u = jnp.zeros_like(rows).at[chosen].set(polar(rows[chosen]), unique_indices=True)
+        rows = rows.at[chosen].multiply(ef_decay, unique_indices=True)
         return (u.T, rows.T) if turned else (u, rows)
 
     return per_matrix(zeros_like, update, ScaleByDion2State, weight_dimension_numbers=weight_dimension_numbers)

@@ -62,7 +62,7 @@ def test_rows_of_aurora_are_as_long_as_each_other(shape: tuple[int, int]):
         lengths = np.linalg.norm(u, axis=np.argmin(shape))
         spread[name] = lengths.max() / lengths.min()
         np.testing.assert_allclose(np.linalg.svd(u, compute_uv=False), 1, rtol=0.02)
-    assert spread["aurora"] < 1.05 < 2 < spread["muon"]
+    assert spread["aurora"] < 1.2 < 2 < spread["muon"]
 
 
 @pytest.mark.parametrize("shape", [(8, 4), (4, 8), (5, 5)])
