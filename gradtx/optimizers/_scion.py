@@ -65,7 +65,10 @@ def scale_by_scion(
         for arrays of other ranks and for norms and biases. Without roles, all matrices are taken for hidden ones.
       ns_coeffs, ns_dtype: see `scale_by_muon`; the default is five steps of "quintic".
       ns_eps: added to the norm that the momentum is divided by.
-      weight_dimension_numbers: see `scale_by_muon`.
+      weight_dimension_numbers: see `scale_by_muon`; with "auto", "sign" and "rms", None for arrays as they are.
+
+    In the kernel of a convolution, the window counts among the inputs. The authors' u is that over the root of the
+    number of places in the window, which can be a part of the radius.
 
     Raises:
       ValueError: for a parameter that is no matrix, with one of the norms "spectral", "input" and "output".
