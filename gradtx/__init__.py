@@ -90,6 +90,10 @@ from gradtx.optimizers._adamod import adamod as adamod
 from gradtx.optimizers._adamod import scale_by_adamod as scale_by_adamod
 from gradtx.optimizers._adamp import adamp as adamp
 from gradtx.optimizers._adamp import scale_by_adamp as scale_by_adamp
+from gradtx.optimizers._adamuon import adamuon as adamuon
+from gradtx.optimizers._adamuon import namo as namo
+from gradtx.optimizers._adamuon import scale_by_adamuon as scale_by_adamuon
+from gradtx.optimizers._adamuon import scale_by_namo as scale_by_namo
 from gradtx.optimizers._adan import adan as adan
 from gradtx.optimizers._adan import scale_by_adan as scale_by_adan
 from gradtx.optimizers._ademamix import ademamix as ademamix
@@ -104,6 +108,8 @@ from gradtx.optimizers._apollo import apollo as apollo
 from gradtx.optimizers._apollo import apollo_mini as apollo_mini
 from gradtx.optimizers._apollo import scale_by_apollo as scale_by_apollo
 from gradtx.optimizers._asgd import asgd as asgd
+from gradtx.optimizers._aurora import aurora as aurora
+from gradtx.optimizers._aurora import scale_by_aurora as scale_by_aurora
 from gradtx.optimizers._came import came as came
 from gradtx.optimizers._came import scale_by_came as scale_by_came
 from gradtx.optimizers._cocob import cocob as cocob
@@ -118,6 +124,10 @@ from gradtx.optimizers._delta_bar_delta import delta_bar_delta as delta_bar_delt
 from gradtx.optimizers._delta_bar_delta import scale_by_delta_bar_delta as scale_by_delta_bar_delta
 from gradtx.optimizers._diffgrad import diffgrad as diffgrad
 from gradtx.optimizers._diffgrad import scale_by_diffgrad as scale_by_diffgrad
+from gradtx.optimizers._dion import dion as dion
+from gradtx.optimizers._dion import dion2 as dion2
+from gradtx.optimizers._dion import scale_by_dion as scale_by_dion
+from gradtx.optimizers._dion import scale_by_dion2 as scale_by_dion2
 from gradtx.optimizers._dog import dog as dog
 from gradtx.optimizers._dog import scale_by_distance_over_gradients as scale_by_distance_over_gradients
 from gradtx.optimizers._dog import scale_by_dog as scale_by_dog
@@ -154,12 +164,16 @@ from gradtx.optimizers._nadam import nadam as nadam
 from gradtx.optimizers._nadam import nadamw as nadamw
 from gradtx.optimizers._nadam import scale_by_nadam as scale_by_nadam
 from gradtx.optimizers._noisy_sgd import noisy_sgd as noisy_sgd
+from gradtx.optimizers._normuon import normuon as normuon
+from gradtx.optimizers._normuon import scale_by_normuon as scale_by_normuon
 from gradtx.optimizers._novograd import novograd as novograd
 from gradtx.optimizers._novograd import scale_by_novograd as scale_by_novograd
 from gradtx.optimizers._optimistic import optimistic_adam as optimistic_adam
 from gradtx.optimizers._optimistic import optimistic_adam_v2 as optimistic_adam_v2
 from gradtx.optimizers._optimistic import optimistic_gradient_descent as optimistic_gradient_descent
 from gradtx.optimizers._optimistic import scale_by_optimistic_gradient as scale_by_optimistic_gradient
+from gradtx.optimizers._polargrad import polargrad as polargrad
+from gradtx.optimizers._polargrad import scale_by_polargrad as scale_by_polargrad
 from gradtx.optimizers._polyak import polyak_sgd as polyak_sgd
 from gradtx.optimizers._polyak import scale_by_polyak as scale_by_polyak
 from gradtx.optimizers._prodigy import prodigy as prodigy
@@ -178,6 +192,8 @@ from gradtx.optimizers._rprop import scale_by_rprop as scale_by_rprop
 from gradtx.optimizers._schedule_free import schedule_free_adamw as schedule_free_adamw
 from gradtx.optimizers._schedule_free import schedule_free_sgd as schedule_free_sgd
 from gradtx.optimizers._schedule_free_plus import schedule_free_plus as schedule_free_plus
+from gradtx.optimizers._scion import scale_by_scion as scale_by_scion
+from gradtx.optimizers._scion import scion as scion
 from gradtx.optimizers._sgd import sgd as sgd
 from gradtx.optimizers._sgd_sai import scale_by_initial_snr as scale_by_initial_snr
 from gradtx.optimizers._sgd_sai import sgd_sai as sgd_sai

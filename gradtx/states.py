@@ -16,11 +16,14 @@ from gradtx.optimizers._adagrad import ScaleByRssState as ScaleByRssState
 from gradtx.optimizers._adam import ScaleByAdamState as ScaleByAdamState
 from gradtx.optimizers._adamg import ScaleByAdamGState as ScaleByAdamGState
 from gradtx.optimizers._adamod import ScaleByAdaModState as ScaleByAdaModState
+from gradtx.optimizers._adamuon import ScaleByAdaMuonState as ScaleByAdaMuonState
+from gradtx.optimizers._adamuon import ScaleByNamoState as ScaleByNamoState
 from gradtx.optimizers._adan import ScaleByAdanState as ScaleByAdanState
 from gradtx.optimizers._ademamix import ScaleByAdemamixState as ScaleByAdemamixState
 from gradtx.optimizers._aggmo import ScaleByAggMoState as ScaleByAggMoState
 from gradtx.optimizers._amsgrad import ScaleByAmsgradState as ScaleByAmsgradState
 from gradtx.optimizers._asgd import ASGDState as ASGDState
+from gradtx.optimizers._aurora import ScaleByAuroraState as ScaleByAuroraState
 from gradtx.optimizers._came import ScaleByCameState as ScaleByCameState
 from gradtx.optimizers._cocob import COCOBState as COCOBState
 from gradtx.optimizers._dadapt import DAdaptAdamWState as DAdaptAdamWState
@@ -29,6 +32,8 @@ from gradtx.optimizers._dadapt_lion import DAdaptLionState as DAdaptLionState
 from gradtx.optimizers._dadapt_sgd import DAdaptSGDState as DAdaptSGDState
 from gradtx.optimizers._delta_bar_delta import ScaleByDeltaBarDeltaState as ScaleByDeltaBarDeltaState
 from gradtx.optimizers._diffgrad import ScaleByDiffGradState as ScaleByDiffGradState
+from gradtx.optimizers._dion import ScaleByDion2State as ScaleByDion2State
+from gradtx.optimizers._dion import ScaleByDionState as ScaleByDionState
 from gradtx.optimizers._dog import DoGState as DoGState
 from gradtx.optimizers._dog import ScaleByDistanceOverGradientsState as ScaleByDistanceOverGradientsState
 from gradtx.optimizers._dowg import DoWGState as DoWGState
@@ -40,6 +45,7 @@ from gradtx.optimizers._momo import MomoAdamState as MomoAdamState
 from gradtx.optimizers._momo import MomoState as MomoState
 from gradtx.optimizers._muon import MuonState as MuonState
 from gradtx.optimizers._nadam import ScaleByNadamState as ScaleByNadamState
+from gradtx.optimizers._normuon import ScaleByNorMuonState as ScaleByNorMuonState
 from gradtx.optimizers._novograd import ScaleByNovogradState as ScaleByNovogradState
 from gradtx.optimizers._optimistic import ScaleByOptimisticGradientState as ScaleByOptimisticGradientState
 from gradtx.optimizers._prodigy import ProdigyState as ProdigyState
@@ -49,6 +55,7 @@ from gradtx.optimizers._rmsprop import ScaleByRStdDevState as ScaleByRStdDevStat
 from gradtx.optimizers._rmsprop import ScaleByRStdDevWithCountState as ScaleByRStdDevWithCountState
 from gradtx.optimizers._rprop import ScaleByRpropState as ScaleByRpropState
 from gradtx.optimizers._schedule_free_plus import ScheduleFreePlusState as ScheduleFreePlusState
+from gradtx.optimizers._scion import ScaleByScionState as ScaleByScionState
 from gradtx.optimizers._sgd_sai import ScaleBySNRState as ScaleBySNRState
 from gradtx.optimizers._simplified_ademamix import ScaleBySimplifiedAdEMAMixState as ScaleBySimplifiedAdEMAMixState
 from gradtx.optimizers._sm3 import ScaleBySM3State as ScaleBySM3State

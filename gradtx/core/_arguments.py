@@ -43,7 +43,9 @@ class Arguments:
         self.hints = typing.get_type_hints(function, include_extras=True)
         parameters = self.signature.parameters.values()
         self.specs = {p.name: s for p in parameters if (s := specification(self.hints.get(p.name)))}
-        self.hyperparameters = tuple(n for n, s in self.specs.items() if isinstance(s, Range) and not s.integer)
+        self.hyperparameters = tuple(
+            n for n, s in self.specs.items() if isinstance(s, Range) and not (s.integer or s.static)
+        )
 
         kinds = inspect.Parameter
 

@@ -23,7 +23,10 @@ from gradtx.core._types import ScalarOrSchedule
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """An interval of real numbers, of `whole` ones; `integer` marks a static whole number (a size, never a leaf)."""
+    """An interval of real numbers, of `whole` ones; `integer` marks a static whole number (a size, never a leaf).
+
+    `static` marks a number that decides sizes: a Python number, never a leaf.
+    """
 
     low: float = -math.inf
     high: float = math.inf
@@ -32,6 +35,7 @@ class Range:
     integer: bool = False
     example: float = 0.1
     whole: bool = False
+    static: bool = False
 
     def __str__(self) -> str:
         kind = "a whole number" if self.integer or self.whole else "a finite number" if self.finite else "a number"
@@ -70,6 +74,7 @@ NonNegative = Annotated[Any, Range(low=0.0, example=0.01)]
 FiniteNonNegative = Annotated[Any, Range(low=0.0, high_open=True, example=0.01)]
 Decay = Annotated[Any, Range(low=0.0, high=1.0, high_open=True, example=0.9)]
 Fraction = Annotated[Any, Range(low=0.0, high=1.0, example=0.5)]
+StaticFraction = Annotated[float, Range(low=0.0, high=1.0, low_open=True, static=True, example=0.5)]
 Momentum = Annotated[Any, Range(low=-1.0, high=1.0, example=0.9)]  # 1 is a sum; negative ones are of use in games
 PositiveInt = Annotated[int, Range(low=1, integer=True, example=2)]
 NonNegativeInt = Annotated[int, Range(low=0, integer=True, example=0)]
@@ -154,6 +159,8 @@ def check_argument(where: str, name: str, value: Any, spec: Range | Floating, op
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise TypeError(f"{where}: {name} must be {spec}, got {value!r} ({type(value).__name__})")
         value = int(value)
+    elif spec.static and not is_number(value):
+        raise TypeError(f"{where}: {name} must be a Python number {spec}, as sizes depend on it, got {value!r}")
     elif not is_number(value):
         if inspect.isfunction(value) and hasattr(value, "factory"):
             call = f"{value.__name__}(...)"

@@ -242,16 +242,6 @@ def muon(
     References: Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982.
     """
     numbers = muon_weight_dimension_numbers
-
-    @of_boxes
-    def labels(params: Params) -> Any:
-        if numbers is None:
-            return jax.tree.map(lambda p: "muon" if _is_matrix(p) else "adam", params, is_leaf=is_full_box)
-        said = said_of(numbers, params)
-        return jax.tree.map(
-            lambda s: "adam" if s is None else "muon", said, is_leaf=lambda x: x is None or is_numbers(x)
-        )
-
     of_muon = chain(
         scale_by_muon(
             ns_coeffs,
@@ -277,7 +267,22 @@ def muon(
         add_decayed_weights(adam_weight_decay),
         scale_by_lr(learning_rate if adam_learning_rate is None else adam_learning_rate),
     )
-    return partition({"muon": of_muon, "adam": of_adam}, labels)
+    return matrices_and_rest(of_muon, of_adam, numbers)
+
+
+def matrices_and_rest(of_matrices: Any, of_rest: Any, numbers: Any) -> GradientTransformationExtraArgs:
+    """One transformation for the matrices among the parameters, as `muon` finds them, another for the rest."""
+
+    @of_boxes
+    def labels(params: Params) -> Any:
+        if numbers is None:
+            return jax.tree.map(lambda p: "muon" if _is_matrix(p) else "adam", params, is_leaf=is_full_box)
+        said = said_of(numbers, params)
+        return jax.tree.map(
+            lambda s: "adam" if s is None else "muon", said, is_leaf=lambda x: x is None or is_numbers(x)
+        )
+
+    return partition({"muon": of_matrices, "adam": of_rest}, labels)
 
 
 def _is_matrix(p: Any) -> bool:

@@ -20,6 +20,11 @@ FALSE_FRIENDS = {
     ("ProdigyState", "exp_avg_sq"),
     ("DAdaptAdamWState", "exp_avg_sq"),
     ("DAdaptAdanState", "exp_avg_sq"),
+    ("ScaleByAdaMuonState", "nu"),  # of orthogonal matrices
+    ("ScaleByNorMuonState", "nu"),
+    ("ScaleByNamoState", "nu"),  # of norms
+    ("ScaleByDionState", "mu"),  # a sum, of which parts are taken away
+    ("ScaleByDion2State", "mu"),
     ("ScaleByBeliefState", "nu"),  # of the distance of g from its average
     ("ScaleByCameState", "mu"),  # of normalized gradients
     ("ScaleByNovogradState", "mu"),

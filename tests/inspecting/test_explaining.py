@@ -44,7 +44,7 @@ stack: rules run on parameters of shape (8, 16)
 rule: muon, learning rate x0.125..0.5, weight decay x1
 choices:
   groups: rule 0 ('layers/**'): learning_rate 0.02 at step 0 -> 0.0025, 0.005, 0.01 at step 0, nesterov True -> False
-  partition: its label is 'muon', out of 'adam', 'muon', by muon.<locals>.labels
+  partition: its label is 'muon', out of 'adam', 'muon', by matrices_and_rest.<locals>.labels
 stages:
   clip_by_global_norm: max_norm 1 (sums over 15 of 20 parameters)
   scale_by_muon: beta 0.95, eps 1e-08

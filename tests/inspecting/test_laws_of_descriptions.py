@@ -40,6 +40,5 @@ def test_the_rule_is_named(name: str):
     tx = registry.example(name)
     rules = {row.rule for row in describe(tx, registry.PARAMS).parameters}
     inner = [child for _, child in nested(tx)]
-    assert (
-        inner or rules <= {name, "muon", "adam"} or rules == {"frozen"} or (name, rules) == ("freeze", {"frozen", None})
-    )
+    labels = {name, "muon", "adam", "adamw"}
+    assert inner or rules <= labels or rules == {"frozen"} or (name, rules) == ("freeze", {"frozen", None})

@@ -10,13 +10,21 @@ import gradtx
 from support.registry import FACTORIES
 
 NAMES = ("eps", "eps_root", "epsilon", "eps_error")
-ASKS_FOR_MORE = {"scale_by_muon", "scale_by_dowg", "scale_by_polyak"}  # matrices; eps is the first step; a value
+ASKS_FOR_MORE = {"scale_by_dowg", "scale_by_polyak"}  # eps is the first step; a value
+OF_MATRICES = {
+    "scale_by_muon",
+    "scale_by_adamuon",
+    "scale_by_dion",
+    "scale_by_dion2",
+    "scale_by_namo",
+    "scale_by_normuon",
+}
 RULES = sorted(
     name
     for name, factory in FACTORIES.items()
     if name.startswith("scale_by_") and set(NAMES) & set(factory.signature.parameters)
 )
-RULES = [name for name in RULES if name not in ASKS_FOR_MORE]
+RULES = [name for name in RULES if name not in ASKS_FOR_MORE | OF_MATRICES]
 
 
 def steps_of(tx, **extra):
