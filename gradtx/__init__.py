@@ -123,6 +123,10 @@ from gradtx.optimizers._galore import scale_by_galore as scale_by_galore
 from gradtx.optimizers._gpa import gpa_adamw as gpa_adamw
 from gradtx.optimizers._grams import grams as grams
 from gradtx.optimizers._hyperball import hyperball as hyperball
+from gradtx.optimizers._kl_shampoo import kl_shampoo as kl_shampoo
+from gradtx.optimizers._kl_shampoo import scale_by_kl_shampoo as scale_by_kl_shampoo
+from gradtx.optimizers._kl_soap import kl_soap as kl_soap
+from gradtx.optimizers._kl_soap import scale_by_kl_soap as scale_by_kl_soap
 from gradtx.optimizers._lamb import lamb as lamb
 from gradtx.optimizers._laprop import laprop as laprop
 from gradtx.optimizers._laprop import scale_by_laprop as scale_by_laprop
@@ -172,6 +176,8 @@ from gradtx.optimizers._schedule_free_plus import schedule_free_plus as schedule
 from gradtx.optimizers._sgd import sgd as sgd
 from gradtx.optimizers._sgd_sai import scale_by_initial_snr as scale_by_initial_snr
 from gradtx.optimizers._sgd_sai import sgd_sai as sgd_sai
+from gradtx.optimizers._shampoo import scale_by_shampoo as scale_by_shampoo
+from gradtx.optimizers._shampoo import shampoo as shampoo
 from gradtx.optimizers._signsgd import scale_by_sign as scale_by_sign
 from gradtx.optimizers._signsgd import sign_sgd as sign_sgd
 from gradtx.optimizers._signsgd import signum as signum
@@ -179,6 +185,8 @@ from gradtx.optimizers._simplified_ademamix import scale_by_simplified_ademamix 
 from gradtx.optimizers._simplified_ademamix import simplified_ademamix as simplified_ademamix
 from gradtx.optimizers._sm3 import scale_by_sm3 as scale_by_sm3
 from gradtx.optimizers._sm3 import sm3 as sm3
+from gradtx.optimizers._soap import scale_by_soap as scale_by_soap
+from gradtx.optimizers._soap import soap as soap
 from gradtx.optimizers._sophia import scale_by_sophia as scale_by_sophia
 from gradtx.optimizers._sophia import sophia as sophia
 from gradtx.optimizers._sophia_g import sophia_g as sophia_g

@@ -31,6 +31,8 @@ from gradtx.optimizers._dog import DoGState as DoGState
 from gradtx.optimizers._dog import ScaleByDistanceOverGradientsState as ScaleByDistanceOverGradientsState
 from gradtx.optimizers._dowg import DoWGState as DoWGState
 from gradtx.optimizers._ftrl import FtrlState as FtrlState
+from gradtx.optimizers._kl_shampoo import KLShampooState as KLShampooState
+from gradtx.optimizers._kl_soap import KLSoapState as KLSoapState
 from gradtx.optimizers._lbfgs import ScaleByLBFGSState as ScaleByLBFGSState
 from gradtx.optimizers._lion import ScaleByLionState as ScaleByLionState
 from gradtx.optimizers._madgrad import MadgradState as MadgradState
@@ -48,8 +50,10 @@ from gradtx.optimizers._rmsprop import ScaleByRStdDevWithCountState as ScaleByRS
 from gradtx.optimizers._rprop import ScaleByRpropState as ScaleByRpropState
 from gradtx.optimizers._schedule_free_plus import ScheduleFreePlusState as ScheduleFreePlusState
 from gradtx.optimizers._sgd_sai import ScaleBySNRState as ScaleBySNRState
+from gradtx.optimizers._shampoo import ShampooState as ShampooState
 from gradtx.optimizers._simplified_ademamix import ScaleBySimplifiedAdEMAMixState as ScaleBySimplifiedAdEMAMixState
 from gradtx.optimizers._sm3 import ScaleBySM3State as ScaleBySM3State
+from gradtx.optimizers._soap import SoapState as SoapState
 from gradtx.optimizers._sophia import SophiaState as SophiaState
 from gradtx.precision._master_params import WithMasterParamsState as WithMasterParamsState
 from gradtx.precision._rounding_stages import CompensateState as CompensateState
