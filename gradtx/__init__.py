@@ -37,8 +37,10 @@ from gradtx.core._combine import stateless_with_tree_map as stateless_with_tree_
 from gradtx.core._counts import restart as restart
 from gradtx.core._evaluation import eval_from as eval_from
 from gradtx.core._evaluation import eval_params as eval_params
+from gradtx.core._factory import per_matrix as per_matrix
 from gradtx.core._factory import per_parameter as per_parameter
 from gradtx.core._factory import transformation as transformation
+from gradtx.core._matrices import MuonDimensionNumbers as MuonDimensionNumbers
 from gradtx.core._metrics import metrics as metrics
 from gradtx.core._needs import needs as needs
 from gradtx.core._ranges import Decay as Decay
@@ -141,7 +143,6 @@ from gradtx.optimizers._madgrad import scale_by_madgrad as scale_by_madgrad
 from gradtx.optimizers._mars import mars as mars
 from gradtx.optimizers._momo import momo as momo
 from gradtx.optimizers._momo import momo_adam as momo_adam
-from gradtx.optimizers._muon import MuonDimensionNumbers as MuonDimensionNumbers
 from gradtx.optimizers._muon import muon as muon
 from gradtx.optimizers._muon import scale_by_matrix_shape as scale_by_matrix_shape
 from gradtx.optimizers._muon import scale_by_muon as scale_by_muon

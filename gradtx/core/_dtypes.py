@@ -50,6 +50,11 @@ def cast(x: Any, dtype: np.dtype) -> jax.Array:
     return x if x.dtype == wanted and not x.weak_type else x.astype(wanted)
 
 
+def widen_floats(tree: Any, dtype: Any) -> Any:
+    """`widen` that leaves booleans, whole numbers and random keys as they are."""
+    return jax.tree.map(lambda x: cast(x, dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x, tree)
+
+
 def ending(new: Any, old: jax.Array, dtype: Any) -> Any:
     """`new`, to be stored in float16 after `old`, and rounded towards 0 where it is smaller than `old` and subnormal.
 

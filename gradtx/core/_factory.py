@@ -11,7 +11,7 @@ What the body of a factory returns decides how the value runs:
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from gradtx.core._calls import Call, Factory, Value, factory_decorator, freeze
 from gradtx.core._counts import safe_increment, step_of
 from gradtx.core._kernels import Rule, RuleSource
 from gradtx.core._lift import check_scalars, lifted
+from gradtx.core._matrices import modes_of
 from gradtx.core._ranges import at_step, is_number
 from gradtx.core._transformation import (
     Expansion,
@@ -131,6 +132,58 @@ def per_parameter(
     name = getattr(update, "__qualname__", "rule")
     fields = (init, update, state or EmptyState, measure, shared, memory, needs_params, needs, counter, name)
     rule = Rule(*fields, uses_role, idle, rescales, whole)
+    return GradientTransformationExtraArgs.from_rule(rule)
+
+
+def per_matrix(
+    init: Callable[..., Any] | None,
+    update: Callable[..., Any],
+    state: type | None = None,
+    *,
+    enter: Callable[..., Any] | None = None,
+    entering: tuple[str, ...] = (),
+    memory: Callable[..., Any] | None = None,
+    shared: Callable[..., Any] | None = None,
+    weight_dimension_numbers: Any | Callable[[Params], Any] = None,
+    modes: Literal["matrix", "all"] = "matrix",
+    needs_params: bool = False,
+    needs: tuple[str, ...] = (),
+    counter: str = "count",
+    uses_role: bool = False,
+) -> GradientTransformationExtraArgs:
+    """Lifts a rule on one matrix (inputs, outputs) to trees. This is where new matrix optimizers are written.
+
+    ```
+    init(p) -> slots                          what is remembered for one matrix
+    update(g, slots, p, t) -> (u, slots)      its update
+    enter(g, slots, p, t) -> (x, slots)       optional: elementwise, before
+    shared(t, total, memory) -> scalars       optional: computed once a step, for all matrices
+    ```
+
+    All of `per_parameter` holds. Where the matrices are is read off the roles: axes of a stack and of heads make many
+    matrices of a parameter, `blocks` lie side by side in it, and the axes of a `kernel` count as inputs. Without a
+    role, a parameter with two axes is a matrix, and any other is an error. Matrices that are alike run at once, as one
+    batch, and are whole on each device while they do, wherever their parts lie. Slots with the shape of the matrix lie
+    as the parameter does.
+
+    Args:
+      init, update, state, memory, shared, needs_params, needs, counter, uses_role: as in `per_parameter`; p is None
+        unless `needs_params`.
+      enter: for arithmetic on single elements, such as momentum: on many devices, each does its part. `update` gets
+        what it returns in place of g, one array or a tree of them.
+      entering: the names of the slots that `enter` takes and returns, the first of the state; `update` has the others.
+      weight_dimension_numbers: a tree of `MuonDimensionNumbers` like the parameters (or a prefix, or a function from
+        them to it), in place of the roles.
+      modes: "all" takes parameters of any rank: where no role says what the inputs and outputs are, the rule gets
+        arrays with all axes of a parameter.
+    """
+    fields = (init, update, state or EmptyState, None, shared, memory, needs_params, needs, counter)
+    name = getattr(update, "__qualname__", "rule")
+
+    def found(where: str, tree: Any) -> list:
+        return modes_of(where, weight_dimension_numbers, tree, modes == "all")
+
+    rule = Rule(*fields, name, uses_role, enter=enter, entering=entering, modes_of=found)
     return GradientTransformationExtraArgs.from_rule(rule)
 
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._dtypes import cast, compute_dtype, ending, promotion, widen
+from gradtx.core._buckets import Bucket, update_matrices
+from gradtx.core._dtypes import compute_dtype, ending, promotion, widen, widen_floats
 from gradtx.core._over_devices import LEAF, WHOLE, Leaf, Split, gathered, on_leaf, once, own_part, whole_shape_of
 from gradtx.core._roles import Boxed, Role
 from gradtx.core._stacks import cut, over_stack, slots_of, stack_axes
@@ -34,6 +35,9 @@ class _Fields(NamedTuple):
     idle: Callable[..., Any] | None = None
     rescales: bool = False
     whole: bool = False
+    enter: Callable[..., Any] | None = None
+    entering: tuple[str, ...] = ()
+    modes_of: Callable[..., list] | None = None
 
 
 class Rule(_Fields):
@@ -137,6 +141,7 @@ class Kernels(NamedTuple):
     measure: Callable[..., Any]
     shared: Callable[..., Any]
     update: Callable[..., Any]
+    update_matrices: Callable[..., Any]
 
 
 def _kernels(source: RuleSource) -> Kernels:
@@ -153,7 +158,7 @@ def _kernels(source: RuleSource) -> Kernels:
         stack = () if role is None else stack_axes(role, g.ndim)
         dtype = compute_dtype(g, slots, p)
         g, slots, p, t, values = widen((g, slots, p, count, values), dtype)
-        common = _widen_floats(common, dtype) if common else ()
+        common = widen_floats(common, dtype) if common else ()
 
         def on_one(values: dict, g: jax.Array, slots: Any, p: Any, common: tuple) -> Any:
             rule, part = source.at(values), split and split.without(stack, g.ndim + len(stack))
@@ -179,12 +184,12 @@ def _kernels(source: RuleSource) -> Kernels:
         known = () if memory is None else (memory,)
         scalars, stack = on_one_leaf(values, g, slots, p, count, known, measured, cuts=False)
         scalars = jax.tree.map(lambda x: jnp.sum(x, axis=tuple(range(len(stack)))), scalars) if stack else scalars
-        return _widen_floats(scalars, jnp.result_type(float))  # to be summed over leaves
+        return widen_floats(scalars, jnp.result_type(float))  # to be summed over leaves
 
     def shared(values: dict, count: Any, total: Any, memory: Any, extra: dict) -> Any:
         default = jnp.result_type(float)
         t, values = widen((count, values), default)
-        total, known, extra = _widen_floats((total, memory, extra), default)
+        total, known, extra = widen_floats((total, memory, extra), default)
         rule = source.at(values)
         if memory is None:
             found = rule.shared(t, total, **extra)  # type: ignore[misc]  # only called for rules that share
@@ -209,7 +214,18 @@ def _kernels(source: RuleSource) -> Kernels:
         (u, new_slots), _ = on_one_leaf(values, g, slots, p, count, common, run)
         return u, jax.tree.map(_stored, new_slots, slots)
 
-    return Kernels(jax.jit(measure), jax.jit(shared), jax.jit(update))
+    def matrices(values: dict, bucket: Bucket, count: Any, common: tuple) -> list[tuple]:
+        us, rows = update_matrices(source.at, values, bucket, count, common)
+        names = source.at(values).slots
+
+        def kept(new: list, old: list) -> list:
+            if any([x.dtype == jnp.float16 for x in jax.tree.leaves(old)]):
+                new = [_ending((name,), n, widen(o), o) for name, n, o in zip(names, new, old, strict=True)]
+            return jax.tree.map(_stored, new, old)
+
+        return list(zip(us, map(kept, rows, bucket.slots), strict=True))
+
+    return Kernels(jax.jit(measure), jax.jit(shared), jax.jit(update), jax.jit(matrices))
 
 
 shared_kernels = functools.lru_cache(maxsize=1024)(_kernels)
@@ -235,8 +251,3 @@ def _stored(new: Any, old: jax.Array) -> jax.Array:
 
 def _kind(x: Any) -> str:
     return f"{len(x)} of them" if type(x) is tuple else "a tree" if isinstance(x, tuple | list | dict) else "one array"
-
-
-def _widen_floats(tree: Any, dtype: Any) -> Any:
-    """`widen` that leaves booleans, whole numbers and random keys as they are."""
-    return jax.tree.map(lambda x: cast(x, dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x, tree)

@@ -6,13 +6,14 @@ leaves share is computed once, each leaf is updated. The work on a leaf is that 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core._buckets import Bucket, init_matrices
 from gradtx.core._by_group import by_group, check_memory, in_groups, note_reached
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
@@ -48,8 +49,12 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
     if varying:
         note_reached(params)
     at = functools.cache(lambda dtype: source.at(widen(same, dtype)))
+    modes = [None] * len(leaves)
+    if rule.modes_of is not None:
+        each = zip(jax.tree.leaves(params, is_leaf=is_leaf), rule.modes_of(rule.name, params), strict=True)
+        modes = [found for x, found in each if opened(x) is not None]
 
-    def init_leaf(leaf: Any) -> tuple:
+    def init_leaf(leaf: Any, found: Any) -> tuple:
         original = opened(leaf)
         p = original if isinstance(original, jax.Array) else jnp.asarray(original)
         dtype, role, split = compute_dtype(p), carried_role(leaf), carried_split(leaf)
@@ -75,11 +80,15 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
         entries = widen(varying.of(leaf), dtype)
 
         def init_all(p: Any) -> Any:
+            if found is not None:
+                own = widen(same, dtype) | entries
+                return tuple(init_matrices(source.at, own, widen(p, dtype), Bucket([], [], [], found, role, split)))
             return over_stack(init_one, stack, p.shape, entries, cut(widen(p, dtype), stack))
 
         # Not compiled: outside jit, zeros_like gives slots the parameter's sharding, compiled zeros would lose it.
         # Under the vmap over a stack they would lose it too.
-        slots = in_place(init_all, p) if stack else init_all(p)
+        apart = bool(stack) if found is None else not found.is_plain(p.ndim)
+        slots = in_place(init_all, p) if apart else init_all(p)
         return jax.tree.map(lambda x: _owned(x, original, p), slots)
 
     if rule.init is None and rule.slots:
@@ -87,7 +96,8 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
     if rule.slots:
         _check_no_keys(rule.name, params)
     # Without slots, one parameter is enough to see that `init` makes none.
-    rows = list(map(init_leaf, leaves if rule.slots else leaves[:1])) if rule.init is not None else []
+    some = leaves if rule.slots else leaves[:1]
+    rows = list(map(init_leaf, some, modes[: len(some)])) if rule.init is not None else []
     rows = rows if rule.slots else []
     columns = zip(*rows, strict=True) if rows else [()] * len(rule.slots)
     fields = {n: jax.tree.unflatten(treedef, column) for n, column in zip(rule.slots, columns, strict=False)}
@@ -144,6 +154,8 @@ def update_tree(
 ) -> tuple[Updates, OptState]:
     """One step of a rule over a tree, with the given values of the hyperparameters that move."""
     _check_arguments(rule, updates, state, params, extra)
+    if rule.modes_of is not None:
+        check_said(rule.name, params)
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_leaf)
     gs, ps = list(map(opened, leaves)), [None] * len(leaves)
     if params is not None:
@@ -190,12 +202,9 @@ def update_tree(
             raise TypeError(f"{rule.name}: {error}{why}") from error
         raise
     new_leaves, new_slots = list(leaves), list(slots)
-    for x, known in zip(live, common, strict=True):
-        try:
-            u, new_slots[x.index] = x.kernels.update(x.values, x.g, x.slots, x.p, x.count, known)
-        except (ValueError, TypeError) as error:
-            raise _located(error, rule, updates, x, count) from error
-        new_leaves[x.index] = closed(leaves[x.index], u)
+    run = _each if rule.modes_of is None else _in_buckets
+    for x, u, new in run(rule, updates, live, common):
+        new_leaves[x.index], new_slots[x.index] = closed(leaves[x.index], u), new
 
     # A wrapper may have made the slots from the parameters, boxes included.
     columns = zip(held, _columns(new_slots, len(held)), strict=True)
@@ -205,6 +214,36 @@ def update_tree(
         before = getattr(state, rule.counter)
         new_state[rule.counter] = count if ages is None else _aged(before, count, [ages[i] for i in found])
     return jax.tree.unflatten(treedef, new_leaves), state._replace(**new_state) if new_state else state
+
+
+def _each(rule: Rule, updates: Updates, live: list[_Live], common: list[tuple]) -> Iterator[tuple]:
+    """Each leaf with its update and its new slots."""
+    for x, known in zip(live, common, strict=True):
+        try:
+            yield x, *x.kernels.update(x.values, x.g, x.slots, x.p, x.count, known)
+        except (ValueError, TypeError) as error:
+            raise _located(error, rule, updates, x) from error
+
+
+def _in_buckets(rule: Rule, updates: Updates, live: list[_Live], common: list[tuple]) -> Iterator[tuple]:
+    """As `_each`, for rules on matrices: leaves that are alike run together."""
+    modes = rule.modes_of(rule.name, updates)  # type: ignore[misc]  # the caller has looked
+    alike: dict[Any, list[tuple[_Live, tuple]]] = {}
+    for x, known in zip(live, common, strict=True):
+        g, role, split = opened(x.g), carried_role(x.g), carried_split(x.g)
+        types = tuple([jax.typeof(jnp.asarray(y)) for y in jax.tree.leaves((g, x.slots, x.p))])
+        ids = (id(x.kernels), id(x.values), id(x.count), *map(id, known))
+        alike.setdefault((types, modes[x.index], role, split, ids), []).append((x, known))
+    for (_, found, role, split, _), rows in alike.items():
+        x, known = rows[0]
+        slots = [[y.slots] if len(rule.slots) == 1 else list(y.slots) for y, _ in rows]
+        bucket = Bucket([opened(y.g) for y, _ in rows], slots, [y.p for y, _ in rows], found, role, split)
+        try:
+            done = x.kernels.update_matrices(x.values, bucket, x.count, known)
+        except (ValueError, TypeError) as error:
+            raise _located(error, rule, updates, x) from error
+        for (y, _), (u, new) in zip(rows, done, strict=True):
+            yield y, u, new[0] if len(new) == 1 else tuple(new)
 
 
 def _places(rule: Rule, state: OptState, treedef: Any, updates: Updates) -> list:
@@ -251,7 +290,8 @@ def _columns(rows: list, width: int) -> list:
 
 def _told(rule: Rule, leaf: Boxed) -> Any:
     """The gradient in a box as the kernels get it: with the role only if it makes a difference."""
-    role = leaf.role if leaf.role is not None and (leaf.role.stack or rule.uses_role) else None
+    asks = rule.uses_role or rule.modes_of is not None
+    role = leaf.role if leaf.role is not None and (leaf.role.stack or asks) else None
     return leaf.value if role is None and leaf.split is None else Boxed(leaf.value, role, split=leaf.split)
 
 
@@ -316,9 +356,9 @@ def _about_none(error: Exception, rule: Rule, **arguments: Any) -> str:
     return "".join(f"; {name} is None, as {reasons[name]}" for name in none)
 
 
-def _located(error: Exception, rule: Rule, updates: Updates, x: _Live, count: Any) -> Exception:
+def _located(error: Exception, rule: Rule, updates: Updates, x: _Live) -> Exception:
     shape = jnp.shape(opened(x.g))
     shapes = ", ".join(str(jnp.shape(slot)) for slot in jax.tree.leaves(x.slots)) or "none"
     where = f"{rule.name}: at {paths(updates)[x.index]}"
-    why = _about_none(error, rule, t=count, p=x.p)
+    why = _about_none(error, rule, t=x.count, p=x.p)
     return ValueError(f"{where}: {error}{why} (gradient of shape {shape}, state of shapes {shapes})")

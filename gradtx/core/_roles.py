@@ -27,6 +27,9 @@ class Role:
         axes are those of one logical parameter; rules run on each of these as on a leaf of its own.
       in_axes, out_axes: the axes of the inputs and outputs of a matrix, () if not known.
       heads: the axis of attention heads, each of which is a matrix of its own; None for none.
+      blocks: the widths of the matrices that lie beside each other along the outputs, such as (q, k, v) in a fused
+        projection, each of which is a matrix of its own; () for one.
+      kernel: the axes of the kernel of a convolution, which count as inputs of its matrix.
     """
 
     kind: Kind = "other"
@@ -34,6 +37,8 @@ class Role:
     in_axes: tuple[int, ...] = ()
     out_axes: tuple[int, ...] = ()
     heads: int | None = None
+    blocks: tuple[int, ...] = ()
+    kernel: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -42,10 +47,12 @@ class Role:
         in_axes: Axes = (),
         out_axes: Axes = (),
         heads: int | None = None,
+        blocks: Sequence[int] = (),
+        kernel: Axes = (),
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"Role: kind must be one of {', '.join(KINDS)}, got {kind!r}")
-        axes: dict[str, Any] = {"stack": stack, "in_axes": in_axes, "out_axes": out_axes}
+        axes: dict[str, Any] = {"stack": stack, "in_axes": in_axes, "out_axes": out_axes, "kernel": kernel}
         for name, given in axes.items():
             one_or_more = (given,) if _is_axis(given) else given
             if not isinstance(one_or_more, tuple | list) or not all(map(_is_axis, one_or_more)):
@@ -53,7 +60,7 @@ class Role:
             axes[name] = tuple(one_or_more)
         if heads is not None and not _is_axis(heads):
             raise TypeError(f"Role: heads must be an axis or None, got {heads!r}")
-        for name, value in {"kind": kind, **axes, "heads": heads}.items():
+        for name, value in {"kind": kind, **axes, "heads": heads, "blocks": _widths(blocks)}.items():
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
@@ -67,7 +74,7 @@ class Role:
         Raises:
           ValueError: for an axis that the array does not have, or one that is named for two purposes.
         """
-        fields = {n: getattr(self, n) for n in ("stack", "in_axes", "out_axes")}
+        fields = {n: getattr(self, n) for n in ("stack", "in_axes", "out_axes", "kernel")}
         fields["heads"] = () if self.heads is None else (self.heads,)
         for name, axes in fields.items():
             for axis in axes:
@@ -75,6 +82,7 @@ class Role:
                     raise ValueError(f"{name} names axis {axis}, but there are {ndim} axes")
         fields = {name: tuple(a % ndim for a in axes) for name, axes in fields.items()}
         named = [a for name in ("stack", "in_axes", "out_axes") for a in fields[name]]
+        named += [a for a in fields["kernel"] if a not in fields["in_axes"]]
         if repeated := sorted({a for a in named if named.count(a) > 1}):
             raise ValueError(f"axis {repeated[0]} is named more than once in {self}")
         heads = fields.pop("heads")
@@ -86,13 +94,20 @@ class Role:
         """The role of one logical parameter in an array of this rank: without the stack, the other axes renumbered."""
         role = self.fitted(ndim)
         new = {axis: i for i, axis in enumerate(a for a in range(ndim) if a not in role.stack)}
-        return Role(
-            role.kind,
-            (),
-            tuple(new[a] for a in role.in_axes),
-            tuple(new[a] for a in role.out_axes),
-            None if role.heads is None else new[role.heads],
+        return dataclasses.replace(
+            role,
+            stack=(),
+            in_axes=tuple(new[a] for a in role.in_axes),
+            out_axes=tuple(new[a] for a in role.out_axes),
+            heads=None if role.heads is None else new[role.heads],
+            kernel=tuple(new[a] for a in role.kernel),
         )
+
+
+def _widths(blocks: Any) -> tuple[int, ...]:
+    if not isinstance(blocks, tuple | list) or not all(_is_axis(n) and n > 0 for n in blocks):
+        raise ValueError(f"Role: blocks must be the widths of the blocks, positive whole numbers, got {blocks!r}")
+    return tuple(blocks)
 
 
 def _is_axis(x: Any) -> bool:

@@ -120,7 +120,7 @@ class GradientTransformation(Value):
     def gathers(self) -> bool:
         """Whether its own work, not that of transformations inside, is done on whole parameters inside `over_axes`."""
         made = self._expansion or self._expanded()
-        return made.gathers if made.rule is None else made.rule.whole
+        return made.gathers if made.rule is None else made.rule.whole or made.rule.modes_of is not None
 
     @property
     def declared(self) -> tuple[str, ...] | None:

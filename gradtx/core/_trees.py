@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._roles import Boxed, is_full_box, unboxed
+from gradtx.core._roles import Boxed, is_entry_box, unboxed
 from gradtx.core._sentences import listed, shortened
 from gradtx.core._types import EmptyState
 
@@ -20,8 +20,8 @@ def is_none(x: Any) -> bool:
 
 
 def is_leaf(x: Any) -> bool:
-    """Whether to treat this as one leaf, although JAX does not: None, or a box with an array in it."""
-    return x is None or (isinstance(x, Boxed) and is_full_box(x))
+    """Whether to treat this as one leaf, although JAX does not: None, or a box with an array or None in it."""
+    return x is None or isinstance(x, Boxed) and is_entry_box(x)
 
 
 def is_hole(x: Any) -> bool:

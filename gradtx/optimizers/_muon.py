@@ -7,18 +7,19 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core._combine import chain, identity
-from gradtx.core._counts import safe_increment
-from gradtx.core._dtypes import compute_dtype, promotion, widen
-from gradtx.core._factory import transformation
-from gradtx.core._over_devices import Split, gathered, own_part, whole_shape_of
-from gradtx.core._prefixes import of_boxes, said_of, spread
+from gradtx.core._dtypes import widen
+from gradtx.core._factory import per_matrix, transformation
+from gradtx.core._matrices import Modes, is_numbers, modes_of
+from gradtx.core._over_devices import whole_shape_of
+from gradtx.core._prefixes import of_boxes, said_of
 from gradtx.core._ranges import Decay, DType, NonNegative, PositiveInt
-from gradtx.core._roles import Role, is_box, is_full_box, splits_of, unboxed
+from gradtx.core._roles import is_box, is_full_box, splits_of, unboxed
 from gradtx.core._said import check_said
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._trees import align, check_state, is_hole, is_leaf, is_none, paths
+from gradtx.core._trees import is_hole, is_none
 from gradtx.core._types import OptState, Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, unbiased, weighted, zeros_like
 from gradtx.numerics._equilibration import Renormalization, Sides, equilibrated, renormalized
@@ -27,16 +28,6 @@ from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
 from gradtx.wrappers._partition import partition
-
-
-class MuonDimensionNumbers(NamedTuple):
-    """Which axes of a tensor are the inputs of its matrix, and which the outputs; the other axes stack matrices.
-
-    An empty tuple is a side of length 1: `MuonDimensionNumbers(0, ())` makes a vector a column.
-    """
-
-    reduction_axis: tuple[int, ...] | int = 0
-    output_axis: tuple[int, ...] | int = 1
 
 
 class MuonState(NamedTuple):
@@ -103,50 +94,37 @@ def scale_by_muon(
             raise ValueError(f"{where}: ns_coeffs='aol' has preconditioning 'aol', not {preconditioning!r}")
         scaled_by = "aol"
 
-    def init(params: Params) -> MuonState:
-        _dimension_numbers(where, weight_dimension_numbers, params)
-        wide = jax.tree.map(lambda p: zeros_like(widen(p), mu_dtype), params)
-        return MuonState(jnp.zeros([], jnp.int32), wide, jnp.asarray(fixed, jnp.result_type(float)))
+    def init(p: jax.Array) -> jax.Array:
+        return zeros_like(p, mu_dtype)
 
-    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        check_state(where, state, MuonState)
-        check_said(where, params)
-        specs = _dimension_numbers(where, weight_dimension_numbers, updates)
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
-        mus = align(treedef, state.mu, where, "the state's mu", updates, "the gradients")
-        splits = splits_of(updates)
-        count = safe_increment(state.count)
-        for i, (g, mu) in enumerate(zip(leaves, mus, strict=True)):
-            if is_hole(g):
-                continue
-            if jnp.shape(g) != jnp.shape(mu):
-                raise ValueError(
-                    f"{where}: the gradient at {paths(updates)[i]} has shape {jnp.shape(g)}, "
-                    f"but the state was made for {jnp.shape(mu)}"
-                )
-            leaves[i], mus[i] = direction(jnp.asarray(g), mu, count, state.ns_coeffs, specs[i], splits[i])
-        new = state._replace(count=count, mu=treedef.unflatten(mus))
-        return treedef.unflatten(leaves), new
+    def enter(g: jax.Array, mu: jax.Array, p: jax.Array | None, t: jax.Array) -> tuple:
+        mu = ema(mu, g, beta)
+        return weighted(mu, g, _weights(beta, t, nesterov, bias_correction)), mu
 
-    def direction(
-        g: jax.Array, mu: jax.Array, count: jax.Array, coefficients: jax.Array, spec: Any, split: Split | None
-    ) -> tuple:
-        dtype = compute_dtype(g, mu)
-        wide, wide_mu, t, least = widen((g, mu, count, eps), dtype)
-        with jax.named_scope(where), promotion(g):
-            new = ema(wide_mu, wide, _in(beta, dtype))
-            m = gathered(weighted(new, wide, _weights(_in(beta, dtype), t, nesterov, bias_correction)), split)
-            matrix = to_matrices(m, spec)
-            cast = matrix if equilibrate is None else equilibrated(matrix, equilibrate)
-            cast = cast if ns_dtype is None else widen(cast, ns_dtype)
-            u = orthogonalized(cast, coefficients, ns_steps, scaled_by, least.astype(jnp.real(cast).dtype))
-            u = u.astype(matrix.dtype)
-            u = u if renormalize is None else renormalized(u, renormalize)
-            if adaptive:
-                u = u * jnp.sum(jnp.real(jnp.conj(matrix) * u), axis=(-2, -1), keepdims=True)
-            return own_part(from_matrices(u, spec, m.shape), split), new.astype(mu.dtype)
+    def update(m: jax.Array, slots: tuple, p: None, t: jax.Array, coefficients: jax.Array) -> tuple:
+        x = m if equilibrate is None else equilibrated(m, equilibrate)
+        x = x if ns_dtype is None else widen(x, ns_dtype)
+        least = jnp.asarray(eps, jnp.real(x).dtype)
+        u = orthogonalized(x, coefficients, ns_steps, scaled_by, least).astype(m.dtype)
+        u = u if renormalize is None else renormalized(u, renormalize)
+        return (u * jnp.sum(jnp.real(jnp.conj(m) * u)) if adaptive else u), ()
 
-    return GradientTransformationExtraArgs(init, update, gathers=True)
+    def memory() -> dict:
+        return {"ns_coeffs": fixed}
+
+    def shared(t: jax.Array, total: None, memory: dict) -> tuple:
+        return memory["ns_coeffs"], memory
+
+    return per_matrix(
+        init,
+        update,
+        MuonState,
+        enter=enter,
+        entering=("mu",),
+        memory=memory,
+        shared=shared,
+        weight_dimension_numbers=weight_dimension_numbers,
+    )
 
 
 def _weights(beta: Any, t: jax.Array, nesterov: bool, corrected: bool) -> tuple[Any, Any]:
@@ -193,18 +171,25 @@ def scale_by_matrix_shape(
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_said("scale_by_matrix_shape", params)
-        specs = _dimension_numbers("scale_by_matrix_shape", weight_dimension_numbers, updates)
+        modes = modes_of("scale_by_matrix_shape", weight_dimension_numbers, updates)
         leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
         for i, (g, split) in enumerate(zip(leaves, splits_of(updates), strict=True)):
             if not is_hole(g):
-                shape = whole_shape_of(g.shape, split)
-                inputs, outputs = (math.prod(shape[a] for a in axes) for axes in specs[i])
-                factor = SCALINGS[scaling](inputs, outputs) if inputs else 1.0
-                if consistent_rms is not None:
-                    factor = consistent_rms * math.sqrt(max(inputs, outputs))
-                wide = widen(g)
-                leaves[i] = wide * jnp.asarray(factor, wide.dtype)
+                factors = [factor(*shape) for shape in modes[i].shapes(whole_shape_of(g.shape, split))]
+                leaves[i] = scaled(widen(g), factors, modes[i])
         return treedef.unflatten(leaves), state
+
+    def factor(inputs: int, outputs: int) -> Any:
+        if consistent_rms is not None:
+            return consistent_rms * math.sqrt(max(inputs, outputs))
+        return SCALINGS[scaling](inputs, outputs) if inputs else 1.0
+
+    def scaled(g: jax.Array, factors: list, modes: Modes) -> jax.Array:
+        if len(factors) == 1:
+            return g * jnp.asarray(factors[0], g.dtype)
+        (axis,) = modes.groups[1]
+        each = jnp.asarray(np.repeat(factors, modes.blocks), g.dtype)
+        return g * jnp.expand_dims(each, [a for a in range(g.ndim) if a != axis])
 
     return GradientTransformationExtraArgs(identity().init, update)
 
@@ -263,7 +248,9 @@ def muon(
         if numbers is None:
             return jax.tree.map(lambda p: "muon" if _is_matrix(p) else "adam", params, is_leaf=is_full_box)
         said = said_of(numbers, params)
-        return jax.tree.map(lambda s: "adam" if s is None else "muon", said, is_leaf=lambda x: x is None or _is_spec(x))
+        return jax.tree.map(
+            lambda s: "adam" if s is None else "muon", said, is_leaf=lambda x: x is None or is_numbers(x)
+        )
 
     of_muon = chain(
         scale_by_muon(
@@ -293,53 +280,6 @@ def muon(
     return partition({"muon": of_muon, "adam": of_adam}, labels)
 
 
-Axes = tuple[tuple[int, ...], tuple[int, ...]]
-
-
-def to_matrices(x: jax.Array, axes: Axes) -> jax.Array:
-    """The tensor as a stack of matrices (..., inputs, outputs), all other axes in front."""
-    rows, columns = axes
-    stack = tuple(i for i in range(x.ndim) if i not in (*rows, *columns))
-    m, n = (math.prod(x.shape[i] for i in part) for part in axes)
-    return jnp.transpose(x, (*stack, *rows, *columns)).reshape(*(x.shape[i] for i in stack), m, n)
-
-
-def from_matrices(matrices: jax.Array, axes: Axes, shape: tuple[int, ...]) -> jax.Array:
-    """The tensor of this shape from its matrices: the inverse of `to_matrices`."""
-    rows, columns = axes
-    order = (*(i for i in range(len(shape)) if i not in (*rows, *columns)), *rows, *columns)
-    inverse = sorted(range(len(shape)), key=order.__getitem__)
-    return jnp.transpose(matrices.reshape([shape[i] for i in order]), inverse)
-
-
-def _dimension_numbers(where: str, numbers: Any, tree: Any) -> list[Axes]:
-    """The axes of inputs and outputs of each leaf, counted from the left; a leaf that is None has none."""
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_leaf)
-    said = said_of(numbers, tree)
-    entries = [None] * len(leaves)
-    if said is not None:
-        plain = jax.tree.structure(unboxed(tree), is_leaf=is_none)
-        entries = plain.flatten_up_to(unboxed(spread(where, "weight_dimension_numbers", said, tree, _is_spec)))
-    pairs = enumerate(zip(leaves, entries, strict=True))
-    return [_axes(where, tree, i, x, spec, said is None) for i, (x, spec) in pairs]
-
-
-def _axes(where: str, tree: Any, i: int, leaf: Any, spec: Any, by_role: bool) -> Axes:
-    """The axes of one leaf. Its entry counts axes without those of the stack; the result counts all."""
-    if leaf is None:
-        return (), ()
-    role, x = (leaf.role or Role(), leaf.value) if is_box(leaf) else (Role(), leaf)
-    whole = role.fitted(jnp.ndim(x))
-    if by_role:
-        if whole.in_axes and whole.out_axes:
-            rows, columns = (tuple(a for a in axes if a != whole.heads) for axes in (whole.in_axes, whole.out_axes))
-            return rows, columns
-        spec = MuonDimensionNumbers()
-    kept = [a for a in range(jnp.ndim(x)) if a not in whole.stack]
-    rows, columns = _fitted(where, tree, i, tuple(jnp.shape(x)[a] for a in kept), spec)
-    return tuple(kept[a] for a in rows), tuple(kept[a] for a in columns)
-
-
 def _is_matrix(p: Any) -> bool:
     """Whether a parameter goes to Muon by default: by its role or, without one, if it has two axes."""
     if not is_box(p) or p.role is None:
@@ -348,24 +288,3 @@ def _is_matrix(p: Any) -> bool:
     if role.kind not in ("hidden", "other"):
         return False
     return bool(role.in_axes and role.out_axes) if role.kind == "hidden" and ndim != 2 else ndim == 2
-
-
-def _fitted(where: str, tree: Any, i: int, shape: tuple[int, ...], spec: Any) -> Axes:
-    if not _is_spec(spec):
-        raise ValueError(f"{where}: at {paths(tree)[i]}: there are no MuonDimensionNumbers, got {spec!r}")
-    ndim = len(shape)
-    parts = [(part,) if isinstance(part, int) else tuple(part) for part in spec]
-    named = [a for part in parts for a in part]
-    if any(not -ndim <= a < ndim for a in named) or len({a % ndim for a in named}) < len(named):
-        raise ValueError(f"{where}: at {paths(tree)[i]}: {spec} does not name axes of the shape {shape}, each once")
-    rows, columns = (tuple(a % ndim for a in part) for part in parts)
-    return rows, columns
-
-
-def _is_spec(x: Any) -> bool:
-    return getattr(x, "_fields", None) == MuonDimensionNumbers._fields
-
-
-def _in(value: Any, dtype: Any) -> Any:
-    """The value as an array of this dtype; a Python number stays one, so that it is folded in double precision."""
-    return value if isinstance(value, int | float) else jnp.asarray(value, dtype)

@@ -298,7 +298,7 @@ def as_columns(params):
     return jax.tree.map(lambda p: gt.MuonDimensionNumbers(tuple(range(p.ndim)), ()), params)
 
 
-@pytest.mark.parametrize("name", ["adam", "muon", "adafactor", "schedule_free"])
+@pytest.mark.parametrize("name", ["adam", "muon", "adafactor", "schedule_free", "masked"])
 def test_gradients_and_parameters_that_are_none(name):
     tx = gt.with_roles(RULES, BASES[name]())
     state = tx.init(PARAMS)

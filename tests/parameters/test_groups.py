@@ -621,7 +621,7 @@ def test_stages_of_the_whole_tree_say_so_at_init():
     for base, name, who in (
         (gt.prodigy(1.0), "learning_rate", "scale_by_prodigy: learning_rate cannot differ between groups"),
         (gt.prodigy(1.0), "estim_lr0", "scale_by_prodigy: estim_lr0 cannot differ between groups"),
-        (gt.muon(1.0), "beta", "groups: beta cannot differ between groups, as scale_by_muon works on the tree"),
+        (gt.muon(1.0), "beta", "scale_by_muon: beta cannot differ between groups of parameters"),
         (gt.lookahead(gt.sgd(1.0), 2, 0.5), "slow_step_size", "groups: slow_step_size cannot differ .* lookahead"),
         (gt.flatten(gt.sgd(1.0)), "learning_rate", "groups of parameters can only differ where stages see"),
     ):

@@ -2,6 +2,7 @@
 """Contributed optimizers: the names of `optax.contrib`."""
 
 from gradtx.compat._spellings import schedule_free_eval_params as schedule_free_eval_params
+from gradtx.core._matrices import MuonDimensionNumbers as MuonDimensionNumbers
 from gradtx.numerics._projected import GaLoreDimensionNumbers as GaLoreDimensionNumbers
 from gradtx.optimizers._acprop import acprop as acprop
 from gradtx.optimizers._acprop import scale_by_acprop as scale_by_acprop
@@ -29,7 +30,6 @@ from gradtx.optimizers._momo import MomoAdamState as MomoAdamState
 from gradtx.optimizers._momo import MomoState as MomoState
 from gradtx.optimizers._momo import momo as momo
 from gradtx.optimizers._momo import momo_adam as momo_adam
-from gradtx.optimizers._muon import MuonDimensionNumbers as MuonDimensionNumbers
 from gradtx.optimizers._muon import MuonState as MuonState
 from gradtx.optimizers._muon import muon as muon
 from gradtx.optimizers._muon import scale_by_muon as scale_by_muon
