@@ -51,7 +51,7 @@ def init_matrices(rule_at: RuleAt, values: dict, p: jax.Array, alike: Bucket) ->
 
     if modes.is_plain(p.ndim):
         found = init_one(values, whole)
-        return [own_part(x, split) if jnp.shape(x) == whole.shape else x for x in found]
+        return [own_part(x, split) if getattr(x, "shape", None) == whole.shape else x for x in found]
     shape, lead = (1, *whole.shape), tuple(whole.shape[i] for i in modes.lead(p.ndim))
     entries = _Entries(values, alike, whole.shape)
     rows = [_mapped(lambda e, x: init_one(entries.put(e), x), (entries.each, x)) for x in _blocks(whole[None], modes)]

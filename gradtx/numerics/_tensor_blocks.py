@@ -6,11 +6,10 @@ import math
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 
 class TensorBlocks(NamedTuple):
-    """Neighboring blocks of one shape: where they begin in the tensor, their shape, and their number along each axis."""
+    """Blocks of one shape: where they begin in the tensor, their shape, and their number along each axis."""
 
     starts: tuple[int, ...]
     shape: tuple[int, ...]

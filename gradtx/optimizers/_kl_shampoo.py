@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core._branching import branch
 from gradtx.core._combine import chain
-from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._factory import per_matrix, transformation
 from gradtx.core._ranges import Decay, NonNegative, Positive, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
@@ -64,8 +64,9 @@ def scale_by_kl_shampoo(
     every f steps: Q = QR(L Q).Q
     ```
 
-    The first call makes L = (1 - b2) mean of g gᵀ and Q = eigenvectors(L) only, with u = 0; λ begins at `init_factor`. All
-    right-hand sides are of the step before. A vector has λ and no basis: Q = 1. What comes out with NaN is not taken.
+    The first call makes L = (1 - b2) mean of g gᵀ and Q = eigenvectors(L) only, with u = 0; λ begins at `init_factor`.
+    The h and Q on all right-hand sides are those of the step before. A vector has λ and no basis: Q = 1. What comes
+    out with NaN is not taken.
 
     Args:
       eps: added to 1 / e, the root of a product of eigenvalues.
@@ -73,8 +74,8 @@ def scale_by_kl_shampoo(
       init_factor: the first λ.
       max_clamp: a limit of h.
       max_precond_dim: the longest axis that has L and Q; a longer one has λ only.
-      weight_dimension_numbers: which axes are inputs and outputs of a matrix, as in `scale_by_muon`. None reads them off
-        the roles; what has none there has a basis for each of its axes.
+      weight_dimension_numbers: which axes are inputs and outputs of a matrix, as in `scale_by_muon`. None asks the
+        roles; what has none there has a basis for each of its axes.
 
     Reference: Lin et al. 2025, arXiv:2509.03378.
     """
@@ -100,7 +101,7 @@ def scale_by_kl_shampoo(
 
         return branch(t == 1, first, later)
 
-    return per_parameter(init, update, KLShampooState)
+    return per_matrix(init, update, KLShampooState, weight_dimension_numbers=weight_dimension_numbers, modes="all")
 
 
 @transformation

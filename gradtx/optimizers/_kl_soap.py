@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core._branching import branch
 from gradtx.core._combine import chain
-from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._factory import per_matrix, transformation
 from gradtx.core._ranges import Decay, NonNegative, Positive, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
@@ -58,7 +58,8 @@ def scale_by_kl_soap(
     """KL-SOAP's direction: Adam without bias correction, in coordinates r with the bases Q of `scale_by_kl_shampoo`.
 
     ```
-    r  = Q1ᵀ g Q2        mu = b1 mu + (1 - b1) r        nu = b2 nu + (1 - b2) r²        u = Q1 (mu / (sqrt(nu) + eps)) Q2ᵀ
+    r  = Q1ᵀ g Q2        mu = b1 mu + (1 - b1) r        nu = b2 nu + (1 - b2) r²
+    u  = Q1 (mu / (sqrt(nu) + eps)) Q2ᵀ
     ```
 
     L, λ and Q are updated after it, as there. Every f steps mu moves into the new basis, and nu stays as it is.
@@ -97,7 +98,7 @@ def scale_by_kl_soap(
 
         return branch(t == 1, first, later)
 
-    return per_parameter(init, update, KLSoapState)
+    return per_matrix(init, update, KLSoapState, weight_dimension_numbers=weight_dimension_numbers, modes="all")
 
 
 @transformation

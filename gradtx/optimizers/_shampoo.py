@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core._branching import branch
 from gradtx.core._combine import chain
-from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._factory import per_matrix, transformation
 from gradtx.core._ranges import Decay, Fraction, NonNegative, PositiveInt, is_number
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
@@ -72,8 +72,8 @@ def scale_by_shampoo(
     Args:
       b2: the decay of L; 1 for a sum.
       eps: what is added to the eigenvalues of L.
-      exponent: None for 1 / (2 k); a number for blocks of any k, or a mapping from k to a number or to one for each axis.
-        Without an entry for k, that is 1 / (2 k) again. 0 leaves an axis out.
+      exponent: None for 1 / (2 k); a number for blocks of any k, or a mapping from k to a number or to one for each
+        axis. Without an entry for k, that is 1 / (2 k) again. 0 leaves an axis out.
       precondition_frequency: f, the number of steps between two roots.
       start_step: the step of the first root; None for f.
       graft: whose norm each block of u gets, and what u is before `start_step`: "sgd" for x, "adam", "rmsprop" or
@@ -82,8 +82,8 @@ def scale_by_shampoo(
       block_size: the longest side of a block: longer axes are cut.
       merge_dims: whether to leave out axes of length 1 and merge neighbors whose product is at most `block_size`.
       bias_correction: False leaves out the two divisions by 1 - bᵗ.
-      weight_dimension_numbers: which axes are inputs and outputs of a matrix, as in `scale_by_muon`. None reads them off
-        the roles; what has none there has L and R for each of its axes.
+      weight_dimension_numbers: which axes are inputs and outputs of a matrix, as in `scale_by_muon`. None asks the
+        roles; what has none there has L and R for each of its axes.
 
     References: Gupta et al. 2018, arXiv:1802.09568; Shi et al. 2023, arXiv:2309.06497 (blocks, grafting).
     """
@@ -103,7 +103,9 @@ def scale_by_shampoo(
         )
         return _grafting.graft(alone, graft)
     if graft is not None and graft not in GRAFTS:
-        raise ValueError(f"{where}: graft must be one of {', '.join(map(repr, GRAFTS))}, a stage or None, got {graft!r}")
+        raise ValueError(
+            f"{where}: graft must be one of {', '.join(map(repr, GRAFTS))}, a stage or None, got {graft!r}"
+        )
     _check_exponent(where, exponent)
     squares = None if graft is None else GRAFTS[graft]
     start = precondition_frequency if start_step is None else start_step
@@ -120,19 +122,18 @@ def scale_by_shampoo(
         roots = tuple(tuple(jnp.broadcast_to(jnp.eye(s[-1], dtype=p.dtype), s) for s in of_one) for of_one in sides)
         return zeros_like(p), zeros_like(p, real=True) if squares else (), factors, roots
 
-    def enter(g, slots, p, t):
-        mu, nu = slots
+    def enter(g, mu, p, t):
         mu = ema(mu, g, b1)
-        x = mu / one_minus_power(b1, t) if bias_correction else mu
-        if squares is None:
-            return (g, x, x), (mu, nu)
-        decay, corrected = squares
-        nu = decay * nu + (1 if decay == 1 else 1 - decay) * abs_sq(g)
-        size = nu / one_minus_power(decay, t) if corrected else nu
-        return (g, x, safe_divide(x, safe_sqrt(size) + GRAFT_EPS)), (mu, nu)
+        return (g, mu / one_minus_power(b1, t) if bias_correction else mu), mu
 
     def update(entered, slots, p, t):
-        g, x, grafted = entered
+        (g, x), (nu, *of_blocks) = entered, slots
+        grafted = x
+        if squares:
+            decay, corrected = squares
+            nu = decay * nu + (1 if decay == 1 else 1 - decay) * abs_sq(g)
+            size = nu / one_minus_power(decay, t) if corrected else nu
+            grafted = safe_divide(x, safe_sqrt(size) + GRAFT_EPS)
         shape, blocks = blocks_of(g.shape)
         powers = _exponents(exponent, len(shape))
         axes = tuple(axis for axis, power in enumerate(powers) if power)
@@ -143,9 +144,9 @@ def scale_by_shampoo(
         def grown(old: Any, one: jax.Array) -> Any:
             return tuple(if_finite(b2 * f + weight * gram(one, a), f) for f, a in zip(old, axes, strict=True))
 
-        def rooted(of: Any, old: Any) -> Any:
-            own = [powers[axis] for axis in axes]
-            return tuple(inverse_power(f / total, eps, e, r) for f, r, e in zip(of, old, own, strict=True))
+        def rooted(factors: Any, old: Any) -> Any:
+            roots = [jax.vmap(lambda f, r, axis=a: inverse_power(f / total, eps, powers[axis], r)) for a in axes]
+            return tuple(root(f, r) for root, f, r in zip(roots, factors, old, strict=True))
 
         def direction(one: jax.Array, of_graft: jax.Array, roots: Any) -> jax.Array:
             found = along_all(one, roots, axes)
@@ -153,27 +154,31 @@ def scale_by_shampoo(
 
         u, factors, roots = jnp.zeros(shape, x.dtype), [], []
         of_g, of_x, of_graft = (y.reshape(shape) for y in (g, x, grafted))
-        for part, old_factors, old_roots in zip(blocks, *slots, strict=True):
+        for part, old_factors, old_roots in zip(blocks, *of_blocks, strict=True):
             new = jax.vmap(grown)(old_factors, part.taken_from(of_g))
-            root = branch(due, lambda: jax.vmap(rooted)(new, old_roots), lambda: old_roots)  # noqa: B023  # run at once
+            root = branch(due, lambda: rooted(new, old_roots), lambda: old_roots)  # noqa: B023  # run at once
             found = jax.vmap(direction)(part.taken_from(of_x), part.taken_from(of_graft), root)
             u, factors, roots = part.put_into(u, found), [*factors, new], [*roots, root]
         u = u.reshape(g.shape)
-        return u if graft is None else jnp.where(t < start, grafted, u), (tuple(factors), tuple(roots))
+        return u if graft is None else jnp.where(t < start, grafted, u), (nu, tuple(factors), tuple(roots))
 
-    def both(g, slots, p, t):
-        entered, first = enter(g, slots[:2], p, t)
-        u, rest = update(entered, slots[2:], p, t)
-        return u, (*first, *rest)
-
-    return per_parameter(init, both, ShampooState)
+    return per_matrix(
+        init,
+        update,
+        ShampooState,
+        enter=enter,
+        entering=("mu",),
+        weight_dimension_numbers=weight_dimension_numbers,
+        modes="all",
+    )
 
 
 def _exponents(exponent: Any, order: int) -> tuple[float, ...]:
     """What -1 times the power of the factor of each axis is, for a block with so many axes."""
     given = exponent.get(order) if isinstance(exponent, Mapping) else exponent
-    given = 1 / (2 * order) if given is None else given
-    return (given,) * order if is_number(given) else tuple(given)
+    if isinstance(given, tuple | list):
+        return tuple(given)
+    return (1 / (2 * order) if given is None else given,) * order
 
 
 def _check_exponent(where: str, exponent: Any) -> None:
@@ -182,8 +187,8 @@ def _check_exponent(where: str, exponent: Any) -> None:
         numbers = given if order is not None and isinstance(given, tuple | list) else [given]
         if not all(is_number(x) and 0 <= x < float("inf") for x in numbers):
             raise ValueError(
-                f"{where}: exponent must be None, a number >= 0, or a mapping from a number of axes to a number or to a "
-                f"tuple of one for each axis, got {exponent!r}"
+                f"{where}: exponent must be None, a number >= 0, or a mapping from a number of axes to a number or "
+                f"to a tuple of one for each axis, got {exponent!r}"
             )
         if numbers is given and len(given) != order:
             raise ValueError(f"{where}: exponent must have {order} numbers for {order} axes, got {given!r}")

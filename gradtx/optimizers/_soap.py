@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core._branching import branch
 from gradtx.core._combine import chain
-from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._factory import per_matrix, transformation
 from gradtx.core._ranges import Decay, NonNegative, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
@@ -70,8 +70,8 @@ def scale_by_soap(
       shampoo_b2: the decay of L; None for b2.
       precondition_frequency: f, the number of steps between two changes of Q.
       max_precond_dim: the longest axis that has L and Q; a longer one stays as it is.
-      weight_dimension_numbers: which axes are inputs and outputs of a matrix, as in `scale_by_muon`. None reads them off
-        the roles; what has none there has a basis for each of its axes.
+      weight_dimension_numbers: which axes are inputs and outputs of a matrix, as in `scale_by_muon`. None asks the
+        roles; what has none there has a basis for each of its axes.
 
     Reference: Vyas et al. 2024, arXiv:2409.11321.
     """
@@ -103,7 +103,7 @@ def scale_by_soap(
 
         return branch(t == 1, first, later)
 
-    return per_parameter(init, update, SoapState)
+    return per_matrix(init, update, SoapState, weight_dimension_numbers=weight_dimension_numbers, modes="all")
 
 
 def _turned(mu: Any, nu: Any, factors: Any, bases: Any, axes: Any) -> tuple:
@@ -136,7 +136,8 @@ def soap(
 ) -> GradientTransformationExtraArgs:
     """SOAP: Adam in the eigenbasis of Shampoo's factors, for all parameters; vectors and scalars get Adam itself.
 
-    The first call changes no parameter, and the weight decay is of the new ones (`decay_weights`, `of_new`). See `scale_by_soap` for the formula.
+    The first call changes no parameter, and the weight decay is of the new ones (`decay_weights`, `of_new`). See
+    `scale_by_soap` for the formula.
 
     Args:
       shampoo_b2, precondition_frequency, max_precond_dim, weight_dimension_numbers: see `scale_by_soap`.

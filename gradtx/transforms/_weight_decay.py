@@ -92,9 +92,7 @@ def decay_weights(
     """
     _check_kind(kind, learning_rate, max_learning_rate, cautious, of_new)
     if mask is not None:
-        options: dict[str, Any] = dict(
-            cautious=cautious, towards_initial=towards_initial, of_new=of_new, begin=begin
-        )
+        options: dict[str, Any] = dict(cautious=cautious, towards_initial=towards_initial, of_new=of_new, begin=begin)
         rates: dict[str, Any] = dict(learning_rate=learning_rate, max_learning_rate=max_learning_rate)
         return masked(decay_weights(weight_decay, kind, **rates, **options), mask)
 
@@ -130,4 +128,6 @@ def _check_kind(kind: str, learning_rate: Any, max_learning_rate: Any, cautious:
     if kind == "coupled" and cautious:
         raise ValueError("decay_weights: cautious=True compares with an update, but kind='coupled' comes before it")
     if kind == "coupled" and of_new:
-        raise ValueError("decay_weights: of_new=True decays what an update leads to, but kind='coupled' comes before it")
+        raise ValueError(
+            "decay_weights: of_new=True decays what an update leads to, but kind='coupled' comes before it"
+        )

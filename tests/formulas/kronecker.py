@@ -97,9 +97,9 @@ def kl(rate, of_adam, b1=0.9, b2=0.98, eps=1e-8, decay=0.01, f=10, first=0.1, cl
         new = new - rate * sides(decay, only)(p) * new
         factors, eigenvalues = dict(s["L"]), list(s["lambda"])
         for a, k in enumerate(shape):
-            others = kron([
-                np.eye(w) if i == a else np.diag(s["h"][i]) @ s["Q"].get(i, np.eye(w)).T for i, w in enumerate(shape)
-            ])
+            others = kron(
+                [np.eye(w) if i == a else np.diag(s["h"][i]) @ s["Q"].get(i, np.eye(w)).T for i, w in enumerate(shape)]
+            )
             white = unfolded((others @ g.ravel()).reshape(shape), a)
             if a in axes:
                 factors[a] = b2 * s["L"][a] + (1 - b2) * white @ white.T * k / size
@@ -159,12 +159,6 @@ def shampoo(rate, b1=0.9, b2=1.0, eps=1e-12, decay=0.0, exponents=None, f=1, sta
         return p - rate * (u.reshape(p.shape) + sides(decay, only)(p) * p)
 
     return step
-
-
-def rows_of_their_own(params, t):
-    """Gradients of full rank along all axes of (4, 3) too, as an average."""
-    rng = np.random.default_rng(t)
-    return {n: p + rng.normal(size=p.shape) for n, p in params.items()}
 
 
 CASES = [
