@@ -160,6 +160,8 @@ from gradtx.optimizers._polyak import polyak_sgd as polyak_sgd
 from gradtx.optimizers._polyak import scale_by_polyak as scale_by_polyak
 from gradtx.optimizers._prodigy import prodigy as prodigy
 from gradtx.optimizers._prodigy import scale_by_prodigy as scale_by_prodigy
+from gradtx.optimizers._psgd_kron import psgd_kron as psgd_kron
+from gradtx.optimizers._psgd_kron import scale_by_psgd_kron as scale_by_psgd_kron
 from gradtx.optimizers._qhm import qhadam as qhadam
 from gradtx.optimizers._qhm import qhm as qhm
 from gradtx.optimizers._qhm import scale_by_qhadam as scale_by_qhadam
@@ -191,6 +193,9 @@ from gradtx.optimizers._soap import soap as soap
 from gradtx.optimizers._sophia import scale_by_sophia as scale_by_sophia
 from gradtx.optimizers._sophia import sophia as sophia
 from gradtx.optimizers._sophia_g import sophia_g as sophia_g
+from gradtx.optimizers._splus import scale_by_splus as scale_by_splus
+from gradtx.optimizers._splus import scale_by_splus_shape as scale_by_splus_shape
+from gradtx.optimizers._splus import splus as splus
 from gradtx.optimizers._stable_adamw import scale_by_stable_adam as scale_by_stable_adam
 from gradtx.optimizers._stable_adamw import stable_adamw as stable_adamw
 from gradtx.optimizers._yogi import scale_by_yogi as scale_by_yogi

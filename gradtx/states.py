@@ -43,6 +43,7 @@ from gradtx.optimizers._nadam import ScaleByNadamState as ScaleByNadamState
 from gradtx.optimizers._novograd import ScaleByNovogradState as ScaleByNovogradState
 from gradtx.optimizers._optimistic import ScaleByOptimisticGradientState as ScaleByOptimisticGradientState
 from gradtx.optimizers._prodigy import ProdigyState as ProdigyState
+from gradtx.optimizers._psgd_kron import PSGDKronState as PSGDKronState
 from gradtx.optimizers._rmsprop import ScaleByRmsState as ScaleByRmsState
 from gradtx.optimizers._rmsprop import ScaleByRmsWithCountState as ScaleByRmsWithCountState
 from gradtx.optimizers._rmsprop import ScaleByRStdDevState as ScaleByRStdDevState
@@ -55,6 +56,7 @@ from gradtx.optimizers._simplified_ademamix import ScaleBySimplifiedAdEMAMixStat
 from gradtx.optimizers._sm3 import ScaleBySM3State as ScaleBySM3State
 from gradtx.optimizers._soap import SoapState as SoapState
 from gradtx.optimizers._sophia import SophiaState as SophiaState
+from gradtx.optimizers._splus import SPlusState as SPlusState
 from gradtx.precision._master_params import WithMasterParamsState as WithMasterParamsState
 from gradtx.precision._rounding_stages import CompensateState as CompensateState
 from gradtx.precision._rounding_stages import ErrorBitsState as ErrorBitsState

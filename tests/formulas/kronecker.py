@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Formulas of Shampoo's family: preconditioners with a factor for each axis of a tensor."""
 
+import jax
 import numpy as np
 
 import gradtx as gt
 from formulas.first_rules import matrices
+from formulas.variants import root_mean_square
 from support.formulas import case
 
 
@@ -124,6 +126,7 @@ def shampoo(rate, b1=0.9, b2=1.0, eps=1e-12, decay=0.0, exponents=None, f=1, sta
             shapes=None, corrected=True, only=None):  # fmt: skip  # a table of options
     """Block by block. `shapes` says what tensors are merged to; `exponents`, what the power is for each axis."""
     start = f if start is None else start
+    averages = {"adam": 0.999, "rmsprop": 0.99, "adagrad": 1.0}
 
     def of_block(g, x, y, s, t):
         k = g.ndim
@@ -146,7 +149,7 @@ def shampoo(rate, b1=0.9, b2=1.0, eps=1e-12, decay=0.0, exponents=None, f=1, sta
     def step(p, g, s, t):
         s["m"] = b1 * s.get("m", 0) + (1 - b1) * g
         x = s["m"] / (1 - b1**t) if corrected else s["m"]
-        b = {"adam": 0.999, "rmsprop": 0.99, "adagrad": 1.0}.get(graft, 0.0)
+        b = averages.get(graft or "", 0.0)
         s["v"] = b * s.get("v", 0) + (1 if b == 1 else 1 - b) * g**2
         v = s["v"] / (1 - b**t) if graft == "adam" else s["v"]
         y = x / (np.sqrt(v) + 1e-10) if b else x
@@ -157,6 +160,66 @@ def shampoo(rate, b1=0.9, b2=1.0, eps=1e-12, decay=0.0, exponents=None, f=1, sta
             mine = s.setdefault(corner, {})
             u[part] = of_block(*(z.reshape(shape)[part] for z in (g, x, y)), mine, t)
         return p - rate * (u.reshape(p.shape) + sides(decay, only)(p) * p)
+
+    return step
+
+
+def splus(rate, b1=0.9, b2=0.999, decay=0.01, f=100, other=0.001, largest=10000, only=None):
+    def step(p, g, s, t):
+        s["m"] = b1 * s.get("m", 0) + (1 - b1) * g
+        if p.ndim != 2 or max(p.shape) > largest:
+            return p - rate * other * (np.sign(s["m"]) + sides(decay, only)(p) * p)
+        left, right = s.get("Q", (np.eye(len(p)), np.eye(p.shape[1])))
+        u = left @ np.sign(left.T @ s["m"] @ right) @ right.T
+        s["L"], s["R"] = (b2 * s.get(k, 0) + (1 - b2) * x for k, x in (("L", g @ g.T), ("R", g.T @ g)))
+        if t == 1 or t % f == 0:
+            s["Q"] = vectors(s["L"]), vectors(s["R"])
+        return p - rate * 2 / sum(p.shape) * (u + sides(decay, only)(p) * p)
+
+    return step
+
+
+def annealed(t):
+    return min(1, max(0.03, np.exp(-0.001 * (t - 500))))
+
+
+def largest_at_least(a):
+    """One power step from the largest column."""
+    x = a @ a[:, np.argmax(np.linalg.norm(a, axis=0))]
+    return np.linalg.norm(a @ x) / np.linalg.norm(x)
+
+
+def psgd_kron(rate, b1=0.9, decay=0.0, chance=annealed, lr=0.1, init=1.0, largest=8192, clip=1.1, seed=0, only=None):
+    """With dense matrices, and the Kronecker products of all factors; diagonal ones are kept diagonal."""
+
+    def step(p, g, s, t):
+        shape = g.shape or (1,)
+        k = len(shape)
+        if t == 1:
+            s["Q"], s["since"], s["mu"] = [init ** (1 / k) * np.eye(n) for n in shape], 0, 0
+        s["mu"] = b1 * s["mu"] + (1 - b1) * g.reshape(shape)
+        m = s["mu"] / (1 - b1**t)
+        s["since"] += 1
+        if s["since"] >= 1 / chance(t):
+            s["since"] = 0
+            first, second = jax.random.split(jax.random.fold_in(jax.random.key(seed), t))
+            if jax.random.uniform(first) < 0.01:
+                sizes = [np.abs(q).max() for q in s["Q"]]
+                s["Q"] = [q * np.prod(sizes) ** (1 / k) / size for q, size in zip(s["Q"], sizes, strict=True)]
+            v = np.asarray(jax.random.normal(second, shape, np.float64))
+            h = m + np.sqrt(np.finfo(np.float32).eps) * np.abs(m).mean() * v
+            whole = kron(s["Q"])
+            a, b = (whole @ h.ravel()).reshape(shape), np.linalg.solve(whole.T, v.ravel()).reshape(shape)
+            for axis, q in enumerate(s["Q"]):
+                one, two = (unfolded(x, axis) @ unfolded(x, axis).T for x in (a, b))
+                if k > 1 and 1 < len(q) <= largest:
+                    s["Q"][axis] = q - lr * np.triu(one - two) @ q / largest_at_least(one + two)
+                else:
+                    s["Q"][axis] = q - lr * np.diag(np.diag(one - two)) @ q / np.diag(one + two).max()
+        whole = kron(s["Q"])
+        u = (whole.T @ whole @ m.ravel()).reshape(p.shape)
+        u = u * min(1, clip / root_mean_square(u))
+        return p - rate * (u + sides(decay, only)(p) * p)
 
     return step
 
@@ -216,5 +279,21 @@ CASES = [
     case(
         lambda: gt.shampoo(0.03, b2=0.9, eps=1e-2, precondition_frequency=4, graft="sgd"),
         shampoo(0.03, b2=0.9, eps=1e-2, f=4, graft="sgd"),
+    ),
+    case(lambda: gt.splus(0.1), splus(0.1)),
+    case(
+        lambda: gt.splus(0.1, 0.8, 0.9, 0.1, precondition_frequency=3, ema=None, other_scale=0.1, mask=matrices),
+        splus(0.1, 0.8, 0.9, 0.1, f=3, other=0.1, only=(2,)),
+        "splus, all options",
+    ),
+    case(lambda: gt.splus(0.1, max_precond_dim=3), splus(0.1, largest=3)),
+    case(lambda: gt.psgd_kron(0.01), psgd_kron(0.01)),
+    case(
+        lambda: gt.psgd_kron(
+            0.01, 0.8, 0.1, precondition_probability=0.4, precondition_lr=0.2, init_scale=3.0, max_size_triangular=3,
+            clip=0.5, seed=3, mask=matrices,
+        ),
+        psgd_kron(0.01, 0.8, 0.1, lambda t: 0.4, 0.2, 3.0, 3, 0.5, 3, only=(2,)),
+        "psgd_kron, all options",
     ),
 ]  # fmt: skip  # calls by the order of their signatures
