@@ -223,7 +223,8 @@ def _kernels(source: RuleSource) -> Kernels:
                 new = [_ending((name,), n, widen(o), o) for name, n, o in zip(names, new, old, strict=True)]
             return jax.tree.map(_stored, new, old)
 
-        return list(zip(us, map(kept, rows, bucket.slots), strict=True))
+        new = map(kept, rows, bucket.slots)
+        return [(u, slots[0] if len(slots) == 1 else tuple(slots)) for u, slots in zip(us, new, strict=True)]
 
     return Kernels(jax.jit(measure), jax.jit(shared), jax.jit(update), jax.jit(matrices))
 

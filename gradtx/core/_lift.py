@@ -6,7 +6,7 @@ leaves share is computed once, each leaf is updated. The work on a leaf is that 
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from gradtx.core._by_group import by_group, check_memory, in_groups, note_reache
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._kernels import Kernels, Rule, RuleSource, init_whole
+from gradtx.core._matrices import Modes
 from gradtx.core._over_devices import Names, on_leaf, sum_over
 from gradtx.core._placement import in_place
 from gradtx.core._rescaling import divided, in_range_over
@@ -202,9 +203,20 @@ def update_tree(
             raise TypeError(f"{rule.name}: {error}{why}") from error
         raise
     new_leaves, new_slots = list(leaves), list(slots)
-    run = _each if rule.modes_of is None else _in_buckets
-    for x, u, new in run(rule, updates, live, common):
-        new_leaves[x.index], new_slots[x.index] = closed(leaves[x.index], u), new
+    pairs = zip(live, common, strict=True)
+    for rows, known, modes in (
+        [([x], k, None) for x, k in pairs] if rule.modes_of is None else _alike(rule, updates, pairs)
+    ):
+        x = rows[0]
+        try:
+            if modes is None:
+                done = [x.kernels.update(x.values, x.g, x.slots, x.p, x.count, known)]
+            else:
+                done = x.kernels.update_matrices(x.values, _bucket(rule, rows, modes), x.count, known)
+        except (ValueError, TypeError) as error:
+            raise _located(error, rule, updates, x) from error
+        for y, (u, new) in zip(rows, done, strict=True):
+            new_leaves[y.index], new_slots[y.index] = closed(leaves[y.index], u), new
 
     # A wrapper may have made the slots from the parameters, boxes included.
     columns = zip(held, _columns(new_slots, len(held)), strict=True)
@@ -216,34 +228,24 @@ def update_tree(
     return jax.tree.unflatten(treedef, new_leaves), state._replace(**new_state) if new_state else state
 
 
-def _each(rule: Rule, updates: Updates, live: list[_Live], common: list[tuple]) -> Iterator[tuple]:
-    """Each leaf with its update and its new slots."""
-    for x, known in zip(live, common, strict=True):
-        try:
-            yield x, *x.kernels.update(x.values, x.g, x.slots, x.p, x.count, known)
-        except (ValueError, TypeError) as error:
-            raise _located(error, rule, updates, x) from error
-
-
-def _in_buckets(rule: Rule, updates: Updates, live: list[_Live], common: list[tuple]) -> Iterator[tuple]:
-    """As `_each`, for rules on matrices: leaves that are alike run together."""
+def _alike(
+    rule: Rule, updates: Updates, pairs: Iterable[tuple[_Live, tuple]]
+) -> list[tuple[list[_Live], tuple, Modes]]:
+    """The leaves of a rule on matrices that run at once, with what they get of what is shared, and their modes."""
     modes = rule.modes_of(rule.name, updates)  # type: ignore[misc]  # the caller has looked
-    alike: dict[Any, list[tuple[_Live, tuple]]] = {}
-    for x, known in zip(live, common, strict=True):
-        g, role, split = opened(x.g), carried_role(x.g), carried_split(x.g)
-        types = tuple([jax.typeof(jnp.asarray(y)) for y in jax.tree.leaves((g, x.slots, x.p))])
-        ids = (id(x.kernels), id(x.values), id(x.count), *map(id, known))
-        alike.setdefault((types, modes[x.index], role, split, ids), []).append((x, known))
-    for (_, found, role, split, _), rows in alike.items():
-        x, known = rows[0]
-        slots = [[y.slots] if len(rule.slots) == 1 else list(y.slots) for y, _ in rows]
-        bucket = Bucket([opened(y.g) for y, _ in rows], slots, [y.p for y, _ in rows], found, role, split)
-        try:
-            done = x.kernels.update_matrices(x.values, bucket, x.count, known)
-        except (ValueError, TypeError) as error:
-            raise _located(error, rule, updates, x) from error
-        for (y, _), (u, new) in zip(rows, done, strict=True):
-            yield y, u, new[0] if len(new) == 1 else tuple(new)
+    found: dict[Any, tuple[list[_Live], tuple, Modes]] = {}
+    for x, known in pairs:
+        types = tuple([jax.typeof(jnp.asarray(y)) for y in jax.tree.leaves((x.g, x.slots, x.p))])
+        run = (id(x.kernels), id(x.values), id(x.count), *map(id, known))
+        key = (types, modes[x.index], carried_role(x.g), carried_split(x.g), run)
+        found.setdefault(key, ([], known, modes[x.index]))[0].append(x)
+    return list(found.values())
+
+
+def _bucket(rule: Rule, rows: list[_Live], modes: Modes) -> Bucket:
+    slots = [[x.slots] if len(rule.slots) == 1 else list(x.slots) for x in rows]
+    g = rows[0].g
+    return Bucket([opened(x.g) for x in rows], slots, [x.p for x in rows], modes, carried_role(g), carried_split(g))
 
 
 def _places(rule: Rule, state: OptState, treedef: Any, updates: Updates) -> list:
