@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Triangular Kronecker factors: for each axis of a tensor an upper triangular matrix, or a vector as a diagonal."""
 
-import math
 from typing import Any
 
 import jax
@@ -87,6 +86,6 @@ def spectral_lower_bound(matrix: jax.Array) -> jax.Array:
 
 def balanced(factors: Arrays) -> Arrays:
     """The same Kronecker product of factors whose largest elements are equal."""
-    sizes = [jnp.max(jnp.abs(q), initial=0) for q in factors]
-    middle = math.prod([size ** (1 / len(sizes)) for size in sizes])
+    sizes = jnp.stack([jnp.max(jnp.abs(q), initial=0) for q in factors])
+    middle = jnp.prod(sizes ** (1 / len(factors)))
     return tuple(q * safe_divide(middle, size).astype(q.dtype) for q, size in zip(factors, sizes, strict=True))

@@ -88,7 +88,7 @@ def scale_by_psgd_kron(
 
     def shared(t, total, memory):
         since = memory["since"] + 1
-        due = since * precondition_probability >= 1
+        due = since.astype(t.dtype) * precondition_probability >= 1
         balance = jax.random.uniform(_keys(seed, t)[0]) < BALANCING
         return (due, balance), {"since": jnp.where(due, 0, since)}
 

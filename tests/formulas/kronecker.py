@@ -158,7 +158,8 @@ def shampoo(rate, b1=0.9, b2=1.0, eps=1e-12, decay=0.0, exponents=None, f=1, sta
         for corner in np.ndindex(*[-(-n // blocks) for n in shape]):
             part = tuple(slice(i * blocks, (i + 1) * blocks) for i in corner)
             mine = s.setdefault(corner, {})
-            u[part] = of_block(*(z.reshape(shape)[part] for z in (g, x, y)), mine, t)
+            in_g, in_x, in_y = (z.reshape(shape)[part] for z in (g, x, y))
+            u[part] = of_block(in_g, in_x, in_y, mine, t)
         return p - rate * (u.reshape(p.shape) + sides(decay, only)(p) * p)
 
     return step
