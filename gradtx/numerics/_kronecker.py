@@ -22,7 +22,7 @@ Arrays = tuple[jax.Array, ...]
 
 def axes_with_basis(shape: tuple[int, ...], largest: int) -> Axes:
     """The axes of a tensor for which a square matrix is affordable; none of a vector, whose elements are units."""
-    return tuple(axis for axis, n in enumerate(shape) if n <= largest) if len(shape) > 1 else ()
+    return tuple(axis for axis, n in enumerate(shape) if 0 < n <= largest) if len(shape) > 1 else ()
 
 
 def zeros_of(p: jax.Array, axes: Axes) -> Arrays:
@@ -121,7 +121,7 @@ def first_whitening(w: Whitening, g: jax.Array, axes: Axes, decay: Any) -> White
     """Factors of the first gradient, and bases that stay until the next `power_step`."""
     grown = []
     for factor, axis in zip(w.factors, axes, strict=True):
-        rest = g.size // g.shape[axis]
+        rest = max(g.size // g.shape[axis], 1)
         grown.append(if_finite(ema(factor, gram(g, axis) / rest, decay), factor))
     return w._replace(factors=tuple(grown), bases=tuple(map(eigenbasis, grown, w.bases)))
 
@@ -146,7 +146,7 @@ def next_whitening(w: Whitening, r: jax.Array, gains: Arrays, axes: Axes, decay:
         values[axis] = if_finite(new, values[axis])
         if axis in axes:
             i = axes.index(axis)
-            of_basis = gram(white, axis) / (r.size // r.shape[axis])
+            of_basis = gram(white, axis) / max(r.size // r.shape[axis], 1)
             square = along(along(of_basis, jnp.conj(w.bases[i]), 1), w.bases[i], 0)
             factors[i] = if_finite(ema(factors[i], square, decay), factors[i])
     return w._replace(factors=tuple(factors), eigenvalues=tuple(values))
