@@ -9,15 +9,16 @@ axes of the stack in front, and are in a tuple where matrices of several widths 
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType
 
 from gradtx.core._dtypes import compute_dtype, promotion, widen, widen_floats
-from gradtx.core._matrices import Modes, from_blocks, to_blocks
+from gradtx.core._matrices import Groups, Modes, from_blocks, to_blocks
 from gradtx.core._over_devices import WHOLE, Split, gathered, on_leaf, own_part, whole_shape_of
 from gradtx.core._placement import explicit_sharding, laid_like, whole_in_loop
 from gradtx.core._roles import Role
@@ -52,17 +53,13 @@ def init_matrices(rule_at: RuleAt, values: dict, p: jax.Array, alike: Bucket) ->
     if modes.is_plain(p.ndim):
         found = init_one(values, whole)
         return [own_part(x, split) if getattr(x, "shape", None) == whole.shape else x for x in found]
-    shape, lead = (1, *whole.shape), tuple(whole.shape[i] for i in modes.lead(p.ndim))
-    entries = _Entries(values, alike, whole.shape)
-    rows = [_mapped(lambda e, x: init_one(entries.put(e), x), (entries.each, x)) for x in _blocks(whole[None], modes)]
+    entries, laid = (
+        _Entries(values, alike, whole.shape),
+        Laid(modes, _shifted(split, p.ndim), p[None], (1, *whole.shape)),
+    )
+    rows = [_mapped(lambda e, x: init_one(entries.put(e), x), (entries.each, x)) for x in laid.blocks(p[None])]
     owns = _owns(rule_at(entries.first), alike, whole.shape, p.dtype)
-
-    def placed(own: bool, blocks: tuple) -> Any:
-        if own:
-            return own_part(_joined(list(blocks), modes, shape)[0], split)
-        return _bare([jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), x) for x in blocks])
-
-    return [placed(own, blocks) for own, blocks in zip(owns, zip(*rows, strict=True), strict=True)]
+    return _apart(laid.slots_back(rows, owns), 1)[0]
 
 
 def slots_of_one(rule: Any, block: Any, role: Role | None, ndim: int) -> list:
@@ -77,52 +74,49 @@ def slots_of_one(rule: Any, block: Any, role: Role | None, ndim: int) -> list:
 
 def update_matrices(rule_at: RuleAt, values: dict, bucket: Bucket, count: Any, common: tuple) -> tuple[list, list]:
     """The updates of the parameters of a bucket, and their new slots in the dtype of the work."""
-    g, ndim, modes, split = bucket.gs[0], bucket.gs[0].ndim, bucket.modes, _shifted(bucket)
-    dtype = compute_dtype(g, bucket.slots[0], bucket.ps[0])
-    g, fields, p = (_side_by_side(x) for x in (bucket.gs, bucket.slots, bucket.ps))
-    g, fields, p, t, values = widen((g, fields, p, count, values), dtype)
-    common = widen_floats(common, dtype)
-    shape = whole_shape_of(g.shape, split)
-    entries = _Entries((values, common), bucket, shape[1:], len(bucket.gs))
+    like, modes = bucket.gs[0], bucket.modes
+    ndim, split = like.ndim, _shifted(bucket.split, like.ndim)
+    dtype = compute_dtype(like, bucket.slots[0], bucket.ps[0])
+    gs, slots, ps, t, values = widen((bucket.gs, bucket.slots, bucket.ps, count, values), dtype)
+    entries = _Entries((values, widen_floats(common, dtype)), bucket, whole_shape_of(like.shape, bucket.split))
     rule = rule_at(entries.first[0])
-    for field in fields[: len(rule.entering)]:
-        _check_made_for(field, g.shape)
-    entered, held = fields[: len(rule.entering)], fields[len(rule.entering) :]
-    owns = _owns(rule, bucket, shape[1:], dtype)[len(rule.entering) :] if held else []
-    in_turn = split is None and _runs_in_turn(g)
-    with jax.named_scope(rule.name), promotion(g, fields, p):
-        x: Any = g
-        if rule.enter is not None:
-            x, new = rule_at(entries.by_element(ndim)[0]).enter(g, _bare(entered), p, t)
-            entered = [new] if len(entered) == 1 else list(new)
-        whole = functools.partial(_whole, split=split, ndim=ndim)
-        xs, ps = _blocks(whole(x), modes), _blocks(whole(p if rule.needs_params else None), modes)
-        slots = zip(*[_held(f, own, modes, whole, g.shape) for f, own in zip(held, owns, strict=True)], strict=True)
-        rows = list(slots) if held else [()] * len(xs)
+    n = len(rule.entering)
+    with jax.named_scope(rule.name), promotion(gs[0], slots[0], ps[0]):
+        # Not on the bucket: it costs compilers less to work on parameters alike than to take parts out of an array.
+        enter = jax.jit(_enter(rule_at(entries.by_element[0]), t))
+        xs, entered = zip(*[enter(g, x[:n], p) for g, x, p in zip(gs, slots, ps, strict=True)], strict=True)
+        x = _side_by_side(xs)
+        field = _side_by_side([x[n:] for x in slots])
+        p = _side_by_side(ps) if rule.needs_params else None
+        laid = Laid(modes, split, jax.tree.leaves(x)[0], whole_shape_of((len(gs), *like.shape), split))
+        owns = _owns(rule, bucket, laid.shape[1:], dtype)[n:] if field else []
 
-        def one(each: list, x: Any, slots: tuple, p: Any) -> tuple:
+        def one(each: list, x: Any, slots: list, p: Any) -> tuple:
             values, common = entries.put(each)
             here = rule_at(values)
             with on_leaf(WHOLE, len(modes.groups), p):
                 told = here.role(bucket.role, ndim)
-                u, new = checked(here.update(x, _bare(slots), p, t, *common, **told), jax.tree.leaves(x)[0], slots)
-            return u, new
+                return checked(here.update(x, _bare(slots), p, t, *common, **told), jax.tree.leaves(x)[0], slots)
 
-        found = [_mapped(one, (entries.each, *row), in_turn) for row in zip(xs, rows, ps, strict=True)]
+        each = [jnp.tile(x, len(gs)) for x in entries.each]
+        rows = zip(laid.blocks(x), laid.slots(field, owns), laid.blocks(p), strict=True)
+        us, new = zip(*[_mapped(one, (each, *row), split is None and _runs_in_turn(like)) for row in rows], strict=True)
+        kept = _apart(laid.slots_back(new, owns), len(gs))
+    return _apart(laid.back(us), len(gs)), [[*first, *rest] for first, rest in zip(entered, kept, strict=True)]
 
-    def back(blocks: list) -> jax.Array:
-        x = _joined(blocks, modes, shape)
-        return laid_like(x, g) if split is None else own_part(x, split)
 
-    columns = zip(*[new for _, new in found], strict=True) if held else ()
-    lead = [g.shape[1 + i] for i in modes.lead(ndim)]
-    kept = [
-        back(list(column))
-        if own
-        else _bare([jax.tree.map(lambda x: x.reshape(len(bucket.gs), *lead, *x.shape[1:]), x) for x in column])
-        for own, column in zip(owns, columns, strict=True)
-    ]
-    return _apart(back([u for u, _ in found]), g.shape[0]), _apart([*entered, *kept], g.shape[0])
+def _enter(rule: Any, t: Any) -> Callable[..., tuple]:
+    """What a rule does on single elements of a parameter: its result, and the new slots of those that it takes."""
+
+    def enter(g: jax.Array, slots: list, p: Any) -> tuple[Any, list]:
+        for slot in slots:
+            _check_made_for(slot, g.shape)
+        if rule.enter is None:
+            return g, []
+        x, new = rule.enter(g, _bare(slots), p, t)
+        return x, [new] if len(slots) == 1 else list(new)
+
+    return enter
 
 
 def checked(returned: Any, x: jax.Array, slots: tuple) -> tuple[Any, list]:
@@ -143,31 +137,23 @@ class _Entries:
     Attributes:
       each: those entries, an array for each of them with an element for each matrix.
       first: all of them for the first matrix.
+      by_element: all of them, such that they go with the elements of a parameter.
     """
 
-    def __init__(self, tree: Any, alike: Bucket, shape: tuple[int, ...], parameters: int = 1):
+    def __init__(self, tree: Any, alike: Bucket, shape: tuple[int, ...]):
         self.leaves, self.treedef = jax.tree.flatten(tree, is_leaf=is_stacked)
-        self.stack = stack_axes(alike.role, len(shape))
-        lead = alike.modes.lead(len(shape))
-        at = [i for i, axis in enumerate(lead) if axis not in self.stack]
-        sizes = [shape[i] for i in lead]
-
-        def of_matrices(x: jax.Array) -> jax.Array:
-            placed = jnp.expand_dims(x, at)
-            return jnp.tile(jnp.broadcast_to(placed, sizes).reshape(-1), parameters)
-
-        self.each = [of_matrices(x.value) for x in self.leaves if is_stacked(x)]
+        stacked = [x.value for x in self.leaves if is_stacked(x)]
+        stack, lead = stack_axes(alike.role, len(shape)), alike.modes.lead(len(shape))
+        at = [i for i, axis in enumerate(lead) if axis not in stack]
+        others = [i for i in range(len(shape)) if i not in stack]
+        self.each = [jnp.broadcast_to(jnp.expand_dims(x, at), [shape[i] for i in lead]).reshape(-1) for x in stacked]
         self.first = self.put([x[0] for x in self.each])
+        self.by_element = self.put([jnp.expand_dims(x, others) for x in stacked])
 
     def put(self, each: list) -> Any:
         """The tree, with these in place of the entries."""
         rest = iter(each)
         return jax.tree.unflatten(self.treedef, [next(rest) if is_stacked(x) else x for x in self.leaves])
-
-    def by_element(self, ndim: int) -> Any:
-        """The tree, with entries that go with the elements of parameters that lie side by side."""
-        others = [0, *(1 + i for i in range(ndim) if i not in self.stack)]
-        return self.put([jnp.expand_dims(x.value, others) for x in self.leaves if is_stacked(x)])
 
 
 def _bare(xs: Any) -> Any:
@@ -175,54 +161,102 @@ def _bare(xs: Any) -> Any:
     return xs[0] if len(xs) == 1 else tuple(xs)
 
 
-def _side_by_side(rows: list) -> Any:
+def _side_by_side(rows: Any) -> Any:
     """Trees of arrays that are alike as one tree of arrays with an axis more, the first."""
     if len(rows) == 1:
-        return jax.tree.map(lambda x: jnp.asarray(x)[None], rows[0])
+        return jax.tree.map(lambda x: x[None], rows[0])
     return jax.tree.map(lambda *xs: jnp.stack(xs), *rows)
 
 
 def _apart(tree: Any, count: int) -> list:
     """`_side_by_side` undone."""
     leaves, treedef = jax.tree.flatten(tree)
-    columns = [jax.lax.split(x, (1,) * count, 0) if count > 1 else (x,) for x in leaves]
-    rows = zip(*columns, strict=True) if leaves else [()] * count
-    return [treedef.unflatten([jax.lax.squeeze(x, (0,)) for x in row]) for row in rows]
+    rows = zip(*[_rows(x, count) for x in leaves], strict=True) if leaves else [()] * count
+    return [treedef.unflatten(row) for row in rows]
 
 
-def _shifted(bucket: Bucket) -> Split | None:
-    """The split of parameters that lie side by side; None where they are not split."""
-    split = bucket.split
-    if split is None or not split.names:
-        return None
-    return Split(split.names, ((), *split.of_each(bucket.gs[0].ndim)))
+def _rows(x: jax.Array, count: int) -> list[jax.Array]:
+    """The entries along the first axis.
+
+    Many are taken in two steps. For a compiler, a part at another place is another program, so that n parts would be n
+    programs; parts at the same place of equal arrays are one.
+    """
+    if count > 20:
+        width = math.isqrt(count - 1) + 1
+        sizes = [min(width, count - at) for at in range(0, count, width)]
+        parts = jax.lax.optimization_barrier(jax.lax.split(x, sizes, 0))
+        return [row for part, size in zip(parts, sizes, strict=True) for row in _rows(part, size)]
+    return [jax.lax.squeeze(row, (0,)) for row in (jax.lax.split(x, (1,) * count, 0) if count > 1 else (x,))]
 
 
-def _whole(tree: Any, split: Split | None, ndim: int) -> Any:
-    """The arrays of a tree, which have the axes of parameters that lie side by side, whole on each device."""
-    return jax.tree.map(lambda x: whole_in_loop(x, ndim) if split is None else gathered(x, split), tree)
+def _shifted(split: Split | None, ndim: int) -> Split | None:
+    """The split of parameters of this rank that lie side by side; None where they are not split."""
+    return None if split is None or not split.names else Split(split.names, ((), *split.of_each(ndim)))
 
 
-def _blocks(tree: Any, modes: Modes) -> list:
-    """For each of the matrices that lie beside each other in a parameter: a tree of stacks of them, (k, m, n)."""
-    groups = tuple(tuple(1 + i for i in axes) for axes in modes.groups)
+class Laid(NamedTuple):
+    """How parameters that lie side by side, in arrays with an axis more, consist of matrices.
 
-    def flat(x: jax.Array) -> jax.Array:
-        x = to_blocks(x, groups)
-        lead = x.ndim - len(groups)
+    Attributes:
+      split: between which devices these arrays are split.
+      like: one of them.
+      shape: that of the whole of it.
+    """
+
+    modes: Modes
+    split: Split | None
+    like: Any
+    shape: tuple[int, ...]
+
+    @property
+    def groups(self) -> Groups:
+        return tuple(tuple(1 + i for i in axes) for axes in self.modes.groups)
+
+    def blocks(self, tree: Any) -> list:
+        """For each of the matrices that lie beside each other in a parameter: a tree of stacks of them, (k, m, n)."""
+        arrays, treedef = jax.tree.flatten(tree)
+        arrays = [self._flat(x) for x in arrays]
+        if not self.modes.blocks:
+            return [treedef.unflatten(arrays)]
+        parts = [jax.lax.split(x, self.modes.blocks, x.ndim - 1) for x in arrays]
+        return [treedef.unflatten(row) for row in zip(*parts, strict=True)] or [tree] * len(self.modes.blocks)
+
+    def _flat(self, x: jax.Array) -> jax.Array:
+        ndim = len(self.shape) - 1
+        x = whole_in_loop(x, ndim) if self.split is None else gathered(x, self.split)
+        x = to_blocks(x, self.groups)
+        lead = x.ndim - len(self.groups)
         return x if lead == 1 else x.reshape(-1, *x.shape[lead:])
 
-    cut = [flat(x) for x in jax.tree.leaves(tree)]
-    if modes.blocks:
-        parts = [jax.lax.split(x, modes.blocks, x.ndim - 1) for x in cut]
-        return [jax.tree.unflatten(jax.tree.structure(tree), row) for row in zip(*parts, strict=True)]
-    return [jax.tree.unflatten(jax.tree.structure(tree), cut)]
+    def back(self, blocks: Sequence) -> jax.Array:
+        """`blocks` of one array undone."""
+        x = from_blocks(blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=-1), self.groups, self.shape)
+        return laid_like(x, self.like) if self.split is None else own_part(x, self.split)
 
+    def slots(self, fields: list, owns: list[bool]) -> list[list]:
+        """For each of the matrices that lie beside each other in a parameter: a list of stacks of slots."""
+        if not fields:
+            return [[]] * max(1, len(self.modes.blocks))
+        return [list(row) for row in zip(*map(self._slot, fields, owns), strict=True)]
 
-def _joined(blocks: list, modes: Modes, shape: tuple[int, ...]) -> jax.Array:
-    """`_blocks` of one array of this shape undone."""
-    groups = tuple(tuple(1 + i for i in axes) for axes in modes.groups)
-    return from_blocks(blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=-1), groups, shape)
+    def _slot(self, field: Any, own: bool) -> list:
+        if own:
+            _check_made_for(field, self.like.shape)
+            return self.blocks(field)
+        lead = 1 + len(self.modes.lead(len(self.shape) - 1))
+        flat = jax.tree.map(lambda x: x if lead == 1 else x.reshape(-1, *x.shape[lead:]), field)
+        return list(flat) if self.modes.blocks else [flat]
+
+    def slots_back(self, rows: Sequence[list], owns: list[bool]) -> list:
+        """`slots` undone."""
+        lead = (self.shape[0], *(self.shape[1 + i] for i in self.modes.lead(len(self.shape) - 1)))
+
+        def one(own: bool, *blocks: Any) -> Any:
+            if own:
+                return self.back(blocks)
+            return _bare([jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), x) for x in blocks])
+
+        return [one(*column) for column in zip(owns, *rows, strict=True)]
 
 
 def _owns(rule: Any, alike: Bucket, shape: tuple[int, ...], dtype: Any) -> list[bool]:
@@ -237,19 +271,9 @@ def _owns(rule: Any, alike: Bucket, shape: tuple[int, ...], dtype: Any) -> list[
     return [all(column) for column in zip(*map(of, alike.modes.shapes(shape)), strict=True)]
 
 
-def _held(field: Any, own: bool, modes: Modes, whole: Callable[[Any], Any], shape: tuple[int, ...]) -> list:
-    """A slot for each of the matrices that lie beside each other in a parameter, as stacks of them."""
-    if own:
-        _check_made_for(field, shape)
-        return _blocks(whole(field), modes)
-    lead = 1 + len(modes.lead(len(shape) - 1))
-    flat = jax.tree.map(lambda x: x if lead == 1 else x.reshape(-1, *x.shape[lead:]), field)
-    return list(flat) if modes.blocks else [flat]
-
-
 def _check_made_for(field: Any, shape: tuple[int, ...]) -> None:
     if jnp.shape(field) != shape:
-        raise ValueError(f"the state was made for another shape: {jnp.shape(field)[1:]}, updated {shape[1:]}")
+        raise ValueError(f"the state was made for another shape: {jnp.shape(field)}, updated {shape}")
 
 
 def _mapped(f: Callable[..., Any], arguments: tuple, in_turn: bool = False) -> Any:
