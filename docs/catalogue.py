@@ -63,7 +63,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         *("dadapt", "dadapt_adan", "dadapt_lion", "dadapt_sgd"),
     ),
     "Averages instead of schedules": ("schedule_free", "schedule_free_plus", "gpa"),
-    "Curvature and matrices": ("lbfgs", "muon"),
+    "Curvature and matrices": (
+        *("lbfgs", "muon"),
+        *("shampoo", "soap", "kl_shampoo", "kl_soap", "splus", "psgd_kron"),
+    ),
     "More": (),
 }
 """The modules of gradtx.optimizers by what their recipes have in common; the last family takes all others."""

@@ -143,6 +143,10 @@ from gradtx.optimizers._galore import scale_by_galore as scale_by_galore
 from gradtx.optimizers._gpa import gpa_adamw as gpa_adamw
 from gradtx.optimizers._grams import grams as grams
 from gradtx.optimizers._hyperball import hyperball as hyperball
+from gradtx.optimizers._kl_shampoo import kl_shampoo as kl_shampoo
+from gradtx.optimizers._kl_shampoo import scale_by_kl_shampoo as scale_by_kl_shampoo
+from gradtx.optimizers._kl_soap import kl_soap as kl_soap
+from gradtx.optimizers._kl_soap import scale_by_kl_soap as scale_by_kl_soap
 from gradtx.optimizers._lamb import lamb as lamb
 from gradtx.optimizers._laprop import laprop as laprop
 from gradtx.optimizers._laprop import scale_by_laprop as scale_by_laprop
@@ -178,6 +182,8 @@ from gradtx.optimizers._polyak import polyak_sgd as polyak_sgd
 from gradtx.optimizers._polyak import scale_by_polyak as scale_by_polyak
 from gradtx.optimizers._prodigy import prodigy as prodigy
 from gradtx.optimizers._prodigy import scale_by_prodigy as scale_by_prodigy
+from gradtx.optimizers._psgd_kron import psgd_kron as psgd_kron
+from gradtx.optimizers._psgd_kron import scale_by_psgd_kron as scale_by_psgd_kron
 from gradtx.optimizers._qhm import qhadam as qhadam
 from gradtx.optimizers._qhm import qhm as qhm
 from gradtx.optimizers._qhm import scale_by_qhadam as scale_by_qhadam
@@ -197,6 +203,8 @@ from gradtx.optimizers._scion import scion as scion
 from gradtx.optimizers._sgd import sgd as sgd
 from gradtx.optimizers._sgd_sai import scale_by_initial_snr as scale_by_initial_snr
 from gradtx.optimizers._sgd_sai import sgd_sai as sgd_sai
+from gradtx.optimizers._shampoo import scale_by_shampoo as scale_by_shampoo
+from gradtx.optimizers._shampoo import shampoo as shampoo
 from gradtx.optimizers._signsgd import scale_by_sign as scale_by_sign
 from gradtx.optimizers._signsgd import sign_sgd as sign_sgd
 from gradtx.optimizers._signsgd import signum as signum
@@ -204,9 +212,14 @@ from gradtx.optimizers._simplified_ademamix import scale_by_simplified_ademamix 
 from gradtx.optimizers._simplified_ademamix import simplified_ademamix as simplified_ademamix
 from gradtx.optimizers._sm3 import scale_by_sm3 as scale_by_sm3
 from gradtx.optimizers._sm3 import sm3 as sm3
+from gradtx.optimizers._soap import scale_by_soap as scale_by_soap
+from gradtx.optimizers._soap import soap as soap
 from gradtx.optimizers._sophia import scale_by_sophia as scale_by_sophia
 from gradtx.optimizers._sophia import sophia as sophia
 from gradtx.optimizers._sophia_g import sophia_g as sophia_g
+from gradtx.optimizers._splus import scale_by_splus as scale_by_splus
+from gradtx.optimizers._splus import scale_by_splus_shape as scale_by_splus_shape
+from gradtx.optimizers._splus import splus as splus
 from gradtx.optimizers._stable_adamw import scale_by_stable_adam as scale_by_stable_adam
 from gradtx.optimizers._stable_adamw import stable_adamw as stable_adamw
 from gradtx.optimizers._yogi import scale_by_yogi as scale_by_yogi

@@ -38,6 +38,8 @@ from gradtx.optimizers._dog import DoGState as DoGState
 from gradtx.optimizers._dog import ScaleByDistanceOverGradientsState as ScaleByDistanceOverGradientsState
 from gradtx.optimizers._dowg import DoWGState as DoWGState
 from gradtx.optimizers._ftrl import FtrlState as FtrlState
+from gradtx.optimizers._kl_shampoo import KLShampooState as KLShampooState
+from gradtx.optimizers._kl_soap import KLSoapState as KLSoapState
 from gradtx.optimizers._lbfgs import ScaleByLBFGSState as ScaleByLBFGSState
 from gradtx.optimizers._lion import ScaleByLionState as ScaleByLionState
 from gradtx.optimizers._madgrad import MadgradState as MadgradState
@@ -49,6 +51,7 @@ from gradtx.optimizers._normuon import ScaleByNorMuonState as ScaleByNorMuonStat
 from gradtx.optimizers._novograd import ScaleByNovogradState as ScaleByNovogradState
 from gradtx.optimizers._optimistic import ScaleByOptimisticGradientState as ScaleByOptimisticGradientState
 from gradtx.optimizers._prodigy import ProdigyState as ProdigyState
+from gradtx.optimizers._psgd_kron import PSGDKronState as PSGDKronState
 from gradtx.optimizers._rmsprop import ScaleByRmsState as ScaleByRmsState
 from gradtx.optimizers._rmsprop import ScaleByRmsWithCountState as ScaleByRmsWithCountState
 from gradtx.optimizers._rmsprop import ScaleByRStdDevState as ScaleByRStdDevState
@@ -57,9 +60,12 @@ from gradtx.optimizers._rprop import ScaleByRpropState as ScaleByRpropState
 from gradtx.optimizers._schedule_free_plus import ScheduleFreePlusState as ScheduleFreePlusState
 from gradtx.optimizers._scion import ScaleByScionState as ScaleByScionState
 from gradtx.optimizers._sgd_sai import ScaleBySNRState as ScaleBySNRState
+from gradtx.optimizers._shampoo import ShampooState as ShampooState
 from gradtx.optimizers._simplified_ademamix import ScaleBySimplifiedAdEMAMixState as ScaleBySimplifiedAdEMAMixState
 from gradtx.optimizers._sm3 import ScaleBySM3State as ScaleBySM3State
+from gradtx.optimizers._soap import SoapState as SoapState
 from gradtx.optimizers._sophia import SophiaState as SophiaState
+from gradtx.optimizers._splus import SPlusState as SPlusState
 from gradtx.precision._master_params import WithMasterParamsState as WithMasterParamsState
 from gradtx.precision._rounding_stages import CompensateState as CompensateState
 from gradtx.precision._rounding_stages import ErrorBitsState as ErrorBitsState

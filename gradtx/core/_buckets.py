@@ -52,7 +52,7 @@ def init_matrices(rule_at: RuleAt, values: dict, p: jax.Array, alike: Bucket) ->
 
     if modes.is_plain(p.ndim):
         found = init_one(values, whole)
-        return [own_part(x, split) if jnp.shape(x) == whole.shape else x for x in found]
+        return [own_part(x, split) if getattr(x, "shape", None) == whole.shape else x for x in found]
     entries, laid = (
         _Entries(values, alike, whole.shape),
         Laid(modes, _shifted(split, p.ndim), p[None], (1, *whole.shape)),

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import FiniteNonNegative, Positive
+from gradtx.core._ranges import FiniteNonNegative, NonNegativeInt, Positive
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.wrappers._masked import masked
 
 
 class WeightDecaySchedule(NamedTuple):
-    """The number of updates made; the state if the weight decay or its learning rate is a schedule."""
+    """The number of updates made; the state if the weight decay or its learning rate is a schedule, or begins later."""
 
     count: jax.Array
 
@@ -64,6 +64,8 @@ def decay_weights(
     max_learning_rate: Positive | None = None,
     cautious: bool = False,
     towards_initial: bool = False,
+    of_new: bool = False,
+    begin: NonNegativeInt = 0,
 ) -> GradientTransformationExtraArgs:
     """Weight decay of any kind for any recipe, `chain(recipe, decay_weights(...))`: u = u - weight_decay rate p.
 
@@ -82,20 +84,23 @@ def decay_weights(
         constant learning rate.
       cautious: whether to decay only elements that the update does not move away from 0.
       towards_initial: whether to decay towards the parameters that `init` was given: p - p_init in place of p.
+      of_new: whether to decay what the step leads to: p + u in place of p, as where the authors' code decays after it.
+      begin: the number of first steps without decay.
 
     References: Loshchilov and Hutter 2017, arXiv:1711.05101; Defazio 2025, arXiv:2506.02285 (corrected); Chen et al.
     2025, arXiv:2510.12402 (cautious).
     """
-    _check_kind(kind, learning_rate, max_learning_rate, cautious)
+    _check_kind(kind, learning_rate, max_learning_rate, cautious, of_new)
     if mask is not None:
-        options: dict[str, Any] = dict(cautious=cautious, towards_initial=towards_initial)
+        options: dict[str, Any] = dict(cautious=cautious, towards_initial=towards_initial, of_new=of_new, begin=begin)
         rates: dict[str, Any] = dict(learning_rate=learning_rate, max_learning_rate=max_learning_rate)
         return masked(decay_weights(weight_decay, kind, **rates, **options), mask)
 
     def shared(t, total):
-        if learning_rate is None:
-            return weight_decay
-        return weight_decay * learning_rate * (1 if max_learning_rate is None else learning_rate / max_learning_rate)
+        rate = weight_decay
+        if learning_rate is not None:
+            rate = rate * learning_rate * (1 if max_learning_rate is None else learning_rate / max_learning_rate)
+        return jnp.where(t > begin, rate, 0.0) if begin else rate
 
     def update(u, initial, p, t, strength):
         excess = p - initial if towards_initial else p
@@ -103,14 +108,14 @@ def decay_weights(
             return u + strength * excess, initial
         if cautious:
             strength = jnp.where(jnp.real(jnp.conj(u) * excess) <= 0, strength, 0)
-        return u - strength * excess, initial
+        return u - strength * (excess + u if of_new else excess), initial
 
-    scheduled = any(map(callable, (weight_decay, learning_rate, max_learning_rate)))
-    state = DecayWeightsState if towards_initial else WeightDecaySchedule if scheduled else None
+    counts = begin or any(map(callable, (weight_decay, learning_rate, max_learning_rate)))
+    state = DecayWeightsState if towards_initial else WeightDecaySchedule if counts else None
     return per_parameter(lambda p: p if towards_initial else (), update, state, shared=shared, needs_params=True)
 
 
-def _check_kind(kind: str, learning_rate: Any, max_learning_rate: Any, cautious: bool) -> None:
+def _check_kind(kind: str, learning_rate: Any, max_learning_rate: Any, cautious: bool, of_new: bool) -> None:
     """Refuses options that have no meaning together."""
     needs_rate = kind in ("decoupled", "corrected")
     if needs_rate != (learning_rate is not None):
@@ -122,3 +127,7 @@ def _check_kind(kind: str, learning_rate: Any, max_learning_rate: Any, cautious:
         raise ValueError(f"decay_weights: kind={kind!r} takes no max_learning_rate, got {max_learning_rate!r}")
     if kind == "coupled" and cautious:
         raise ValueError("decay_weights: cautious=True compares with an update, but kind='coupled' comes before it")
+    if kind == "coupled" and of_new:
+        raise ValueError(
+            "decay_weights: of_new=True decays what an update leads to, but kind='coupled' comes before it"
+        )

@@ -128,6 +128,15 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
     "scale_by_dion": lambda: _make("scale_by_dion")(rank=1, weight_dimension_numbers=as_columns),
     "scale_by_dion2": lambda: _make("scale_by_dion2")(weight_dimension_numbers=as_columns),
     "scale_by_matrix_shape": lambda: _make("scale_by_matrix_shape")(weight_dimension_numbers=as_columns),
+    # With gradients of low rank, these would divide rounding errors by rounding errors, or take their signs.
+    "scale_by_soap": lambda: _make("scale_by_soap")(eps=0.01),
+    "soap": lambda: _make("soap")(0.01, eps=0.01),
+    "scale_by_kl_soap": lambda: _make("scale_by_kl_soap")(eps=0.01),
+    "kl_soap": lambda: _make("kl_soap")(0.01, eps=0.01),
+    "scale_by_shampoo": lambda: _make("scale_by_shampoo")(eps=0.01),
+    "shampoo": lambda: _make("shampoo")(0.01, eps=0.01),
+    "scale_by_splus": lambda: _make("scale_by_splus")(max_precond_dim=2),
+    "splus": lambda: _make("splus")(0.01, max_precond_dim=2),
     "low_rank": lambda: _make("low_rank")(_make("scale_by_adam")(), 1),
     "cautious": lambda: _make("cautious")(_make("scale_by_adam")()),
     "orthograd": lambda: _make("orthograd")(_make("adam")(0.1)),
@@ -136,7 +145,7 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
     "zero": lambda: _make("zero")(_make("adam")(0.1), "devices", mesh=meshes.mesh(devices=1)),
     "decay_weights": lambda: _make("decay_weights")(0.1, "corrected", learning_rate=0.01, max_learning_rate=0.02),
 }
-"""Calls of the factories for which the annotations give no example."""
+"""Calls of the factories for which the annotations give no example, or one that no promise can be held on."""
 
 EXTRA: dict[str, dict[str, Any]] = {
     "gauss_newton_bartlett": {"sampled_grad": lambda params: params},
