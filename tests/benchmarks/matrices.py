@@ -41,7 +41,10 @@ def of_stack():
 
 
 CASES = {
-    "192 matrices": {"gradtx": (lambda: gradtx.muon(1e-3), lambda: separate(192)), "optax": (None, lambda: separate(192))},
+    "192 matrices": {
+        "gradtx": (lambda: gradtx.muon(1e-3), lambda: separate(192)),
+        "optax": (None, lambda: separate(192)),
+    },
     "96 matrices": {"gradtx": (lambda: gradtx.muon(1e-3), lambda: separate(96)), "optax": (None, lambda: separate(96))},
     "a stack of 96": {"gradtx": (of_stack, stacked), "optax": (None, lambda: separate(96))},
     "transformer of 12 layers": {"gradtx": (lambda: gradtx.muon(1e-3), transformer), "optax": (None, transformer)},
