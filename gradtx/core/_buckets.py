@@ -101,7 +101,7 @@ def update_matrices(rule_at: RuleAt, values: dict, bucket: Bucket, count: Any, c
         each = [jnp.tile(x, len(gs)) for x in entries.each]
         rows = zip(laid.blocks(x), laid.slots(field, owns), laid.blocks(p), strict=True)
         us, new = zip(*[_mapped(one, (each, *row), split is None and _runs_in_turn(like)) for row in rows], strict=True)
-        kept = _apart(laid.slots_back(new, owns), len(gs))
+        kept = _apart(laid.slots_back(new, owns, field), len(gs))
     return _apart(laid.back(us), len(gs)), [[*first, *rest] for first, rest in zip(entered, kept, strict=True)]
 
 
@@ -244,11 +244,16 @@ class Laid(NamedTuple):
             _check_made_for(field, self.like.shape)
             return self.blocks(field)
         lead = 1 + len(self.modes.lead(len(self.shape) - 1))
-        flat = jax.tree.map(lambda x: x if lead == 1 else x.reshape(-1, *x.shape[lead:]), field)
-        return list(flat) if self.modes.blocks else [flat]
 
-    def slots_back(self, rows: Sequence[list], owns: list[bool]) -> list:
-        """`slots` undone."""
+        def flat(x: jax.Array) -> jax.Array:
+            x = whole_in_loop(x, x.ndim - 1)
+            return x if lead == 1 else x.reshape(-1, *x.shape[lead:])
+
+        found = jax.tree.map(flat, field)
+        return list(found) if self.modes.blocks else [found]
+
+    def slots_back(self, rows: Sequence[list], owns: list[bool], fields: list | None = None) -> list:
+        """`slots` undone: what becomes of these fields."""
         lead = (self.shape[0], *(self.shape[1 + i] for i in self.modes.lead(len(self.shape) - 1)))
 
         def one(own: bool, *blocks: Any) -> Any:
@@ -256,7 +261,8 @@ class Laid(NamedTuple):
                 return self.back(blocks)
             return _bare([jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), x) for x in blocks])
 
-        return [one(*column) for column in zip(owns, *rows, strict=True)]
+        new = [one(*column) for column in zip(owns, *rows, strict=True)]
+        return new if fields is None else jax.tree.map(laid_like, new, fields)
 
 
 def _owns(rule: Any, alike: Bucket, shape: tuple[int, ...], dtype: Any) -> list[bool]:
