@@ -147,6 +147,7 @@ ROWS: dict[str, Row] = {
     "hyperball": Row((0.002, 3_000), None, (0.001, 3_000), on_sphere=True),
     "lamb": Row((0.1, 300), (0.05, 3_000), (0.05, 1_000), decays=True),
     "laprop": Row((1.0, 300), (0.2, 1_000), (0.2, 300)),
+    "kl_soap": Row((0.1, 1_000), (0.02, 3_000), (0.1, 1_000), decays=True),
     "lars": Row((1.0, 300), (0.2, 10_000), (1.0, 1_000)),
     "lbfgs": Row((1.0, 300), (1.0, 300), (1.0, 300)),
     "lion": Row((0.002, 3_000), (0.0005, 10_000), (0.001, 3_000)),
@@ -181,6 +182,7 @@ ROWS: dict[str, Row] = {
     "signum": Row((0.001, 10_000), (0.0002, 30_000), (0.002, 3_000)),
     "simplified_ademamix": Row((0.0002, 3_000), (0.0002, 10_000), (0.0002, 3_000)),
     "sm3": Row((10.0, 300), (5.0, 3_000), (2.0, 300)),
+    "soap": Row((0.1, 1_000), (0.02, 3_000), (0.1, 1_000), decays=True),
     "sophia": Row((0.02, 1_000), (0.02, 1_000), (0.01, 1_000)),
     # Nothing to sample labels from: the gradient stands in for that of sampled ones.
     "sophia_g": Row((0.2, 1_000), (1.0, 300), (0.001, 3_000), arguments={"batch_size": 1}),

@@ -20,7 +20,7 @@ from jax.sharding import AxisType
 from gradtx.core._dtypes import compute_dtype, promotion, widen, widen_floats
 from gradtx.core._matrices import Groups, Modes, from_blocks, to_blocks
 from gradtx.core._over_devices import WHOLE, Split, gathered, on_leaf, own_part, whole_shape_of
-from gradtx.core._placement import explicit_sharding, laid_like, whole_in_loop
+from gradtx.core._placement import explicit_sharding, laid_like, replicated, whole_in_loop
 from gradtx.core._roles import Role
 from gradtx.core._stacks import is_stacked, stack_axes
 
@@ -102,6 +102,7 @@ def update_matrices(rule_at: RuleAt, values: dict, bucket: Bucket, count: Any, c
         rows = zip(laid.blocks(x), laid.slots(field, owns), laid.blocks(p), strict=True)
         us, new = zip(*[_mapped(one, (each, *row), split is None and _runs_in_turn(like)) for row in rows], strict=True)
         kept = _apart(laid.slots_back(new, owns), len(gs))
+        kept = jax.tree.map(laid_like, kept, [list(x[n:]) for x in slots])
     return _apart(laid.back(us), len(gs)), [[*first, *rest] for first, rest in zip(entered, kept, strict=True)]
 
 
@@ -244,6 +245,7 @@ class Laid(NamedTuple):
             _check_made_for(field, self.like.shape)
             return self.blocks(field)
         lead = 1 + len(self.modes.lead(len(self.shape) - 1))
+        field = jax.tree.map(replicated, field)  # factors may lie on many devices too
         flat = jax.tree.map(lambda x: x if lead == 1 else x.reshape(-1, *x.shape[lead:]), field)
         return list(flat) if self.modes.blocks else [flat]
 
