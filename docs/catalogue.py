@@ -64,7 +64,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "Averages instead of schedules": ("schedule_free", "schedule_free_plus", "gpa"),
     "Curvature and matrices": (
-        *("lbfgs", "muon"),
+        *("lbfgs", "muon", "normuon", "adamuon", "polargrad", "aurora", "scion", "dion"),
         *("shampoo", "soap", "kl_shampoo", "kl_soap", "splus", "psgd_kron"),
     ),
     "More": (),

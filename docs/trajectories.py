@@ -32,8 +32,8 @@ STEPS = 300
 RATES = tuple(a * 10.0**b for b in range(-5, 2) for a in (1, 2, 5))
 ARGUMENTS = {"delta_bar_delta": {"kappa": 1e-5}}
 """What is not left at its default: with 1e-3, rates grow in a step by more than the walls of these valleys bear."""
-ABSENT = ("dpsgd", "muon")
-"""The first takes gradients of single examples, which a function has not; the second is Adam for what is no matrix."""
+ABSENT = ("dpsgd", "muon", "normuon", "adamuon", "namo", "polargrad", "aurora", "dion", "dion2")
+"""The first takes gradients of single examples, which a function has not; the others are Adam for what is no matrix."""
 LINES = 6
 """The most paths in a picture; a larger family has several pictures."""
 
