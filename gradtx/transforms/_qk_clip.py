@@ -11,6 +11,7 @@ import numpy as np
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
 from gradtx.core._over_devices import own_part, split_by, whole_shape_of
+from gradtx.core._placement import replicated
 from gradtx.core._ranges import Positive
 from gradtx.core._roles import Role, carried_role, carried_split, closed, is_absent, opened, unboxed
 from gradtx.core._said import check_said
@@ -178,7 +179,7 @@ def _factors(chosen: dict[str, _Chosen], max_logits: Any, threshold: Any) -> dic
         attentions.setdefault(_entry_for(name, entries), []).append(name)
     factors = {}
     for entry, members in attentions.items():
-        logits, limit = widen((entries[entry], threshold))
+        logits, limit = widen((replicated(jnp.asarray(entries[entry])), threshold))
         groups = min(chosen[name].heads for name in members)
         for name in members:
             _check_heads(name, chosen[name], logits.shape, groups)

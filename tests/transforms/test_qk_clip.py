@@ -13,6 +13,7 @@ import gradtx as gt
 from gradtx import Role
 from gradtx.sharding import over_axes
 from gradtx.testing import check_contract
+from support import meshes
 
 HALVES = [("query", 0.5), ("key", 0.5)]
 PROJECTION = Role("hidden", in_axes=-3, out_axes=(-2, -1), heads=-2)
@@ -95,24 +96,37 @@ def test_a_head_that_is_not_finite_leaves_its_group_to_the_others(x64):
     assert_close(stepped(p, g, np.array([np.nan, 400.0, np.inf, 1.0])), by_formula(p, g, factors))
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_a_stack_is_its_layers(x64, axis):
-    """With the layers in front or between, and for layers that are apart, as trees and by paths."""
-    logits = np.stack([LOGITS, 3 * LOGITS[::-1]])
-    stacked, gradients = attention(0, keys=2, stack=(2,)), attention(1, keys=2, stack=(2,))
-    layers = {str(i): jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(2)}
-    slopes = {str(i): jax.tree.map(lambda x, i=i: x[i], gradients) for i in range(2)}
-    wanted = [stepped(layers[str(i)], slopes[str(i)], logits[i]) for i in range(2)]
-    for max_logits in ({"0": logits[0], "1": logits[1]}, [*logits], {"/0": logits[0], "1/": logits[1]}):
-        apart = stepped(layers, slopes, max_logits)
-        for i in range(2):
-            assert_close(apart[str(i)], wanted[i])
-    moved = functools.partial(jax.tree.map, lambda x: jnp.moveaxis(x, 0, axis))
-    role = Role("hidden", stack=axis, in_axes=1 - axis, out_axes=(2, 3), heads=2)
-    found = stepped(moved(stacked), moved(gradients), logits, roles=[("query", role), ("key", role), ("**", Role())])
-    for n in stacked:
-        for i in range(2):
-            np.testing.assert_allclose(jnp.take(found[n], i, axis), wanted[i][n], rtol=0, atol=1e-13)
+def layers_of(tree):
+    return {str(i): jax.tree.map(lambda x, i=i: x[i], tree) for i in range(2)}
+
+
+STACK = attention(0, keys=2, stack=(2,)), attention(1, keys=2, stack=(2,))
+STACK_LOGITS = np.stack([LOGITS, 3 * LOGITS[::-1]])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 3])
+def test_a_stack_is_its_layers(axis):
+    """With the layers in front, between, and last."""
+    order = {0: (0, 1, 2, 3), 1: (1, 0, 2, 3), 3: (1, 2, 3, 0)}[axis]
+    place = {a: i for i, a in enumerate(order)}
+    role = Role("hidden", stack=axis, in_axes=place[1], out_axes=(place[2], place[3]), heads=place[2])
+    moved = functools.partial(jax.tree.map, lambda x: x.transpose(order))
+    found = stepped(*map(moved, STACK), STACK_LOGITS, roles=[("value", Role()), ("**", role)])
+    for i, (p, g) in enumerate(zip(*(layers_of(tree).values() for tree in STACK), strict=True)):
+        wanted = stepped(p, g, STACK_LOGITS[i])
+        for n in wanted:
+            np.testing.assert_allclose(jnp.take(found[n], i, axis), wanted[n], rtol=0, atol=1e-6)
+
+
+def test_layers_that_are_apart():
+    """Their logits are a tree, or stand beside paths, of which the longest counts."""
+    params, gradients = map(layers_of, STACK)
+    wanted = {i: stepped(params[i], gradients[i], x) for i, x in zip("01", STACK_LOGITS, strict=True)}
+    first, second = STACK_LOGITS
+    every = [first, second], {"/0": first, "1/": second}, {"": first, "1": second}
+    for max_logits in every:
+        found = stepped(params, gradients, max_logits)
+        jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
 def test_the_transposed_parameter_has_the_transposed_update(x64):
@@ -146,9 +160,10 @@ def test_latent_attention(x64):
     assert_close(found, fused(wanted))
 
 
+@pytest.mark.slow
 def test_heads_split_between_devices():
     """Each device has some heads; `max_logits` are of all."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("model",))
+    mesh = meshes.mesh(model=2)
     p, g = attention(0, keys=2), attention(1, keys=2)
     spec = P(None, "model", None)
     inner = gt.chain(gt.sgd(RATE), gt.qk_clip(HALVES))
@@ -164,6 +179,54 @@ def test_heads_split_between_devices():
     unsaid = functools.partial(run, gt.with_roles(ROLES, inner))
     with pytest.raises(ValueError, match="qk_clip: .*over_axes"):
         jax.jit(jax.shard_map(unsaid, mesh=mesh, in_specs=(spec, spec, P()), out_specs=spec))(p, g, logits)
+
+
+@pytest.mark.slow
+def test_blocks_split_between_devices():
+    """A parameter of which every axis is split, and its outputs have powers of their own."""
+    mesh = meshes.mesh(data=2, model=2, width=2)
+    rng = np.random.default_rng(0)
+    p, g = ({"q": jnp.asarray(rng.normal(size=(4, 4, 6)), jnp.float32)} for _ in range(2))
+    rules = [("q", Role("hidden", in_axes=0, out_axes=(1, 2), heads=1, blocks=(4, 2)))]
+    spec, stage = P("data", "model", "width"), gt.qk_clip([("q", (0.5, 1))])
+
+    def run(tx, p, g, logits):
+        return tx.update(g, tx.init(p), p, max_logits=logits)[0]
+
+    split = functools.partial(run, gt.with_roles(rules, over_axes(stage, spec)))
+    split = jax.shard_map(split, mesh=mesh, in_specs=(spec, spec, P()), out_specs=spec)
+    logits = jnp.asarray(LOGITS, jnp.float32)
+    found, wanted = jax.jit(split)(p, g, logits), run(gt.with_roles(rules, stage), p, g, logits)
+    np.testing.assert_allclose(found["q"], wanted["q"], rtol=0, atol=1e-6)
+    gamma = np.array([1.0, 0.25, 1.0, 0.1])[:, None] ** np.array([0.5, 0.5, 0.5, 0.5, 1, 1])
+    np.testing.assert_allclose(p["q"] + found["q"], gamma * np.asarray(p["q"] + g["q"]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_heads_on_an_explicit_mesh():
+    mesh = meshes.mesh(jax.sharding.AxisType.Explicit, data=2, model=2)
+    p, g = attention(0, keys=2), attention(1, keys=2)
+    wanted = stepped(p, g, LOGITS.astype(np.float32))
+    with jax.set_mesh(mesh):
+        p, g = (jax.tree.map(lambda x: jax.device_put(x, P(None, "model", None)), tree) for tree in (p, g))
+        found = stepped(p, g, jax.device_put(jnp.asarray(LOGITS, jnp.float32), P("model")))
+    for n in p:
+        assert found[n].sharding.spec == p[n].sharding.spec
+        np.testing.assert_allclose(found[n], wanted[n], rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_behind_muon(x64):
+    """The optimizer of Kimi K2: Muon without Nesterov momentum, weight decay, QK-clip."""
+    p, g = attention(0, keys=2), attention(1, keys=2)
+    muon = gt.muon(RATE, nesterov=False, weight_decay=0.1, consistent_rms=0.2)
+    plain, clipped = (gt.with_roles(ROLES, tx) for tx in (muon, gt.chain(muon, gt.qk_clip(HALVES))))
+    u, _ = plain.update(g, plain.init(p), p)
+    after = jax.tree.map(np.add, p, u)
+    u, _ = clipped.update(g, clipped.init(p), p, max_logits=LOGITS)
+    gamma = np.sqrt([0.25, 0.1])
+    factors = {"query": of_heads(gamma.repeat(2)), "key": of_heads(gamma), "value": 1.0}
+    assert_close(gt.apply_updates(p, u), {n: factors[n] * np.asarray(after[n]) for n in p})
 
 
 def test_with_guard_groups_and_absent_gradients(x64):
@@ -225,7 +288,7 @@ WITH_BLOCKS = Role("hidden", in_axes=0, out_axes=(1, 2), heads=1, blocks=(2, 2))
 MISTAKES = {
     "a rule without use": ({"exponents": [("queries", 1)]}, "'queries' matches no parameter.*the closest are query"),
     "no heads": ({"exponents": [("value", 1)]}, r"at value: Role\('other'\) does not say which axis has the heads"),
-    "no blocks": ({"exponents": [("key", (1, 0))]}, r"at key: 2 powers for the blocks \(\) of 3 outputs a head"),
+    "no blocks": ({"exponents": [("key", [1, 0])]}, r"at key: 2 powers for the blocks \(\) of 3 outputs a head"),
     "other blocks": (
         {"exponents": [("key", (1, 0))], "roles": [("key", WITH_BLOCKS), *ROLES[::2]]},
         r"2 powers for the blocks \(2, 2\) of 3 outputs a head: the role must have as many",
