@@ -64,7 +64,8 @@ def qk_clip(exponents: Any, threshold: Positive = 100.0) -> GradientTransformati
     `update` needs the parameters and `max_logits`, the largest attention logit of the batch before the softmax, for
     each head of the queries: an array (heads,) if there is one attention, (layers, heads) if the role of the parameters
     has a stack; where layers are apart, arrays by the beginnings of the parameters' paths, such as
-    {"layers/0/attention": (heads,)} or the same as nested dictionaries. What is not finite changes nothing.
+    {"layers/0/attention": (heads,)} or the same as nested dictionaries; on each device the logits of all heads and of
+    the whole batch. What is not finite changes nothing. Only a stage that rounds parameters comes after this one.
 
     Parameters with the same array are of one attention. If keys have fewer heads than queries, each is for a group of
     queries beside each other, and gamma of the group is its smallest, for its key and all its queries.
