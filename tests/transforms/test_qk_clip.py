@@ -104,6 +104,7 @@ STACK = attention(0, keys=2, stack=(2,)), attention(1, keys=2, stack=(2,))
 STACK_LOGITS = np.stack([LOGITS, 3 * LOGITS[::-1]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [0, 1, 3])
 def test_a_stack_is_its_layers(axis):
     """With the layers in front, between, and last."""
@@ -111,7 +112,8 @@ def test_a_stack_is_its_layers(axis):
     place = {a: i for i, a in enumerate(order)}
     role = Role("hidden", stack=axis, in_axes=place[1], out_axes=(place[2], place[3]), heads=place[2])
     moved = functools.partial(jax.tree.map, lambda x: x.transpose(order))
-    found = stepped(*map(moved, STACK), STACK_LOGITS, roles=[("value", Role()), ("**", role)])
+    p, g = map(moved, STACK)
+    found = stepped(p, g, STACK_LOGITS, roles=[("value", Role()), ("**", role)])
     for i, (p, g) in enumerate(zip(*(layers_of(tree).values() for tree in STACK), strict=True)):
         wanted = stepped(p, g, STACK_LOGITS[i])
         for n in wanted:
@@ -137,6 +139,7 @@ def test_the_transposed_parameter_has_the_transposed_update(x64):
     assert_close(turned(found), stepped(p, g, LOGITS))
 
 
+@pytest.mark.slow
 def test_latent_attention(x64):
     """The parts of queries and keys as parameters of their own, and as blocks of fused projections."""
     rng = np.random.default_rng(0)
@@ -229,6 +232,7 @@ def test_behind_muon(x64):
     assert_close(gt.apply_updates(p, u), {n: factors[n] * np.asarray(after[n]) for n in p})
 
 
+@pytest.mark.slow
 def test_with_guard_groups_and_absent_gradients(x64):
     p, g = attention(0), attention(1)
     inner = gt.chain(gt.sgd(RATE), gt.qk_clip(HALVES))
@@ -262,6 +266,7 @@ def is_projection(path, p):
     return path in ("query", "key")
 
 
+@pytest.mark.slow
 def test_contract():
     tx = gt.with_roles(projections, gt.chain(gt.sgd(RATE), gt.qk_clip([(is_projection, 0.5)])))
     check_contract(tx, attention(0, keys=2), max_logits=LOGITS.astype(np.float32))
