@@ -306,6 +306,7 @@ from gradtx.transforms._plateau import early_stopping as early_stopping
 from gradtx.transforms._plateau import reduce_on_plateau as reduce_on_plateau
 from gradtx.transforms._privacy import differentially_private_aggregate as differentially_private_aggregate
 from gradtx.transforms._proximal_decay import add_proximal_decay as add_proximal_decay
+from gradtx.transforms._qk_clip import qk_clip as qk_clip
 from gradtx.transforms._scaling import scale as scale
 from gradtx.transforms._scaling import scale_by_bias_correction as scale_by_bias_correction
 from gradtx.transforms._scaling import scale_by_lr as scale_by_lr

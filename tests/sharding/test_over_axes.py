@@ -50,7 +50,7 @@ def two_steps(tx: Any, loss: Any, params: Any, gradients: Any) -> tuple:
     for scale in (1.0, 1.25):
         g = jax.tree.map(lambda x, scale=scale: scale * x, gradients)
         extra = {"value": jnp.asarray(1.5, jnp.float32), "grad": g, "value_fn": loss, "obj_fn": loss}
-        extra |= {"sampled_grad": unchanged, "grad_fn": unchanged}
+        extra |= {"sampled_grad": unchanged, "grad_fn": unchanged, "max_logits": jnp.ones(2, jnp.float32)}
         extra |= {"sum_sq_diff_grads": jax.tree.map(jnp.square, g), "sample_size": jnp.asarray(3, jnp.int32)}
         updates, state = tx.update(g, state, params, **extra)
         params = gt.apply_updates(params, updates)

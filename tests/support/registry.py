@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import gradtx
@@ -65,6 +66,10 @@ def every_second(step, **extra):
     return step % 2 == 1
 
 
+def no_parameter(path, p):
+    return False
+
+
 def boxed(state):
     return {"state": state}
 
@@ -73,7 +78,7 @@ def unboxed(box):
     return box["state"]
 
 
-FUNCTIONS = (halve_tree, halve, only_matrices, as_columns, by_rank, every_second, boxed, unboxed)
+FUNCTIONS = (halve_tree, halve, only_matrices, as_columns, by_rank, every_second, no_parameter, boxed, unboxed)
 """What examples are made of."""
 
 EXPLICIT: dict[str, Callable[[], Any]] = {
@@ -117,6 +122,8 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
     "reset_every": lambda: _make("reset_every")(_make("scale_by_adam")(), 2),
     "stored": lambda: _make("stored")(_make("adam")(0.1), precision.int8(2), min_size=0),
     "unstacked": lambda: _make("unstacked")(_make("scale_by_adam")()),
+    # Without roles it has no heads to scale: see tests/transforms/test_qk_clip.py.
+    "qk_clip": lambda: _make("qk_clip")([(no_parameter, 0.5)]),
     "round_stochastically": lambda: _make("round_stochastically")(0),
     "scale_by_muon": lambda: _make("scale_by_muon")(weight_dimension_numbers=as_columns),
     "scale_by_normuon": lambda: _make("scale_by_normuon")(weight_dimension_numbers=as_columns),
@@ -150,6 +157,7 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
 EXTRA: dict[str, dict[str, Any]] = {
     "gauss_newton_bartlett": {"sampled_grad": lambda params: params},
     "hutchinson_estimator_diag_hessian": {"obj_fn": half_square},
+    "qk_clip": {"max_logits": np.full(2, 200.0, np.float32)},
     "sam": {"grad_fn": lambda params, i: params},
     "scale_by_sophia": {"obj_fn": half_square},
     "sophia": {"obj_fn": half_square},
