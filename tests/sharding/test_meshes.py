@@ -34,7 +34,8 @@ DECOMPOSED = {
 }
 DECOMPOSED |= {"psgd_kron", "scale_by_psgd_kron", "polargrad", "scale_by_polargrad"}
 SUMS |= DECOMPOSED
-"""They take roots, bases or singular vectors, which take long of large matrices. Rounding grows in them too."""
+"""They take roots, bases or singular vectors, which take long of large matrices, and of which those of others than
+square ones are arbitrary in a space of gradients 0. Rounding grows in them too."""
 
 ELSEWHERE = {"zero", "sophia", "scale_by_sophia", "hutchinson_estimator_diag_hessian"}
 ELSEWHERE |= {"track_per_element_mean_and_variance_with_ema"}
@@ -46,7 +47,7 @@ def half_square(params):
 
 
 def smaller(name, tree):
-    return {n: x[tuple(slice(k // 8) for k in x.shape)] if name in DECOMPOSED else x for n, x in tree.items()}
+    return {n: x[(slice(32),) * x.ndim] if name in DECOMPOSED else x for n, x in tree.items()}
 
 
 def two_steps(tx, name):
