@@ -202,6 +202,14 @@ ROWS: dict[str, Row] = {
     "sophia": Row((0.02, 1_000), (0.02, 1_000), (0.01, 1_000)),
     # Nothing to sample labels from: the gradient stands in for that of sampled ones.
     "sophia_g": Row((0.2, 1_000), (1.0, 300), (0.001, 3_000), arguments={"batch_size": 1}),
+    # Two of the problems have vectors, which have a factor of their own in place of one by the shape.
+    "splus": Row(
+        (0.1, 1_000),
+        (0.01, 1_000),
+        (0.1, 1_000),
+        decays=True,
+        arguments={"other_scale": 1.0, "weight_decay": 0.0, "ema": 0.9, "precondition_frequency": 10},
+    ),
     "stable_adamw": Row((1.0, 300), (0.001, 10_000), (0.1, 300)),
     "yogi": Row((1.0, 300), (0.2, 1_000), (0.2, 300)),
 }

@@ -119,7 +119,7 @@ def _enter(rule: Any, t: Any) -> Callable[..., tuple]:
     return enter
 
 
-def checked(returned: Any, x: jax.Array, slots: tuple) -> tuple[Any, list]:
+def checked(returned: Any, x: jax.Array, slots: list) -> tuple[Any, list]:
     """What a rule returned for a matrix x with these slots: the update, and the new slots as a list."""
     if not isinstance(returned, tuple | list) or len(returned) != 2:
         raise TypeError("update must return the update and the new slots, (u, slots)")
