@@ -93,13 +93,11 @@ def orthogonal(x, eps):
 
 
 def muon_in_numpy(p, gs, rate, decay, factor, nesterov):
-    """The parameters, and the last update."""
-    m, u = np.zeros_like(p), np.zeros_like(p)
+    m = np.zeros_like(p)
     for g in gs:
         m = 0.95 * m + g
-        u = -rate * (factor * orthogonal(g + 0.95 * m if nesterov else m, 1e-7) + decay * p)
-        p = p + u
-    return p, u
+        p = p - rate * (factor * orthogonal(g + 0.95 * m if nesterov else m, 1e-7) + decay * p)
+    return p
 
 
 @pytest.mark.slow
@@ -112,22 +110,18 @@ def muon_in_numpy(p, gs, rate, decay, factor, nesterov):
     ],
 )
 def test_muon(theirs, rate, decay, factor, nesterov):
-    """The bias correction changes how Nesterov's momentum mixes the average and g, until the average is old."""
     rng = np.random.default_rng(2)
     params = {n: rng.normal(size=shape) for n, shape in MATRICES.items()}
-    steps = [{n: rng.normal(size=shape) for n, shape in MATRICES.items()} for _ in range(150 if nesterov else 4)]
+    steps = [{n: rng.normal(size=shape) for n, shape in MATRICES.items()} for _ in range(4)]
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        tx, found, u = made(theirs).replace(nesterov=nesterov), jax.tree.map(jnp.asarray, params), params
+        tx, found = made(theirs).replace(nesterov=nesterov), jax.tree.map(jnp.asarray, params)
         state, update = tx.init(found), jax.jit(tx.update)
         for g in steps:
             u, state = update(jax.tree.map(jnp.asarray, g), state, found)
             found = gradtx.apply_updates(found, u)
     for n, shape in MATRICES.items():
         want = muon_in_numpy(params[n], [g[n] for g in steps], rate, decay, factor(*shape), nesterov)
-        if nesterov:
-            np.testing.assert_allclose(u[n], want[1], atol=0.02 * rate * factor(*shape))
-        else:
-            np.testing.assert_allclose(found[n], want[0], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(found[n], want, rtol=1e-5, atol=1e-7)
 
 
 def test_an_average_of_keras_begins_one_step_later():

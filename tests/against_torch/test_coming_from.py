@@ -91,8 +91,8 @@ def test_grad_scaler():
 def test_muon():
     """A weight of PyTorch is (outputs, inputs). Its iterations are in bfloat16, which has two or three digits."""
     start, steps = {"w": START["w"]}, [{"w": g["w"]} for g in GRADIENTS]
-    want = theirs(start, lambda ps: torch.optim.Muon(ps.values(), lr=0.02, nesterov=False), steps=steps)["w"]
-    tx = gradtx.muon(0.02, eps=1e-7, weight_decay=0.1, nesterov=False)
+    want = theirs(start, lambda ps: torch.optim.Muon(ps.values(), lr=0.02), steps=steps)["w"]
+    tx = gradtx.muon(0.02, eps=1e-7, weight_decay=0.1, bias_correction=False)
     found = ours(tx, {"w": start["w"].T}, [{"w": g["w"].T} for g in steps])["w"].T
     distance = np.linalg.norm(want - start["w"])
     assert np.linalg.norm(found - want) < 0.03 * distance
