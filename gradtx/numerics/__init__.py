@@ -13,6 +13,7 @@ from gradtx.numerics._linear_algebra import matrix_inverse_pth_root as matrix_in
 from gradtx.numerics._linear_algebra import matrix_inverse_pth_root_eigh as matrix_inverse_pth_root_eigh
 from gradtx.numerics._linear_algebra import nnls as nnls
 from gradtx.numerics._linear_algebra import power_iteration as power_iteration
+from gradtx.numerics._newton_schulz import distance_from_orthogonal as distance_from_orthogonal
 from gradtx.numerics._safe_norms import safe_norm as safe_norm
 from gradtx.numerics._safe_norms import safe_root_mean_squares as safe_root_mean_squares
 from gradtx.numerics._units import unitwise_clip as unitwise_clip

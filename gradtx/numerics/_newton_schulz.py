@@ -182,3 +182,29 @@ def _product(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def _transposed(x: jax.Array) -> jax.Array:
     return jnp.conj(jnp.swapaxes(x, -1, -2))
+
+
+def distance_from_orthogonal(updates: Any) -> jax.Array:
+    """How far matrices are from orthogonal ones: the largest ‖U Uᴴ - 1‖ / sqrt(k) over all matrices of a tree.
+
+    k is the smaller side. It is 0 where all singular values are 1, and the root mean square of σ² - 1 in general. As a
+    metric of Muon: `chain(scale_by_muon(), snapshot("orthogonality", numerics.distance_from_orthogonal), ...)`.
+
+    Args:
+      updates: a tree of matrices, or stacks of them, in the last two axes; leaves with fewer axes do not count.
+
+    Raises:
+      ValueError: if there is no matrix.
+    """
+    found = [_distance(x) for x in jax.tree.leaves(updates) if jnp.ndim(x) >= 2 and jnp.size(x)]
+    if not found:
+        raise ValueError("distance_from_orthogonal: there is no leaf with two axes or more")
+    return jnp.max(jnp.stack(found))
+
+
+def _distance(x: jax.Array) -> jax.Array:
+    x = replicated(widen(x))
+    x = _transposed(x) if x.shape[-2] > x.shape[-1] else x
+    k = x.shape[-2]
+    rest = _product(x, _transposed(x)) - jnp.broadcast_to(jnp.eye(k, dtype=x.dtype), (*x.shape[:-1], k))
+    return jnp.max(jnp.sqrt(jnp.sum(abs_sq(rest), axis=(-2, -1)) / k)).astype(jnp.result_type(float))

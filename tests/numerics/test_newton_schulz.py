@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import gradtx as gt
+from gradtx.numerics import distance_from_orthogonal
 from gradtx.numerics._equilibration import equilibrated, renormalized
 from gradtx.numerics._newton_schulz import POLAR_EXPRESS, PRECONDITIONINGS, QUINTIC, coefficients_of, orthogonalized
 
@@ -150,3 +152,21 @@ def test_equal_lengths_of_numbers_of_any_size(size):
     np.testing.assert_allclose(renormalized(size * x, "output_input"), want, rtol=1e-5)
     lengths = np.linalg.norm(renormalized(x, "frobenius"), axis=(-2, -1))
     np.testing.assert_allclose(lengths, 2.0, rtol=1e-6)
+
+
+def test_distance_from_orthogonal():
+    x, y = random(2, 3, 5), random(4, 3)
+    want = [np.sqrt(np.mean((singular_values(m) ** 2 - 1) ** 2)) for m in (*x, y)]
+    found = distance_from_orthogonal({"x": x, "y": y, "v": jnp.full(3, 100.0), "empty": jnp.zeros((0, 3))})
+    np.testing.assert_allclose(found, max(want), rtol=1e-5)
+    np.testing.assert_allclose(distance_from_orthogonal(orthogonalized(y, jnp.zeros((0, 3)))), 0, atol=1e-6)
+    with pytest.raises(ValueError, match="no leaf with two axes"):
+        distance_from_orthogonal({"v": jnp.ones(3)})
+
+
+def test_the_distance_is_a_metric_of_muon():
+    measure = gt.snapshot("orthogonality", distance_from_orthogonal)
+    tx = gt.with_roles([("**", gt.Role("hidden", stack=0))], gt.chain(gt.scale_by_muon("exact"), measure))
+    g = random(2, 3, 4)
+    _, state = tx.update(g, tx.init(g), g)
+    np.testing.assert_allclose(gt.metrics(state)["orthogonality"], 0, atol=1e-6)

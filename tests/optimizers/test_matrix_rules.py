@@ -158,3 +158,41 @@ def test_slots_lie_as_the_parameter_or_behind_its_stack():
     sums = np.asarray(p + 1).sum(axis=1)
     np.testing.assert_allclose(u, (p + 1) + p * sums[:, None], rtol=1e-6)
     np.testing.assert_allclose(np.concatenate(state.sums, axis=1), sums.T, rtol=1e-6)
+
+
+RECIPES = ("muon", "normuon", "adamuon", "aurora", "dion2", "scion", "soap", "kl_soap", "shampoo", "splus", "psgd_kron")
+AROUND = {
+    "guard": gt.guard,
+    "cautious": lambda tx: gt.cautious(tx, descent=True),
+    "groups": lambda tx: gt.groups([("v", {"learning_rate": gt.times(0.5)})], tx),
+    "schedule_free": lambda tx: gt.schedule_free(tx, 0.01, 0.9),
+    "stored": lambda tx: gt.stored(tx, {"mu": gt.precision.bfloat16()}),
+    "cautious decay": lambda tx: gt.chain(tx, gt.decay_weights(0.1, "decoupled", learning_rate=0.01, cautious=True)),
+}
+RUNS = [(name, around) for name in RECIPES for around in AROUND]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "around"), RUNS)
+def test_wrappers_go_around_any_of_them(name, around):
+    """Steps are finite and change every parameter; states keep their types; what must not change a step does not."""
+    base = gt.splus(0.01, ema=None) if name == "splus" else getattr(gt, name)(0.01)
+    tx = gt.with_roles([("v", Role("bias")), ("**", MATRIX)], AROUND[around](base))
+    alone = gt.with_roles([("v", Role("bias")), ("**", MATRIX)], base)
+    rng = np.random.default_rng(0)
+    params = {n: jnp.asarray(rng.normal(size=s), jnp.float32) for n, s in (("v", (4,)), ("w", (4, 4)))}
+    gradients = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params)
+
+    def two_steps(tx, params):
+        state = tx.init(params)
+        for _ in range(2):
+            u, new = tx.update(gradients, state, params)
+            assert jax.tree.map(jax.typeof, new) == jax.tree.map(jax.typeof, state)
+            params, state = gt.apply_updates(params, u), new
+        return u, params
+
+    u, new = jax.jit(lambda p: two_steps(tx, p))(params)
+    assert all(np.all(np.isfinite(x)) and np.any(x) for x in jax.tree.leaves(u))
+    if around in ("guard", "groups"):
+        want = jax.jit(lambda p: two_steps(alone, p))(params)[0]
+        np.testing.assert_allclose(u["w"], want["w"], rtol=1e-5, atol=1e-8)
