@@ -61,6 +61,8 @@ STEERING = (
     "transforms/_linesearch.py",
     "numerics/_wolfe.py",
     "numerics/_box.py",
+    # It takes heads of attention and their logits: tests/transforms/test_qk_clip.py.
+    "transforms/_qk_clip.py",
 )
 SWAPS = {
     ast.Add: ast.Sub,

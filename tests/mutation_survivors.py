@@ -3,6 +3,21 @@
 
 EXPLAINED: dict[tuple[str, str], str] = {
     (
+        "wrappers/_masked.py",
+        "extra = hide_extra(found, seen, extra, mask_compatible_extra_args) if extra else extra",
+    ): ("extra arguments: tests/wrappers/test_hidden_arguments.py"),
+    (
+        "optimizers/_adam_mini.py",
+        "lines = (role.heads,) if role.heads is not None and role.heads in role.out_axes else lines",
+    ): ("heads, which formulas have not: tests/optimizers/test_scaled.py"),
+    ("optimizers/_muon.py", "return g * jnp.expand_dims(each, [a for a in range(g.ndim) if a != axis])"): (
+        "fused blocks, which formulas have not: tests/optimizers/test_matrix_rules.py"
+    ),
+    (
+        "numerics/_newton_schulz.py",
+        "found = [_distance(x) for x in jax.tree.leaves(updates) if jnp.ndim(x) >= 2 and jnp.size(x)]",
+    ): ("a metric, which formulas do not see: tests/numerics/test_newton_schulz.py"),
+    (
         "optimizers/_adopt.py",
         "c = c * shrink_factor(safe_sqrt(abs_sq(c)), limit) if jnp.iscomplexobj(c) else jnp.clip(c, -limit, limit)",
     ): ("what complex numbers become, which the formulas have not: tests/test_laws.py"),

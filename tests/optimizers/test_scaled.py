@@ -197,6 +197,17 @@ def test_adam_mini_keeps_one_number_a_block():
     }
 
 
+def test_adam_mini_keeps_one_number_a_head_or_an_output_or_a_row_of_an_embedding():
+    roles = {
+        "query": gt.Role("hidden", in_axes=0, out_axes=(1, 2), heads=1),
+        "out": gt.Role("hidden", in_axes=(0, 1), out_axes=2, heads=0),
+        "table": gt.Role("embedding", in_axes=0, out_axes=1),
+    }
+    p = {"query": jnp.ones((6, 3, 2)), "out": jnp.ones((3, 2, 6)), "table": jnp.ones((5, 4))}
+    state = gt.with_roles(list(roles.items()), gt.scale_by_adam_mini()).init(p)
+    assert jax.tree.map(jnp.shape, state.nu) == {"query": (1, 3, 1), "out": (1, 1, 6), "table": (5, 1)}
+
+
 def test_adam_mini_with_a_block_an_element_is_adam():
     ours = gt.adam_mini(0.1, blocks=lambda path, p: (-1,) * p.ndim)
     u, expected = (one_update(tx, ones_like(TREE), TREE) for tx in (ours, gt.adam(0.1)))
