@@ -2,6 +2,13 @@
 """Mutants that no formula can notice, by file and line of code, with the reason."""
 
 EXPLAINED: dict[tuple[str, str], str] = {
+    ("optimizers/_adam_mini.py", 'usual = nu.shape == _counts(blocks, "the parameter", g)'): (
+        "a device's part of a parameter: tests/sharding/test_over_axes.py"
+    ),
+    (
+        "optimizers/_shampoo.py",
+        "return found if graft is None else found * (l2_norm(of_graft) / (l2_norm(found) + 1e-16))",
+    ): ("1e-16 beside a norm"),
     (
         "wrappers/_masked.py",
         "extra = hide_extra(found, seen, extra, mask_compatible_extra_args) if extra else extra",

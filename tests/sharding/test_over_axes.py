@@ -222,6 +222,16 @@ def test_roles_and_groups_are_kept(tx: Any, split: P, outside: bool):
         np.testing.assert_allclose(found[name], whole[name], rtol=0, atol=1e-6 * float(jnp.max(jnp.abs(whole[name]))))
 
 
+def test_a_device_may_have_one_block_of_many():
+    """Of Adam-mini, a mean for each output; of which each device has one."""
+    specs, gradients = {"w": P(None, "x")}, {"w": jnp.linspace(-1.0, 2.0, 32).reshape(4, 8)}
+    tx = gt.with_roles([("w", gt.Role("hidden", in_axes=0, out_axes=1))], gt.scale_by_adam_mini())
+    mapped = jax.shard_map(
+        functools.partial(updated, over_axes(tx, specs)), mesh=ROW, in_specs=(specs,), out_specs=specs
+    )
+    np.testing.assert_allclose(jax.jit(mapped)(gradients)["w"], updated(tx, gradients)["w"], rtol=1e-6)
+
+
 def test_random_bits_are_those_of_the_place_in_the_whole():
     tx = gt.chain(gt.scale_by_lr(1e-3), gt.round_stochastically(3))
     tree = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
