@@ -2,9 +2,10 @@
 """A rule on one matrix, run at once on all matrices that are alike: a bucket.
 
 Parameters of equal shape, dtype, role and sharding are put side by side, each is taken apart into its matrices, and the
-rule is mapped over all of them: batched on accelerators, in turn on a CPU, whose caches a batch would overflow. The
-states stay those of the parameters: slots with the shape of the matrix lie as the parameter does, all others have the
-axes of the stack in front, and are in a tuple where matrices of several widths lie side by side in one parameter.
+rule is mapped over all of them: batched on accelerators, in turn (of many, sixteen at a time) on a CPU, whose caches a
+batch would overflow. The states stay those of the parameters: slots with the shape of the matrix lie as the parameter
+does, all others have the axes of the stack in front, and are in a tuple where matrices of several widths lie side by
+side in one parameter.
 """
 
 import dataclasses
@@ -288,7 +289,9 @@ def _mapped(f: Callable[..., Any], arguments: tuple, in_turn: bool = False) -> A
     if len(leaves[0]) == 1:
         found = f(*jax.tree.map(lambda x: jax.lax.squeeze(x, (0,)), arguments))
         return jax.tree.map(lambda x: x[None], found)
-    return jax.lax.map(lambda row: f(*row), arguments) if in_turn else jax.vmap(f)(*arguments)
+    if not in_turn:
+        return jax.vmap(f)(*arguments)
+    return jax.lax.map(lambda row: f(*row), arguments, batch_size=16 if len(leaves[0]) > 16 else None)
 
 
 def _runs_in_turn(g: jax.Array) -> bool:

@@ -71,6 +71,14 @@ def test_many_at_once_are_each_by_itself(name, x64):
     assert_same(np.swapaxes(heads, 1, 2), alone)
 
 
+def test_more_than_run_at_once(x64):
+    """37: two rounds of sixteen and a rest."""
+    steps = gradients(37, 3, 4)
+    found = run(RULES["normuon"], [dict(enumerate(g)) for g in steps])
+    for i in (0, 15, 16, 36):
+        assert_same(found[i], run(RULES["normuon"], [g[i] for g in steps]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 def test_a_transposed_matrix_has_the_transposed_update(name, x64):
