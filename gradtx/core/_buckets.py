@@ -54,10 +54,8 @@ def init_matrices(rule_at: RuleAt, values: dict, p: jax.Array, alike: Bucket) ->
     if modes.is_plain(p.ndim):
         found = init_one(values, whole)
         return [own_part(x, split) if getattr(x, "shape", None) == whole.shape else x for x in found]
-    entries, laid = (
-        _Entries(values, alike, whole.shape),
-        Laid(modes, _shifted(split, p.ndim), p[None], (1, *whole.shape)),
-    )
+    entries = _Entries(values, alike, whole.shape)
+    laid = Laid(modes, _shifted(split, p.ndim), p[None], (1, *whole.shape))
     rows = [_mapped(lambda e, x: init_one(entries.put(e), x), (entries.each, x)) for x in laid.blocks(p[None])]
     owns = _owns(rule_at(entries.first), alike, whole.shape, p.dtype)
     return _apart(laid.slots_back(rows, owns), 1)[0]
@@ -121,12 +119,15 @@ def _enter(rule: Any, t: Any) -> Callable[..., tuple]:
 
 
 def checked(returned: Any, x: jax.Array, slots: list) -> tuple[Any, list]:
-    """What a rule returned for a matrix x with these slots: the update, and the new slots as a list."""
+    """What a rule returned for a matrix x with these slots: the update, and the new slots as a list.
+
+    The kernels have the checks of rules on arrays inline: a call for each leaf counts there.
+    """
     if not isinstance(returned, tuple | list) or len(returned) != 2:
         raise TypeError("update must return the update and the new slots, (u, slots)")
     u, new = returned
     if jax.tree.structure(new) != jax.tree.structure(_bare(slots)):
-        raise TypeError(f"update must return new slots like the old, {_bare(slots)}, got {new}")
+        raise TypeError(f"update must return new slots like the old, {len(slots)} of them")
     if jnp.shape(u) != x.shape:
         raise ValueError(f"the gradient has shape {x.shape}, but the update has shape {jnp.shape(u)}")
     return u, [new] if len(slots) == 1 else list(new)

@@ -118,6 +118,14 @@ def rule_of_ones(**options):
     return stage()
 
 
+def rule_returning(u):
+    @gt.transformation
+    def stage():
+        return gt.per_matrix(None, lambda g, slots, p, t: (u, ()))
+
+    return stage().update(jnp.ones((2, 2)), ())
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
@@ -126,6 +134,7 @@ def rule_of_ones(**options):
             lambda: run(gt.scale_by_muon(), gradients(4, 9), [("**", Role("hidden", (), 0, 1, None, (4, 4)))]),
             r"the blocks \(4, 4\) add up to 8, but the parameter of shape \(4, 9\) has 9 outputs",
         ),
+        (lambda: rule_returning(jnp.ones(2)), r"the gradient has shape \(2, 2\), but the update has shape \(2,\)"),
         (lambda: Role("hidden", blocks=(0, 3)), "blocks must be the widths of the blocks, positive whole numbers"),
         (lambda: gt.scale_by_soap(precondition_frequency=0), "precondition_frequency must be"),
         (lambda: run(gt.scale_by_dion(rank=9), gradients(4, 4)), "rank"),
