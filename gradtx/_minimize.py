@@ -12,8 +12,8 @@ from jax.core import Tracer
 from gradtx.core._apply import apply_updates
 from gradtx.core._calls import Value
 from gradtx.core._dtypes import compute_dtype, widen
-from gradtx.core._factory import ScheduledState
 from gradtx.core._ranges import Range, is_array, is_number
+from gradtx.core._scheduled import ScheduledState
 from gradtx.core._transformation import as_inner, check_transformation
 from gradtx.core._trees import align, is_none, show_path
 from gradtx.core._types import OptState, Params, Updates

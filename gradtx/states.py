@@ -6,8 +6,8 @@ from gradtx.aggregating._element_variance import (
     PerElementMeanAndSumSqDiffGradsState as PerElementMeanAndSumSqDiffGradsState,
 )
 from gradtx.aggregating._element_variance import PerElementMeanAndVarianceEMAState as PerElementMeanAndVarianceEMAState
-from gradtx.core._factory import ScheduledState as ScheduledState
 from gradtx.core._prefixes import MaskedNode as MaskedNode
+from gradtx.core._scheduled import ScheduledState as ScheduledState
 from gradtx.core._types import EmptyState as EmptyState
 from gradtx.optimizers._adabelief import ScaleByBeliefState as ScaleByBeliefState
 from gradtx.optimizers._adadelta import ScaleByAdaDeltaState as ScaleByAdaDeltaState

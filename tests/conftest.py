@@ -138,7 +138,7 @@ def pytest_runtest_teardown() -> None:
     _tests_run += 1
     if _tests_run % 200 == 0:
         jax.clear_caches()
-        kernels.shared_kernels.cache_clear()
+        kernels.forget()
 
 
 @pytest.fixture

@@ -185,7 +185,7 @@ def reached(name: str) -> frozenset[str]:
 
 
 def notices(case, expected, steps: int) -> bool:
-    kernels.shared_kernels.cache_clear()
+    kernels.forget()
     try:
         with jax.disable_jit(), np.errstate(all="ignore"):
             found = deviation(run_rule(case.make(), steps, gradient=case.gradient), expected)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core._kernels import Kernels, Rule, RuleSource
+from gradtx.core._kernels import Rule, RuleSource
 from gradtx.core._roles import is_absent, is_box
 from gradtx.core._selectors import named_leaves
 from gradtx.core._stacks import Stacked, stack_axes
@@ -71,8 +71,8 @@ class Groups:
         self.constants = [tuple((n, values[n][i].item()) for n in fixed) for i in range(varying.size)]
 
     @property
-    def runs(self) -> list[tuple[Kernels, dict[str, Any]]]:
-        """The kernels of each parameter, and the hyperparameters that are arguments of them."""
+    def runs(self) -> list[tuple[RuleSource, dict[str, Any]]]:
+        """The rule of each parameter, and the hyperparameters that are arguments of its compiled functions."""
         return [
             self._run(self.constants[leaf.group] if isinstance(leaf.group, int) else (), self.arguments.of(leaf))
             for leaf in self.leaves
@@ -82,12 +82,12 @@ class Groups:
         """What each parameter gets of what is computed once for its group; and no memory, which would be of all."""
         check_memory(rule, self.varying)
         runs = [self._run(constants, self.arguments.at(i)) for i, constants in enumerate(self.constants)]
-        found = [kernels.shared(values, *arguments)[0] for kernels, values in runs]
+        found = [source.kernels.shared(values, *arguments)[0] for source, values in runs]
         entries = ByGroup(jax.tree.map(lambda *xs: jnp.stack(xs), *found))
         return [() if entries.tree is None else (entries.of(leaf),) for leaf in self.leaves], None
 
-    def _run(self, constants: tuple, own: dict[str, Any]) -> tuple[Kernels, dict[str, Any]]:
-        return self.source.fixed(constants).kernels, self.same | own
+    def _run(self, constants: tuple, own: dict[str, Any]) -> tuple[RuleSource, dict[str, Any]]:
+        return self.source.fixed(constants), self.same | own
 
 
 def is_grouped(leaf: Any) -> bool:

@@ -3,13 +3,14 @@
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from gradtx.core._chaining import update_of
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._needs import all_requirements, check_needs
+from gradtx.core._needs import all_requirements
 from gradtx.core._nesting import chained, inside
-from gradtx.core._transformation import GradientTransformation, GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformation, GradientTransformationExtraArgs, Links, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import EmptyState, OptState, Params, Updates
 
@@ -29,29 +30,24 @@ def chain(*transformations: Any) -> GradientTransformationExtraArgs:
     """
     stages = [as_inner(f"chain: transformations[{i}]", tx) for i, tx in enumerate(transformations)]
 
-    needed = functools.cache(lambda: all_requirements(transformations))
-
     def init(params: Params) -> OptState:
         _check_averages("chain", transformations)
         return tuple(tx.init(params) for tx in stages)
 
-    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+    def opened(state: OptState) -> Sequence[OptState]:
         if not isinstance(state, tuple | list) or len(state) != len(stages):
             raise TypeError(
                 f"chain: state must be the tuple of {len(stages)} states that init or the last update returned, "
                 f"got {_describe(state)}; the order is update(updates, state, params)"
             )
-        check_needs(needed(), extra)
-        new_state = []
-        for tx, inner in zip(stages, state, strict=True):
-            updates, inner = tx.update(updates, inner, params, **extra)
-            new_state.append(inner)
-        return updates, tuple(new_state)
+        return state
 
     def parts(state: OptState) -> dict[str, tuple[Any, OptState]]:
         return {str(i): pair for i, pair in enumerate(zip(transformations, state, strict=True))}
 
-    return GradientTransformationExtraArgs(init, update, parts=parts)
+    links = Links(stages, opened, tuple)
+    update = update_of(links, functools.cache(lambda: all_requirements(transformations)))
+    return GradientTransformationExtraArgs(init, update, links=links, parts=parts)
 
 
 @transformation
@@ -71,30 +67,29 @@ def named_chain(*transformations: Any) -> GradientTransformationExtraArgs:
     repeated = sorted({n for n in names if names.count(n) > 1})
     if repeated:
         raise ValueError(f"named_chain: the names of the stages must differ, got {repeated[0]!r} more than once")
-    stages = [(name, as_inner(f"named_chain: {name!r}", tx)) for name, tx in transformations]
-
-    needed = functools.cache(lambda: all_requirements(tx for _, tx in transformations))
+    stages = [as_inner(f"named_chain: {name!r}", tx) for name, tx in transformations]
 
     def init(params: Params) -> OptState:
         _check_averages("named_chain", [tx for _, tx in transformations])
-        return OrderedDict((name, tx.init(params)) for name, tx in stages)
+        return OrderedDict((name, tx.init(params)) for name, tx in zip(names, stages, strict=True))
 
-    def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
+    def opened(state: OptState) -> Sequence[OptState]:
         if not isinstance(state, dict) or set(state) != set(names):
             raise TypeError(
                 f"named_chain: state must be the dictionary with keys {names} that init or the last update returned, "
                 f"got {_describe(state)}; the order is update(updates, state, params)"
             )
-        check_needs(needed(), extra)
-        new_state = OrderedDict()
-        for name, tx in stages:
-            updates, new_state[name] = tx.update(updates, state[name], params, **extra)
-        return updates, new_state
+        return [state[name] for name in names]
+
+    def closed(states: Iterable[OptState]) -> OptState:
+        return OrderedDict(zip(names, states, strict=True))
 
     def parts(state: OptState) -> dict[str, tuple[Any, OptState]]:
         return {name: (tx, state[name]) for name, tx in transformations}
 
-    return GradientTransformationExtraArgs(init, update, parts=parts)
+    links = Links(stages, opened, closed)
+    update = update_of(links, functools.cache(lambda: all_requirements(tx for _, tx in transformations)))
+    return GradientTransformationExtraArgs(init, update, links=links, parts=parts)
 
 
 AVERAGES = frozenset(("params_ema", "lawa"))

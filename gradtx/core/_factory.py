@@ -11,18 +11,19 @@ What the body of a factory returns decides how the value runs:
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 
 from gradtx.core._calls import Call, Factory, Value, factory_decorator, freeze
-from gradtx.core._counts import safe_increment, step_of
+from gradtx.core._initial import check_scalars
 from gradtx.core._kernels import Rule, RuleSource
-from gradtx.core._lift import check_scalars, lifted
+from gradtx.core._lift import Stage, lifted
 from gradtx.core._matrices import modes_of
-from gradtx.core._ranges import at_step, is_number
+from gradtx.core._ranges import is_number
+from gradtx.core._scheduled import handed_on, initial, own_state, values_at
 from gradtx.core._transformation import (
     Expansion,
     GradientTransformation,
@@ -215,9 +216,8 @@ def _stage(call: Call, inner: GradientTransformation, lasting: bool) -> Expansio
         return _pair(factory, arguments, with_extra_args_support(inner), moving)
     rule = inner.rule._replace(name=factory.name)
     source = _rule_source(factory, arguments, moving, rule if lasting and not moving else None)
-    if not any(map(callable, moving.values())):
-        return Expansion(*lifted(source, rule, moving), rule=rule)
-    return Expansion(*_stepped(rule.name, lambda values: lifted(source, rule, values), moving), rule=rule)
+    stage = Stage(source, rule, moving, any(map(callable, moving.values())))
+    return Expansion(*lifted(stage), stage=stage)
 
 
 def _rule_source(factory: Factory, arguments: dict, moving: dict[str, Any], settled: Rule | None) -> RuleSource:
@@ -257,53 +257,17 @@ def _pair(factory: Factory, arguments: dict, inner: GradientTransformation, movi
         return with_extra_args_support(factory.run({**arguments, **values}))
 
     def parts(state: OptState) -> dict[str, tuple[Any, OptState]]:
-        step = step_of(state)
-        values = _at_step(factory.name, moving, step)
-        found = at(values).parts(state.inner_state if isinstance(state, ScheduledState) else state)
-        prefix = "inner_state." if isinstance(state, ScheduledState) else ""
-        return {prefix + path: part for path, part in found.items()}
-
-    init, update = _stepped(factory.name, at, moving)
-    return Expansion(init, update, parts=parts, needs=inner.declared, gathers=inner.gathers)
-
-
-class ScheduledState(NamedTuple):
-    """The state of a stage that has a schedule among its hyperparameters: the step that it is at, and the rest."""
-
-    count: jax.Array
-    inner_state: OptState
-
-    counts_from = {"count": 0}
-
-
-def _stepped(name: str, at: Callable[[dict], Any], moving: dict[str, Any]) -> tuple[Callable, Callable]:
-    """The `init` and `update` that `at(values)` has, with the values of `moving` at the step of the state.
-
-    The step is 0 at the first update. A state that counts steps for schedules itself (see `core._counts`) is asked; any
-    other is put in `ScheduledState`.
-    """
+        own = own_state(factory.name, state)
+        prefix = "" if own is state else "inner_state."
+        return {prefix + path: part for path, part in at(values_at(factory.name, moving, state)).parts(own).items()}
 
     def init(params: Params) -> OptState:
-        step = jnp.zeros([], jnp.int32)
-        init_now, _ = at(_at_step(name, moving, step))
-        state = init_now(params)
-        return ScheduledState(step, state) if step_of(state) is None else state
+        return initial(factory.name, moving, lambda values: at(values).init(params))
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        step = step_of(state)
-        if step is None:
-            raise TypeError(
-                f"{name}: state must be what init or the last update returned, with a step count, "
-                f"got {type(state).__name__}; the order is update(updates, state, params)"
-            )
-        _, update_now = at(_at_step(name, moving, step))
-        if not isinstance(state, ScheduledState):
-            return update_now(updates, state, params, **extra)
-        updates, inner_state = update_now(updates, state.inner_state, params, **extra)
-        return updates, ScheduledState(safe_increment(state.count), inner_state)
+        own = own_state(factory.name, state)
+        now = at(values_at(factory.name, moving, state))
+        updates, own = now.update(updates, own, params, **extra)
+        return updates, handed_on(state, own)
 
-    return init, update
-
-
-def _at_step(where: str, values: dict[str, Any], step: Any) -> dict[str, Any]:
-    return {name: at_step(f"{where}: {name}", x, step) for name, x in values.items()}
+    return Expansion(init, update, parts=parts, needs=inner.declared, gathers=inner.gathers)

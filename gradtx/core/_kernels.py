@@ -2,8 +2,8 @@
 """A rule on one array, and its compiled functions: the kernels that a tree's leaves are given to one by one.
 
 A leaf's work is one call of an inner `jax.jit`, so that a rule is traced once for each distinct shape and dtype, and an
-update outside `jit` is one dispatch a leaf. A leaf in a box (see `core._roles`) may be a stack of parameters, each of
-which the rule then runs on by itself.
+update outside `jit` is one dispatch a leaf: also that by several rules one after another, which are `joined`. A leaf in
+a box (see `core._roles`) may be a stack of parameters, each of which a rule then runs on by itself.
 """
 
 import functools
@@ -109,6 +109,7 @@ class RuleSource:
         constant: frozenset[str] = frozenset(),
     ):
         self.at, self.find_key, self.constant = at, find_key, constant
+        self.updates: dict[tuple[RuleSource, ...], Callable[..., Any]] = {}
         self._fixed: dict[tuple, RuleSource] = {}
 
     @functools.cached_property
@@ -140,49 +141,118 @@ class RuleSource:
 class Kernels(NamedTuple):
     measure: Callable[..., Any]
     shared: Callable[..., Any]
-    update: Callable[..., Any]
     update_matrices: Callable[..., Any]
+
+
+class Part(NamedTuple):
+    """What one of several rules that run on a leaf one after another gets there.
+
+    Attributes:
+      box: an empty box with the facts of the leaf that the rule is told; None without.
+      common: a tuple, of what is shared by all leaves or of nothing.
+    """
+
+    values: dict[str, Any]
+    box: Boxed | None
+    slots: Any
+    count: Any
+    common: tuple
+
+
+def joined(sources: "tuple[RuleSource, ...]") -> Callable[..., Any]:
+    """`update(parts, g, p) -> (u, slots of each)`: the compiled update of a leaf by these rules, one after another."""
+    without_key = [source for source in sources if source.key is None]
+    if not without_key:
+        return shared_updates(sources)
+    kept = without_key[0].updates
+    if sources not in kept:
+        kept[sources] = _update(sources)
+    return kept[sources]
+
+
+def _update(sources: "tuple[RuleSource, ...]") -> Callable[..., Any]:
+    def update(parts: tuple[Part, ...], g: Any, p: Any) -> tuple[Any, list]:
+        slots = []
+        for source, part in zip(sources, parts, strict=True):
+            g, new = _updated(source, part, g, p)
+            slots.append(new)
+        return g, slots
+
+    return jax.jit(update)
+
+
+shared_updates = functools.lru_cache(maxsize=1024)(_update)
+
+
+def _updated(source: RuleSource, part: Part, g: Any, p: Any) -> tuple:
+    slots = part.slots
+
+    def run(rule: Rule, arguments: tuple, told: dict) -> tuple:
+        returned, shape = rule.update(*arguments, **told), arguments[0].shape
+        if not isinstance(returned, tuple | list) or len(returned) != 2:
+            raise TypeError(f"update must return the update and the new slots, (u, slots), got {_kind(returned)}")
+        u, new_slots = returned
+        if jax.tree.structure(new_slots) != jax.tree.structure(slots):
+            raise TypeError(f"update must return new slots like the old, {_kind(slots)}, got {_kind(new_slots)}")
+        if jnp.shape(u) != shape:
+            raise ValueError(f"the gradient has shape {shape}, but the update has shape {jnp.shape(u)}")
+        if any([x.dtype == jnp.float16 for x in jax.tree.leaves(slots)]):
+            new_slots = _ending(rule.slots, new_slots, arguments[1], slots)
+        return u, new_slots
+
+    g = g if part.box is None else part.box.holding(g)
+    (u, new_slots), _ = _on_one_leaf(source, part.values, g, slots, p, part.count, part.common, run)
+    return u, jax.tree.map(_stored, new_slots, slots)
+
+
+def _on_one_leaf(
+    source: RuleSource,
+    values: dict,
+    g: Any,
+    slots: Any,
+    p: Any,
+    count: Any,
+    common: tuple,
+    run: Callable[..., Any],
+    cuts: bool = True,
+) -> tuple:
+    """What `run(rule, arguments, told)` returns for a leaf, in the dtype of the work, and the leaf's stack.
+
+    `cuts` says that these are an update and slots.
+    """
+    role, split, g = (g.role, g.split, g.value) if isinstance(g, Boxed) else (None, None, g)
+    stack = () if role is None else stack_axes(role, g.ndim)
+    dtype = compute_dtype(g, slots, p)
+    g, slots, p, t, values = widen((g, slots, p, count, values), dtype)
+    common = widen_floats(common, dtype) if common else ()
+
+    def on_one(values: dict, g: jax.Array, slots: Any, p: Any, common: tuple) -> Any:
+        rule, part = source.at(values), split and split.without(stack, g.ndim + len(stack))
+        token = LEAF.set(Leaf(part, g.ndim, p))
+        try:
+            with jax.named_scope(rule.name), promotion(g, slots, p):
+                told = rule.role(role, g.ndim + len(stack))
+                if rule.whole and part is not None and part.names:
+                    return on_whole(rule, part, (g, slots, p, t, *common), told, run, cuts)
+                return run(rule, (g, slots, p, t, *common), told)
+        finally:
+            LEAF.reset(token)
+
+    if not stack:
+        return on_one(values, g, slots, p, common), stack
+    slots = slots_of(slots, stack, g.shape)
+    return over_stack(on_one, stack, g.shape, values, cut(g, stack), slots, cut(p, stack), common), stack
 
 
 def _kernels(source: RuleSource) -> Kernels:
     """The compiled functions of a rule. The hyperparameters that move are arguments of them."""
-
-    def on_one_leaf(
-        values: dict, g: Any, slots: Any, p: Any, count: Any, common: tuple, run: Callable[..., Any], cuts: bool = True
-    ) -> tuple:
-        """What `run(rule, arguments, told)` returns for a leaf, in the dtype of the work, and the leaf's stack.
-
-        `cuts` says that these are an update and slots.
-        """
-        role, split, g = (g.role, g.split, g.value) if isinstance(g, Boxed) else (None, None, g)
-        stack = () if role is None else stack_axes(role, g.ndim)
-        dtype = compute_dtype(g, slots, p)
-        g, slots, p, t, values = widen((g, slots, p, count, values), dtype)
-        common = widen_floats(common, dtype) if common else ()
-
-        def on_one(values: dict, g: jax.Array, slots: Any, p: Any, common: tuple) -> Any:
-            rule, part = source.at(values), split and split.without(stack, g.ndim + len(stack))
-            token = LEAF.set(Leaf(part, g.ndim, p))
-            try:
-                with jax.named_scope(rule.name), promotion(g, slots, p):
-                    told = rule.role(role, g.ndim + len(stack))
-                    if rule.whole and part is not None and part.names:
-                        return on_whole(rule, part, (g, slots, p, t, *common), told, run, cuts)
-                    return run(rule, (g, slots, p, t, *common), told)
-            finally:
-                LEAF.reset(token)
-
-        if not stack:
-            return on_one(values, g, slots, p, common), stack
-        slots = slots_of(slots, stack, g.shape)
-        return over_stack(on_one, stack, g.shape, values, cut(g, stack), slots, cut(p, stack), common), stack
 
     def measure(values: dict, g: Any, slots: Any, p: Any, count: Any, memory: Any) -> Any:
         def measured(rule: Rule, arguments: tuple, told: dict) -> Any:
             return jax.tree.map(jnp.asarray, rule.measure(*arguments, **told))  # type: ignore[misc]  # rules that measure
 
         known = () if memory is None else (memory,)
-        scalars, stack = on_one_leaf(values, g, slots, p, count, known, measured, cuts=False)
+        scalars, stack = _on_one_leaf(source, values, g, slots, p, count, known, measured, cuts=False)
         scalars = jax.tree.map(lambda x: jnp.sum(x, axis=tuple(range(len(stack)))), scalars) if stack else scalars
         return widen_floats(scalars, jnp.result_type(float))  # to be summed over leaves
 
@@ -197,23 +267,6 @@ def _kernels(source: RuleSource) -> Kernels:
         common, new = rule.shared(t, total, known, **extra)  # type: ignore[misc]
         return jax.tree.map(jnp.asarray, common), jax.tree.map(_stored, new, memory)
 
-    def update(values: dict, g: Any, slots: Any, p: Any, count: Any, common: tuple) -> tuple:
-        def run(rule: Rule, arguments: tuple, told: dict) -> tuple:
-            returned, shape = rule.update(*arguments, **told), arguments[0].shape
-            if not isinstance(returned, tuple | list) or len(returned) != 2:
-                raise TypeError(f"update must return the update and the new slots, (u, slots), got {_kind(returned)}")
-            u, new_slots = returned
-            if jax.tree.structure(new_slots) != jax.tree.structure(slots):
-                raise TypeError(f"update must return new slots like the old, {_kind(slots)}, got {_kind(new_slots)}")
-            if jnp.shape(u) != shape:
-                raise ValueError(f"the gradient has shape {shape}, but the update has shape {jnp.shape(u)}")
-            if any([x.dtype == jnp.float16 for x in jax.tree.leaves(slots)]):
-                new_slots = _ending(rule.slots, new_slots, arguments[1], slots)
-            return u, new_slots
-
-        (u, new_slots), _ = on_one_leaf(values, g, slots, p, count, common, run)
-        return u, jax.tree.map(_stored, new_slots, slots)
-
     def matrices(values: dict, bucket: Bucket, count: Any, common: tuple) -> list[tuple]:
         us, rows = update_matrices(source.at, values, bucket, count, common)
         names = source.at(values).slots
@@ -226,10 +279,16 @@ def _kernels(source: RuleSource) -> Kernels:
         new = map(kept, rows, bucket.slots)
         return [(u, slots[0] if len(slots) == 1 else tuple(slots)) for u, slots in zip(us, new, strict=True)]
 
-    return Kernels(jax.jit(measure), jax.jit(shared), jax.jit(update), jax.jit(matrices))
+    return Kernels(jax.jit(measure), jax.jit(shared), jax.jit(matrices))
 
 
 shared_kernels = functools.lru_cache(maxsize=1024)(_kernels)
+
+
+def forget() -> None:
+    """Lets go of all compiled functions that are kept for rules with equal keys."""
+    shared_kernels.cache_clear()
+    shared_updates.cache_clear()
 
 
 def _ending(names: tuple[str, ...], new: Any, old: Any, kept: Any) -> Any:

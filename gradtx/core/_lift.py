@@ -1,142 +1,108 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lift: runs a rule on one array over trees.
+"""The lift: runs rules on one array over trees.
 
 Map, sum, map: each leaf is measured (where the rule asks for it), the measures are summed over the tree, what all
-leaves share is computed once, each leaf is updated. The work on a leaf is that of `core._kernels`.
+leaves share is computed once, each leaf is updated. Rules of neighbouring stages run on a leaf one after another, as
+one function; a rule that measures what they make of it has to wait for all leaves. The work on a leaf is that of
+`core._kernels`.
 """
 
-import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core._buckets import Bucket, init_matrices
-from gradtx.core._by_group import by_group, check_memory, in_groups, note_reached
+from gradtx.core._buckets import Bucket
+from gradtx.core._by_group import in_groups
 from gradtx.core._counts import safe_increment
-from gradtx.core._dtypes import compute_dtype, widen
-from gradtx.core._kernels import Kernels, Rule, RuleSource, init_whole
+from gradtx.core._initial import check_scalars, init_tree
+from gradtx.core._kernels import Part, Rule, RuleSource, joined
 from gradtx.core._matrices import Modes
-from gradtx.core._over_devices import Names, on_leaf, sum_over
-from gradtx.core._placement import in_place
+from gradtx.core._over_devices import Names, sum_over
 from gradtx.core._rescaling import divided, in_range_over
 from gradtx.core._roles import Boxed, carried_role, carried_split, closed, is_full_box, names_of, opened
 from gradtx.core._said import check_said
-from gradtx.core._stacks import cut, over_stack, stack_axes
-from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_leaf, paths, show_path
+from gradtx.core._scheduled import handed_on, initial, own_state, values_at
+from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_leaf, paths
 from gradtx.core._types import OptState, Params, Updates
 
 
-def lifted(source: RuleSource, rule: Rule, values: dict[str, Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """`init` and `update` of a rule whose hyperparameters have these values at each step."""
+class Stage(NamedTuple):
+    """A rule and its hyperparameters that move: arrays, and schedules if it `is_scheduled`."""
+
+    source: RuleSource
+    rule: Rule
+    moving: dict[str, Any]
+    is_scheduled: bool = False
+
+    @property
+    def joins(self) -> bool:
+        """Whether it can run on a leaf right after the stages before it, without a look at the other leaves."""
+        return self.rule.measure is None and self.rule.modes_of is None
+
+
+def lifted(stage: Stage) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`init` and `update` of a stage that is a rule."""
+    source, rule, moving, is_scheduled = stage
 
     def init(params: Params) -> OptState:
-        return init_tree(source, rule, values, params)
+        if is_scheduled:
+            return initial(rule.name, moving, lambda values: init_tree(source, rule, values, params))
+        return init_tree(source, rule, moving, params)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        return update_tree(source, rule, values, updates, state, params, extra)
+        updates, states = update_tree((stage,), updates, (state,), params, extra)
+        return updates, states[0]
 
     return init, update
 
 
-def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Params) -> OptState:
-    """The state for these parameters: a tree like them for each slot, the memory and the count."""
-    leaves, treedef = jax.tree.flatten(params, is_leaf=is_full_box)
-    same, varying = by_group(values, leaves)
-    check_scalars(rule.name, same)
-    check_memory(rule, varying)
-    if varying:
-        note_reached(params)
-    at = functools.cache(lambda dtype: source.at(widen(same, dtype)))
-    modes = [None] * len(leaves)
-    if rule.modes_of is not None:
-        each = zip(jax.tree.leaves(params, is_leaf=is_leaf), rule.modes_of(rule.name, params), strict=True)
-        modes = [found for x, found in each if opened(x) is not None]
+class _Tree(NamedTuple):
+    """The trees of a step: their leaves, what is in the boxes of these, and which leaves have a gradient."""
 
-    def init_leaf(leaf: Any, found: Any) -> tuple:
-        original = opened(leaf)
-        p = original if isinstance(original, jax.Array) else jnp.asarray(original)
-        dtype, role, split = compute_dtype(p), carried_role(leaf), carried_split(leaf)
-        stack = stack_axes(role, p.ndim)
-        part = split and split.without(stack, p.ndim)
-
-        def init_one(entries: dict, one: jax.Array) -> tuple:
-            here = source.at(widen(same, dtype) | entries) if entries else at(dtype)
-            told = here.role(role, p.ndim)
-            with on_leaf(part, p.ndim - len(stack), p):
-                if here.whole and part is not None and part.names:
-                    slots = init_whole(here, part, one, told)
-                else:
-                    slots = here.init(one, **told)  # type: ignore[misc]  # has one, as it has slots
-            slots = (slots,) if len(rule.slots) == 1 or not isinstance(slots, tuple | list) else slots
-            if len(slots) != len(rule.slots):
-                raise TypeError(
-                    f"{rule.name}: init must return {len(rule.slots)} slots, {rule.slots}, got {len(slots)}; "
-                    f"the state class must have a field for each, besides {rule.counter!r} and the memory"
-                )
-            return tuple(slots)
-
-        entries = widen(varying.of(leaf), dtype)
-
-        def init_all(p: Any) -> Any:
-            if found is not None:
-                own = widen(same, dtype) | entries
-                return tuple(init_matrices(source.at, own, widen(p, dtype), Bucket([], [], [], found, role, split)))
-            return over_stack(init_one, stack, p.shape, entries, cut(widen(p, dtype), stack))
-
-        # Not compiled: outside jit, zeros_like gives slots the parameter's sharding, compiled zeros would lose it.
-        # Under the vmap over a stack they would lose it too.
-        apart = bool(stack) if found is None else not found.is_plain(p.ndim)
-        slots = in_place(init_all, p) if apart else init_all(p)
-        return jax.tree.map(lambda x: _owned(x, original, p), slots)
-
-    if rule.init is None and rule.slots:
-        raise TypeError(f"{rule.name}: the rule needs an init, as {rule.state.__name__} has the slots {rule.slots}")
-    if rule.slots:
-        _check_no_keys(rule.name, params)
-    # Without slots, one parameter is enough to see that `init` makes none.
-    some = leaves if rule.slots else leaves[:1]
-    rows = list(map(init_leaf, some, modes[: len(some)])) if rule.init is not None else []
-    rows = rows if rule.slots else []
-    columns = zip(*rows, strict=True) if rows else [()] * len(rule.slots)
-    fields = {n: jax.tree.unflatten(treedef, column) for n, column in zip(rule.slots, columns, strict=False)}
-    if rule.memory is not None:
-        start = source.at(widen(same, jnp.result_type(float))).memory()  # type: ignore[misc]  # has one, see above
-        fields |= {n: _scalar(x) for n, x in start.items()}
-    if rule.counts:
-        fields[rule.counter] = jnp.zeros([], jnp.int32)
-    return rule.state(**fields)
+    updates: Updates
+    params: Params
+    leaves: list
+    treedef: Any
+    gs: list
+    ps: list
+    found: list[int]
 
 
-def _check_no_keys(where: str, params: Params) -> None:
-    for path, x in jax.tree_util.tree_leaves_with_path(params):
-        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            raise TypeError(
-                f"{where}: the parameter at {show_path(path)} is a random key ({x.dtype}), which cannot be trained: "
-                f"leave it out of the parameters"
-            )
+class _Step(NamedTuple):
+    """A stage at one step: the lists have an entry for each leaf, `runs` and `boxes` one for each with a gradient.
 
+    Attributes:
+      state: that of the rule itself.
+      held: the trees of the state, a list of leaves for each slot.
+      counts: the step, or the age, of each leaf; `ages` are the places of the ages in the count.
+      same, groups: the hyperparameters that are the same for all leaves, and how to run where others are not.
+      runs: for each leaf the source of the rule, and the hyperparameters.
+      boxes: for each leaf what the rule is told about it.
+    """
 
-def _scalar(x: Any) -> jax.Array:
-    """A strongly typed array of its own for a scalar of the memory: floats in at least float32."""
-    x = _owned(jnp.array(x))
-    return widen(x, compute_dtype(x)) if jnp.issubdtype(x.dtype, jnp.floating) else x
-
-
-def _owned(x: Any, *held: Any) -> jax.Array:
-    """A strongly typed array; a copy of what the caller holds, so that donating it leaves the state alive."""
-    x = x if isinstance(x, jax.Array) else jnp.asarray(x)
-    x = x.astype(x.dtype) if x.weak_type else x
-    return jnp.copy(x) if any(x is h for h in held) else x
+    rule: Rule
+    source: RuleSource
+    state: OptState
+    held: list[list]
+    slots: list
+    count: Any
+    counts: list
+    ages: list | None
+    memory: dict[str, Any] | None
+    same: dict[str, Any]
+    groups: Any
+    runs: list[tuple[RuleSource, dict[str, Any]]]
+    boxes: list
 
 
 class _Live(NamedTuple):
-    """A leaf with a gradient: its place in the tree, and what its kernels get, with t as `count`."""
+    """A leaf with a gradient: its place in the tree, and what the compiled functions of one rule get, t as `count`."""
 
     index: int
-    kernels: Kernels
+    source: RuleSource
     values: dict[str, Any]
     g: Any
     slots: Any
@@ -145,16 +111,43 @@ class _Live(NamedTuple):
 
 
 def update_tree(
-    source: RuleSource,
-    rule: Rule,
-    values: dict[str, Any],
+    stages: Sequence[Stage],
     updates: Updates,
-    state: OptState,
+    states: Sequence[OptState],
     params: Params,
     extra: dict[str, Any],
-) -> tuple[Updates, OptState]:
-    """One step of a rule over a tree, with the given values of the hyperparameters that move."""
-    _check_arguments(rule, updates, state, params, extra)
+) -> tuple[Updates, list[OptState]]:
+    """One step of the rules of these stages over a tree. All but the first must be such that they join."""
+    pairs = list(zip(stages, states, strict=True))
+    owns = [own_state(stage.rule.name, state) if stage.is_scheduled else state for stage, state in pairs]
+    for stage, own in zip(stages, owns, strict=True):
+        _check_arguments(stage.rule, updates, own, params, extra)
+    tree = _tree(stages[0].rule, updates, params)
+    steps = [_step(stage, state, own, tree) for (stage, state), own in zip(pairs, owns, strict=True)]
+    shared = [_shared(step, tree, extra) for step in steps]
+    new_leaves, new_slots = list(tree.leaves), [list(step.slots) for step in steps]
+    rows = _by_matrices if stages[0].rule.modes_of is not None else _by_leaves
+    try:
+        for i, u, new in rows(steps, tree, [common for common, _ in shared]):
+            new_leaves[i] = closed(tree.leaves[i], u)
+            for column, slots in zip(new_slots, new, strict=True):
+                column[i] = slots
+    except (ValueError, TypeError):
+        if len(stages) > 1:  # one by one they say whose error it is
+            for stage, state in pairs:
+                updates, _ = update_tree((stage,), updates, (state,), params, extra)
+        raise
+    new_states = [
+        _state_after(step, tree, slots, memory)
+        for step, slots, (_, memory) in zip(steps, new_slots, shared, strict=True)
+    ]
+    after = zip(stages, states, new_states, strict=True)
+    return jax.tree.unflatten(tree.treedef, new_leaves), [
+        handed_on(old, new) if stage.is_scheduled else new for stage, old, new in after
+    ]
+
+
+def _tree(rule: Rule, updates: Updates, params: Params) -> _Tree:
     if rule.modes_of is not None:
         check_said(rule.name, params)
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_leaf)
@@ -162,70 +155,113 @@ def update_tree(
     if params is not None:
         ps = list(map(opened, align(treedef, params, rule.name, "the parameters", updates, "the gradients")))
         check_shapes(rule.name, "gradient", updates, gs, ps)
+    return _Tree(updates, params, leaves, treedef, gs, ps, [i for i, g in enumerate(gs) if not is_hole(g)])
+
+
+def _step(stage: Stage, outer: OptState, state: OptState, tree: _Tree) -> _Step:
+    rule, values = stage.rule, stage.moving
+    if stage.is_scheduled:
+        values = values_at(rule.name, values, outer)
     fields = [getattr(state, name) for name in rule.slots]
-    held = [align(treedef, f, rule.name, "the state's trees", updates, "the gradients") for f in fields]
-    slots = _rows([list(map(opened, column)) for column in held], len(leaves))
+    held = [align(tree.treedef, f, rule.name, "the state's trees", tree.updates, "the gradients") for f in fields]
+    slots = _rows([list(map(opened, column)) for column in held], len(tree.leaves))
     count: Any = safe_increment(getattr(state, rule.counter)) if rule.counts else None
     memory = None if rule.memory is None else {name: getattr(state, name) for name in rule.memory()}
     if rule.idle is not None:
-        slots = [rule.idle(x, count, memory) if is_hole(g) else x for g, x in zip(gs, slots, strict=True)]
-
-    found = [i for i, g in enumerate(gs) if not is_hole(g)]
-    counts, ages = [count] * len(leaves), None
+        slots = [rule.idle(x, count, memory) if is_hole(g) else x for g, x in zip(tree.gs, slots, strict=True)]
+    counts, ages = [count] * len(tree.leaves), None
     if count is not None and count.ndim:
-        ages = _places(rule, state, treedef, updates)
+        ages = _places(rule, state, tree)
         counts = [count[at] if isinstance(at, int) else None for at in ages]
+    live = [tree.leaves[i] for i in tree.found]
     same, groups = values, None
     if values:
-        same, groups = in_groups(source, values, [leaves[i] for i in found])
+        same, groups = in_groups(stage.source, values, live)
         check_scalars(rule.name, same)
-    runs = [(source.kernels, same)] * len(found) if groups is None else groups.runs
-    told = [_told(rule, x) if isinstance(x, Boxed) else x for x in leaves]
-    live = [_Live(i, *run, told[i], slots[i], ps[i], counts[i]) for i, run in zip(found, runs, strict=True)]
+    runs = [(stage.source, same)] * len(live) if groups is None else groups.runs
+    boxes = [_told(rule, x) if isinstance(x, Boxed) else None for x in live]
+    return _Step(rule, stage.source, state, held, slots, count, counts, ages, memory, same, groups, runs, boxes)
 
-    total, common = None, [()] * len(live)
+
+def _live(step: _Step, tree: _Tree) -> list[_Live]:
+    rows = zip(tree.found, step.runs, step.boxes, strict=True)
+    return [
+        _Live(
+            i, *run, tree.gs[i] if box is None else box.holding(tree.gs[i]), step.slots[i], tree.ps[i], step.counts[i]
+        )
+        for i, run, box in rows
+    ]
+
+
+def _shared(step: _Step, tree: _Tree, extra: dict[str, Any]) -> tuple[list[tuple], dict[str, Any] | None]:
+    """What each leaf with a gradient gets of what all of them share, and the new memory."""
+    rule, memory, n = step.rule, step.memory, len(tree.found)
+    total, common = None, [()] * n
     try:
-        if rule.measure is not None and live:
-            check_said(rule.name, params)
-            total = (_in_range if rule.rescales else _total)(live, memory)
-            common = [(total,)] * len(live)
-        if rule.shared is not None and live:
+        if rule.measure is not None and n:
+            check_said(rule.name, tree.params)
+            total = (_in_range if rule.rescales else _total)(_live(step, tree), memory)
+            common = [(total,)] * n
+        if rule.shared is not None and n:
             needed = {name: jnp.asarray(extra[name]) for name in rule.needs}
-            if ages is not None:
-                common = _shared_by_age(rule, live, groups, total, needed)
-            elif groups is None:
-                made, memory = source.kernels.shared(same, count, total, memory, needed)
-                common = [() if made is None else (made,)] * len(live)
+            if step.ages is not None:
+                common = _shared_by_age(step, tree, total, needed)
+            elif step.groups is None:
+                made, memory = step.source.kernels.shared(step.same, step.count, total, memory, needed)
+                common = [() if made is None else (made,)] * n
             else:
-                common, memory = groups.shared(rule, count, total, memory, needed)
+                common, memory = step.groups.shared(rule, step.count, total, memory, needed)
     except TypeError as error:
-        if why := _about_none(error, rule, t=count):
+        if why := _about_none(error, rule, t=step.count):
             raise TypeError(f"{rule.name}: {error}{why}") from error
         raise
-    new_leaves, new_slots = list(leaves), list(slots)
-    pairs = zip(live, common, strict=True)
-    for rows, known, modes in (
-        [([x], k, None) for x, k in pairs] if rule.modes_of is None else _alike(rule, updates, pairs)
-    ):
+    return common, memory
+
+
+Row = tuple[int, Any, Sequence]
+"""The place of a leaf, its update, and its new slots for each stage."""
+
+
+def _by_leaves(steps: list[_Step], tree: _Tree, commons: list[list[tuple]]) -> Iterable[Row]:
+    at_once = None
+    if not any([step.groups for step in steps]):
+        at_once = joined(tuple([step.source for step in steps]))
+    for j, i in enumerate(tree.found):
+        run = at_once or joined(tuple([step.runs[j][0] for step in steps]))
+        rows = zip(steps, commons, strict=True)
+        parts = [Part(x.runs[j][1], x.boxes[j], x.slots[i], x.counts[i], common[j]) for x, common in rows]
+        try:
+            u, new = run(parts, tree.gs[i], tree.ps[i])
+        except (ValueError, TypeError) as error:
+            raise _located(error, steps[0], tree, i) from error
+        yield i, u, new
+
+
+def _by_matrices(steps: list[_Step], tree: _Tree, commons: list[list[tuple]]) -> Iterable[Row]:
+    (step,), (common,) = steps, commons
+    rule = step.rule
+    for rows, known, modes in _alike(rule, tree.updates, zip(_live(step, tree), common, strict=True)):
         x = rows[0]
         try:
-            if modes is None:
-                done = [x.kernels.update(x.values, x.g, x.slots, x.p, x.count, known)]
-            else:
-                done = x.kernels.update_matrices(x.values, _bucket(rule, rows, modes), x.count, known)
+            done = x.source.kernels.update_matrices(x.values, _bucket(rule, rows, modes), x.count, known)
         except (ValueError, TypeError) as error:
-            raise _located(error, rule, updates, x) from error
-        for y, (u, new) in zip(rows, done, strict=True):
-            new_leaves[y.index], new_slots[y.index] = closed(leaves[y.index], u), new
+            raise _located(error, step, tree, x.index) from error
+        for y, (u, slots) in zip(rows, done, strict=True):
+            yield y.index, u, (slots,)
 
+
+def _state_after(step: _Step, tree: _Tree, slots: list, memory: dict[str, Any] | None) -> OptState:
+    rule = step.rule
     # A wrapper may have made the slots from the parameters, boxes included.
-    columns = zip(held, _columns(new_slots, len(held)), strict=True)
-    trees = [treedef.unflatten(map(closed, old, new)) for old, new in columns]
-    new_state = dict(zip(rule.slots, trees, strict=True)) | (memory or {})
+    columns = zip(step.held, _columns(slots, len(step.held)), strict=True)
+    trees = [tree.treedef.unflatten(map(closed, old, new)) for old, new in columns]
+    fields = dict(zip(rule.slots, trees, strict=True)) | (memory or {})
     if rule.counts:
-        before = getattr(state, rule.counter)
-        new_state[rule.counter] = count if ages is None else _aged(before, count, [ages[i] for i in found])
-    return jax.tree.unflatten(treedef, new_leaves), state._replace(**new_state) if new_state else state
+        before, places = getattr(step.state, rule.counter), step.ages
+        fields[rule.counter] = (
+            step.count if places is None else _aged(before, step.count, [places[i] for i in tree.found])
+        )
+    return step.state._replace(**fields) if fields else step.state
 
 
 def _alike(
@@ -236,7 +272,7 @@ def _alike(
     found: dict[Any, tuple[list[_Live], tuple, Modes]] = {}
     for x, known in pairs:
         types = tuple([jax.typeof(jnp.asarray(y)) for y in jax.tree.leaves((x.g, x.slots, x.p))])
-        run = (id(x.kernels), id(x.values), id(x.count), *map(id, known))
+        run = (id(x.source), id(x.values), id(x.count), *map(id, known))
         key = (types, modes[x.index], carried_role(x.g), carried_split(x.g), run)
         found.setdefault(key, ([], known, modes[x.index]))[0].append(x)
     return list(found.values())
@@ -248,7 +284,7 @@ def _bucket(rule: Rule, rows: list[_Live], modes: Modes) -> Bucket:
     return Bucket([opened(x.g) for x in rows], slots, [x.p for x in rows], modes, carried_role(g), carried_split(g))
 
 
-def _places(rule: Rule, state: OptState, treedef: Any, updates: Updates) -> list:
+def _places(rule: Rule, state: OptState, tree: _Tree) -> list:
     """Where the age of each leaf is in the count, if it has one for each parameter that the rule has slots of.
 
     So it is after surgery: averages that begin anew beside old ones have an age of their own. It counts the gradients
@@ -262,16 +298,17 @@ def _places(rule: Rule, state: OptState, treedef: Any, updates: Updates) -> list
             f"parameters, got shape {given}; for a population of states, jax.vmap over update"
         )
     places = structure.unflatten(range(structure.num_leaves))
-    return align(treedef, places, rule.name, "the ages", updates, "the gradients")
+    return align(tree.treedef, places, rule.name, "the ages", tree.updates, "the gradients")
 
 
-def _shared_by_age(rule: Rule, live: list[_Live], groups: Any, total: Any, needed: dict) -> list[tuple]:
+def _shared_by_age(step: _Step, tree: _Tree, total: Any, needed: dict) -> list[tuple]:
     """What each leaf gets of what its age determines; a stack, which has one age, for each of its groups."""
+    groups, counts = step.groups, [step.counts[i] for i in tree.found]
     return [
-        (x.kernels.shared(x.values, x.count, total, None, needed)[0],)
+        (source.kernels.shared(values, count, total, None, needed)[0],)
         if groups is None or isinstance(groups.leaves[i].group, int)
-        else groups.shared(rule, x.count, total, None, needed)[0][i]
-        for i, x in enumerate(live)
+        else groups.shared(step.rule, count, total, None, needed)[0][i]
+        for i, ((source, values), count) in enumerate(zip(step.runs, counts, strict=True))
     ]
 
 
@@ -290,11 +327,11 @@ def _columns(rows: list, width: int) -> list:
     return [rows] if width == 1 else list(zip(*rows, strict=True)) or [()] * width
 
 
-def _told(rule: Rule, leaf: Boxed) -> Any:
-    """The gradient in a box as the kernels get it: with the role only if it makes a difference."""
+def _told(rule: Rule, leaf: Boxed) -> Boxed | None:
+    """The empty box of a leaf as the kernels get it: with the role only if it makes a difference."""
     asks = rule.uses_role or rule.modes_of is not None
     role = leaf.role if leaf.role is not None and (leaf.role.stack or asks) else None
-    return leaf.value if role is None and leaf.split is None else Boxed(leaf.value, role, split=leaf.split)
+    return None if role is None and leaf.split is None else Boxed(None, role, split=leaf.split)
 
 
 def _sum(measures: list) -> Any:
@@ -312,7 +349,9 @@ def _by_names(live: list[_Live]) -> dict[Names, list[_Live]]:
 def _measured(live: list[_Live], memory: Any, scale: jax.Array | None = None) -> Any:
     """The sum of the measures of these leaves; with a scale, of their gradients divided by it."""
     gs = [x.g if scale is None else divided(x.g, scale) for x in live]
-    return _sum([x.kernels.measure(x.values, g, x.slots, x.p, x.count, memory) for x, g in zip(live, gs, strict=True)])
+    return _sum(
+        [x.source.kernels.measure(x.values, g, x.slots, x.p, x.count, memory) for x, g in zip(live, gs, strict=True)]
+    )
 
 
 def _total(live: list[_Live], memory: Any) -> Any:
@@ -326,17 +365,6 @@ def _in_range(live: list[_Live], memory: Any) -> tuple[jax.Array, jax.Array]:
         {names: _measured(leaves, memory) for names, leaves in groups.items()},
         lambda names, scale: _measured(groups[names], memory, scale),
     )
-
-
-def check_scalars(where: str, values: dict[str, Any]) -> None:
-    """Raises an error for a hyperparameter that is not one number at this step."""
-    for name, value in values.items():
-        if jnp.ndim(value) != 0:
-            raise ValueError(
-                f"{where}: {name} must be a scalar at each step, got shape {jnp.shape(value)}; "
-                f"to train a population, jax.vmap over the transformation; groups of parameters can only differ where "
-                f"stages see the parameters one by one"
-            )
 
 
 def _check_arguments(rule: Rule, updates: Updates, state: OptState, params: Params, extra: dict[str, Any]) -> None:
@@ -358,9 +386,10 @@ def _about_none(error: Exception, rule: Rule, **arguments: Any) -> str:
     return "".join(f"; {name} is None, as {reasons[name]}" for name in none)
 
 
-def _located(error: Exception, rule: Rule, updates: Updates, x: _Live) -> Exception:
-    shape = jnp.shape(opened(x.g))
-    shapes = ", ".join(str(jnp.shape(slot)) for slot in jax.tree.leaves(x.slots)) or "none"
-    where = f"{rule.name}: at {paths(updates)[x.index]}"
-    why = _about_none(error, rule, t=x.count, p=x.p)
+def _located(error: Exception, step: _Step, tree: _Tree, i: int) -> Exception:
+    slots = step.slots[i]
+    shape = jnp.shape(tree.gs[i])
+    shapes = ", ".join(str(jnp.shape(slot)) for slot in jax.tree.leaves(slots)) or "none"
+    where = f"{step.rule.name}: at {paths(tree.updates)[i]}"
+    why = _about_none(error, step.rule, t=step.counts[i], p=tree.ps[i])
     return ValueError(f"{where}: {error}{why} (gradient of shape {shape}, state of shapes {shapes})")

@@ -2,32 +2,51 @@
 """The contract: a transformation is a pair of pure functions `(init, update)`, and a value."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 from gradtx.core._borders import Parts, bordered, of_shapes
 from gradtx.core._calls import Call, Value, register_value
 from gradtx.core._kernels import Rule, RuleSource
-from gradtx.core._lift import lifted
+from gradtx.core._lift import Stage, lifted
 from gradtx.core._nesting import arguments_inside, arguments_named, is_factory, is_transformation, replaced, spelled
 from gradtx.core._types import OptState, Params, Updates
+
+
+class Links(NamedTuple):
+    """The stages of a chain, and what its state is to them.
+
+    Attributes:
+      opened: from the state of the chain to the states of the stages, in order; raises for any other state.
+      closed: back.
+    """
+
+    stages: "Sequence[Inner]"
+    opened: Callable[[OptState], Sequence[OptState]]
+    closed: Callable[[Iterable[OptState]], OptState]
 
 
 class Expansion(NamedTuple):
     """What a transformation is made of: of a call, what the body of its factory returned.
 
     `wide` is the `update` of which chains and wrappers make theirs. It may return wider updates than `update` (see
-    `core._borders`); None if there is no difference.
+    `core._borders`); None if there is no difference. Of a stage that is a rule, `stage` is it; of a chain, `links` are
+    its stages.
     """
 
     init: Callable[..., Any]
     update: Callable[..., Any]
     wide: Callable[..., Any] | None = None
     inner: "GradientTransformation | None" = None
-    rule: Rule | None = None
+    stage: Stage | None = None
+    links: Links | None = None
     parts: Parts | None = None
     needs: tuple[str, ...] | None = None
     gathers: bool = False
+
+    @property
+    def rule(self) -> Rule | None:
+        return None if self.stage is None else self.stage.rule
 
 
 class GradientTransformation(Value):
@@ -39,7 +58,7 @@ class GradientTransformation(Value):
 
     Args:
       init, update: the two functions.
-      rule: set by `per_parameter` only.
+      links: set by chains only.
       parts: a function from a state to the transformations inside and their parts of that state, by path:
         `lambda state: {"inner_state": (inner, state.inner_state)}`. None if there are none inside.
       needs: the names of all extra arguments that `update` must be given, also those that transformations inside need;
@@ -58,7 +77,7 @@ class GradientTransformation(Value):
         init: Callable[..., Any],
         update: Callable[..., Any],
         *,
-        rule: Rule | None = None,
+        links: Links | None = None,
         parts: Parts | None = None,
         needs: Iterable[str] | None = None,
         gathers: bool = False,
@@ -68,7 +87,7 @@ class GradientTransformation(Value):
                 raise TypeError(f"{type(self).__name__}: {name} must be a function, got {function!r}")
         declared = None if needs is None else tuple(sorted(set(needs)))
         self._set(
-            _call=None, _expansion=Expansion(init, update, rule=rule, parts=parts, needs=declared, gathers=gathers)
+            _call=None, _expansion=Expansion(init, update, links=links, parts=parts, needs=declared, gathers=gathers)
         )
 
     @classmethod
@@ -173,7 +192,8 @@ class GradientTransformation(Value):
     def _expand(self) -> Expansion:
         if self._call is None:
             rule = self._rule
-            return Expansion(*lifted(RuleSource(lambda values: rule), rule, {}), rule=rule)
+            stage = Stage(RuleSource(lambda values: rule), rule, {})
+            return Expansion(*lifted(stage), stage=stage)
         # JAX rebuilds values from placeholders that no body could take: of those none has run.
         later = self._later or self._call.factory.expand(self._call)
         return later()
@@ -265,12 +285,16 @@ class Inner:
 
     @property
     def init(self) -> Callable[[Params], OptState]:
-        return (self._tx._expansion or self._tx._expanded()).init
+        return self.made.init
 
     @property
     def update(self) -> Callable[..., tuple[Updates, OptState]]:
-        made = self._tx._expansion or self._tx._expanded()
+        made = self.made
         return made.wide or made.update
+
+    @property
+    def made(self) -> Expansion:
+        return self._tx._expansion or self._tx._expanded()
 
 
 def as_inner(where: str, tx: Any) -> Inner:
