@@ -99,8 +99,7 @@ def _trees_seen(tx: Any, tree: Any, count: int) -> list:
                 found.setdefault(i, shapes)
             return inner.init(params)
 
-        rule, needs = getattr(inner, "rule", None), inner.declared
-        return GradientTransformationExtraArgs(init, inner.update, rule=rule, parts=inner.parts, needs=needs)
+        return GradientTransformationExtraArgs(init, inner.update, parts=inner.parts, needs=inner.declared)
 
     numbers = iter(range(count))
     arguments = with_others_inside(tx.arguments, lambda _, child: probe(next(numbers), child))

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from gradtx.core._branching import branch
 from gradtx.core._over_devices import any_over
@@ -42,14 +43,16 @@ def run_if(
             new = _same_trees(where, _wider, new, seen, "updates of another structure than the gradients")
         return new, _same_trees(where, _as_before, new_state, state, "a state of another structure than it was given")
 
+    run_once = jax.jit(run) if isinstance(take, Tracer) else run  # traced for its types, and not again where it runs
+
     def skip() -> tuple[Updates, OptState]:
-        like, _ = jax.eval_shape(run)
+        like, _ = jax.eval_shape(run_once)
         if otherwise is not None:
             return jax.tree.map(otherwise, seen, like), state
         # Made from the abstract updates, so that they have the same sharding and vary over the same mesh axes.
         return jax.tree.map(jnp.zeros_like, like), state
 
-    return branch(take, run, skip)
+    return branch(take, run_once, skip)
 
 
 def all_finite(tree: Any, axis_name: Any = None) -> jax.Array:
