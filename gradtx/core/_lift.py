@@ -21,7 +21,7 @@ from gradtx.core._initial import check_scalars, init_tree
 from gradtx.core._kernels import Part, Rule, RuleSource, joined
 from gradtx.core._matrices import Modes
 from gradtx.core._over_devices import Names, sum_over
-from gradtx.core._rescaling import divided, in_range_over
+from gradtx.core._rescaling import divided, in_range_over, known_squares
 from gradtx.core._roles import Boxed, carried_role, carried_split, closed, is_full_box, names_of, opened
 from gradtx.core._said import check_said
 from gradtx.core._scheduled import handed_on, initial, own_state, values_at
@@ -359,7 +359,10 @@ def _total(live: list[_Live], memory: Any) -> Any:
 
 
 def _in_range(live: list[_Live], memory: Any) -> tuple[jax.Array, jax.Array]:
-    """The total as `in_range` has it: measured again, of smaller or larger gradients, where their squares failed."""
+    """The squares of the gradients as `in_range` has them: summed again, of g/s, where they left the range."""
+    known = known_squares([opened(x.g) for x in live], jnp.result_type(float))
+    if known is not None:
+        return known
     groups = _by_names(live)
     return in_range_over(
         {names: _measured(leaves, memory) for names, leaves in groups.items()},

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reductions of whole trees: norms, sums, extremes. Computed in at least float32; None has no elements."""
 
+import contextlib
+import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,7 +13,7 @@ import numpy as np
 
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._over_devices import Names, devices, reduced_over, sum_over
-from gradtx.core._rescaling import divided, in_range_over
+from gradtx.core._rescaling import divided, in_range_over, knowing, known_squares
 from gradtx.core._roles import by_names, is_full_box, names_of, names_of_leaves, opened
 from gradtx.core._trees import is_none
 from gradtx.numerics._safe import abs_sq, norm_of
@@ -22,13 +25,28 @@ _HANDLERS = (None, "promote", "highest", "lowest")
 
 def global_norm(updates: Any) -> jax.Array:
     """sqrt(Σ |x|²) over all elements of all leaves, in at least float32; 0 for an empty tree."""
+    return norm_of(_squares_in_range(_by_names(updates)))
+
+
+@contextlib.contextmanager
+def norm_known(updates: Any) -> Iterator[jax.Array]:
+    """The `global_norm`, which meanwhile nobody computes again of the same arrays."""
     parts = _by_names(updates)
+    found = _squares_in_range(parts)
+    with knowing(list(itertools.chain(*parts.values())), found):
+        yield norm_of(found)
+
+
+def _squares_in_range(parts: dict[Names, list]) -> tuple[jax.Array, jax.Array]:
     dtype = compute_dtype(parts)
+    known = known_squares(list(itertools.chain(*parts.values())), dtype)
+    if known is not None:
+        return known
 
     def again(names: Names, scale: jax.Array) -> jax.Array:
         return _squares_of([divided(x, scale) for x in parts[names]], dtype)
 
-    return norm_of(in_range_over({names: _squares_of(leaves, dtype) for names, leaves in parts.items()}, again))
+    return in_range_over({names: _squares_of(leaves, dtype) for names, leaves in parts.items()}, again)
 
 
 def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:

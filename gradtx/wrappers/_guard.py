@@ -16,7 +16,7 @@ from gradtx.core._transformation import GradientTransformationExtraArgs, as_inne
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._safe import safe_sqrt
-from gradtx.tree._reductions import global_norm
+from gradtx.tree._reductions import global_norm, norm_known
 from gradtx.wrappers._guard_rules import GuardedStep, GuardRule, SkipReason
 from gradtx.wrappers._skipping import floating_leaves, run_if, select
 
@@ -85,7 +85,15 @@ def guard(
         check_state("guard", state, GuardState)
         if axis_name is None:
             check_said("guard", params)
-        norm = _norm(updates, axis_name).astype(state.norm.dtype)
+        leaves = floating_leaves(updates)
+        # `over_axes` says how gradients are split
+        if axis_name is None or any(map(carried_split, leaves)):
+            with norm_known(leaves) as norm:
+                return judged(norm, updates, state, params, extra)
+        return judged(_norm(leaves, axis_name), updates, state, params, extra)
+
+    def judged(norm: Any, updates: Updates, state: Any, params: Params, extra: dict) -> tuple[Updates, GuardState]:
+        norm = norm.astype(state.norm.dtype)
         value = _loss(extra.get("value"), state.norm.dtype, axis_name)
         step = GuardedStep(updates, params, norm, value, extra)
         measurable = jnp.isfinite(norm * norm)  # a second moment of these gradients would be infinite for good
@@ -117,10 +125,8 @@ def guard(
     )
 
 
-def _norm(updates: Updates, axis_name: Any) -> jax.Array:
-    leaves = floating_leaves(updates)
-    if axis_name is None or any(map(carried_split, leaves)):  # `over_axes` says how gradients are split
-        return global_norm(leaves)
+def _norm(leaves: list, axis_name: Any) -> jax.Array:
+    """The norm of gradients that are split along these axes of `jax.shard_map`."""
     names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
     types_tell = bool(varying(jax.lax.axis_index(names[0])))
     groups: dict[Names, list[Any]] = {}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recording norms of the gradients, updates and parameters of a transformation."""
 
+import contextlib
 from typing import Any, NamedTuple
 
 import jax
@@ -16,10 +17,11 @@ from gradtx.core._transformation import GradientTransformationExtraArgs, as_inne
 from gradtx.core._trees import align, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._safe import safe_divide
-from gradtx.tree._reductions import global_norm
+from gradtx.tree._reductions import global_norm, norm_known
 
 MEASURES = ("grad_norm", "update_norm", "parameter_norm", "relative_update", "clip_fraction", "lost_updates")
 GRAD_NORM_KEY = "gradient_norm"  # the key that checkpoints have for "grad_norm"
+OF_GRADIENTS = {"grad_norm", "clip_fraction"}
 OF_PARAMETERS = {"parameter_norm", "relative_update", "lost_updates"}
 
 
@@ -69,6 +71,10 @@ def record_metrics(
         check_said("record_metrics", params)
         if params is None and OF_PARAMETERS & set(names):
             raise ValueError("record_metrics: update needs the parameters: call update(updates, state, params)")
+        with norm_known(updates) if OF_GRADIENTS & set(names) else contextlib.nullcontext():
+            return recorded(updates, state, params, extra)
+
+    def recorded(updates: Updates, state: Any, params: Params, extra: dict) -> tuple[Updates, OptState]:
         new, inner_state = tx.update(updates, state.inner_state, params, **extra)
         count = safe_increment(state.count)
 
@@ -86,8 +92,8 @@ def record_metrics(
             "clip_fraction": clipped,
             "lost_updates": lambda: _lost(params, new),
         }
-        recorded = {_key(name): measures[name]().astype(jnp.result_type(float)) for name in names}
-        return new, RecordMetricsState(count, inner_state, recorded)
+        measured = {_key(name): measures[name]().astype(jnp.result_type(float)) for name in names}
+        return new, RecordMetricsState(count, inner_state, measured)
 
     return GradientTransformationExtraArgs(
         init, update, parts=lambda state: {"inner_state": (inner, state.inner_state)}

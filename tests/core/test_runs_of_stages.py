@@ -36,6 +36,33 @@ def test_a_chain_of_rules_is_one_call_a_leaf():
 
 ON_A = {"a": True, "b": False, "none": False}
 
+
+def test_the_norm_of_the_gradients_is_computed_once():
+    """By the guard; what is recorded, and clipping inside of the condition, have it from there."""
+    names = ("grad_norm", "clip_fraction")
+    tx = gt.guard(gt.record_metrics(gt.chain(gt.clip_by_global_norm(1.0), gt.adamw(1e-3)), names))
+    state = tx.init(PARAMS)
+    text = str(jax.make_jaxpr(tx.update)(GRADS, state, PARAMS))
+    alone = str(jax.make_jaxpr(gt.global_norm)(GRADS))
+    # The norm of the updates, for the fraction, is another one.
+    assert text.count("reduce_sum") == 2 * alone.count("reduce_sum")
+    assert "measure" not in text
+    u, state = tx.update(GRADS, state, PARAMS)
+    other = gt.chain(gt.clip_by_global_norm(1.0), gt.adamw(1e-3))
+    wanted, _ = other.update(GRADS, other.init(PARAMS), PARAMS)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), u, wanted)
+    np.testing.assert_allclose(state.inner_state.metrics()["grad_norm"], gt.global_norm(GRADS), rtol=1e-6)
+
+
+def test_a_norm_is_that_of_other_arrays_where_they_differ():
+    tx = gt.guard(gt.chain(gt.scale(2.0), gt.clip_by_global_norm(1.0)))
+    u, _ = tx.update(GRADS, tx.init(PARAMS))
+    np.testing.assert_allclose(gt.global_norm(u), 1.0, rtol=1e-6)
+    tx = gt.guard(gt.masked(gt.clip_by_global_norm(1.0), ON_A))
+    u, _ = tx.update(GRADS, tx.init(PARAMS))
+    np.testing.assert_allclose(gt.global_norm(u["a"]), 1.0, rtol=1e-6)
+
+
 CHAINS = {
     "a schedule": [gt.scale_by_adam(), gt.add_decayed_weights(0.1), gt.scale_by_lr(falling)],
     "a norm in the middle": [
