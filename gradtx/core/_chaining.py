@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from gradtx.core._lift import Stage, update_tree
+from gradtx.core._lift import RuleStage, update_tree
 from gradtx.core._needs import check_needs
 from gradtx.core._transformation import Expansion, Inner, Links
 from gradtx.core._types import OptState, Params, Updates
@@ -18,7 +18,7 @@ from gradtx.core._types import OptState, Params, Updates
 class _Run(NamedTuple):
     """Neighbouring stages that run as one; or the `update` of a single one."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[RuleStage, ...]
     update: Callable[..., Any]
 
 
@@ -74,7 +74,7 @@ def _plan(links: Links) -> _Plan:
     flat: list[Expansion] = []
     tree = _nested(links, flat)
     runs: list[list[Expansion]] = []
-    before: Stage | None = None
+    before: RuleStage | None = None
     for made in flat:
         if made.stage is not None and made.stage.joins and before is not None and before.rule.modes_of is None:
             runs[-1].append(made)

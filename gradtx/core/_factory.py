@@ -20,7 +20,7 @@ from jax.extend.core import get_opaque_trace_state
 from gradtx.core._calls import Call, Factory, Value, factory_decorator, freeze
 from gradtx.core._initial import check_scalars
 from gradtx.core._kernels import Rule, RuleSource
-from gradtx.core._lift import Stage, lifted
+from gradtx.core._lift import RuleStage, lifted
 from gradtx.core._matrices import modes_of
 from gradtx.core._ranges import is_number
 from gradtx.core._scheduled import handed_on, initial, own_state, values_at
@@ -216,7 +216,7 @@ def _stage(call: Call, inner: GradientTransformation, lasting: bool) -> Expansio
         return _pair(factory, arguments, with_extra_args_support(inner), moving)
     rule = inner.rule._replace(name=factory.name)
     source = _rule_source(factory, arguments, moving, rule if lasting and not moving else None)
-    stage = Stage(source, rule, moving, any(map(callable, moving.values())))
+    stage = RuleStage(source, rule, moving, any(map(callable, moving.values())))
     return Expansion(*lifted(stage), stage=stage)
 
 

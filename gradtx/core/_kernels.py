@@ -144,7 +144,7 @@ class Kernels(NamedTuple):
     update_matrices: Callable[..., Any]
 
 
-class Part(NamedTuple):
+class OnLeaf(NamedTuple):
     """What one of several rules that run on a leaf one after another gets there.
 
     Attributes:
@@ -171,7 +171,7 @@ def joined(sources: "tuple[RuleSource, ...]") -> Callable[..., Any]:
 
 
 def _update(sources: "tuple[RuleSource, ...]") -> Callable[..., Any]:
-    def update(parts: tuple[Part, ...], g: Any, p: Any) -> tuple[Any, list]:
+    def update(parts: tuple[OnLeaf, ...], g: Any, p: Any) -> tuple[Any, list]:
         slots = []
         for source, part in zip(sources, parts, strict=True):
             g, new = _updated(source, part, g, p)
@@ -184,7 +184,7 @@ def _update(sources: "tuple[RuleSource, ...]") -> Callable[..., Any]:
 shared_updates = functools.lru_cache(maxsize=1024)(_update)
 
 
-def _updated(source: RuleSource, part: Part, g: Any, p: Any) -> tuple:
+def _updated(source: RuleSource, part: OnLeaf, g: Any, p: Any) -> tuple:
     slots = part.slots
 
     def run(rule: Rule, arguments: tuple, told: dict) -> tuple:

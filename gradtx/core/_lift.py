@@ -18,7 +18,7 @@ from gradtx.core._buckets import Bucket
 from gradtx.core._by_group import in_groups
 from gradtx.core._counts import safe_increment
 from gradtx.core._initial import check_scalars, init_tree
-from gradtx.core._kernels import Part, Rule, RuleSource, joined
+from gradtx.core._kernels import OnLeaf, Rule, RuleSource, joined
 from gradtx.core._matrices import Modes
 from gradtx.core._over_devices import Names, sum_over
 from gradtx.core._rescaling import divided, in_range_over, known_squares
@@ -29,7 +29,7 @@ from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_lea
 from gradtx.core._types import OptState, Params, Updates
 
 
-class Stage(NamedTuple):
+class RuleStage(NamedTuple):
     """A rule and its hyperparameters that move: arrays, and schedules if it `is_scheduled`."""
 
     source: RuleSource
@@ -43,7 +43,7 @@ class Stage(NamedTuple):
         return self.rule.measure is None and self.rule.modes_of is None
 
 
-def lifted(stage: Stage) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def lifted(stage: RuleStage) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`init` and `update` of a stage that is a rule."""
     source, rule, moving, is_scheduled = stage
 
@@ -111,7 +111,7 @@ class _Live(NamedTuple):
 
 
 def update_tree(
-    stages: Sequence[Stage],
+    stages: Sequence[RuleStage],
     updates: Updates,
     states: Sequence[OptState],
     params: Params,
@@ -158,7 +158,7 @@ def _tree(rule: Rule, updates: Updates, params: Params) -> _Tree:
     return _Tree(updates, params, leaves, treedef, gs, ps, [i for i, g in enumerate(gs) if not is_hole(g)])
 
 
-def _step(stage: Stage, outer: OptState, state: OptState, tree: _Tree) -> _Step:
+def _step(stage: RuleStage, outer: OptState, state: OptState, tree: _Tree) -> _Step:
     rule, values = stage.rule, stage.moving
     if stage.is_scheduled:
         values = values_at(rule.name, values, outer)
@@ -229,7 +229,7 @@ def _by_leaves(steps: list[_Step], tree: _Tree, commons: list[list[tuple]]) -> I
     for j, i in enumerate(tree.found):
         run = at_once or joined(tuple([step.runs[j][0] for step in steps]))
         rows = zip(steps, commons, strict=True)
-        parts = [Part(x.runs[j][1], x.boxes[j], x.slots[i], x.counts[i], common[j]) for x, common in rows]
+        parts = [OnLeaf(x.runs[j][1], x.boxes[j], x.slots[i], x.counts[i], common[j]) for x, common in rows]
         try:
             u, new = run(parts, tree.gs[i], tree.ps[i])
         except (ValueError, TypeError) as error:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 from gradtx.core._borders import Parts, bordered, of_shapes
 from gradtx.core._calls import Call, Value, register_value
 from gradtx.core._kernels import Rule, RuleSource
-from gradtx.core._lift import Stage, lifted
+from gradtx.core._lift import RuleStage, lifted
 from gradtx.core._nesting import arguments_inside, arguments_named, is_factory, is_transformation, replaced, spelled
 from gradtx.core._types import OptState, Params, Updates
 
@@ -38,7 +38,7 @@ class Expansion(NamedTuple):
     update: Callable[..., Any]
     wide: Callable[..., Any] | None = None
     inner: "GradientTransformation | None" = None
-    stage: Stage | None = None
+    stage: RuleStage | None = None
     links: Links | None = None
     parts: Parts | None = None
     needs: tuple[str, ...] | None = None
@@ -192,7 +192,7 @@ class GradientTransformation(Value):
     def _expand(self) -> Expansion:
         if self._call is None:
             rule = self._rule
-            stage = Stage(RuleSource(lambda values: rule), rule, {})
+            stage = RuleStage(RuleSource(lambda values: rule), rule, {})
             return Expansion(*lifted(stage), stage=stage)
         # JAX rebuilds values from placeholders that no body could take: of those none has run.
         later = self._later or self._call.factory.expand(self._call)
