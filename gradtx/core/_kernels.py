@@ -171,7 +171,7 @@ def joined(sources: "tuple[RuleSource, ...]") -> Callable[..., Any]:
 
 
 def _update(sources: "tuple[RuleSource, ...]") -> Callable[..., Any]:
-    def update(parts: tuple[OnLeaf, ...], g: Any, p: Any) -> tuple[Any, list]:
+    def update(parts: list[OnLeaf], g: Any, p: Any) -> tuple[Any, list]:
         slots = []
         for source, part in zip(sources, parts, strict=True):
             g, new = _updated(source, part, g, p)

@@ -20,12 +20,19 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._initial import check_scalars, init_tree
 from gradtx.core._kernels import OnLeaf, Rule, RuleSource, joined
 from gradtx.core._matrices import Modes
-from gradtx.core._over_devices import Names, sum_over
-from gradtx.core._rescaling import divided, in_range_over, known_squares
-from gradtx.core._roles import Boxed, carried_role, carried_split, closed, is_full_box, names_of, opened
+from gradtx.core._measuring import Live, total_in_range, total_of
+from gradtx.core._roles import (
+    Boxed,
+    all_closed,
+    all_opened,
+    carried_role,
+    carried_split,
+    is_full_box,
+    opened,
+)
 from gradtx.core._said import check_said
 from gradtx.core._scheduled import handed_on, initial, own_state, values_at
-from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_leaf, paths
+from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_leaf, paths, places_of_values
 from gradtx.core._types import OptState, Params, Updates
 
 
@@ -98,18 +105,6 @@ class _Step(NamedTuple):
     boxes: list
 
 
-class _Live(NamedTuple):
-    """A leaf with a gradient: its place in the tree, and what the compiled functions of one rule get, t as `count`."""
-
-    index: int
-    source: RuleSource
-    values: dict[str, Any]
-    g: Any
-    slots: Any
-    p: Any
-    count: Any
-
-
 def update_tree(
     stages: Sequence[RuleStage],
     updates: Updates,
@@ -129,7 +124,7 @@ def update_tree(
     rows = _by_matrices if stages[0].rule.modes_of is not None else _by_leaves
     try:
         for i, u, new in rows(steps, tree, [common for common, _ in shared]):
-            new_leaves[i] = closed(tree.leaves[i], u)
+            new_leaves[i] = u
             for column, slots in zip(new_slots, new, strict=True):
                 column[i] = slots
     except (ValueError, TypeError):
@@ -142,7 +137,7 @@ def update_tree(
         for step, slots, (_, memory) in zip(steps, new_slots, shared, strict=True)
     ]
     after = zip(stages, states, new_states, strict=True)
-    return jax.tree.unflatten(tree.treedef, new_leaves), [
+    return jax.tree.unflatten(tree.treedef, all_closed(tree.leaves, new_leaves)), [
         handed_on(old, new) if stage.is_scheduled else new for stage, old, new in after
     ]
 
@@ -151,11 +146,11 @@ def _tree(rule: Rule, updates: Updates, params: Params) -> _Tree:
     if rule.modes_of is not None:
         check_said(rule.name, params)
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_leaf)
-    gs, ps = list(map(opened, leaves)), [None] * len(leaves)
+    gs, ps = all_opened(leaves), [None] * len(leaves)
     if params is not None:
-        ps = list(map(opened, align(treedef, params, rule.name, "the parameters", updates, "the gradients")))
+        ps = all_opened(align(treedef, params, rule.name, "the parameters", updates, "the gradients"))
         check_shapes(rule.name, "gradient", updates, gs, ps)
-    return _Tree(updates, params, leaves, treedef, gs, ps, [i for i, g in enumerate(gs) if not is_hole(g)])
+    return _Tree(updates, params, leaves, treedef, gs, ps, places_of_values(gs))
 
 
 def _step(stage: RuleStage, outer: OptState, state: OptState, tree: _Tree) -> _Step:
@@ -164,7 +159,7 @@ def _step(stage: RuleStage, outer: OptState, state: OptState, tree: _Tree) -> _S
         values = values_at(rule.name, values, outer)
     fields = [getattr(state, name) for name in rule.slots]
     held = [align(tree.treedef, f, rule.name, "the state's trees", tree.updates, "the gradients") for f in fields]
-    slots = _rows([list(map(opened, column)) for column in held], len(tree.leaves))
+    slots = _rows(list(map(all_opened, held)), len(tree.leaves))
     count: Any = safe_increment(getattr(state, rule.counter)) if rule.counts else None
     memory = None if rule.memory is None else {name: getattr(state, name) for name in rule.memory()}
     if rule.idle is not None:
@@ -183,12 +178,10 @@ def _step(stage: RuleStage, outer: OptState, state: OptState, tree: _Tree) -> _S
     return _Step(rule, stage.source, state, held, slots, count, counts, ages, memory, same, groups, runs, boxes)
 
 
-def _live(step: _Step, tree: _Tree) -> list[_Live]:
+def _live(step: _Step, tree: _Tree) -> list[Live]:
     rows = zip(tree.found, step.runs, step.boxes, strict=True)
     return [
-        _Live(
-            i, *run, tree.gs[i] if box is None else box.holding(tree.gs[i]), step.slots[i], tree.ps[i], step.counts[i]
-        )
+        Live(i, *run, tree.gs[i] if box is None else box.holding(tree.gs[i]), step.slots[i], tree.ps[i], step.counts[i])
         for i, run, box in rows
     ]
 
@@ -200,7 +193,7 @@ def _shared(step: _Step, tree: _Tree, extra: dict[str, Any]) -> tuple[list[tuple
     try:
         if rule.measure is not None and n:
             check_said(rule.name, tree.params)
-            total = (_in_range if rule.rescales else _total)(_live(step, tree), memory)
+            total = (total_in_range if rule.rescales else total_of)(_live(step, tree), memory)
             common = [(total,)] * n
         if rule.shared is not None and n:
             needed = {name: jnp.asarray(extra[name]) for name in rule.needs}
@@ -254,7 +247,7 @@ def _state_after(step: _Step, tree: _Tree, slots: list, memory: dict[str, Any] |
     rule = step.rule
     # A wrapper may have made the slots from the parameters, boxes included.
     columns = zip(step.held, _columns(slots, len(step.held)), strict=True)
-    trees = [tree.treedef.unflatten(map(closed, old, new)) for old, new in columns]
+    trees = [tree.treedef.unflatten(all_closed(old, new)) for old, new in columns]
     fields = dict(zip(rule.slots, trees, strict=True)) | (memory or {})
     if rule.counts:
         before, places = getattr(step.state, rule.counter), step.ages
@@ -264,12 +257,10 @@ def _state_after(step: _Step, tree: _Tree, slots: list, memory: dict[str, Any] |
     return step.state._replace(**fields) if fields else step.state
 
 
-def _alike(
-    rule: Rule, updates: Updates, pairs: Iterable[tuple[_Live, tuple]]
-) -> list[tuple[list[_Live], tuple, Modes]]:
+def _alike(rule: Rule, updates: Updates, pairs: Iterable[tuple[Live, tuple]]) -> list[tuple[list[Live], tuple, Modes]]:
     """The leaves of a rule on matrices that run at once, with what they get of what is shared, and their modes."""
     modes = rule.modes_of(rule.name, updates)  # type: ignore[misc]  # the caller has looked
-    found: dict[Any, tuple[list[_Live], tuple, Modes]] = {}
+    found: dict[Any, tuple[list[Live], tuple, Modes]] = {}
     for x, known in pairs:
         types = tuple([jax.typeof(jnp.asarray(y)) for y in jax.tree.leaves((x.g, x.slots, x.p))])
         run = (id(x.source), id(x.values), id(x.count), *map(id, known))
@@ -278,7 +269,7 @@ def _alike(
     return list(found.values())
 
 
-def _bucket(rule: Rule, rows: list[_Live], modes: Modes) -> Bucket:
+def _bucket(rule: Rule, rows: list[Live], modes: Modes) -> Bucket:
     slots = [[x.slots] if len(rule.slots) == 1 else list(x.slots) for x in rows]
     g = rows[0].g
     return Bucket([opened(x.g) for x in rows], slots, [x.p for x in rows], modes, carried_role(g), carried_split(g))
@@ -332,42 +323,6 @@ def _told(rule: Rule, leaf: Boxed) -> Boxed | None:
     asks = rule.uses_role or rule.modes_of is not None
     role = leaf.role if leaf.role is not None and (leaf.role.stack or asks) else None
     return None if role is None and leaf.split is None else Boxed(None, role, split=leaf.split)
-
-
-def _sum(measures: list) -> Any:
-    return jax.tree.map(lambda *xs: jnp.sum(jnp.stack(xs)), *measures)
-
-
-def _by_names(live: list[_Live]) -> dict[Names, list[_Live]]:
-    """The leaves by the mesh axes between whose devices they are split."""
-    found: dict[Names, list[_Live]] = {}
-    for x in live:
-        found.setdefault(names_of(x.g), []).append(x)
-    return found
-
-
-def _measured(live: list[_Live], memory: Any, scale: jax.Array | None = None) -> Any:
-    """The sum of the measures of these leaves; with a scale, of their gradients divided by it."""
-    gs = [x.g if scale is None else divided(x.g, scale) for x in live]
-    return _sum(
-        [x.source.kernels.measure(x.values, g, x.slots, x.p, x.count, memory) for x, g in zip(live, gs, strict=True)]
-    )
-
-
-def _total(live: list[_Live], memory: Any) -> Any:
-    return sum_over({names: _measured(leaves, memory) for names, leaves in _by_names(live).items()})
-
-
-def _in_range(live: list[_Live], memory: Any) -> tuple[jax.Array, jax.Array]:
-    """The squares of the gradients as `in_range` has them: summed again, of g/s, where they left the range."""
-    known = known_squares([opened(x.g) for x in live], jnp.result_type(float))
-    if known is not None:
-        return known
-    groups = _by_names(live)
-    return in_range_over(
-        {names: _measured(leaves, memory) for names, leaves in groups.items()},
-        lambda names, scale: _measured(groups[names], memory, scale),
-    )
 
 
 def _check_arguments(rule: Rule, updates: Updates, state: OptState, params: Params, extra: dict[str, Any]) -> None:

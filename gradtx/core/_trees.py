@@ -29,6 +29,12 @@ def is_hole(x: Any) -> bool:
     return x is None or getattr(x, "dtype", None) == jax.dtypes.float0
 
 
+def places_of_values(leaves: list) -> list[int]:
+    """The places of the leaves that are no holes; without a call for each."""
+    float0 = jax.dtypes.float0
+    return [i for i, x in enumerate(leaves) if x is not None and getattr(x, "dtype", None) != float0]
+
+
 def show_path(path: Path) -> str:
     return jax.tree_util.keystr(path) or "the root"
 
