@@ -126,6 +126,37 @@ def test_a_rate_of_2_oscillates_and_decays_rescue_it(paths_results):
         assert abs(thetas[-1] - paths.BOTTOM) < 1e-4, (name, thetas[-1])
 
 
+def test_sample_efficiency_runs(
+    example, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    race, out = example("sample_efficiency"), tmp_path / "race.png"
+    for name, value in {"LAYERS": 1, "LENGTH": 16, "BATCH": 4, "RATES": np.array([4e-3, 8e-3])}.items():
+        monkeypatch.setattr(race, name, value)
+    monkeypatch.delitem(race.OPTIMIZERS, "SOAP")  # half of the time to compile
+    results = race.main(["--steps", "20", "--seeds", "2", "--out", str(out)])
+    assert list(results) == ["AdamW", "Muon"]
+    for name, losses in results.items():
+        assert losses.shape == (2, 2, 2), name  # rates, seeds, measurements
+        assert (losses[..., -1] < 0.9 * np.log(96)).all(), (name, losses)  # what knowing nothing costs
+    lines = capsys.readouterr().out.splitlines()
+    assert "20 steps of 4 x 16, 2 seeds" in lines[0]
+    assert [line.split(" | ")[0] for line in lines if line.startswith("| ")][1:] == ["| AdamW", "| Muon"]
+    assert out.read_bytes().startswith(PNG)
+
+
+def test_sample_efficiency_measures_steps_and_basins(example):
+    race = example("sample_efficiency")
+    curves = np.array([[3.0, 2.0, 1.0], [3.0, 3.0, 3.0]])
+    np.testing.assert_array_equal(race.reached(curves, np.array([2.0, 2.0])), [2 / 3, np.inf])
+    # 0.1 more for each factor of 2 from the best: 0.05 more at a factor of sqrt(2).
+    valley = 2 + 0.1 * np.abs(np.log2(race.RATES / race.RATES[2]))
+    ends = race.RATES[2] / np.sqrt(2), race.RATES[2] * np.sqrt(2)
+    np.testing.assert_allclose(race.basin(valley), ends, rtol=3e-3)
+    valley[3] = np.nan  # it diverges
+    np.testing.assert_allclose(race.basin(valley), (ends[0], race.RATES[2]), rtol=3e-3)
+    np.testing.assert_allclose(race.basin(np.ones_like(race.RATES)), (race.RATES[0], race.RATES[-1]))
+
+
 def test_write_your_own_sweeps_with_one_compilation(example):
     results = example("write_your_own").main(["--steps", "20", "--quiet"])
     assert results["compilations"] == 1
