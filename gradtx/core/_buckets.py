@@ -29,11 +29,14 @@ RuleAt = Callable[[dict[str, Any]], Any]
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("gs", "slots", "ps"), meta_fields=("modes", "role", "split")
+    jax.tree_util.register_dataclass, data_fields=("gs", "slots", "ps"), meta_fields=("modes", "role", "split", "turn")
 )
 @dataclasses.dataclass(frozen=True)
 class Bucket:
-    """Parameters that are alike: their gradients, slots (a list for each) and values, and what they have in common."""
+    """Parameters that are alike: their gradients, slots (a list for each) and values, and what they have in common.
+
+    `turn` is the number of their shape among those of the tree, and how many there are.
+    """
 
     gs: list
     slots: list[list]
@@ -41,6 +44,7 @@ class Bucket:
     modes: Modes
     role: Role | None = None
     split: Split | None = None
+    turn: tuple[int, int] = (0, 1)
 
 
 def init_matrices(rule_at: RuleAt, values: dict, p: jax.Array, alike: Bucket) -> list:
@@ -94,7 +98,7 @@ def update_matrices(rule_at: RuleAt, values: dict, bucket: Bucket, count: Any, c
             values, common = entries.put(each)
             here = rule_at(values)
             with on_leaf(WHOLE, len(modes.groups), p):
-                told = here.role(bucket.role, ndim)
+                told = here.role(bucket.role, ndim) | ({"turn": bucket.turn} if here.takes_turns else {})
                 return checked(here.update(x, _bare(slots), p, t, *common, **told), jax.tree.leaves(x)[0], slots)
 
         each = [jnp.tile(x, len(gs)) for x in entries.each]

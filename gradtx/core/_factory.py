@@ -150,6 +150,7 @@ def per_matrix(
     needs: tuple[str, ...] = (),
     counter: str = "count",
     uses_role: bool = False,
+    takes_turns: bool = False,
 ) -> GradientTransformationExtraArgs:
     """Lifts a rule on one matrix (inputs, outputs) to trees. This is where new matrix optimizers are written.
 
@@ -176,6 +177,9 @@ def per_matrix(
         them to it), in place of the roles.
       modes: "all" takes parameters of any rank: where no role says what the inputs and outputs are, the rule gets
         arrays with all axes of a parameter.
+      takes_turns: whether `update` takes by the keyword `turn` which of the shapes of matrices in the tree this is, and
+        how many there are, a pair of numbers: (0, 3) is the first of three. So what is not done at every step need not
+        be done for all of them at the same one.
     """
     fields = (init, update, state or EmptyState, None, shared, memory, needs_params, needs, counter)
     name = getattr(update, "__qualname__", "rule")
@@ -183,7 +187,7 @@ def per_matrix(
     def found(where: str, tree: Any) -> list:
         return modes_of(where, weight_dimension_numbers, tree, modes == "all")
 
-    rule = Rule(*fields, name, uses_role, enter=enter, entering=entering, modes_of=found)
+    rule = Rule(*fields, name, uses_role, enter=enter, entering=entering, modes_of=found, takes_turns=takes_turns)
     return GradientTransformationExtraArgs.from_rule(rule)
 
 
