@@ -34,6 +34,7 @@ class KLSoapState(NamedTuple):
     failures: Updates
 
     counts_from = {"count": 0}
+    symmetric_fields = ("factors",)
 
     def metrics(self) -> dict[str, jax.Array]:
         """Of the parameter with the most failures their number, as "failed_roots"."""

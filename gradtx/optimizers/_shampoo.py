@@ -52,6 +52,7 @@ class ShampooState(NamedTuple):
     failures: Updates
 
     counts_from = {"count": 0}
+    symmetric_fields = ("factors", "roots")
 
     def metrics(self) -> dict[str, jax.Array]:
         """Of the parameter with the most failures their number, as "failed_roots"."""

@@ -46,6 +46,7 @@ class SPlusState(NamedTuple):
     failures: Updates
 
     counts_from = {"count": 0}
+    symmetric_fields = ("factors",)
 
     def metrics(self) -> dict[str, jax.Array]:
         """Of the parameter with the most failures their number, as "failed_roots"."""
