@@ -35,7 +35,7 @@ RuleAt = Callable[[dict[str, Any]], Any]
 class Bucket:
     """Parameters that are alike: their gradients, slots (a list for each) and values, and what they have in common.
 
-    `turn` is the number of their shape among those of the tree, and how many there are.
+    `turn` is the number of their kind among those of the tree, and how many kinds there are.
     """
 
     gs: list

@@ -177,8 +177,8 @@ def per_matrix(
         them to it), in place of the roles.
       modes: "all" takes parameters of any rank: where no role says what the inputs and outputs are, the rule gets
         arrays with all axes of a parameter.
-      takes_turns: whether `update` takes by the keyword `turn` which of the shapes of matrices in the tree this is, and
-        how many there are, a pair of numbers: (0, 3) is the first of three. So what is not done at every step need not
+      takes_turns: whether `update` takes by the keyword `turn` which kind of matrices this is, by shape, dtype and
+        role, and how many kinds the tree has: (0, 3) is the first of three. So what is not done at every step need not
         be done for all of them at the same one.
     """
     fields = (init, update, state or EmptyState, None, shared, memory, needs_params, needs, counter)

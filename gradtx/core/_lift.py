@@ -239,15 +239,14 @@ def _alike(
         run = (id(x.kernels), id(x.values), id(x.count), *map(id, known))
         key = (types, modes[x.index], carried_role(x.g), carried_split(x.g), run)
         found.setdefault(key, ([], known, modes[x.index]))[0].append(x)
-    shapes = sorted({_shape_text(rows[0], modes) for rows, _, modes in found.values()}) if rule.takes_turns else []
+    kinds = [_kind(rows[0], modes) if rule.takes_turns else "" for rows, _, modes in found.values()]
+    order = sorted(set(kinds))
+    turns = [(order.index(kind), len(order)) for kind in kinds]
+    pairs = zip(found.values(), turns, strict=True)
+    return [(rows, known, _bucket(rule, rows, modes, turn)) for (rows, known, modes), turn in pairs]
 
-    def turn_of(rows: list[_Live], modes: Modes) -> tuple[int, int]:
-        return (shapes.index(_shape_text(rows[0], modes)), len(shapes)) if shapes else (0, 1)
 
-    return [(rows, known, _bucket(rule, rows, modes, turn_of(rows, modes))) for rows, known, modes in found.values()]
-
-
-def _shape_text(x: _Live, modes: Modes) -> str:
+def _kind(x: _Live, modes: Modes) -> str:
     """What tells a kind of matrices from others; it depends neither on names nor on devices."""
     g = opened(x.g)
     return repr((whole_shape_of(g.shape, carried_split(x.g)), str(g.dtype), modes, carried_role(x.g)))

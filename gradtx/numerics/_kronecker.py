@@ -127,10 +127,10 @@ def failed_roots(failures: Any) -> dict[str, jax.Array]:
 
 
 def is_due(n: jax.Array, frequency: int, turn: tuple[int, int] = (0, 1)) -> jax.Array:
-    """Whether n is a multiple of `frequency`; if many take turns, whether it is as far from one as is this one's turn.
+    """Whether work that is done at every `frequency`-th step is due at step n.
 
     Args:
-      turn: the number of the turn, and how many there are: they are spread evenly over `frequency` steps.
+      turn: which of how many take turns: the first one is due at multiples of `frequency`, the others in between.
     """
     number, count = turn
     return (n + number * frequency // count) % frequency == 0

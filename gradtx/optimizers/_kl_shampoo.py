@@ -87,7 +87,7 @@ def scale_by_kl_shampoo(
       init_factor: the first λ.
       max_clamp: a limit of h.
       max_precond_dim: the longest axis that has L and Q; a longer one has λ only.
-      stagger: whether matrices of different shapes change Q at different steps, see `scale_by_shampoo`.
+      stagger: whether matrices of different kinds change Q at different steps, see `scale_by_shampoo`.
       weight_dimension_numbers: which axes are inputs and outputs of a matrix, as in `scale_by_muon`. None asks the
         roles; what has none there has a basis for each of its axes.
 

@@ -95,8 +95,8 @@ def scale_by_shampoo(
         axis. Without an entry for k, that is 1 / (2 k) again. 0 leaves an axis out.
       precondition_frequency: f, the number of steps between two roots.
       start_step: the step of the first root; None for f.
-      stagger: whether matrices of n different shapes have the roots after the first at steps f / n apart, so that
-        steps take more nearly the same time.
+      stagger: whether the n kinds of matrices in the tree, by shape, dtype and role, have their roots after the first
+        one f / n steps apart, so that steps take more nearly the same time.
       graft: whose norm each block of u gets, and what u is before `start_step`: "sgd" for x, "adam", "rmsprop" or
         "adagrad" for x / (sqrt(average or sum of g²) + 1e-10) with decays of 0.999, 0.99 and 1; None for none. Or a
         stage, whose updates for g give the norm of each parameter as in `graft`, from the first step.

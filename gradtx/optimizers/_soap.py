@@ -84,7 +84,7 @@ def scale_by_soap(
       shampoo_b2: the decay of L; None for b2.
       precondition_frequency: f, the number of steps between two changes of Q.
       max_precond_dim: the longest axis that has L and Q; a longer one stays as it is.
-      stagger: whether matrices of different shapes change Q at different steps, see `scale_by_shampoo`.
+      stagger: whether matrices of different kinds change Q at different steps, see `scale_by_shampoo`.
       weight_dimension_numbers: which axes are inputs and outputs of a matrix, as in `scale_by_muon`. None asks the
         roles; what has none there has a basis for each of its axes.
 

@@ -83,7 +83,7 @@ def scale_by_splus(
     Args:
       precondition_frequency: f, the number of steps between two changes of Q.
       max_precond_dim: the longest side of a matrix that has L and Q.
-      stagger: whether matrices of different shapes change Q at different steps, see `scale_by_shampoo`.
+      stagger: whether matrices of different kinds change Q at different steps, see `scale_by_shampoo`.
       weight_dimension_numbers: which axes are inputs and outputs of a matrix, as in `scale_by_muon`. None asks the
         roles; without them it is a parameter with two axes.
 
