@@ -242,8 +242,8 @@ def _alike(
     kinds = [_kind(rows[0], modes) if rule.takes_turns else "" for rows, _, modes in found.values()]
     order = sorted(set(kinds))
     turns = [(order.index(kind), len(order)) for kind in kinds]
-    pairs = zip(found.values(), turns, strict=True)
-    return [(rows, known, _bucket(rule, rows, modes, turn)) for (rows, known, modes), turn in pairs]
+    in_turn = zip(found.values(), turns, strict=True)
+    return [(rows, known, _bucket(rule, rows, modes, turn)) for (rows, known, modes), turn in in_turn]
 
 
 def _kind(x: _Live, modes: Modes) -> str:
