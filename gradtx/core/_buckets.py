@@ -29,14 +29,11 @@ RuleAt = Callable[[dict[str, Any]], Any]
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("gs", "slots", "ps"), meta_fields=("modes", "role", "split", "turn")
+    jax.tree_util.register_dataclass, data_fields=("gs", "slots", "ps"), meta_fields=("modes", "role", "split")
 )
 @dataclasses.dataclass(frozen=True)
 class Bucket:
-    """Parameters that are alike: their gradients, slots (a list for each) and values, and what they have in common.
-
-    `turn` is the number of their kind among those of the tree, and how many kinds there are.
-    """
+    """Parameters that are alike: their gradients, slots (a list for each) and values, and what they have in common."""
 
     gs: list
     slots: list[list]
@@ -44,7 +41,6 @@ class Bucket:
     modes: Modes
     role: Role | None = None
     split: Split | None = None
-    turn: tuple[int, int] = (0, 1)
 
 
 def init_matrices(rule_at: RuleAt, values: dict, p: jax.Array, alike: Bucket) -> list:
@@ -98,7 +94,7 @@ def update_matrices(rule_at: RuleAt, values: dict, bucket: Bucket, count: Any, c
             values, common = entries.put(each)
             here = rule_at(values)
             with on_leaf(WHOLE, len(modes.groups), p):
-                told = here.role(bucket.role, ndim) | ({"turn": bucket.turn} if here.takes_turns else {})
+                told = here.role(bucket.role, ndim) | ({} if modes.turn is None else {"turn": modes.turn})
                 return checked(here.update(x, _bare(slots), p, t, *common, **told), jax.tree.leaves(x)[0], slots)
 
         each = [jnp.tile(x, len(gs)) for x in entries.each]

@@ -38,7 +38,6 @@ class _Fields(NamedTuple):
     enter: Callable[..., Any] | None = None
     entering: tuple[str, ...] = ()
     modes_of: Callable[..., list] | None = None
-    takes_turns: bool = False
 
 
 class Rule(_Fields):

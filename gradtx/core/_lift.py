@@ -19,7 +19,7 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._kernels import Kernels, Rule, RuleSource, init_whole
 from gradtx.core._matrices import Modes
-from gradtx.core._over_devices import Names, on_leaf, sum_over, whole_shape_of
+from gradtx.core._over_devices import Names, on_leaf, sum_over
 from gradtx.core._placement import in_place
 from gradtx.core._rescaling import divided, in_range_over
 from gradtx.core._roles import Boxed, carried_role, carried_split, closed, is_full_box, names_of, opened
@@ -204,15 +204,15 @@ def update_tree(
         raise
     new_leaves, new_slots = list(leaves), list(slots)
     pairs = zip(live, common, strict=True)
-    for rows, known, bucket in (
+    for rows, known, modes in (
         [([x], k, None) for x, k in pairs] if rule.modes_of is None else _alike(rule, updates, pairs)
     ):
         x = rows[0]
         try:
-            if bucket is None:
+            if modes is None:
                 done = [x.kernels.update(x.values, x.g, x.slots, x.p, x.count, known)]
             else:
-                done = x.kernels.update_matrices(x.values, bucket, x.count, known)
+                done = x.kernels.update_matrices(x.values, _bucket(rule, rows, modes), x.count, known)
         except (ValueError, TypeError) as error:
             raise _located(error, rule, updates, x) from error
         for y, (u, new) in zip(rows, done, strict=True):
@@ -230,8 +230,8 @@ def update_tree(
 
 def _alike(
     rule: Rule, updates: Updates, pairs: Iterable[tuple[_Live, tuple]]
-) -> list[tuple[list[_Live], tuple, Bucket]]:
-    """The leaves of a rule on matrices that run at once, with what they get of what is shared, and as a bucket."""
+) -> list[tuple[list[_Live], tuple, Modes]]:
+    """The leaves of a rule on matrices that run at once, with what they get of what is shared, and their modes."""
     modes = rule.modes_of(rule.name, updates)  # type: ignore[misc]  # the caller has looked
     found: dict[Any, tuple[list[_Live], tuple, Modes]] = {}
     for x, known in pairs:
@@ -239,24 +239,13 @@ def _alike(
         run = (id(x.kernels), id(x.values), id(x.count), *map(id, known))
         key = (types, modes[x.index], carried_role(x.g), carried_split(x.g), run)
         found.setdefault(key, ([], known, modes[x.index]))[0].append(x)
-    kinds = [_kind(rows[0], modes) if rule.takes_turns else "" for rows, _, modes in found.values()]
-    order = sorted(set(kinds))
-    turns = [(order.index(kind), len(order)) for kind in kinds]
-    in_turn = zip(found.values(), turns, strict=True)
-    return [(rows, known, _bucket(rule, rows, modes, turn)) for (rows, known, modes), turn in in_turn]
+    return list(found.values())
 
 
-def _kind(x: _Live, modes: Modes) -> str:
-    """What tells a kind of matrices from others; it depends neither on names nor on devices."""
-    g = opened(x.g)
-    return repr((whole_shape_of(g.shape, carried_split(x.g)), str(g.dtype), modes, carried_role(x.g)))
-
-
-def _bucket(rule: Rule, rows: list[_Live], modes: Modes, turn: tuple[int, int]) -> Bucket:
+def _bucket(rule: Rule, rows: list[_Live], modes: Modes) -> Bucket:
     slots = [[x.slots] if len(rule.slots) == 1 else list(x.slots) for x in rows]
     g = rows[0].g
-    gs, ps = [opened(x.g) for x in rows], [x.p for x in rows]
-    return Bucket(gs, slots, ps, modes, carried_role(g), carried_split(g), turn)
+    return Bucket([opened(x.g) for x in rows], slots, [x.p for x in rows], modes, carried_role(g), carried_split(g))
 
 
 def _places(rule: Rule, state: OptState, treedef: Any, updates: Updates) -> list:

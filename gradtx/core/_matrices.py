@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._over_devices import whole_shape_of
 from gradtx.core._prefixes import said_of, spread
-from gradtx.core._roles import Role, is_box, opened, unboxed
+from gradtx.core._roles import Role, carried_role, carried_split, is_box, opened, unboxed
 from gradtx.core._trees import is_leaf, is_none, paths
 from gradtx.core._types import Params
 
@@ -33,10 +34,12 @@ class Modes(NamedTuple):
     Attributes:
       groups: the axes of the parameter that make up each axis of a matrix, counted from the left.
       blocks: the widths of the matrices that lie beside each other along the outputs; () for one.
+      turn: for rules that take turns, see `in_turns`.
     """
 
     groups: Groups
     blocks: tuple[int, ...] = ()
+    turn: tuple[int, int] | None = None
 
     def is_plain(self, ndim: int) -> bool:
         """Whether the parameter of this rank is itself the matrix or tensor."""
@@ -86,6 +89,24 @@ def modes_of(where: str, numbers: Any | Callable[[Params], Any], tree: Any, any_
         entries = plain.flatten_up_to(unboxed(spread(where, "weight_dimension_numbers", said, tree, is_numbers)))
     pairs = enumerate(zip(leaves, entries, strict=True))
     return [_modes(where, tree, i, x, entry, said is None, any_rank) for i, (x, entry) in pairs]
+
+
+def in_turns(modes: list[Modes], tree: Any) -> list[Modes]:
+    """The modes, each with the number of its kind of matrices among those of the tree, and how many kinds there are.
+
+    What is alike in shape, dtype, role and modes is one kind. Their order depends neither on names nor on devices.
+    """
+
+    def kind(leaf: Any, one: Modes) -> str:
+        x = opened(leaf)
+        if x is None:
+            return ""
+        return repr((whole_shape_of(jnp.shape(x), carried_split(leaf)), str(x.dtype), carried_role(leaf), one))
+
+    kinds = [kind(x, one) for x, one in zip(jax.tree.leaves(tree, is_leaf=is_leaf), modes, strict=True)]
+    order = sorted({*kinds} - {""})
+    turns = [(order.index(x), len(order)) if x else None for x in kinds]
+    return [one._replace(turn=turn) for one, turn in zip(modes, turns, strict=True)]
 
 
 def is_numbers(x: Any) -> bool:
