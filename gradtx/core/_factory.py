@@ -21,7 +21,7 @@ from gradtx.core._calls import Call, Factory, Value, factory_decorator, freeze
 from gradtx.core._counts import safe_increment, step_of
 from gradtx.core._kernels import Rule, RuleSource
 from gradtx.core._lift import check_scalars, lifted
-from gradtx.core._matrices import in_turns, modes_of
+from gradtx.core._matrices import modes_of
 from gradtx.core._ranges import at_step, is_number
 from gradtx.core._transformation import (
     Expansion,
@@ -185,8 +185,7 @@ def per_matrix(
     name = getattr(update, "__qualname__", "rule")
 
     def found(where: str, tree: Any) -> list:
-        each = modes_of(where, weight_dimension_numbers, tree, modes == "all")
-        return in_turns(each, tree) if takes_turns else each
+        return modes_of(where, weight_dimension_numbers, tree, modes == "all", takes_turns)
 
     rule = Rule(*fields, name, uses_role, enter=enter, entering=entering, modes_of=found)
     return GradientTransformationExtraArgs.from_rule(rule)

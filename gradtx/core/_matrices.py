@@ -34,7 +34,7 @@ class Modes(NamedTuple):
     Attributes:
       groups: the axes of the parameter that make up each axis of a matrix, counted from the left.
       blocks: the widths of the matrices that lie beside each other along the outputs; () for one.
-      turn: for rules that take turns, see `in_turns`.
+      turn: for rules that take turns, see `_in_turns`.
     """
 
     groups: Groups
@@ -73,13 +73,16 @@ def from_blocks(blocks: jax.Array, groups: Groups, shape: tuple[int, ...]) -> ja
     return blocks if order == tuple(range(len(shape))) else jnp.transpose(blocks, sorted(order, key=order.__getitem__))
 
 
-def modes_of(where: str, numbers: Any | Callable[[Params], Any], tree: Any, any_rank: bool = False) -> list[Modes]:
+def modes_of(
+    where: str, numbers: Any | Callable[[Params], Any], tree: Any, any_rank: bool = False, takes_turns: bool = False
+) -> list[Modes]:
     """How each leaf of a tree of parameters or gradients consists of matrices; a leaf that is None has no axes.
 
     Args:
       numbers: a tree of `MuonDimensionNumbers` like `tree` (or a prefix, or a function from `tree` to it). None reads
         the axes off the roles; without roles all must be matrices (inputs, outputs).
       any_rank: whether a leaf of which nothing is said is a tensor with all its axes, instead.
+      takes_turns: whether each kind of matrices has a turn, see `_in_turns`.
     """
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_leaf)
     said = said_of(numbers, tree)
@@ -88,10 +91,11 @@ def modes_of(where: str, numbers: Any | Callable[[Params], Any], tree: Any, any_
         plain = jax.tree.structure(unboxed(tree), is_leaf=is_none)
         entries = plain.flatten_up_to(unboxed(spread(where, "weight_dimension_numbers", said, tree, is_numbers)))
     pairs = enumerate(zip(leaves, entries, strict=True))
-    return [_modes(where, tree, i, x, entry, said is None, any_rank) for i, (x, entry) in pairs]
+    found = [_modes(where, tree, i, x, entry, said is None, any_rank) for i, (x, entry) in pairs]
+    return _in_turns(found, tree) if takes_turns else found
 
 
-def in_turns(modes: list[Modes], tree: Any) -> list[Modes]:
+def _in_turns(modes: list[Modes], tree: Any) -> list[Modes]:
     """The modes, each with the number of its kind of matrices among those of the tree, and how many kinds there are.
 
     What is alike in shape, dtype, role and modes is one kind. Their order depends neither on names nor on devices.
@@ -101,7 +105,9 @@ def in_turns(modes: list[Modes], tree: Any) -> list[Modes]:
         x = opened(leaf)
         if x is None:
             return ""
-        return repr((whole_shape_of(jnp.shape(x), carried_split(leaf)), str(x.dtype), carried_role(leaf), one))
+        return repr(
+            (whole_shape_of(jnp.shape(x), carried_split(leaf)), jnp.result_type(x).name, carried_role(leaf), one)
+        )
 
     kinds = [kind(x, one) for x, one in zip(jax.tree.leaves(tree, is_leaf=is_leaf), modes, strict=True)]
     order = sorted({*kinds} - {""})
