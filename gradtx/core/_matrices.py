@@ -99,20 +99,22 @@ def _in_turns(modes: list[Modes], tree: Any) -> list[Modes]:
     """The modes, each with the number of its kind of matrices among those of the tree, and how many kinds there are.
 
     What is alike in shape, dtype, role and modes is one kind. Their order depends neither on names nor on devices.
+    Vectors have an order of their own, as most rules have no such work on them.
     """
-
-    def kind(leaf: Any, one: Modes) -> str:
-        x = opened(leaf)
-        if x is None:
-            return ""
-        return repr(
-            (whole_shape_of(jnp.shape(x), carried_split(leaf)), jnp.result_type(x).name, carried_role(leaf), one)
-        )
-
-    kinds = [kind(x, one) for x, one in zip(jax.tree.leaves(tree, is_leaf=is_leaf), modes, strict=True)]
-    order = sorted({*kinds} - {""})
-    turns = [(order.index(x), len(order)) if x else None for x in kinds]
+    leaves = jax.tree.leaves(tree, is_leaf=is_leaf)
+    kinds = [_kind(x, one) for x, one in zip(leaves, modes, strict=True)]
+    orders = [sorted({text for is_matrix, text in kinds if text and is_matrix == which}) for which in (False, True)]
+    turns = [(orders[which].index(text), len(orders[which])) if text else None for which, text in kinds]
     return [one._replace(turn=turn) for one, turn in zip(modes, turns, strict=True)]
+
+
+def _kind(leaf: Any, modes: Modes) -> tuple[bool, str]:
+    """Whether it has matrices, and a text that tells their kind; an empty one for None."""
+    x = opened(leaf)
+    if x is None:
+        return False, ""
+    whole = whole_shape_of(jnp.shape(x), carried_split(leaf))
+    return len(modes.groups) > 1, repr((whole, jnp.result_type(x).name, carried_role(leaf), modes))
 
 
 def is_numbers(x: Any) -> bool:
