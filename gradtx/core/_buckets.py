@@ -94,7 +94,7 @@ def update_matrices(rule_at: RuleAt, values: dict, bucket: Bucket, count: Any, c
             values, common = entries.put(each)
             here = rule_at(values)
             with on_leaf(WHOLE, len(modes.groups), p):
-                told = here.role(bucket.role, ndim)
+                told = here.role(bucket.role, ndim) | ({} if modes.turn is None else {"turn": modes.turn})
                 return checked(here.update(x, _bare(slots), p, t, *common, **told), jax.tree.leaves(x)[0], slots)
 
         each = [jnp.tile(x, len(gs)) for x in entries.each]

@@ -151,6 +151,7 @@ def per_matrix(
     needs: tuple[str, ...] = (),
     counter: str = "count",
     uses_role: bool = False,
+    takes_turns: bool = False,
 ) -> GradientTransformationExtraArgs:
     """Lifts a rule on one matrix (inputs, outputs) to trees. This is where new matrix optimizers are written.
 
@@ -177,12 +178,15 @@ def per_matrix(
         them to it), in place of the roles.
       modes: "all" takes parameters of any rank: where no role says what the inputs and outputs are, the rule gets
         arrays with all axes of a parameter.
+      takes_turns: whether `update` takes by the keyword `turn` which kind of matrices this is, by shape, dtype and
+        role, and how many kinds the tree has: (0, 3) is the first of three. So what is not done at every step need not
+        be done for all of them at the same one.
     """
     fields = (init, update, state or EmptyState, None, shared, memory, needs_params, needs, counter)
     name = getattr(update, "__qualname__", "rule")
 
     def found(where: str, tree: Any) -> list:
-        return modes_of(where, weight_dimension_numbers, tree, modes == "all")
+        return modes_of(where, weight_dimension_numbers, tree, modes == "all", takes_turns)
 
     rule = Rule(*fields, name, uses_role, enter=enter, entering=entering, modes_of=found)
     return GradientTransformationExtraArgs.from_rule(rule)

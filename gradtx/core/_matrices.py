@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._over_devices import whole_shape_of
 from gradtx.core._prefixes import said_of, spread
-from gradtx.core._roles import Role, is_box, opened, unboxed
+from gradtx.core._roles import Role, carried_role, carried_split, is_box, opened, unboxed
 from gradtx.core._trees import is_leaf, is_none, paths
 from gradtx.core._types import Params
 
@@ -33,10 +34,12 @@ class Modes(NamedTuple):
     Attributes:
       groups: the axes of the parameter that make up each axis of a matrix, counted from the left.
       blocks: the widths of the matrices that lie beside each other along the outputs; () for one.
+      turn: for rules that take turns, see `_in_turns`.
     """
 
     groups: Groups
     blocks: tuple[int, ...] = ()
+    turn: tuple[int, int] | None = None
 
     def is_plain(self, ndim: int) -> bool:
         """Whether the parameter of this rank is itself the matrix or tensor."""
@@ -70,13 +73,16 @@ def from_blocks(blocks: jax.Array, groups: Groups, shape: tuple[int, ...]) -> ja
     return blocks if order == tuple(range(len(shape))) else jnp.transpose(blocks, sorted(order, key=order.__getitem__))
 
 
-def modes_of(where: str, numbers: Any | Callable[[Params], Any], tree: Any, any_rank: bool = False) -> list[Modes]:
+def modes_of(
+    where: str, numbers: Any | Callable[[Params], Any], tree: Any, any_rank: bool = False, takes_turns: bool = False
+) -> list[Modes]:
     """How each leaf of a tree of parameters or gradients consists of matrices; a leaf that is None has no axes.
 
     Args:
       numbers: a tree of `MuonDimensionNumbers` like `tree` (or a prefix, or a function from `tree` to it). None reads
         the axes off the roles; without roles all must be matrices (inputs, outputs).
       any_rank: whether a leaf of which nothing is said is a tensor with all its axes, instead.
+      takes_turns: whether each kind of matrices has a turn, see `_in_turns`.
     """
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_leaf)
     said = said_of(numbers, tree)
@@ -85,7 +91,30 @@ def modes_of(where: str, numbers: Any | Callable[[Params], Any], tree: Any, any_
         plain = jax.tree.structure(unboxed(tree), is_leaf=is_none)
         entries = plain.flatten_up_to(unboxed(spread(where, "weight_dimension_numbers", said, tree, is_numbers)))
     pairs = enumerate(zip(leaves, entries, strict=True))
-    return [_modes(where, tree, i, x, entry, said is None, any_rank) for i, (x, entry) in pairs]
+    found = [_modes(where, tree, i, x, entry, said is None, any_rank) for i, (x, entry) in pairs]
+    return _in_turns(found, tree) if takes_turns else found
+
+
+def _in_turns(modes: list[Modes], tree: Any) -> list[Modes]:
+    """The modes, each with the number of its kind of matrices among those of the tree, and how many kinds there are.
+
+    What is alike in shape, dtype, role and modes is one kind. Their order depends neither on names nor on devices.
+    Vectors have an order of their own, as most rules have no such work on them.
+    """
+    leaves = jax.tree.leaves(tree, is_leaf=is_leaf)
+    kinds = [_kind(x, one) for x, one in zip(leaves, modes, strict=True)]
+    orders = [sorted({text for is_matrix, text in kinds if text and is_matrix == which}) for which in (False, True)]
+    turns = [(orders[which].index(text), len(orders[which])) if text else None for which, text in kinds]
+    return [one._replace(turn=turn) for one, turn in zip(modes, turns, strict=True)]
+
+
+def _kind(leaf: Any, modes: Modes) -> tuple[bool, str]:
+    """Whether it has matrices, and a text that tells their kind; an empty one for None."""
+    x = opened(leaf)
+    if x is None:
+        return False, ""
+    whole = whole_shape_of(jnp.shape(x), carried_split(leaf))
+    return len(modes.groups) > 1, repr((whole, jnp.result_type(x).name, carried_role(leaf), modes))
 
 
 def is_numbers(x: Any) -> bool:

@@ -27,6 +27,10 @@ class Payload:
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether this may be the payload of an array of this shape."""
+        try:
+            self.codec.check(shape)
+        except ValueError:
+            return False
         expected = jax.eval_shape(self.codec.encode, jax.ShapeDtypeStruct(shape, jnp.float32))
         return [jnp.shape(x) for x in tuple(self)] == [x.shape for x in expected]  # type: ignore[call-overload]
 

@@ -70,7 +70,7 @@ def gram(x: jax.Array, axis: int) -> jax.Array:
 def if_finite(new: Any, old: Any) -> Any:
     """The new array or arrays if all elements are finite, else the old ones.
 
-    So an infinite gradient, or a decomposition that failed, does not stay in a matrix for good.
+    So an infinite gradient does not stay in a matrix for good.
     """
     finite = jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(new)])
     return jax.tree.map(lambda n, o: jnp.where(jnp.all(finite), n, o), new, old)
@@ -81,40 +81,78 @@ def averaged_grams(factors: Arrays, x: jax.Array, axes: Axes, decay: Any) -> Arr
     return tuple(if_finite(ema(f, gram(x, axis), decay), f) for f, axis in zip(factors, axes, strict=True))
 
 
-def eigenbasis(matrix: jax.Array, otherwise: jax.Array) -> jax.Array:
-    """The eigenvectors of a symmetric matrix as columns, largest eigenvalue first; `otherwise` if that fails.
+def eigenbasis(matrix: jax.Array) -> jax.Array:
+    """The eigenvectors of a symmetric matrix as columns, largest eigenvalue first; NaN if that fails.
 
     It is constant under differentiation: the derivative of eigenvectors is infinite where eigenvalues coincide.
     """
-    _, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(matrix))
-    return if_finite(vectors[:, ::-1], otherwise)
+    return jnp.linalg.eigh(jax.lax.stop_gradient(matrix))[1][:, ::-1]
 
 
 def power_step(matrix: jax.Array, basis: jax.Array) -> jax.Array:
     """One step of orthogonal iteration towards the eigenvectors, from a basis near them: QR(matrix basis).Q.
 
-    Constant under differentiation as `eigenbasis` is; the old basis if it fails.
+    Constant under differentiation as `eigenbasis` is.
     """
     product = jnp.matmul(matrix, basis, precision=HIGHEST)
-    return if_finite(jnp.linalg.qr(jax.lax.stop_gradient(product))[0], basis)
+    return jnp.linalg.qr(jax.lax.stop_gradient(product))[0]
+
+
+def taken(new: Any, old: Any, failures: jax.Array) -> tuple[Any, jax.Array]:
+    """Trees of stacks of matrices, of which those that are not finite are the old ones: their decomposition failed.
+
+    Also how often in a row at least one has failed.
+    """
+    finite = jax.tree.map(lambda x: jnp.all(jnp.isfinite(x), axis=(-2, -1), keepdims=True), new)
+    every = [jnp.all(x) for x in jax.tree.leaves(finite)]
+    failures = jnp.where(jnp.all(jnp.stack(every)), 0, failures + 1) if every else failures
+    return jax.tree.map(jnp.where, finite, new, old), failures
+
+
+def turned(factors: Arrays, bases: Arrays, failures: jax.Array, moved: Arrays, axes: Axes) -> tuple:
+    """Bases one `power_step` on, what is `taken`, and what has coordinates in the old bases in the new ones."""
+    new, failures = taken(tuple(map(power_step, factors, bases)), bases, failures)
+    moved = tuple(into_bases(out_of_bases(x, bases, axes), new, axes) for x in moved)
+    return moved, new, failures
+
+
+def no_failures() -> jax.Array:
+    return jnp.zeros([], jnp.int32)
+
+
+def failed_roots(failures: Any) -> dict[str, jax.Array]:
+    """The metric of states: how often in a row the decompositions of the worst parameter have failed."""
+    found = [jnp.max(x, initial=0) for x in jax.tree.leaves(failures)]
+    return {"failed_roots": jnp.max(jnp.stack(found)) if found else no_failures()}
+
+
+def is_due(n: jax.Array, frequency: int, turn: tuple[int, int] = (0, 1)) -> jax.Array:
+    """Whether work that is done at every `frequency`-th step is due at step n.
+
+    Args:
+      turn: which of how many take turns: the first one is due at multiples of `frequency`, the others in between.
+    """
+    number, count = turn
+    return (n + number * frequency // count) % frequency == 0
 
 
 class Whitening(NamedTuple):
     """Factors that make the gradient white, each estimated on a gradient that the others have made so (KL).
 
     For each axis with a basis a factor and the basis, and for each axis whatsoever the eigenvalues, those of the
-    diagonal where there is no basis.
+    diagonal where there is no basis. `failures` is as in `taken`.
     """
 
     factors: Arrays
     eigenvalues: Arrays
     bases: Arrays
+    failures: jax.Array
 
 
 def initial_whitening(p: jax.Array, axes: Axes, init: Any) -> Whitening:
     """What is there before the first gradient: all eigenvalues are `init`."""
     values = tuple(jnp.full(n, init, jnp.real(p).dtype) for n in p.shape or (1,))
-    return Whitening(zeros_of(p, axes), values, identities_of(p, axes))
+    return Whitening(zeros_of(p, axes), values, identities_of(p, axes), no_failures())
 
 
 def first_whitening(w: Whitening, g: jax.Array, axes: Axes, decay: Any) -> Whitening:
@@ -123,7 +161,8 @@ def first_whitening(w: Whitening, g: jax.Array, axes: Axes, decay: Any) -> White
     for factor, axis in zip(w.factors, axes, strict=True):
         rest = max(g.size // g.shape[axis], 1)
         grown.append(if_finite(ema(factor, gram(g, axis) / rest, decay), factor))
-    return w._replace(factors=tuple(grown), bases=tuple(map(eigenbasis, grown, w.bases)))
+    bases, failures = taken(tuple(map(eigenbasis, grown)), w.bases, w.failures)
+    return w._replace(factors=tuple(grown), bases=bases, failures=failures)
 
 
 def gains_of(w: Whitening, largest: Any) -> Arrays:
@@ -152,11 +191,11 @@ def next_whitening(w: Whitening, r: jax.Array, gains: Arrays, axes: Axes, decay:
     return w._replace(factors=tuple(factors), eigenvalues=tuple(values))
 
 
-def inverse_power(matrix: jax.Array, eps: Any, power: float, otherwise: jax.Array) -> jax.Array:
-    """(A + eps)^(-power) of a symmetric positive semidefinite A, by its eigenvalues; `otherwise` if that fails.
+def inverse_power(matrix: jax.Array, eps: Any, power: float) -> jax.Array:
+    """(A + eps)^(-power) of a symmetric positive semidefinite A, by its eigenvalues.
 
     Constant under differentiation as `eigenbasis` is.
     """
     values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(matrix))
     scaled = vectors * ((jnp.maximum(values, 0) + eps) ** -power)[None].astype(vectors.dtype)
-    return if_finite(jnp.matmul(scaled, adjoint(vectors), precision=HIGHEST), otherwise)
+    return jnp.matmul(scaled, adjoint(vectors), precision=HIGHEST)

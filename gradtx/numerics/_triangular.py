@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triangular Kronecker factors: for each axis of a tensor an upper triangular matrix, or a vector as a diagonal."""
+"""Triangles: Kronecker factors that are upper triangular or diagonal, and symmetric matrices kept as one half."""
 
+import math
 from typing import Any
 
 import jax
@@ -89,3 +90,40 @@ def balanced(factors: Arrays) -> Arrays:
     sizes = jnp.stack([jnp.max(jnp.abs(q), initial=0) for q in factors])
     middle = jnp.prod(sizes ** (1 / len(factors)))
     return tuple(q * safe_divide(middle, size).astype(q.dtype) for q, size in zip(factors, sizes, strict=True))
+
+
+def packed(x: jax.Array) -> jax.Array:
+    """The n (n + 1) / 2 numbers of each symmetric matrix (..., n, n) in a row.
+
+    Whole pieces are moved, as an index for each number would take as much memory as the matrix: of [[a, b], [bᵀ, c]],
+    cut in the middle, b, and a piece that has the lower triangle of c and above it the upper one of a.
+    """
+    n = x.shape[-1]
+    h, m, lead = n // 2, n - n // 2, [(0, 0)] * (x.ndim - 2)
+    a, b, c = x[..., :h, :h], x[..., :h, h:], x[..., h:, h:]
+    a = jnp.pad(a, [*lead, (0, m - h), (1, 0)])
+    c = jnp.pad(c, [*lead, (0, 0), (0, h + 1 - m)])
+    both = jnp.where(_lower(c), c, a)
+    return jnp.concatenate([y.reshape(*x.shape[:-2], y.shape[-2] * y.shape[-1]) for y in (b, both)], axis=-1)
+
+
+def unpacked(x: jax.Array) -> jax.Array:
+    """`packed` undone."""
+    n = side_of(x.shape[-1])
+    h, m = n // 2, n - n // 2
+    b = x[..., : h * m].reshape(*x.shape[:-1], h, m)
+    both = x[..., h * m :].reshape(*x.shape[:-1], m, h + 1)
+    a, c = both[..., :h, 1:].mT, both[..., :m]
+    a, c = (jnp.where(_lower(y), y, y.mT) for y in (a, c))
+    rows = [jnp.concatenate(row, axis=-1) for row in ((a, b), (b.mT, c))]
+    return jnp.concatenate(rows, axis=-2)
+
+
+def side_of(size: int) -> int:
+    """The n of n (n + 1) / 2 numbers."""
+    return (math.isqrt(8 * size + 1) - 1) // 2
+
+
+def _lower(x: jax.Array) -> jax.Array:
+    """Where the lower triangle of these matrices is, the diagonal included."""
+    return jnp.expand_dims(jnp.tri(*x.shape[-2:], dtype=bool), range(x.ndim - 2))

@@ -16,30 +16,42 @@ from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, zeros_like
 from gradtx.numerics._kronecker import (
+    Arrays,
     Whitening,
     axes_with_basis,
+    failed_roots,
     first_whitening,
     gains_of,
     initial_whitening,
     into_bases,
+    is_due,
     next_whitening,
     out_of_bases,
-    power_step,
+    turned,
 )
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import decay_weights
 
 
 class KLShampooState(NamedTuple):
-    """The number of calls, the moving average of g; for each parameter tuples of L, of λ and of Q."""
+    """The number of calls, the moving average of g; for each parameter tuples of L, of λ and of Q.
+
+    `failures` is how often in a row a new Q of the parameter was not finite.
+    """
 
     count: jax.Array
     mu: Updates
     factors: Updates
     eigenvalues: Updates
     bases: Updates
+    failures: Updates
 
     counts_from = {"count": 0}
+    symmetric_fields = ("factors",)
+
+    def metrics(self) -> dict[str, jax.Array]:
+        """Of the parameter with the most failures their number, as "failed_roots"."""
+        return failed_roots(self.failures)
 
 
 @transformation
@@ -52,6 +64,7 @@ def scale_by_kl_shampoo(
     init_factor: Positive = 0.1,
     max_clamp: Positive = 4000,
     max_precond_dim: PositiveInt = 10000,
+    stagger: bool = False,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
     """KL-Shampoo's direction, with L, λ and Q for each axis of a parameter (written here for the two of a matrix):
@@ -66,7 +79,7 @@ def scale_by_kl_shampoo(
 
     The first call makes L = (1 - b2) mean of g gᵀ and Q = eigenvectors(L) only, with u = 0; λ begins at `init_factor`.
     The h and Q on all right-hand sides are those of the step before. A vector has λ and no basis: Q = 1. What comes
-    out with NaN is not taken.
+    out with NaN is not taken, see `scale_by_shampoo`.
 
     Args:
       eps: added to 1 / e, the root of a product of eigenvalues.
@@ -74,34 +87,88 @@ def scale_by_kl_shampoo(
       init_factor: the first λ.
       max_clamp: a limit of h.
       max_precond_dim: the longest axis that has L and Q; a longer one has λ only.
+      stagger: whether matrices of different kinds change Q at different steps, see `scale_by_shampoo`.
       weight_dimension_numbers: which axes are inputs and outputs of a matrix, as in `scale_by_muon`. None asks the
         roles; what has none there has a basis for each of its axes.
 
     Reference: Lin et al. 2025, arXiv:2509.03378.
     """
 
-    def init(p):
-        return zeros_like(p), *initial_whitening(p, axes_with_basis(p.shape, max_precond_dim), init_factor)
+    def direction(x, r, averages, w, gains, axes):
+        m, gain = ema(averages[0], x, b1), math.prod(gains)
+        u = out_of_bases(into_bases(m, w.bases, axes) * (gain / (1 + eps * gain)), w.bases, axes)
+        return u, (), (m,)
 
-    def update(g, slots, p, t):
-        mu, w, axes = slots[0], Whitening(*slots[1:]), axes_with_basis(g.shape, max_precond_dim)
+    return kl_rule(
+        KLShampooState,
+        lambda p: (zeros_like(p),),
+        direction,
+        b2,
+        precondition_frequency=precondition_frequency,
+        init_factor=init_factor,
+        max_clamp=max_clamp,
+        max_precond_dim=max_precond_dim,
+        stagger=stagger,
+        weight_dimension_numbers=weight_dimension_numbers,
+    )
+
+
+def kl_rule(
+    state: type,
+    averages_of: Callable[[jax.Array], Arrays],
+    direction: Callable[..., tuple[jax.Array, Arrays, Arrays]],
+    b2: Any,
+    *,
+    precondition_frequency: int,
+    init_factor: Any,
+    max_clamp: Any,
+    max_precond_dim: int,
+    stagger: bool,
+    weight_dimension_numbers: Any,
+) -> GradientTransformationExtraArgs:
+    """What KL-Shampoo and KL-SOAP have in common: the factors, the bases, the first call.
+
+    Args:
+      state: its slots are some averages, and the fields of `Whitening`.
+      averages_of: the first averages of a parameter.
+      direction: from g, its coordinates r, the averages, the whitening, the gains and the axes with a basis to u and
+        the new averages, first those that are coordinates: they move into a new basis.
+    """
+
+    def init(p):
+        return *averages_of(p), *initial_whitening(p, axes_with_basis(p.shape, max_precond_dim), init_factor)
+
+    def update(g, slots, p, t, turn=(0, 1)):
+        rest = len(slots) - len(Whitening._fields)
+        w, axes = Whitening(*slots[rest:]), axes_with_basis(g.shape, max_precond_dim)
         x = jnp.atleast_1d(g)
 
         def first():
-            return jnp.zeros_like(g), (mu, *first_whitening(w, x, axes, b2))
+            return jnp.zeros_like(g), (*slots[:rest], *first_whitening(w, x, axes, b2))
 
         def later():
-            m, gains = ema(mu, g, b1), gains_of(w, max_clamp)
-            gain = math.prod(gains)
-            rotated = into_bases(m.reshape(x.shape), w.bases, axes) * (gain / (1 + eps * gain))
-            new = next_whitening(w, into_bases(x, w.bases, axes), gains, axes, b2)
-            due = (t - 1) % precondition_frequency == 0
-            bases = branch(due, lambda: tuple(map(power_step, new.factors, w.bases)), lambda: w.bases)
-            return out_of_bases(rotated, w.bases, axes).reshape(g.shape), (m, *new._replace(bases=bases))
+            r, gains = into_bases(x, w.bases, axes), gains_of(w, max_clamp)
+            old = tuple(y.reshape(x.shape) for y in slots[:rest])
+            u, inside, others = direction(x, r, old, w, gains, axes)
+            new = next_whitening(w, r, gains, axes, b2)
+            inside, bases, failures = branch(
+                is_due(t - 1, precondition_frequency, turn),
+                lambda: turned(new.factors, w.bases, w.failures, inside, axes),
+                lambda: (inside, w.bases, w.failures),
+            )
+            averages = tuple(y.reshape(g.shape) for y in (*inside, *others))
+            return u.reshape(g.shape), (*averages, *new._replace(bases=bases, failures=failures))
 
         return branch(t == 1, first, later)
 
-    return per_matrix(init, update, KLShampooState, weight_dimension_numbers=weight_dimension_numbers, modes="all")
+    return per_matrix(
+        init,
+        update,
+        state,
+        weight_dimension_numbers=weight_dimension_numbers,
+        modes="all",
+        takes_turns=stagger,
+    )
 
 
 @transformation
@@ -116,6 +183,7 @@ def kl_shampoo(
     init_factor: Positive = 0.1,
     max_clamp: Positive = 4000,
     max_precond_dim: PositiveInt = 10000,
+    stagger: bool = False,
     mask: Any | Callable[[Params], Any] = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
@@ -125,7 +193,7 @@ def kl_shampoo(
     `scale_by_kl_shampoo` for the formula.
 
     Args:
-      precondition_frequency, init_factor, max_clamp, max_precond_dim: see `scale_by_kl_shampoo`.
+      precondition_frequency, init_factor, max_clamp, max_precond_dim, stagger: see `scale_by_kl_shampoo`.
       mask: where to decay, see `add_decayed_weights`.
       weight_dimension_numbers: see `scale_by_kl_shampoo`.
 
@@ -139,6 +207,7 @@ def kl_shampoo(
         init_factor=init_factor,
         max_clamp=max_clamp,
         max_precond_dim=max_precond_dim,
+        stagger=stagger,
         weight_dimension_numbers=weight_dimension_numbers,
     )
     decay = decay_weights(weight_decay, "decoupled", mask, learning_rate=learning_rate, of_new=True, begin=1)

@@ -5,33 +5,25 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from gradtx.core._branching import branch
 from gradtx.core._combine import chain
-from gradtx.core._factory import per_matrix, transformation
+from gradtx.core._factory import transformation
 from gradtx.core._ranges import Decay, NonNegative, Positive, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, zeros_like
-from gradtx.numerics._kronecker import (
-    Whitening,
-    axes_with_basis,
-    first_whitening,
-    gains_of,
-    initial_whitening,
-    into_bases,
-    next_whitening,
-    out_of_bases,
-    power_step,
-)
+from gradtx.numerics._kronecker import failed_roots, out_of_bases
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
+from gradtx.optimizers._kl_shampoo import kl_rule
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import decay_weights
 
 
 class KLSoapState(NamedTuple):
-    """The number of calls, the moving averages of r and |r|²; for each parameter tuples of L, of λ and of Q."""
+    """The number of calls, the moving averages of r and |r|²; for each parameter tuples of L, of λ and of Q.
+
+    `failures` is how often in a row a new Q of the parameter was not finite.
+    """
 
     count: jax.Array
     mu: Updates
@@ -39,8 +31,14 @@ class KLSoapState(NamedTuple):
     factors: Updates
     eigenvalues: Updates
     bases: Updates
+    failures: Updates
 
     counts_from = {"count": 0}
+    symmetric_fields = ("factors",)
+
+    def metrics(self) -> dict[str, jax.Array]:
+        """Of the parameter with the most failures their number, as "failed_roots"."""
+        return failed_roots(self.failures)
 
 
 @transformation
@@ -53,6 +51,7 @@ def scale_by_kl_soap(
     init_factor: Positive = 0.1,
     max_clamp: Positive = 4000,
     max_precond_dim: PositiveInt = 10000,
+    stagger: bool = False,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
     """KL-SOAP's direction: Adam without bias correction, in coordinates r with the bases Q of `scale_by_kl_shampoo`.
@@ -65,40 +64,28 @@ def scale_by_kl_soap(
     L, λ and Q are updated after it, as there. Every f steps mu moves into the new basis, and nu stays as it is.
 
     Args:
-      precondition_frequency, init_factor, max_clamp, weight_dimension_numbers: see `scale_by_kl_shampoo`.
-      max_precond_dim: the longest axis that has L and Q.
+      precondition_frequency, init_factor, max_clamp, max_precond_dim, stagger: see `scale_by_kl_shampoo`.
+      weight_dimension_numbers: see `scale_by_kl_shampoo`.
 
     Reference: Lin et al. 2025, arXiv:2509.03378.
     """
 
-    def init(p):
-        whitening = initial_whitening(p, axes_with_basis(p.shape, max_precond_dim), init_factor)
-        return zeros_like(p), zeros_like(p, real=True), *whitening
+    def direction(x, r, averages, w, gains, axes):
+        m, v = ema(averages[0], r, b1), ema(averages[1], abs_sq(r), b2)
+        return out_of_bases(safe_divide(m, safe_sqrt(v) + eps), w.bases, axes), (m,), (v,)
 
-    def update(g, slots, p, t):
-        mu, nu, w, axes = *slots[:2], Whitening(*slots[2:]), axes_with_basis(g.shape, max_precond_dim)
-        x = jnp.atleast_1d(g)
-
-        def first():
-            return jnp.zeros_like(g), (mu, nu, *first_whitening(w, x, axes, b2))
-
-        def later():
-            r = into_bases(x, w.bases, axes)
-            m, v = ema(mu, r.reshape(g.shape), b1), ema(nu, abs_sq(r).reshape(g.shape), b2)
-            u = out_of_bases(safe_divide(m, safe_sqrt(v) + eps), w.bases, axes)
-            new = next_whitening(w, r, gains_of(w, max_clamp), axes, b2)
-
-            def turned():
-                bases = tuple(map(power_step, new.factors, w.bases))
-                return into_bases(out_of_bases(m, w.bases, axes), bases, axes), bases
-
-            due = (t - 1) % precondition_frequency == 0
-            kept, bases = branch(due, turned, lambda: (m, w.bases))
-            return u, (kept, v, *new._replace(bases=bases))
-
-        return branch(t == 1, first, later)
-
-    return per_matrix(init, update, KLSoapState, weight_dimension_numbers=weight_dimension_numbers, modes="all")
+    return kl_rule(
+        KLSoapState,
+        lambda p: (zeros_like(p), zeros_like(p, real=True)),
+        direction,
+        b2,
+        precondition_frequency=precondition_frequency,
+        init_factor=init_factor,
+        max_clamp=max_clamp,
+        max_precond_dim=max_precond_dim,
+        stagger=stagger,
+        weight_dimension_numbers=weight_dimension_numbers,
+    )
 
 
 @transformation
@@ -113,6 +100,7 @@ def kl_soap(
     init_factor: Positive = 0.1,
     max_clamp: Positive = 4000,
     max_precond_dim: PositiveInt = 10000,
+    stagger: bool = False,
     mask: Any | Callable[[Params], Any] = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
@@ -122,7 +110,7 @@ def kl_soap(
     `scale_by_kl_soap` for the formula.
 
     Args:
-      precondition_frequency, init_factor, max_clamp, max_precond_dim: see `scale_by_kl_soap`.
+      precondition_frequency, init_factor, max_clamp, max_precond_dim, stagger: see `scale_by_kl_soap`.
       mask: where to decay, see `add_decayed_weights`.
       weight_dimension_numbers: see `scale_by_kl_soap`.
 
@@ -136,6 +124,7 @@ def kl_soap(
         init_factor=init_factor,
         max_clamp=max_clamp,
         max_precond_dim=max_precond_dim,
+        stagger=stagger,
         weight_dimension_numbers=weight_dimension_numbers,
     )
     decay = decay_weights(weight_decay, "decoupled", mask, learning_rate=learning_rate, of_new=True, begin=1)

@@ -14,7 +14,16 @@ from gradtx.core._ranges import Decay, Fraction, NonNegative, PositiveInt, is_nu
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
-from gradtx.numerics._kronecker import along_all, gram, if_finite, inverse_power
+from gradtx.numerics._kronecker import (
+    along_all,
+    failed_roots,
+    gram,
+    if_finite,
+    inverse_power,
+    is_due,
+    no_failures,
+    taken,
+)
 from gradtx.numerics._ratios import l2_norm
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.numerics._tensor_blocks import TensorBlocks, merged_shape, tensor_blocks
@@ -32,6 +41,7 @@ class ShampooState(NamedTuple):
     """The number of updates made, the moving average of g, that of g² for the graft (or ()), and L and R.
 
     L and R of a parameter are a tuple for the shapes of its blocks, of a tuple for their axes, of stacks of matrices.
+    `failures` is how often in a row a new R of the parameter was not finite.
     """
 
     count: jax.Array
@@ -39,8 +49,14 @@ class ShampooState(NamedTuple):
     nu: Updates
     factors: Updates
     roots: Updates
+    failures: Updates
 
     counts_from = {"count": 0}
+    symmetric_fields = ("factors", "roots")
+
+    def metrics(self) -> dict[str, jax.Array]:
+        """Of the parameter with the most failures their number, as "failed_roots"."""
+        return failed_roots(self.failures)
 
 
 @transformation
@@ -52,6 +68,7 @@ def scale_by_shampoo(
     exponent: Any = None,
     precondition_frequency: PositiveInt = 1,
     start_step: PositiveInt | None = None,
+    stagger: bool = False,
     graft: Any = None,
     block_size: PositiveInt = 1024,
     merge_dims: bool = False,
@@ -66,8 +83,10 @@ def scale_by_shampoo(
     x  = (average of g by b1) / (1 - b1^t)            u = R1 x R2            (u = u ‖graft(x)‖ / (‖u‖ + 1e-16))
     ```
 
-    R is 1 before the first root, and a root that comes out with NaN is not taken. eps is absolute: of a matrix that is
-    not square, and at early steps of any, L has a null space, where a small eps is a large factor.
+    R is 1 before the first root. A root that comes out with NaN or infinity is not taken: the old one stays, as long
+    as it takes. How often that was so in a row is the metric "failed_roots", 0 after a root that is right. eps is
+    absolute: of a matrix that is not square, and at early steps of any, L has a null space, where a small eps is a
+    large factor.
 
     Args:
       b2: the decay of L; 1 for a sum.
@@ -76,6 +95,8 @@ def scale_by_shampoo(
         axis. Without an entry for k, that is 1 / (2 k) again. 0 leaves an axis out.
       precondition_frequency: f, the number of steps between two roots.
       start_step: the step of the first root; None for f.
+      stagger: whether the n kinds of matrices in the tree, by shape, dtype and role, have their roots after the first
+        one f / n steps apart, so that steps take more nearly the same time.
       graft: whose norm each block of u gets, and what u is before `start_step`: "sgd" for x, "adam", "rmsprop" or
         "adagrad" for x / (sqrt(average or sum of g²) + 1e-10) with decays of 0.999, 0.99 and 1; None for none. Or a
         stage, whose updates for g give the norm of each parameter as in `graft`, from the first step.
@@ -96,6 +117,7 @@ def scale_by_shampoo(
             exponent=exponent,
             precondition_frequency=precondition_frequency,
             start_step=start_step,
+            stagger=stagger,
             block_size=block_size,
             merge_dims=merge_dims,
             bias_correction=bias_correction,
@@ -120,14 +142,14 @@ def scale_by_shampoo(
         sides = [[(b.number, b.shape[axis], b.shape[axis]) for axis in axes] for b in blocks]
         factors = tuple(tuple(jnp.zeros(s, p.dtype) for s in of_one) for of_one in sides)
         roots = tuple(tuple(jnp.broadcast_to(jnp.eye(s[-1], dtype=p.dtype), s) for s in of_one) for of_one in sides)
-        return zeros_like(p), zeros_like(p, real=True) if squares else (), factors, roots
+        return zeros_like(p), zeros_like(p, real=True) if squares else (), factors, roots, no_failures()
 
     def enter(g, mu, p, t):
         mu = ema(mu, g, b1)
         return (g, mu / one_minus_power(b1, t) if bias_correction else mu), mu
 
-    def update(entered, slots, p, t):
-        (g, x), (nu, *of_blocks) = entered, slots
+    def update(entered, slots, p, t, turn=(0, 1)):
+        (g, x), (nu, factors, roots, failures) = entered, slots
         grafted = x
         if squares:
             decay, corrected = squares
@@ -139,28 +161,30 @@ def scale_by_shampoo(
         axes = tuple(axis for axis, power in enumerate(powers) if power)
         weight = jnp.where(b2 == 1, 1, 1 - b2)
         total = jnp.where((b2 == 1) | (not bias_correction), 1, one_minus_power(b2, t))
-        due = (t == start) | ((t > start) & (t % precondition_frequency == 0))
+        due = (t == start) | ((t > start) & is_due(t, precondition_frequency, turn))
 
         def grown(old: Any, one: jax.Array) -> Any:
             return tuple(if_finite(b2 * f + weight * gram(one, a), f) for f, a in zip(old, axes, strict=True))
 
-        def rooted(factors: Any, old: Any) -> Any:
-            roots = [jax.vmap(lambda f, r, axis=a: inverse_power(f / total, eps, powers[axis], r)) for a in axes]
-            return tuple(root(f, r) for root, f, r in zip(roots, factors, old, strict=True))
+        def rooted() -> Any:
+            root = [jax.vmap(lambda f, power=powers[a]: inverse_power(f / total, eps, power)) for a in axes]
+            found = tuple(tuple(r(f) for r, f in zip(root, one, strict=True)) for one in new)
+            return taken(found, roots, failures)
 
         def direction(one: jax.Array, of_graft: jax.Array, roots: Any) -> jax.Array:
             found = along_all(one, roots, axes)
             return found if graft is None else found * (l2_norm(of_graft) / (l2_norm(found) + 1e-16))
 
-        u, factors, roots = jnp.zeros(shape, x.dtype), [], []
         of_g, of_x, of_graft = (y.reshape(shape) for y in (g, x, grafted))
-        for part, old_factors, old_roots in zip(blocks, *of_blocks, strict=True):
-            new = jax.vmap(grown)(old_factors, part.taken_from(of_g))
-            root = branch(due, lambda: rooted(new, old_roots), lambda: old_roots)  # noqa: B023  # run at once
+        pairs = zip(factors, blocks, strict=True)
+        new = tuple(jax.vmap(grown)(old, part.taken_from(of_g)) for old, part in pairs)
+        roots, failures = branch(due, rooted, lambda: (roots, failures))
+        u = jnp.zeros(shape, x.dtype)
+        for part, root in zip(blocks, roots, strict=True):
             found = jax.vmap(direction)(part.taken_from(of_x), part.taken_from(of_graft), root)
-            u, factors, roots = part.put_into(u, found), [*factors, new], [*roots, root]
+            u = part.put_into(u, found)
         u = u.reshape(g.shape)
-        return u if graft is None else jnp.where(t < start, grafted, u), (nu, tuple(factors), tuple(roots))
+        return u if graft is None else jnp.where(t < start, grafted, u), (nu, new, roots, failures)
 
     return per_matrix(
         init,
@@ -170,6 +194,7 @@ def scale_by_shampoo(
         entering=("mu",),
         weight_dimension_numbers=weight_dimension_numbers,
         modes="all",
+        takes_turns=stagger,
     )
 
 
@@ -205,6 +230,7 @@ def shampoo(
     exponent: Any = None,
     precondition_frequency: PositiveInt = 1,
     start_step: PositiveInt | None = None,
+    stagger: bool = False,
     graft: Any = None,
     block_size: PositiveInt = 1024,
     merge_dims: bool = False,
@@ -219,7 +245,7 @@ def shampoo(
     Args:
       b2: the decay of L; 1 for a sum.
       eps: what is added to the eigenvalues of L.
-      exponent, precondition_frequency, start_step, graft, block_size, merge_dims: see `scale_by_shampoo`.
+      exponent, precondition_frequency, start_step, stagger, graft, block_size, merge_dims: see `scale_by_shampoo`.
       mask: where to decay, see `add_decayed_weights`.
       weight_dimension_numbers: see `scale_by_shampoo`.
 
@@ -232,6 +258,7 @@ def shampoo(
         exponent=exponent,
         precondition_frequency=precondition_frequency,
         start_step=start_step,
+        stagger=stagger,
         graft=graft,
         block_size=block_size,
         merge_dims=merge_dims,

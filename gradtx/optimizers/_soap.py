@@ -18,10 +18,14 @@ from gradtx.numerics._kronecker import (
     averaged_grams,
     axes_with_basis,
     eigenbasis,
+    failed_roots,
     identities_of,
     into_bases,
+    is_due,
+    no_failures,
     out_of_bases,
-    power_step,
+    taken,
+    turned,
     zeros_of,
 )
 from gradtx.numerics._linear_algebra import HIGHEST
@@ -31,15 +35,24 @@ from gradtx.transforms._weight_decay import decay_weights
 
 
 class SoapState(NamedTuple):
-    """The number of calls, the moving averages of r and |r|², and for each parameter a tuple of L and one of Q."""
+    """The number of calls, the moving averages of r and |r|², and for each parameter a tuple of L and one of Q.
+
+    `failures` is how often in a row a new Q of the parameter was not finite.
+    """
 
     count: jax.Array
     mu: Updates
     nu: Updates
     factors: Updates
     bases: Updates
+    failures: Updates
 
     counts_from = {"count": 0}
+    symmetric_fields = ("factors",)
+
+    def metrics(self) -> dict[str, jax.Array]:
+        """Of the parameter with the most failures their number, as "failed_roots"."""
+        return failed_roots(self.failures)
 
 
 @transformation
@@ -51,6 +64,7 @@ def scale_by_soap(
     shampoo_b2: Decay | None = None,
     precondition_frequency: PositiveInt = 10,
     max_precond_dim: PositiveInt = 10000,
+    stagger: bool = False,
     bias_correction: bool = True,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
@@ -64,12 +78,13 @@ def scale_by_soap(
     ```
 
     The first call makes L and Q = eigenvectors(L) only: u = 0, and n is 1 in the second. A vector or scalar has no
-    basis: it gets Adam. A basis that comes out with NaN is not taken.
+    basis: it gets Adam. A Q that comes out with NaN is not taken, see `scale_by_shampoo`.
 
     Args:
       shampoo_b2: the decay of L; None for b2.
       precondition_frequency: f, the number of steps between two changes of Q.
       max_precond_dim: the longest axis that has L and Q; a longer one stays as it is.
+      stagger: whether matrices of different kinds change Q at different steps, see `scale_by_shampoo`.
       weight_dimension_numbers: which axes are inputs and outputs of a matrix, as in `scale_by_muon`. None asks the
         roles; what has none there has a basis for each of its axes.
 
@@ -79,17 +94,16 @@ def scale_by_soap(
 
     def init(p):
         axes = axes_with_basis(p.shape, max_precond_dim)
-        return zeros_like(p), zeros_like(p, real=True), zeros_of(p, axes), identities_of(p, axes)
+        return zeros_like(p), zeros_like(p, real=True), zeros_of(p, axes), identities_of(p, axes), no_failures()
 
-    def update(g, slots, p, t):
-        mu, nu, factors, bases = slots
+    def update(g, slots, p, t, turn=(0, 1)):
+        mu, nu, factors, bases, failures = slots
         axes = axes_with_basis(g.shape, max_precond_dim)
         n = t - 1
         grown = averaged_grams(factors, g, axes, of_factors)
 
         def first():
-            found = tuple(map(eigenbasis, grown, bases))
-            return jnp.zeros_like(g), (mu, nu, grown, found)
+            return jnp.zeros_like(g), (mu, nu, grown, *taken(tuple(map(eigenbasis, grown)), bases, failures))
 
         def later():
             r = into_bases(g, bases, axes)
@@ -97,26 +111,37 @@ def scale_by_soap(
             u = out_of_bases(safe_divide(m, safe_sqrt(v) + eps), bases, axes)
             if bias_correction:
                 u = u * (jnp.sqrt(one_minus_power(b2, n)) / one_minus_power(b1, n))
-            due = n % precondition_frequency == 0
-            m, v, turned = branch(due, lambda: _turned(m, v, grown, bases, axes), lambda: (m, v, bases))
-            return u, (m, v, grown, turned)
+
+            def sorted_and_turned():
+                mu, nu, better = _sorted(m, v, grown, bases, axes)
+                (mu,), better, failed = turned(grown, better, failures, (mu,), axes)
+                return mu, nu, better, failed
+
+            due = is_due(n, precondition_frequency, turn)
+            m, v, *of_bases = branch(due, sorted_and_turned, lambda: (m, v, bases, failures))
+            return u, (m, v, grown, *of_bases)
 
         return branch(t == 1, first, later)
 
-    return per_matrix(init, update, SoapState, weight_dimension_numbers=weight_dimension_numbers, modes="all")
+    return per_matrix(
+        init,
+        update,
+        SoapState,
+        weight_dimension_numbers=weight_dimension_numbers,
+        modes="all",
+        takes_turns=stagger,
+    )
 
 
-def _turned(mu: Any, nu: Any, factors: Any, bases: Any, axes: Any) -> tuple:
-    """The averages in better bases: of mu all coordinates, of nu only the order, which is that of the eigenvalues."""
-    original, found = out_of_bases(mu, bases, axes), []
+def _sorted(mu: Any, nu: Any, factors: Any, bases: Any, axes: Any) -> tuple:
+    """The averages and the bases in the order of the eigenvalues, largest first."""
+    found = []
     for factor, basis, axis in zip(factors, bases, axes, strict=True):
         values = jnp.real(jnp.sum(jnp.conj(basis) * jnp.matmul(factor, basis, precision=HIGHEST), axis=0))
         order = jnp.argsort(-values)
-        sorted_basis = basis[:, order]
-        new = power_step(factor, sorted_basis)
-        nu = jnp.take(nu, order, axis)
-        found.append(new)
-    return into_bases(original, tuple(found), axes), nu, tuple(found)
+        mu, nu = (jnp.take(x, order, axis) for x in (mu, nu))
+        found.append(basis[:, order])
+    return mu, nu, tuple(found)
 
 
 @transformation
@@ -130,6 +155,7 @@ def soap(
     shampoo_b2: Decay | None = None,
     precondition_frequency: PositiveInt = 10,
     max_precond_dim: PositiveInt = 10000,
+    stagger: bool = False,
     bias_correction: bool = True,
     mask: Any | Callable[[Params], Any] = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
@@ -140,7 +166,7 @@ def soap(
     `scale_by_soap` for the formula.
 
     Args:
-      shampoo_b2, precondition_frequency, max_precond_dim, weight_dimension_numbers: see `scale_by_soap`.
+      shampoo_b2, precondition_frequency, max_precond_dim, stagger, weight_dimension_numbers: see `scale_by_soap`.
       mask: where to decay, see `add_decayed_weights`.
 
     Reference: Vyas et al. 2024, arXiv:2409.11321.
@@ -152,6 +178,7 @@ def soap(
         shampoo_b2=shampoo_b2,
         precondition_frequency=precondition_frequency,
         max_precond_dim=max_precond_dim,
+        stagger=stagger,
         bias_correction=bias_correction,
         weight_dimension_numbers=weight_dimension_numbers,
     )

@@ -16,21 +16,41 @@ from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema as averaged
 from gradtx.numerics._averages import zeros_like
-from gradtx.numerics._kronecker import averaged_grams, eigenbasis, identities_of, into_bases, out_of_bases, zeros_of
+from gradtx.numerics._kronecker import (
+    averaged_grams,
+    eigenbasis,
+    failed_roots,
+    identities_of,
+    into_bases,
+    is_due,
+    no_failures,
+    out_of_bases,
+    taken,
+    zeros_of,
+)
 from gradtx.transforms._averaging import params_ema
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
 
 
 class SPlusState(NamedTuple):
-    """The number of updates made, the moving average of g, and for each parameter a tuple of L and one of Q."""
+    """The number of updates made, the moving average of g, and for each parameter a tuple of L and one of Q.
+
+    `failures` is how often in a row a new Q of the parameter was not finite.
+    """
 
     count: jax.Array
     mu: Updates
     factors: Updates
     bases: Updates
+    failures: Updates
 
     counts_from = {"count": 0}
+    symmetric_fields = ("factors",)
+
+    def metrics(self) -> dict[str, jax.Array]:
+        """Of the parameter with the most failures their number, as "failed_roots"."""
+        return failed_roots(self.failures)
 
 
 def _axes(shape: tuple[int, ...], role: Role | None, largest: int) -> tuple[int, ...]:
@@ -46,6 +66,7 @@ def scale_by_splus(
     *,
     precondition_frequency: PositiveInt = 100,
     max_precond_dim: PositiveInt = 10000,
+    stagger: bool = False,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
     """SPlus's direction:
@@ -57,11 +78,12 @@ def scale_by_splus(
     ```
 
     What is no matrix, an embedding or norm by its role, or has a longer side than `max_precond_dim`, gets sign(mu).
-    A basis that comes out with NaN is not taken.
+    A Q that comes out with NaN is not taken, see `scale_by_shampoo`.
 
     Args:
       precondition_frequency: f, the number of steps between two changes of Q.
       max_precond_dim: the longest side of a matrix that has L and Q.
+      stagger: whether matrices of different kinds change Q at different steps, see `scale_by_shampoo`.
       weight_dimension_numbers: which axes are inputs and outputs of a matrix, as in `scale_by_muon`. None asks the
         roles; without them it is a parameter with two axes.
 
@@ -70,19 +92,20 @@ def scale_by_splus(
 
     def init(p, role):
         axes = _axes(p.shape, role, max_precond_dim)
-        return zeros_like(p), zeros_of(p, axes), identities_of(p, axes)
+        return zeros_like(p), zeros_of(p, axes), identities_of(p, axes), no_failures()
 
     def enter(g, mu, p, t):
         mu = averaged(mu, g, b1)
         return (g, mu), mu
 
-    def update(entered, slots, p, t, role):
-        (g, mu), (factors, bases) = entered, slots
+    def update(entered, slots, p, t, role, turn=(0, 1)):
+        (g, mu), (factors, bases, failures) = entered, slots
         axes = _axes(g.shape, role, max_precond_dim)
         u = out_of_bases(jnp.sign(into_bases(mu, bases, axes)), bases, axes)
         grown = averaged_grams(factors, g, axes, b2)
-        due = (t == 1) | (t % precondition_frequency == 0)
-        return u, (grown, branch(due, lambda: tuple(map(eigenbasis, grown, bases)), lambda: bases))
+        due = (t == 1) | is_due(t, precondition_frequency, turn)
+        found = branch(due, lambda: taken(tuple(map(eigenbasis, grown)), bases, failures), lambda: (bases, failures))
+        return u, (grown, *found)
 
     return per_matrix(
         init,
@@ -93,6 +116,7 @@ def scale_by_splus(
         weight_dimension_numbers=weight_dimension_numbers,
         modes="all",
         uses_role=True,
+        takes_turns=stagger,
     )
 
 
@@ -129,6 +153,7 @@ def splus(
     ema: Decay | None = 0.999,
     other_scale: NonNegative = 0.001,
     max_precond_dim: PositiveInt = 10000,
+    stagger: bool = False,
     mask: Any | Callable[[Params], Any] = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
@@ -138,7 +163,7 @@ def splus(
     authors' learning rate is 0.3. Validate, save and deploy the average: `eval_params(state, params)`.
 
     Args:
-      precondition_frequency, max_precond_dim, weight_dimension_numbers: see `scale_by_splus`.
+      precondition_frequency, max_precond_dim, stagger, weight_dimension_numbers: see `scale_by_splus`.
       ema: the decay of the average of the parameters; None for none.
       other_scale: see `scale_by_splus_shape`.
       mask: where to decay, see `add_decayed_weights`.
@@ -147,7 +172,7 @@ def splus(
     """
     matrices: dict[str, Any] = dict(max_precond_dim=max_precond_dim, weight_dimension_numbers=weight_dimension_numbers)
     return chain(
-        scale_by_splus(b1, b2, precondition_frequency=precondition_frequency, **matrices),
+        scale_by_splus(b1, b2, precondition_frequency=precondition_frequency, stagger=stagger, **matrices),
         add_decayed_weights(weight_decay, mask),
         scale_by_splus_shape(other_scale, **matrices),
         scale_by_lr(learning_rate),

@@ -10,3 +10,5 @@ from gradtx.precision._float8 import float8 as float8
 from gradtx.precision._int4 import Factored as Factored
 from gradtx.precision._int4 import int4 as int4
 from gradtx.precision._int8 import int8 as int8
+from gradtx.precision._symmetric import Triangle as Triangle
+from gradtx.precision._symmetric import symmetric as symmetric

@@ -18,10 +18,14 @@ class Codec:
     Attributes:
       name: the codec in tables, such as "int8".
       plain: whether the payload is one array.
+      exact: whether nothing is rounded; its payloads have no scales.
+      of_symmetric: whether it is for symmetric matrices only.
     """
 
     name: str = ""
     plain = False
+    exact = False
+    of_symmetric = False
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raises a ValueError with the reason if arrays of this shape cannot be stored, such as misfit blocks."""

@@ -36,7 +36,7 @@ class StoredState(NamedTuple):
 
     def metrics(self) -> dict[str, jax.Array]:
         """The fraction of codes that are the largest possible (one per block is normal), and the largest scale."""
-        kept = payloads(self.inner_state)
+        kept = [x for x in payloads(self.inner_state) if not x.codec.exact]
         if not kept:
             return {}
         size = sum(math.prod(x.shape) for x in kept)
@@ -192,13 +192,28 @@ def _plan(rules: Mapping[str, Rules], state: Any, params: Params, min_size: int,
         for i, x in enumerate(jax.tree.leaves(part.value) if codec is not None else []):
             assert codec is not None
             between = carried_split(leaf) if x.shape == jnp.shape(opened(leaf)) else None
-            if _is_kept(x, between, codec, key, f"{full} of {parameter or 'the root'}", min_size):
+            where = f"{full} of {parameter or 'the root'}"
+            if codec.of_symmetric and (part.kind, name) not in _symmetric_fields(state):
+                if key != ALL:
+                    raise ValueError(
+                        f"stored: {codec!r} cannot keep the slot {where}: {part.kind or 'the state'} does not say that "
+                        f'its matrices are symmetric, as by `symmetric_fields = ("{name}",)` in the class'
+                    )
+            elif _is_kept(x, between, codec, key, where, min_size):
                 slots.append(StoredArray(part.start + i, codec, x.shape, x.dtype, between))
     # A slot may be empty for these parameters, such as that of Adam beside Muon if all parameters are matrices.
     unknown = [k for k in rules if k != ALL and k not in used and k.rpartition(".")[2] not in _empty_fields(state)]
     if unknown and strict:
         raise ValueError(f"stored: no slot {', '.join(unknown)}; there are {', '.join(there) or 'none'}")
     return StoragePlan(jax.tree.structure(state), tuple(slots))
+
+
+def _symmetric_fields(state: Any) -> set[tuple[str, str]]:
+    """The slots of which the classes of a state say that they hold symmetric matrices: class and field."""
+    if not isinstance(state, tuple | dict):
+        return set()
+    own = {(type(state).__name__, name) for name in getattr(type(state), "symmetric_fields", ())}
+    return own.union(*map(_symmetric_fields, state.values() if isinstance(state, dict) else state))
 
 
 def _empty_fields(state: Any) -> set[str]:

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 import gradtx as gt
 from gradtx import Role
+from support.meshes import mesh, put
 
 POLAR = {
     "muon": gt.scale_by_muon(bias_correction=False),
@@ -177,13 +179,15 @@ def test_slots_lie_as_the_parameter_or_behind_its_stack():
     np.testing.assert_allclose(np.concatenate(state.sums, axis=1), sums.T, rtol=1e-6)
 
 
-RECIPES = ("muon", "normuon", "adamuon", "aurora", "dion2", "scion", "soap", "kl_soap", "shampoo", "splus", "psgd_kron")
+OF_MUON = ("muon", "normuon", "adamuon", "aurora", "dion2", "scion")
+RECIPES = (*OF_MUON, *KRONECKER)
 AROUND = {
     "guard": gt.guard,
     "cautious": lambda tx: gt.cautious(tx, descent=True),
     "groups": lambda tx: gt.groups([("v", {"learning_rate": gt.times(0.5)})], tx),
     "schedule_free": lambda tx: gt.schedule_free(tx, 0.01, 0.9),
-    "stored": lambda tx: gt.stored(tx, {"mu": gt.precision.bfloat16()}),
+    "stored": lambda tx: gt.stored(tx, {"mu": gt.precision.int8(4)}, min_size=0),
+    "symmetric": lambda tx: gt.stored(tx, gt.precision.symmetric(), min_size=0),
     "cautious decay": lambda tx: gt.chain(tx, gt.decay_weights(0.1, "decoupled", learning_rate=0.01, cautious=True)),
 }
 RUNS = [(name, around) for name in RECIPES for around in AROUND]
@@ -213,3 +217,27 @@ def test_wrappers_go_around_any_of_them(name, around):
     if around in ("guard", "groups"):
         want = jax.jit(lambda p: two_steps(alone, p))(params)[0]
         np.testing.assert_allclose(u["w"], want["w"], rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KRONECKER)
+def test_over_devices_as_on_one(name):
+    """`zero` with momentum in 8 bits and one half of each factor: an eighth of the state, and the same steps."""
+    policy = [{"mu": gt.precision.int8(8)}, gt.precision.symmetric()]
+    inner = gt.stored(gt.stored(RULES[name], policy[1], min_size=0), policy[0], min_size=0)
+    rng = np.random.default_rng(0)
+    p, *steps = [{n: rng.normal(size=(16, 16)).astype(np.float32) for n in "ab"} for _ in range(3)]
+    on = mesh(data=8)
+    everywhere = dict.fromkeys(p, P(None, None))
+    tx, params = gt.sharding.zero(inner), put(p, on, everywhere)
+    one = jax.tree.map(jnp.asarray, p)
+    with jax.set_mesh(on):
+        state, want = gt.sharding.init_sharded(tx, params), inner.init(one)
+        update, update_one = jax.jit(tx.update), jax.jit(inner.update)
+        for g in steps:
+            u, state = update(put(g, on, everywhere), state, params)
+            v, want = update_one(jax.tree.map(jnp.asarray, g), want, one)
+    largest = max(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
+    assert largest <= 16 * 16 * 4 / 8 + 32
+    for n in p:
+        np.testing.assert_allclose(u[n], v[n], rtol=0, atol=1e-2 * np.abs(v[n]).max())
