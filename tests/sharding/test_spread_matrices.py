@@ -254,6 +254,46 @@ def test_loops_and_conditions_of_every_rule_take_what_differs_between_devices(na
     assert "all_to_all" in found.as_text()
 
 
+@pytest.mark.slow
+def test_types_are_enough_without_a_mesh_around_the_call():
+    """Under jit, where a second step does not compile again, and outside of it."""
+    lying = NamedSharding(mesh(AxisType.Explicit, x=8), P("x"))
+    params = jax.device_put(matrices(ODD, 0, np.float32), lying)
+    tx = RULES["muon"]
+    step, state = jax.jit(tx.update), init_sharded(tx, params)
+    u, after = step(params, state, params)
+    step(params, after, params)
+    assert step._cache_size() == 1
+    eager, _ = tx.update(params, state, params)
+    assert {x.sharding.spec for x in jax.tree.leaves((u, eager))} == {P("x", None)}
+    assert jax.tree.all(jax.tree.map(jnp.allclose, u, eager))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("over", [None, "a", ("a", "b")])
+def test_a_mesh_with_axes_of_both_kinds(over: Any):
+    on = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto, AxisType.Explicit))
+    params = matrices(ODD, 0, np.float32)
+    tx = RULES["muon"]
+    want, _ = jax.jit(tx.update)(params, tx.init(params), params)
+    with jax.set_mesh(on):
+        given = jax.device_put(params, NamedSharding(on, P("b")))
+        got, _ = jax.jit((tx if over is None else spread_matrices(tx, over)).update)(given, tx.init(given), given)
+    for name, u in want.items():
+        np.testing.assert_allclose(got[name], u, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_in_pmap():
+    tx = over_axes(RULES["muon"], P("x"))
+    params = matrices({"w": ((8, 2, 8), 9)}, 0, np.float32)
+    got = jax.pmap(lambda g: tx.update(g, tx.init(g), g)[0], axis_name="x")(params)
+    whole = {name: x.reshape(16, 8) for name, x in params.items()}
+    want, _ = jax.jit(RULES["muon"].update)(whole, RULES["muon"].init(whole), whole)
+    for name, u in want.items():
+        np.testing.assert_allclose(got[name].reshape(16, 8), u, rtol=0, atol=1e-5)
+
+
 def test_an_axis_that_is_not_there_and_no_mesh():
     params = {"w": jnp.ones((8, 4))}
     tx = spread_matrices(RULES["muon"], "y")
