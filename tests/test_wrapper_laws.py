@@ -82,6 +82,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "sam": lambda tx: gradtx.sam(tx, gradtx.chain(gradtx.normalize(), gradtx.sgd(0.05))),
     "schedule_free": lambda tx: gradtx.schedule_free(tx, 0.1),
     "split_real_and_imaginary": lambda tx: gradtx.split_real_and_imaginary(tx),
+    "spread_matrices": lambda tx: gradtx.sharding.spread_matrices(tx, ()),
     "stored": lambda tx: gradtx.stored(tx, bfloat16(), min_size=0),
     "trac": lambda tx: gradtx.trac(tx, eps=0.1),
     "unstacked": lambda tx: gradtx.unstacked(tx),

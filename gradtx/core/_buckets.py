@@ -11,29 +11,35 @@ side in one parameter.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType
 
+from gradtx.core._bucket_layout import Laid, Matrices, check_made_for, mapped, on_matrices
 from gradtx.core._dtypes import compute_dtype, promotion, widen, widen_floats
-from gradtx.core._matrices import Groups, Modes, from_blocks, to_blocks
-from gradtx.core._over_devices import WHOLE, Split, gathered, on_leaf, own_part, whole_shape_of
-from gradtx.core._placement import explicit_sharding, laid_like, whole_in_loop
+from gradtx.core._matrices import Modes
+from gradtx.core._over_devices import WHOLE, Names, Split, gathered, on_leaf, own_part, whole_shape_of
+from gradtx.core._placement import explicit_sharding
 from gradtx.core._roles import Role
+from gradtx.core._spreading import OVER
 from gradtx.core._stacks import is_stacked, stack_axes
 
 RuleAt = Callable[[dict[str, Any]], Any]
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("gs", "slots", "ps"), meta_fields=("modes", "role", "split")
+    jax.tree_util.register_dataclass, data_fields=("gs", "slots", "ps"), meta_fields=("modes", "role", "split", "over")
 )
 @dataclasses.dataclass(frozen=True)
 class Bucket:
-    """Parameters that are alike: their gradients, slots (a list for each) and values, and what they have in common."""
+    """Parameters that are alike: their gradients, slots (a list for each) and values, and what they have in common.
+
+    `over` are the mesh axes over which to spread their matrices, None where nobody says. It is what `spread_matrices`
+    has set where the bucket is made, which is outside of the compiled kernels.
+    """
 
     gs: list
     slots: list[list]
@@ -41,6 +47,7 @@ class Bucket:
     modes: Modes
     role: Role | None = None
     split: Split | None = None
+    over: Names | None = dataclasses.field(default_factory=OVER.get)
 
 
 def init_matrices(rule_at: RuleAt, values: dict, p: jax.Array, alike: Bucket) -> list:
@@ -56,7 +63,7 @@ def init_matrices(rule_at: RuleAt, values: dict, p: jax.Array, alike: Bucket) ->
         return [own_part(x, split) if getattr(x, "shape", None) == whole.shape else x for x in found]
     entries = _Entries(values, alike, whole.shape)
     laid = Laid(modes, _shifted(split, p.ndim), p[None], (1, *whole.shape))
-    rows = [_mapped(lambda e, x: init_one(entries.put(e), x), (entries.each, x)) for x in laid.blocks(p[None])]
+    rows = [mapped(lambda e, x: init_one(entries.put(e), x), (entries.each, x)) for x in laid.blocks(p[None])]
     owns = _owns(rule_at(entries.first), alike, whole.shape, p.dtype)
     return _apart(laid.slots_back(rows, owns), 1)[0]
 
@@ -90,18 +97,18 @@ def update_matrices(rule_at: RuleAt, values: dict, bucket: Bucket, count: Any, c
         laid = Laid(modes, split, jax.tree.leaves(x)[0], whole_shape_of((len(gs), *like.shape), split))
         owns = _owns(rule, bucket, laid.shape[1:], dtype)[n:] if field else []
 
-        def one(each: list, x: Any, slots: list, p: Any) -> tuple:
-            values, common = entries.put(each)
+        def one(fixed: tuple, each: list, x: Any, slots: list, p: Any) -> tuple:
+            rest, t = fixed
+            values, common = entries.put(each, rest)
             here = rule_at(values)
             with on_leaf(WHOLE, len(modes.groups), p):
                 told = here.role(bucket.role, ndim) | ({} if modes.turn is None else {"turn": modes.turn})
                 return checked(here.update(x, _bare(slots), p, t, *common, **told), jax.tree.leaves(x)[0], slots)
 
-        each = [jnp.tile(x, len(gs)) for x in entries.each]
-        rows = zip(laid.blocks(x), laid.slots(field, owns), laid.blocks(p), strict=True)
-        us, new = zip(*[_mapped(one, (each, *row), split is None and _runs_in_turn(like)) for row in rows], strict=True)
-        kept = _apart(laid.slots_back(new, owns, field), len(gs))
-    return _apart(laid.back(us), len(gs)), [[*first, *rest] for first, rest in zip(entered, kept, strict=True)]
+        given = Matrices((entries.rest, t), [jnp.tile(x, len(gs)) for x in entries.each], x, field, p)
+        u, new = on_matrices(one, laid, given, owns, bucket.over, split is None and _runs_in_turn(like))
+        us, kept = _apart(u, len(gs)), _apart(new, len(gs))
+    return us, [[*first, *rest] for first, rest in zip(entered, kept, strict=True)]
 
 
 def _enter(rule: Any, t: Any) -> Callable[..., tuple]:
@@ -109,7 +116,7 @@ def _enter(rule: Any, t: Any) -> Callable[..., tuple]:
 
     def enter(g: jax.Array, slots: list, p: Any) -> tuple[Any, list]:
         for slot in slots:
-            _check_made_for(slot, g.shape)
+            check_made_for(slot, g.shape)
         if rule.enter is None:
             return g, []
         x, new = rule.enter(g, _bare(slots), p, t)
@@ -138,6 +145,7 @@ class _Entries:
 
     Attributes:
       each: those entries, an array for each of them with an element for each matrix.
+      rest: all others, in the order of the tree.
       first: all of them for the first matrix.
       by_element: all of them, such that they go with the elements of a parameter.
     """
@@ -145,6 +153,7 @@ class _Entries:
     def __init__(self, tree: Any, alike: Bucket, shape: tuple[int, ...]):
         self.leaves, self.treedef = jax.tree.flatten(tree, is_leaf=is_stacked)
         stacked = [x.value for x in self.leaves if is_stacked(x)]
+        self.rest = [x for x in self.leaves if not is_stacked(x)]
         stack, lead = stack_axes(alike.role, len(shape)), alike.modes.lead(len(shape))
         at = [i for i, axis in enumerate(lead) if axis not in stack]
         others = [i for i in range(len(shape)) if i not in stack]
@@ -152,10 +161,10 @@ class _Entries:
         self.first = self.put([x[0] for x in self.each])
         self.by_element = self.put([jnp.expand_dims(x, others) for x in stacked])
 
-    def put(self, each: list) -> Any:
-        """The tree, with these in place of the entries."""
-        rest = iter(each)
-        return jax.tree.unflatten(self.treedef, [next(rest) if is_stacked(x) else x for x in self.leaves])
+    def put(self, each: list, rest: list | None = None) -> Any:
+        """The tree, with these in place of the entries, and of the rest."""
+        stacked, others = iter(each), iter(self.rest if rest is None else rest)
+        return jax.tree.unflatten(self.treedef, [next(stacked if is_stacked(x) else others) for x in self.leaves])
 
 
 def _bare(xs: Any) -> Any:
@@ -196,77 +205,6 @@ def _shifted(split: Split | None, ndim: int) -> Split | None:
     return None if split is None or not split.names else Split(split.names, ((), *split.of_each(ndim)))
 
 
-class Laid(NamedTuple):
-    """How parameters that lie side by side, in arrays with an axis more, consist of matrices.
-
-    Attributes:
-      split: between which devices these arrays are split.
-      like: one of them.
-      shape: that of the whole of it.
-    """
-
-    modes: Modes
-    split: Split | None
-    like: Any
-    shape: tuple[int, ...]
-
-    @property
-    def groups(self) -> Groups:
-        return tuple(tuple(1 + i for i in axes) for axes in self.modes.groups)
-
-    def blocks(self, tree: Any) -> list:
-        """For each of the matrices that lie beside each other in a parameter: a tree of stacks of them, (k, m, n)."""
-        arrays, treedef = jax.tree.flatten(tree)
-        arrays = [self._flat(x) for x in arrays]
-        if not self.modes.blocks:
-            return [treedef.unflatten(arrays)]
-        parts = [jax.lax.split(x, self.modes.blocks, x.ndim - 1) for x in arrays]
-        return [treedef.unflatten(row) for row in zip(*parts, strict=True)] or [tree] * len(self.modes.blocks)
-
-    def _flat(self, x: jax.Array) -> jax.Array:
-        ndim = len(self.shape) - 1
-        x = whole_in_loop(x, ndim) if self.split is None else gathered(x, self.split)
-        x = to_blocks(x, self.groups)
-        lead = x.ndim - len(self.groups)
-        return x if lead == 1 else x.reshape(-1, *x.shape[lead:])
-
-    def back(self, blocks: Sequence) -> jax.Array:
-        """`blocks` of one array undone."""
-        x = from_blocks(blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=-1), self.groups, self.shape)
-        return laid_like(x, self.like) if self.split is None else own_part(x, self.split)
-
-    def slots(self, fields: list, owns: list[bool]) -> list[list]:
-        """For each of the matrices that lie beside each other in a parameter: a list of stacks of slots."""
-        if not fields:
-            return [[]] * max(1, len(self.modes.blocks))
-        return [list(row) for row in zip(*map(self._slot, fields, owns), strict=True)]
-
-    def _slot(self, field: Any, own: bool) -> list:
-        if own:
-            _check_made_for(field, self.like.shape)
-            return self.blocks(field)
-        lead = 1 + len(self.modes.lead(len(self.shape) - 1))
-
-        def flat(x: jax.Array) -> jax.Array:
-            x = whole_in_loop(x, x.ndim - 1)
-            return x if lead == 1 else x.reshape(-1, *x.shape[lead:])
-
-        found = jax.tree.map(flat, field)
-        return list(found) if self.modes.blocks else [found]
-
-    def slots_back(self, rows: Sequence[list], owns: list[bool], fields: list | None = None) -> list:
-        """`slots` undone: what becomes of these fields."""
-        lead = (self.shape[0], *(self.shape[1 + i] for i in self.modes.lead(len(self.shape) - 1)))
-
-        def one(own: bool, *blocks: Any) -> Any:
-            if own:
-                return self.back(blocks)
-            return _bare([jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), x) for x in blocks])
-
-        new = [one(*column) for column in zip(owns, *rows, strict=True)]
-        return new if fields is None else jax.tree.map(laid_like, new, fields)
-
-
 def _owns(rule: Any, alike: Bucket, shape: tuple[int, ...], dtype: Any) -> list[bool]:
     """For each slot whether it lies as the parameter does, by what `init` makes for matrices of this parameter."""
 
@@ -277,22 +215,6 @@ def _owns(rule: Any, alike: Bucket, shape: tuple[int, ...], dtype: Any) -> list[
 
     ndim = len(shape)
     return [all(column) for column in zip(*map(of, alike.modes.shapes(shape)), strict=True)]
-
-
-def _check_made_for(field: Any, shape: tuple[int, ...]) -> None:
-    if jnp.shape(field) != shape:
-        raise ValueError(f"the state was made for another shape: {jnp.shape(field)}, updated {shape}")
-
-
-def _mapped(f: Callable[..., Any], arguments: tuple, in_turn: bool = False) -> Any:
-    """`f` of each entry of these stacks."""
-    leaves = jax.tree.leaves(arguments)
-    if len(leaves[0]) == 1:
-        found = f(*jax.tree.map(lambda x: jax.lax.squeeze(x, (0,)), arguments))
-        return jax.tree.map(lambda x: x[None], found)
-    if not in_turn:
-        return jax.vmap(f)(*arguments)
-    return jax.lax.map(lambda row: f(*row), arguments, batch_size=16 if len(leaves[0]) > 16 else None)
 
 
 def _runs_in_turn(g: jax.Array) -> bool:

@@ -214,10 +214,10 @@ def _of_first(tree: Any, names: Names) -> Any:
 
 def summed(tree: Any, names: Names) -> Any:
     """The sum over the devices along these mesh axes, of each array of a tree."""
-    return jax.lax.psum(jax.tree.map(lambda x: _as_varying(x, names), tree), names) if names else tree
+    return jax.lax.psum(jax.tree.map(lambda x: as_varying(x, names), tree), names) if names else tree
 
 
-def _as_varying(x: Any, names: Names) -> Any:
+def as_varying(x: Any, names: Names) -> Any:
     """x as what differs between devices by its type, even if it does not, such as a number that is the same in all."""
     if not varying(jax.lax.axis_index(names[0])):  # types do not tell
         return x
@@ -259,7 +259,7 @@ def gathered(x: jax.Array, split: Split | None) -> jax.Array:
         return x
     for axis, names in enumerate(split.of_each(x.ndim)):
         if names:
-            x = jax.lax.all_gather(_as_varying(x, names), names, axis=axis, tiled=True, to="invarying")
+            x = jax.lax.all_gather(as_varying(x, names), names, axis=axis, tiled=True, to="invarying")
     return x
 
 
@@ -301,3 +301,12 @@ def here() -> Split | None:
 def devices(names: Names) -> int:
     """The number of devices along these mesh axes, between which an array is split."""
     return math.prod(map(jax.lax.axis_size, names))
+
+
+def is_bound(name: str) -> bool:
+    """Whether this is inside a `shard_map` or `pmap` over a mesh axis of this name."""
+    try:
+        jax.lax.axis_size(name)
+    except NameError:
+        return False
+    return True

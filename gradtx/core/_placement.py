@@ -125,5 +125,12 @@ def canonical(spec: PartitionSpec, ndim: int, mesh: Mesh | AbstractMesh) -> Part
     return PartitionSpec(*entries)
 
 
+def names_by_axis(spec: PartitionSpec | None, ndim: int) -> tuple[tuple[str, ...], ...]:
+    """The mesh axes of each axis of an array of this rank."""
+    entries = () if spec is None else tuple(spec)
+    each = [() if e is None else e if isinstance(e, tuple) else (e,) for e in entries]
+    return (*each, *((),) * (ndim - len(each)))
+
+
 def is_replicated(spec: PartitionSpec) -> bool:
     return not any(spec)

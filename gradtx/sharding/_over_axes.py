@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 
 from gradtx._roles._boxing import run_in_boxes
 from gradtx.core._factory import transformation
-from gradtx.core._over_devices import Names, Split, split_by, varying
+from gradtx.core._over_devices import Names, Split, is_bound, split_by, varying
 from gradtx.core._prefixes import spread
 from gradtx.core._roles import Boxed, is_absent, is_box, opened
 from gradtx.core._selectors import is_entry
@@ -132,17 +132,9 @@ def _check_types_tell() -> None:
 
 def _is_inside(names: Names) -> bool:
     """Whether this is where a `shard_map` or `pmap` splits arrays; an error for axes that it has not."""
-    missing = [name for name in names if not _is_bound(name)]
+    missing = [name for name in names if not is_bound(name)]
     if missing and (there := (*(n for n in names if n not in missing), *_manual_axes())):
         raise ValueError(
             f"over_axes: axes names {missing[0]!r}, but the axes here are {', '.join(dict.fromkeys(there))}"
         )
     return not missing
-
-
-def _is_bound(name: str) -> bool:
-    try:
-        jax.lax.axis_size(name)
-    except NameError:
-        return False
-    return True

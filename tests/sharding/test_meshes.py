@@ -109,11 +109,12 @@ def test_muon_gathers_each_matrix_once_and_none_in_its_loop(kind, spec):
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
-def test_matrices_that_are_alike_are_gathered_at_once(kind):
+def test_matrices_that_are_alike_are_gathered_or_spread_at_once(kind):
+    """Types tell on explicit axes that each device can have three of them; see test_spread_matrices.py."""
     on = mesh(kind, x=8)
     params = {str(i): jax.device_put(jnp.ones((16, 32)), NamedSharding(on, P("x"))) for i in range(24)}
     tx = gt.muon(0.1)
     with jax.set_mesh(on):
         text = jax.jit(tx.update).lower(params, init_sharded(tx, params), params).compile().as_text()
     found = re.findall(r"(all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(", text)
-    assert found == ["all-gather"]
+    assert found == (["all-gather"] if kind == AxisType.Auto else ["all-to-all"] * 2)

@@ -218,8 +218,10 @@ def test_roles_and_groups_are_kept(tx: Any, split: P, outside: bool):
     tx = around(within(tx)) if outside else within(around(tx))
     mapped = jax.shard_map(functools.partial(updated, tx), mesh=MESH, in_specs=(specs,), out_specs=specs)
     found = jax.jit(mapped)(STACKED)
+    # Layers have singular values that are 0 up to rounding, which Muon multiplies; each device may have one layer.
+    limit = 1e-4 if "muon" in repr(tx) else 1e-6
     for name in STACKED:
-        np.testing.assert_allclose(found[name], whole[name], rtol=0, atol=1e-6 * float(jnp.max(jnp.abs(whole[name]))))
+        np.testing.assert_allclose(found[name], whole[name], rtol=0, atol=limit * float(jnp.max(jnp.abs(whole[name]))))
 
 
 def test_a_device_may_have_one_block_of_many():

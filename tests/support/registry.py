@@ -119,6 +119,7 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
     "with_master_params": lambda: _make("with_master_params")(_make("adamw")(0.1), _make("error_bits")(8)),
     "with_roles": lambda: _make("with_roles")((("**", gradtx.Role()),), _make("adam")(0.1)),
     "over_axes": lambda: _make("over_axes")(_make("adam")(0.1), ()),
+    "spread_matrices": lambda: _make("spread_matrices")(_make("muon")(0.1), ()),
     "reset_every": lambda: _make("reset_every")(_make("scale_by_adam")(), 2),
     "stored": lambda: _make("stored")(_make("adam")(0.1), precision.int8(2), min_size=0),
     "unstacked": lambda: _make("unstacked")(_make("scale_by_adam")()),
