@@ -19,6 +19,7 @@ import fnmatch
 import json
 import platform
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, default=4.0, help="for a measure of a case (default: 4)")
     parser.add_argument("--rounds", type=int, default=5, help="the least for a measure of a case (default: 5)")
+    parser.add_argument("--cpu-time", action="store_true", help="of this process, for a busy machine")
     parser.add_argument("--quick", action="store_true", help="small trees and single rounds")
     parser.add_argument("--json", type=Path, help="a file for all numbers")
     parser.add_argument("--growth", action="store_true", help="measures growth, and draws it")
@@ -74,7 +76,8 @@ def main() -> None:
     if options.record:
         counts.record()
         return
-    effort = Effort(0.0, 1, 1) if options.quick else Effort(options.seconds, options.rounds, 200)
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    effort = Effort(0.0, 1, 1, clock) if options.quick else Effort(options.seconds, options.rounds, 200, clock)
     print(", ".join(f"{name} {x}" for name, x in machine().items()), "\n", flush=True)
     if options.growth:
         growth.draw(growth.measured(options.quick, effort), growth.OUT)

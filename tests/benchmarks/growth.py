@@ -2,6 +2,7 @@
 """How step, trace and compile grow with the number of leaves and of parameters: docs/images/growth.png."""
 
 import io
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -9,19 +10,21 @@ from typing import NamedTuple
 from . import trees
 from .cases import FIRST_ORDER, paired
 from .measures import measured as measured_case
+from .tables import seconds, table
 from .timing import Effort
 
 OUT = Path(__file__).resolve().parents[2] / "docs" / "images" / "growth.png"
 MEASURES = {"step": "compiled step", "trace": "tracing", "compile": "compiling"}
 LEAVES = (10, 30, 100, 300, 1_000, 3_000, 10_000)
 NUMBERS = (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
+LIBRARIES = {"gradtx": "gradtx", "optax": "Optax"}
 AXES = {"leaves": "leaves of 1,000 numbers", "numbers": "numbers in 10 leaves"}
 
 
 class Curve(NamedTuple):
     """By measure and library, the seconds at each place."""
 
-    places: tuple[int, ...]
+    places: Sequence[int]
     seconds: dict[str, dict[str, list[float]]]
 
 
@@ -30,19 +33,24 @@ def in_ten_leaves(numbers: int) -> trees.Params:
 
 
 def measured(quick: bool, effort: Effort) -> dict[str, Curve]:
-    """AdamW along both axes."""
-    places = {"leaves": LEAVES[:2] if quick else LEAVES, "numbers": NUMBERS[:2] if quick else NUMBERS}
-    makers = {"leaves": trees.small_leaves, "numbers": in_ten_leaves}
+    """AdamW along both axes; each place is printed at once, as the last ones take long."""
+    makers = {"leaves": (trees.small_leaves, LEAVES), "numbers": (in_ten_leaves, NUMBERS)}
     found = {}
-    for axis, params in makers.items():
-        cases = [paired(f"adamw/{n}", FIRST_ORDER["adamw"], partial(params, n)) for n in places[axis]]
-        results = [measured_case("growth", case, MEASURES, effort).values for case in cases]
-        curves = {m: {who: [r[m][who] for r in results] for who in ("gradtx", "optax")} for m in MEASURES}
-        found[axis] = Curve(places[axis], curves)
-        for m, by_library in curves.items():
-            print(f"{m}, {AXES[axis]}: {places[axis]}")
-            for who, seconds in by_library.items():
-                print(f"  {who:8}", *(f"{1e3 * x:10.3g}" for x in seconds), "ms", flush=True)
+    for axis, (params, places) in makers.items():
+        places = places[:2] if quick else places
+        curves = {m: {who: [] for who in LIBRARIES} for m in MEASURES}
+        header = [f"{title}, {name}" for title in MEASURES.values() for name in LIBRARIES.values()]
+        print(table([AXES[axis], *header], []), end="")
+        for n in places:
+            case = paired(f"adamw/{n}", FIRST_ORDER["adamw"], partial(params, n))
+            values = measured_case("growth", case, MEASURES, effort).values
+            for measure, by_library in curves.items():
+                for who, curve in by_library.items():
+                    curve.append(values[measure][who])
+            row = [f"{n:,}", *(seconds(values[m][who]) for m in MEASURES for who in LIBRARIES)]
+            print(f"| {' | '.join(row)} |", flush=True)
+        print()
+        found[axis] = Curve(places, curves)
     return found
 
 
@@ -57,9 +65,9 @@ def draw(curves: dict[str, Curve], out: Path) -> None:
     grid = figure.subplots(len(curves), len(MEASURES), squeeze=False)
     for row, (axis, curve) in zip(grid, curves.items(), strict=True):
         for axes, (measure, title) in zip(row, MEASURES.items(), strict=True):
-            for color, (who, seconds) in zip(COLORS, curve.seconds[measure].items(), strict=False):
-                label = {"gradtx": "gradtx", "optax": "Optax"}[who]
-                axes.loglog(curve.places, seconds, color=color, marker="o", markersize=3, linewidth=1.6, label=label)
+            for color, (who, times) in zip(COLORS, curve.seconds[measure].items(), strict=False):
+                style = {"color": color, "marker": "o", "markersize": 3, "linewidth": 1.6}
+                axes.loglog(curve.places, times, label=LIBRARIES[who], **style)
             axes.set_title(title, fontsize=9, color=INK)
             axes.set_xlabel(AXES[axis], fontsize=8, color=INK)
             axes.spines[["top", "right"]].set_visible(False)

@@ -91,7 +91,7 @@ def _timed(case: Case, ready: dict[str, Ready], measures: Collection[str], effor
         # Once before, as whoever is first pays for what is imported late. What is compiled serves other measures too.
         for x in ready.values():
             _ = x.compiled if wanted[-1] == "compile" else x.traced
-        compiling = {name: lambda x=x: x.stages(wanted[-1]) for name, x in ready.items()}
+        compiling = {name: lambda x=x: x.stages(wanted[-1], effort.clock) for name, x in ready.items()}
         found |= {stage: times for stage, times in interleaved(compiling, effort).items() if stage in wanted}
     if "step" in measures:
         found |= _warm("step", _steppers(case, ready), effort)
@@ -101,7 +101,7 @@ def _timed(case: Case, ready: dict[str, Ready], measures: Collection[str], effor
 def _warm(measure: str, functions: dict[str, Callable[[], object]], effort: Effort) -> dict[str, Times]:
     for function in functions.values():
         jax.block_until_ready(function())
-    return interleaved({name: timed(measure, function) for name, function in functions.items()}, effort)
+    return interleaved({name: timed(measure, function, effort.clock) for name, function in functions.items()}, effort)
 
 
 def _steppers(case: Case, ready: dict[str, Ready]) -> dict[str, Callable[[], object]]:
