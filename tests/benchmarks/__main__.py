@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a step costs, beside Optax and, where it is installed, PyTorch: the tables of docs/benchmarks.md.
 
-    python -m tests.benchmarks                                  everything, about an hour
+    python -m tests.benchmarks                                  everything, an hour or more
     python -m tests.benchmarks --quick                          small trees and single rounds: does it run?
     python -m tests.benchmarks --table first-order matrices     some of the tables
     python -m tests.benchmarks --case "adam*/gpt" --measure step trace

@@ -50,7 +50,7 @@ def beside(results: Sequence[Result], measures: Sequence[str]) -> str:
     for r in results:
         cells = [f"{value(m, next(iter(r.values[m].values())))} ({ratio(r.ratio(m) or 0.0)})" for m in found]
         rows.append([f"`{r.case}`" + ("" if r.over == "optax" else f" over {r.over}"), *cells])
-    return table(["", *found], rows)
+    return table(["", *found], rows) if found else ""
 
 
 def means(results: Sequence[Result], measures: Sequence[str]) -> str:
@@ -69,10 +69,10 @@ def contenders(result: Result, measures: Sequence[str]) -> str:
     """A row for each contender of one case; the ratios are to the one without."""
     found = [m for m in measures if m in result.values]
     rows = []
-    for name in result.values[found[0]]:
+    for name in result.values[found[0]] if found else ():
         cells = [f"{value(m, result.values[m][name])} ({ratio(result.ratios[m][name])})" for m in found]
         rows.append([name, *cells])
-    return table([f"`{result.case}`", *found], rows)
+    return table([f"`{result.case}`", *found], rows) if found else ""
 
 
 def steps(results: Sequence[Result]) -> str:
