@@ -52,9 +52,10 @@ def recorded() -> dict[str, Any]:
 
 
 def cases() -> dict[str, Case]:
-    """All but those that count the same again: more leaves, and AdamW with and without clipping."""
-    found = [case for table, found in all_cases(SMALL).items() if table != "many" for case in found]
-    return {case.name: case for case in found if not case.name.startswith("adamw/")}
+    """All but those that count the same again: of more leaves, of AdamW without clipping and of it on stacks."""
+    found = {case.name: case for cases in all_cases(SMALL).values() for case in cases}
+    again = {"adamw/large", "adamw/gpt", "clip_adamw/stack"}
+    return {name: case for name, case in found.items() if not name.endswith(("/leaves", "/many")) and name not in again}
 
 
 def counts(contender: Contender) -> dict[str, int]:
