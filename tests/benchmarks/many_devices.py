@@ -76,7 +76,7 @@ def reckoning(tx: Any, layers: int, stacked: bool) -> tuple[float, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=80)
     layers = parser.parse_args().layers
     params, specs = model(layers, stacked=False)
