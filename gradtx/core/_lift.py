@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core._buckets import Bucket, init_matrices
+from gradtx.core._buckets import Bucket, init_matrices, looks_of
 from gradtx.core._by_group import by_group, check_memory, in_groups, note_reached
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
@@ -235,9 +235,8 @@ def _alike(
     modes = rule.modes_of(rule.name, updates)  # type: ignore[misc]  # the caller has looked
     found: dict[Any, tuple[list[_Live], tuple, Modes]] = {}
     for x, known in pairs:
-        types = tuple([jax.typeof(jnp.asarray(y)) for y in jax.tree.leaves((x.g, x.slots, x.p))])
         run = (id(x.kernels), id(x.values), id(x.count), *map(id, known))
-        key = (types, modes[x.index], carried_role(x.g), carried_split(x.g), run)
+        key = (looks_of(x.g, x.slots, x.p), modes[x.index], carried_role(x.g), carried_split(x.g), run)
         found.setdefault(key, ([], known, modes[x.index]))[0].append(x)
     return list(found.values())
 
