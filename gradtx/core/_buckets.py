@@ -23,7 +23,7 @@ from gradtx.core._dtypes import compute_dtype, promotion, widen, widen_floats
 from gradtx.core._matrices import Modes
 from gradtx.core._over_devices import WHOLE, Names, Split, gathered, on_leaf, own_part, whole_shape_of
 from gradtx.core._placement import explicit_sharding
-from gradtx.core._roles import Role
+from gradtx.core._roles import Role, carried_split, opened
 from gradtx.core._spreading import OVER
 from gradtx.core._stacks import is_stacked, stack_axes
 
@@ -109,6 +109,66 @@ def update_matrices(rule_at: RuleAt, values: dict, bucket: Bucket, count: Any, c
         u, new = on_matrices(one, laid, given, owns, bucket.over, split is None and _runs_in_turn(like))
         us, kept = _apart(u, len(gs)), _apart(new, len(gs))
     return us, [[*first, *rest] for first, rest in zip(entered, kept, strict=True)]
+
+
+def over_matrices(f: Callable[..., tuple], bucket: Bucket, kept: list | None = None) -> tuple[list, list, list]:
+    """`f(kept, g, slots, p) -> (u, slots, kept)` of each matrix of a bucket, for wrappers.
+
+    Updates and slots are those of each parameter. The slots may be others than those that came in, of any shapes: none
+    lies as its parameter does. What is kept stays in stacks of matrices, for another call on this bucket. All of it may
+    be None.
+    """
+    dtype, count = compute_dtype(bucket.gs, bucket.slots, bucket.ps, kept), len(bucket.gs)
+    each = [()] * max(1, len(bucket.modes.blocks)) if kept is None else widen_floats(kept, dtype)
+    rows = widen(bucket.gs, dtype), widen_floats(bucket.slots, dtype), widen(bucket.ps, dtype)
+
+    def one(kept: Any, x: jax.Array, slots: list, p: Any) -> tuple:
+        with on_leaf(WHOLE, x.ndim):
+            return f(kept, x, slots, p)
+
+    with promotion(*rows):
+        x, field, p = map(_side_by_side, rows)
+        split = _shifted(bucket.split, bucket.gs[0].ndim)
+        laid = Laid(bucket.modes, split, x, whole_shape_of(x.shape, split))
+        us, new, left = _over(one, laid, each, x, [False] * len(field), field, p)
+        fields = laid.slots_back(new, [False] * len(new[0]))
+    return [None] * count if us[0] is None else _apart(laid.back(us), count), _apart(fields, count), left
+
+
+def _over(f: Callable[..., tuple], laid: Laid, each: list, x: Any, owns: list[bool], slots: list, p: Any) -> Any:
+    """What `f(each, x, slots, p)` has for parameters side by side: for each of its results a list of stacks.
+
+    They have an entry for each of the matrices that lie beside each other in a parameter, and so has `each`.
+    """
+    rows = zip(each, laid.blocks(x), laid.slots(slots, owns), laid.blocks(p), strict=True)
+    in_turn = laid.split is None and _runs_in_turn(laid.like)
+    return map(list, zip(*[mapped(f, row, in_turn) for row in rows], strict=True))
+
+
+def buckets_of(
+    leaves: list, slots: dict[int, list], ps: list, modes: list, together: bool
+) -> list[tuple[list[int], Bucket]]:
+    """The leaves, perhaps in boxes, that have slots, in buckets for `over_matrices`, with their places.
+
+    Unless they are to be `together`, each has one of its own where matrices run in turn: products and decompositions
+    cost a CPU's compiler less than to take their results out of an array.
+    """
+    alike: dict[Any, list[int]] = {}
+    for i, row in slots.items():
+        g, split = opened(leaves[i]), carried_split(leaves[i])
+        own = None if together or split is not None or not _runs_in_turn(jnp.asarray(g)) else i
+        alike.setdefault((looks_of(g, row, ps[i]), modes[i], split, own), []).append(i)
+
+    def bucket(at: list[int]) -> Bucket:
+        rows = [opened(leaves[i]) for i in at], [slots[i] for i in at], [ps[i] for i in at]
+        return Bucket(*rows, modes[at[0]], split=carried_split(leaves[at[0]]))
+
+    return [(at, bucket(at)) for at in alike.values()]
+
+
+def looks_of(g: Any, slots: Any, p: Any) -> tuple:
+    """What parameters in one bucket have in common, besides modes and boxes: their types."""
+    return tuple([jax.typeof(jnp.asarray(x)) for x in jax.tree.leaves((g, slots, p))])
 
 
 def _enter(rule: Any, t: Any) -> Callable[..., tuple]:

@@ -186,7 +186,8 @@ def per_matrix(
     name = getattr(update, "__qualname__", "rule")
 
     def found(where: str, tree: Any) -> list:
-        return modes_of(where, weight_dimension_numbers, tree, modes == "all", takes_turns)
+        otherwise = "tensor" if modes == "all" else "refused"
+        return modes_of(where, weight_dimension_numbers, tree, otherwise, takes_turns)
 
     rule = Rule(*fields, name, uses_role, enter=enter, entering=entering, modes_of=found)
     return GradientTransformationExtraArgs.from_rule(rule)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core._buckets import Bucket
+from gradtx.core._buckets import Bucket, looks_of
 from gradtx.core._by_group import in_groups
 from gradtx.core._counts import safe_increment
 from gradtx.core._initial import check_scalars, init_tree
@@ -262,9 +262,8 @@ def _alike(rule: Rule, updates: Updates, pairs: Iterable[tuple[Live, tuple]]) ->
     modes = rule.modes_of(rule.name, updates)  # type: ignore[misc]  # the caller has looked
     found: dict[Any, tuple[list[Live], tuple, Modes]] = {}
     for x, known in pairs:
-        types = tuple([jax.typeof(jnp.asarray(y)) for y in jax.tree.leaves((x.g, x.slots, x.p))])
         run = (id(x.source), id(x.values), id(x.count), *map(id, known))
-        key = (types, modes[x.index], carried_role(x.g), carried_split(x.g), run)
+        key = (looks_of(x.g, x.slots, x.p), modes[x.index], carried_role(x.g), carried_split(x.g), run)
         found.setdefault(key, ([], known, modes[x.index]))[0].append(x)
     return list(found.values())
 

@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,15 +73,24 @@ def from_blocks(blocks: jax.Array, groups: Groups, shape: tuple[int, ...]) -> ja
     return blocks if order == tuple(range(len(shape))) else jnp.transpose(blocks, sorted(order, key=order.__getitem__))
 
 
+Otherwise = Literal["refused", "tensor", "none"]
+"""What a leaf is that is not said to be a matrix, and has not two axes."""
+
+
 def modes_of(
-    where: str, numbers: Any | Callable[[Params], Any], tree: Any, any_rank: bool = False, takes_turns: bool = False
-) -> list[Modes]:
-    """How each leaf of a tree of parameters or gradients consists of matrices; a leaf that is None has no axes.
+    where: str,
+    numbers: Any | Callable[[Params], Any],
+    tree: Any,
+    otherwise: Otherwise = "refused",
+    takes_turns: bool = False,
+) -> list[Any]:
+    """How each leaf of a tree of parameters or gradients consists of matrices: its `Modes`.
 
     Args:
       numbers: a tree of `MuonDimensionNumbers` like `tree` (or a prefix, or a function from `tree` to it). None reads
-        the axes off the roles; without roles all must be matrices (inputs, outputs).
-      any_rank: whether a leaf of which nothing is said is a tensor with all its axes, instead.
+        the axes off the roles; without roles, leaves with two axes are matrices (inputs, outputs).
+      otherwise: whether any other leaf is an error, a "tensor" with all its axes, or None in the result. "none" also
+        takes a leaf without elements for no matrix, and the dimension numbers must then name all axes.
       takes_turns: whether each kind of matrices has a turn, see `_in_turns`.
     """
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_leaf)
@@ -89,9 +98,10 @@ def modes_of(
     entries = [None] * len(leaves)
     if said is not None:
         plain = jax.tree.structure(unboxed(tree), is_leaf=is_none)
-        entries = plain.flatten_up_to(unboxed(spread(where, "weight_dimension_numbers", said, tree, is_numbers)))
+        is_entry = is_numbers if otherwise != "none" else lambda x: x is None or is_numbers(x)
+        entries = plain.flatten_up_to(unboxed(spread(where, "weight_dimension_numbers", said, tree, is_entry)))
     pairs = enumerate(zip(leaves, entries, strict=True))
-    found = [_modes(where, tree, i, x, entry, said is None, any_rank) for i, (x, entry) in pairs]
+    found = [_modes(where, tree, i, x, entry, said is None, otherwise) for i, (x, entry) in pairs]
     return _in_turns(found, tree) if takes_turns else found
 
 
@@ -118,14 +128,14 @@ def _kind(leaf: Any, modes: Modes) -> tuple[bool, str]:
 
 
 def is_numbers(x: Any) -> bool:
-    """Whether these are dimension numbers, ours or Optax's."""
+    """Whether these are dimension numbers, of Muon or of GaLore, ours or Optax's."""
     return getattr(x, "_fields", None) == MuonDimensionNumbers._fields
 
 
-def _modes(where: str, tree: Any, i: int, leaf: Any, entry: Any, by_role: bool, any_rank: bool) -> Modes:
+def _modes(where: str, tree: Any, i: int, leaf: Any, entry: Any, by_role: bool, otherwise: Otherwise) -> Any:
     """How one leaf consists of matrices. Its entry counts axes without those of the stack; the result counts all."""
-    if opened(leaf) is None:
-        return Modes(((), ()))
+    if opened(leaf) is None or otherwise == "none" and jnp.size(opened(leaf)) == 0:
+        return None if otherwise == "none" else Modes(((), ()))
     role, x = (leaf.role or Role(), leaf.value) if is_box(leaf) else (Role(), leaf)
     shape = jnp.shape(x)
     whole = role.fitted(len(shape))
@@ -134,10 +144,11 @@ def _modes(where: str, tree: Any, i: int, leaf: Any, entry: Any, by_role: bool, 
         inputs = sorted({*whole.kernel, *whole.in_axes}) if whole.kernel else whole.in_axes
         groups = tuple(tuple(a for a in axes if a != whole.heads) for axes in (inputs, whole.out_axes))
         return Modes(groups, _blocks(where, tree, i, whole, shape))
-    if entry is None and any_rank:
-        return Modes(tuple((a,) for a in kept))
-    entry = MuonDimensionNumbers() if by_role else entry
-    groups = _fitted(where, tree, i, tuple(shape[a] for a in kept), entry)
+    if by_role and (len(kept) == 2 or otherwise == "refused"):
+        entry = MuonDimensionNumbers()
+    if entry is None and otherwise != "refused":
+        return Modes(tuple((a,) for a in kept)) if otherwise == "tensor" else None
+    groups = _fitted(where, tree, i, tuple(shape[a] for a in kept), entry, otherwise == "none")
     return Modes(tuple(tuple(kept[a] for a in axes) for axes in groups))
 
 
@@ -150,16 +161,20 @@ def _blocks(where: str, tree: Any, i: int, role: Role, shape: tuple[int, ...]) -
             f"{where}: at {paths(tree)[i]}: the blocks {role.blocks} add up to {sum(role.blocks)}, "
             f"but the parameter of shape {shape} has {width} outputs"
         )
-    return role.blocks
+    return role.blocks if len(role.blocks) > 1 else ()
 
 
-def _fitted(where: str, tree: Any, i: int, shape: tuple[int, ...], entry: Any) -> Groups:
+def _fitted(where: str, tree: Any, i: int, shape: tuple[int, ...], entry: Any, all_axes: bool) -> Groups:
     if not is_numbers(entry):
-        raise ValueError(f"{where}: at {paths(tree)[i]}: there are no MuonDimensionNumbers, got {entry!r}")
+        kinds = "GaLoreDimensionNumbers or None" if all_axes else "MuonDimensionNumbers"
+        raise TypeError(f"{where}: at {paths(tree)[i]}: weight_dimension_numbers must hold {kinds}, got {entry!r}")
     ndim = len(shape)
     parts = [(part,) if isinstance(part, int) else tuple(part) for part in entry]
     named = [a for part in parts for a in part]
-    if any(not -ndim <= a < ndim for a in named) or len({a % ndim for a in named}) < len(named):
+    distinct = {a % ndim for a in named if -ndim <= a < ndim}
+    if all_axes and not ndim == len(distinct) == len(named):
+        raise ValueError(f"{where}: at {paths(tree)[i]}: {entry} must name each axis of the shape {shape} once")
+    if len(distinct) < len(named):
         raise ValueError(
             f"{where}: at {paths(tree)[i]}: {entry} does not name axes of the shape {shape}, each once; "
             f"this stage is for matrices"

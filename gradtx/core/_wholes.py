@@ -2,7 +2,7 @@
 """What cannot be done by sums between devices, such as a singular value decomposition: it runs on whole arrays."""
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,24 +13,15 @@ from gradtx.core._trees import align
 from gradtx.core._types import OptState, Params, Updates
 
 
-def on_wholes(
-    init: Callable[..., Any], update: Callable[..., Any], chosen: Callable[[Any], Collection[int]] | None = None
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def on_wholes(init: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`init` and `update`, run on whole arrays: split ones are gathered before, and updates cut into parts after it.
 
     What they remember of such arrays is of the whole, on every device.
-
-    Args:
-      chosen: the places of the leaves to be gathered in a tree of parameters or gradients, None being a leaf; None for
-        all leaves. Other leaves stay as they are.
     """
 
     def whole(tree: Any) -> Any:
         leaves, treedef = jax.tree.flatten(tree, is_leaf=is_entry_box)
-        if not any(map(names_of, leaves)):
-            return tree
-        places = range(len(leaves)) if chosen is None else chosen(tree)
-        return treedef.unflatten([_whole(x) if i in places else x for i, x in enumerate(leaves)])
+        return treedef.unflatten(map(_whole, leaves)) if any(map(names_of, leaves)) else tree
 
     def init_whole(params: Params) -> OptState:
         return init(whole(params))
@@ -44,10 +35,8 @@ def on_wholes(
         like = jax.tree.structure(updates)
         given = {n: whole(x) if jax.tree.structure(x) == like else x for n, x in extra.items()}
         new, state = update(whole(updates), state, None if params is None else whole(params), **given)
-        places = range(len(leaves)) if chosen is None else chosen(updates)
         rows = align(treedef, new, "over_axes", "the updates", updates, "the gradients")
-        cut = [_part(u, x) if i in places else u for i, (u, x) in enumerate(zip(rows, leaves, strict=True))]
-        return treedef.unflatten(cut), state
+        return treedef.unflatten(map(_part, rows, leaves)), state
 
     return init_whole, update_whole
 

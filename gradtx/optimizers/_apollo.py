@@ -11,11 +11,10 @@ from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegative, NonNegativeInt, Positive, PositiveInt, Real
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule
-from gradtx.numerics._projected import limit_growth
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
-from gradtx.wrappers._low_rank import LowRankState, Projected, on_projections
+from gradtx.wrappers._low_rank import LowRankState, Projected, Projecting, on_projections
 
 
 @transformation
@@ -55,14 +54,12 @@ def scale_by_apollo(
     Reference: Zhu et al. 2024, arXiv:2412.05270.
     """
     base = scale_by_adam() if base_optimizer is None else base_optimizer
+    how, numbers = Projecting(rank, side, None if projection == "svd" else seed, scaling), weight_dimension_numbers
+    return on_projections("scale_by_apollo", base, _scaled, LowRankState, how, update_proj_gap, scale, numbers, growth)
 
-    def update_of(m: Projected, size: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return limit_growth(m.g * m.gain(scaling), size, growth)
 
-    numbers, source = weight_dimension_numbers, None if projection == "svd" else seed
-    return on_projections(
-        "scale_by_apollo", base, update_of, LowRankState, rank, update_proj_gap, scale, numbers, side=side, seed=source
-    )
+def _scaled(m: Projected) -> tuple[jax.Array, list]:
+    return m.limited(m.g * m.gain())
 
 
 @transformation

@@ -11,11 +11,10 @@ from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegative, Positive, PositiveInt, Real
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule
-from gradtx.numerics._projected import limit_growth
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
-from gradtx.wrappers._low_rank import LowRankState, Projected, on_projections
+from gradtx.wrappers._low_rank import LowRankState, Projected, Projecting, on_projections
 
 
 @transformation
@@ -46,15 +45,13 @@ def scale_by_fira(
     Reference: Chen et al. 2024, arXiv:2410.01623.
     """
     base = scale_by_adam() if base_optimizer is None else base_optimizer
+    how, numbers = Projecting(rank, side, None, scaling), weight_dimension_numbers
+    return on_projections("scale_by_fira", base, _with_rest, LowRankState, how, update_proj_gap, scale, numbers, growth)
 
-    def update_of(m: Projected, size: jax.Array) -> tuple[jax.Array, jax.Array]:
-        rest, size = limit_growth((m.g - m.back(m.low)) * m.gain(scaling), size, growth)
-        return m.back(m.new) + rest, size
 
-    numbers = weight_dimension_numbers
-    return on_projections(
-        "scale_by_fira", base, update_of, LowRankState, rank, update_proj_gap, scale, numbers, side=side, seed=None
-    )
+def _with_rest(m: Projected) -> tuple[jax.Array, list]:
+    rest, norm = m.limited((m.g - m.back(m.low)) * m.gain())
+    return m.back(m.new) + rest, norm
 
 
 @transformation

@@ -1,39 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running an optimizer on gradients projected to few rows or columns: GaLore, and what Fira and APOLLO share."""
 
+import dataclasses
+import functools
+import itertools
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from gradtx.core._branching import branch
+from gradtx.core._buckets import Bucket, buckets_of, over_matrices
 from gradtx.core._counts import safe_increment
-from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._dtypes import real_dtype, widened_dtype
 from gradtx.core._factory import transformation
-from gradtx.core._placement import laid_like, replicated
+from gradtx.core._matrices import Modes, modes_of
+from gradtx.core._over_devices import WHOLE, whole_shape_of
+from gradtx.core._placement import laid_like
 from gradtx.core._ranges import NonNegativeInt, PositiveInt, Real
+from gradtx.core._roles import Boxed, Role, carried_role, carried_split, closed, is_box, opened, unboxed
 from gradtx.core._said import check_said
+from gradtx.core._stacks import stack_axes
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
-from gradtx.core._trees import align, check_shapes, check_state, is_none
+from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_leaf
 from gradtx.core._types import OptState, Params, Updates
-from gradtx.core._wholes import on_wholes
-from gradtx.numerics._projected import (
-    MatrixView,
-    from_matrix,
-    leading_vectors,
-    matrix_views,
-    norms,
-    project,
-    project_back,
-    random_projector,
-    to_matrix,
-)
+from gradtx.numerics._projected import Projection, limit_growth, projection_of
 from gradtx.numerics._safe import safe_divide
-from gradtx.wrappers._unstacking import on_parts
 
 
 class GaLoreState(NamedTuple):
-    """The number of updates made, the inner state, and P of each matrix (None if P is random)."""
+    """The number of updates made, the inner state, and P of each matrix (None if P is random).
+
+    Of a stack, P and the slots of the inner state have the axes of the stack in front, then those of heads.
+    """
 
     count: jax.Array
     base_optimizer_state: OptState
@@ -45,7 +47,7 @@ class GaLoreState(NamedTuple):
 
 
 class LowRankState(NamedTuple):
-    """As `GaLoreState`, and for each parameter the norm of the last update outside of the subspace."""
+    """As `GaLoreState`, and for each matrix the norm of the last update outside of the subspace."""
 
     count: jax.Array
     base_optimizer_state: OptState
@@ -81,149 +83,227 @@ def low_rank(
       update_proj_gap: the number of steps after which P is computed anew.
       scale: a factor of u for matrices.
       weight_dimension_numbers: a tree of `GaLoreDimensionNumbers` like the parameters or a prefix of it, with None for
-        a parameter that is not a matrix; or a function from the parameters to such a tree. None alone treats all
-        parameters with two axes as matrices.
+        a parameter that is not a matrix; or a function from the parameters to such a tree. None alone reads the axes
+        off the roles, and treats all other parameters with two axes as matrices.
       projection: "svd" for the leading singular vectors of g, or "random" for normal numbers of variance 1 / rank,
-        which are not stored but drawn from the seed, the number of redraws and the position of the leaf.
+        which are not stored but drawn from the seed, the number of redraws and the position of the matrix: no two
+        matrices share a P, and those of a stack have the same as leaves of their own.
       side: which side of a matrix P acts on.
 
     Reference: Zhao et al. 2024, arXiv:2403.03507.
     """
 
-    def update_of(m: Projected, size: None) -> tuple[jax.Array, None]:
-        return m.back(m.new), None
-
-    numbers, source = weight_dimension_numbers, None if projection == "svd" else seed
+    how = Projecting(rank, side, None if projection == "svd" else seed)
     return on_projections(
-        "low_rank", inner, update_of, GaLoreState, rank, update_proj_gap, scale, numbers, side=side, seed=source
+        "low_rank", inner, _galore, GaLoreState, how, update_proj_gap, scale, weight_dimension_numbers
     )
 
 
-class Projected(NamedTuple):
-    """A matrix at one step: how to see it, its gradient g, P, R = Pᵀg and N, which the inner optimizer made of R."""
+class Projecting(NamedTuple):
+    """What is the same for all matrices: see `low_rank` and `scale_by_fira`. The seed is None for singular vectors."""
 
-    view: MatrixView
+    rank: int
+    side: str
+    seed: int | None
+    scaling: str = "channel"
+
+    def of(self, shape: tuple[int, ...]) -> Projection:
+        """The projection of a matrix of this shape."""
+        return projection_of(shape, self.rank, self.side == "larger")
+
+
+class Projected(NamedTuple):
+    """A matrix at one step: its gradient g, P, R = Pᵀg, N, which the inner optimizer made of R, the norm remembered."""
+
+    how: Projecting
+    growth: Any
     g: jax.Array
     basis: jax.Array
     low: jax.Array
     new: jax.Array
+    norm: Any = None
 
     def back(self, low: jax.Array) -> jax.Array:
         """P times a matrix in the subspace."""
-        return project_back(low, self.basis, self.view)
+        return self.how.of(self.g.shape).back(low, self.basis)
 
-    def gain(self, scaling: str) -> jax.Array:
+    def gain(self) -> jax.Array:
         """‖N‖ / ‖R‖ of each channel (line of R along the side that is not projected) or of the whole matrix."""
-        each = scaling == "channel"
-        return safe_divide(norms(self.new, self.view, each), norms(self.low, self.view, each))
+        view, each = self.how.of(self.g.shape), self.how.scaling == "channel"
+        return safe_divide(view.norms(self.new, each), view.norms(self.low, each))
+
+    def limited(self, x: jax.Array) -> tuple[jax.Array, list]:
+        """x, whose norm is at most `growth` times the one remembered, and its norm to remember."""
+        limited, norm = limit_growth(x, self.norm, self.growth)
+        return limited, [norm]
+
+
+def _galore(m: Projected) -> tuple[jax.Array, list]:
+    return m.back(m.new), []
 
 
 def on_projections(
     where: str,
     inner: Any,
-    update_of: Callable[[Projected, Any], tuple[jax.Array, Any]],
+    update_of: Callable[[Projected], tuple[jax.Array, list]],
     state_type: type,
-    rank: Any,
+    how: Projecting,
     update_proj_gap: Any,
     scale: Any,
     weight_dimension_numbers: Any,
-    *,
-    side: str,
-    seed: int | None,
+    growth: Any = None,
 ) -> GradientTransformationExtraArgs:
     """What GaLore, Fira and APOLLO share: `inner` runs on R for every matrix, on g for everything else.
 
     Args:
-      update_of: makes of a `Projected` its update without `scale`, and a norm to remember, from the norm of the step
-        before. With `GaLoreState` both norms are None.
-      seed: of random projections; None for singular vectors, which are stored.
+      update_of: a function of a module, which makes of a `Projected` its update without `scale`, and a list of the norm
+        to remember; with `GaLoreState` it is empty.
     """
-    tx = as_inner(f"{where}: inner", inner)
+    tx, remembers = as_inner(f"{where}: inner", inner), state_type is LowRankState
 
-    def views_of(tree: Any) -> dict[int, MatrixView]:
-        return matrix_views(where, weight_dimension_numbers, tree, rank, side == "larger")
+    def modes_in(tree: Any) -> list:
+        return modes_of(where, weight_dimension_numbers, tree, "none")
 
     def init(params: Params) -> OptState:
-        leaves, treedef = jax.tree.flatten(params, is_leaf=is_none)
-        views = views_of(params)
-        low = [_zeros(p, views[i].low_shape) if i in views else p for i, p in enumerate(leaves)]
-        shapes = [views[i].projector_shape if i in views else (0, 0) for i in range(len(leaves))]
-        projector = treedef.unflatten(map(_zeros, leaves, shapes)) if seed is None else None
-        fields = [jnp.zeros([], jnp.int32), tx.init(treedef.unflatten(low)), projector]
-        if state_type is LowRankState:
-            fields.append(jax.tree.map(jnp.real, treedef.unflatten(map(_zeros, leaves))))
-        return state_type(*fields)
+        leaves, treedef = jax.tree.flatten(params, is_leaf=is_leaf)
+        rows = [_first(how, x, modes) for x, modes in zip(leaves, modes_in(params), strict=True)]
+        basis, low, norm = (treedef.unflatten([row[k] for row in rows]) for k in range(3))
+        fields = jnp.zeros([], jnp.int32), tx.init(low), basis if how.seed is None else None
+        return state_type(*fields, *[norm] * remembers)
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
         check_state(where, state, state_type)
         check_said(where, params)
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=is_leaf)
 
         def column(tree: Any, name: str) -> list:
-            return align(treedef, tree, where, name, updates, "the gradients")
+            return list(align(treedef, tree, where, name, updates, "the gradients"))
 
-        views = views_of(updates)
-        matrices = _matrices(leaves, views)
-        redraws, is_first = state.count // update_proj_gap, state.count % update_proj_gap == 0
-        if seed is None:
-            stored = column(state.projector, "the state's projector")
-            bases = _singular(matrices, views, stored, is_first)
-            kept = [laid_like(bases[i].astype(x.dtype), x) if i in bases else x for i, x in enumerate(stored)]
-            projector = treedef.unflatten(kept)
-        else:
-            bases, projector = _random(matrices, views, seed, redraws), None
-
-        low, low_params = _projected(leaves, matrices, bases, views), None
+        gs, ps = list(map(opened, leaves)), [None] * len(leaves)
         if params is not None:
             ps = column(params, "the parameters")
-            check_shapes(where, "gradient", updates, leaves, ps)
-            low_params = treedef.unflatten(_projected(ps, _matrices(ps, views), bases, views))
-        new, inner_state = tx.update(treedef.unflatten(low), state.base_optimizer_state, low_params, **extra)
+            check_shapes(where, "gradient", updates, gs, list(map(opened, ps)))
+        modes: list[Any] = [None if is_hole(g) else m for g, m in zip(gs, modes_in(updates), strict=True)]
+        matrices = [i for i, found in enumerate(modes) if found is not None]
+        if how.seed is None:
+            known: list[Any] = column(state.projector, "the state's projector")
+        else:
+            counts = column(jax.tree.map(_parameters_in, updates if params is None else params, is_leaf=is_leaf), "")
+            known = list(itertools.accumulate([sum(jax.tree.leaves(n)) for n in counts], initial=0))
+            for i in matrices:
+                known[i] = _numbers(known[i], leaves[i], modes[i])
+        buckets = buckets_of(
+            leaves, {i: [known[i]] for i in matrices}, list(map(opened, ps)), modes, how.seed is not None
+        )
+
+        low, kept = list(leaves), []
+        for at, bucket in buckets:
+            rows, stacks = _down(how, bucket, state.count // update_proj_gap, state.count % update_proj_gap == 0)
+            kept.append(stacks)
+            for i, (basis, r, p) in zip(at, rows, strict=True):
+                low[i], ps[i] = _in_boxes(leaves[i], modes[i], r), _in_boxes(leaves[i], modes[i], p)
+                known[i] = None if how.seed is not None else _stored(basis, known[i])
+        seen = None if params is None else treedef.unflatten(ps)
+        new, inner_state = tx.update(treedef.unflatten(low), state.base_optimizer_state, seen, **extra)
 
         new = column(new, "the updates of inner")
-        sizes = column(state.norm, "the state's norm") if state_type is LowRankState else [None] * len(leaves)
-        for i, g in matrices.items():
-            with promotion(g):
-                u, sizes[i] = update_of(Projected(views[i], g, bases[i], low[i], new[i]), sizes[i])
-                new[i] = laid_like(from_matrix(jnp.asarray(scale, compute_dtype(g)) * u, views[i]), leaves[i])
-        norm = [treedef.unflatten(sizes)] if state_type is LowRankState else []
-        return treedef.unflatten(new), state_type(safe_increment(state.count), inner_state, projector, *norm)
+        norms = [column(state.norm, "the state's norm")] if remembers else []
+        for (at, bucket), stacks in zip(buckets, kept, strict=True):
+            slots = [[unboxed(new[i]), *[norm[i] for norm in norms]] for i in at]
+            us, rows = _up(how, update_of, dataclasses.replace(bucket, slots=slots), stacks, scale, growth)
+            for i, u, found in zip(at, us, rows, strict=True):
+                new[i] = closed(leaves[i], u)
+                for norm, x in zip(norms, found, strict=True):
+                    norm[i] = _stored(x, norm[i])
+        projector = treedef.unflatten(known) if how.seed is None else None
+        fields = (safe_increment(state.count), inner_state, projector, *map(treedef.unflatten, norms))
+        return treedef.unflatten(new), state_type(*fields)
 
-    pair = on_parts(*on_wholes(init, update, views_of), keep_axes=False)  # R has other axes
     return GradientTransformationExtraArgs(
-        *pair, parts=lambda state: {"base_optimizer_state": (inner, state.base_optimizer_state)}, gathers=True
+        init, update, parts=lambda state: {"base_optimizer_state": (inner, state.base_optimizer_state)}, gathers=True
     )
 
 
-def _matrices(leaves: list, views: dict) -> dict[int, jax.Array]:
-    # Whole on each device, as decompositions are.
-    return {i: to_matrix(replicated(widen(leaves[i])), view) for i, view in views.items()}
+@functools.partial(jax.jit, static_argnums=0)
+def _down(how: Projecting, bucket: Bucket, redraws: jax.Array, is_first: jax.Array) -> tuple[list, list]:
+    """P, R and Pᵀp of the parameters of a bucket, and g, P and R for `_up`.
+
+    The slots are the old P, or the number of the parameter if P is random and need not be returned.
+    """
+
+    def one(kept: tuple, g: jax.Array, slots: list, p: Any) -> tuple:
+        (known,), view = slots, how.of(g.shape)
+        if how.seed is None:
+            basis = branch(is_first, lambda: view.leading_vectors(g), lambda: known.astype(g.dtype))
+        else:
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(how.seed), redraws), known)
+            basis = view.random_vectors(key, g.shape, real_dtype(g.dtype))
+        low = view.low(g, basis)
+        shown = basis if how.seed is None else None
+        return None, [shown, low, p if p is None else view.low(p, basis)], (g, basis, low)
+
+    _, rows, kept = over_matrices(one, bucket)
+    return rows, kept
 
 
-def _singular(matrices: dict, views: dict, stored: list, is_first: jax.Array) -> dict:
-    """P of each matrix, as stored but at the first step of a period."""
-    kept = {i: replicated(stored[i].astype(g.dtype)) for i, g in matrices.items()}
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _up(how: Projecting, update_of: Any, bucket: Bucket, kept: list, scale: Any, growth: Any) -> tuple[list, list]:
+    """The updates of the parameters of a bucket and what to remember; the slots are N and what was remembered."""
 
-    def anew(kept: dict) -> dict:
-        return {i: leading_vectors(g, views[i]) for i, g in matrices.items()}
+    def one(kept: tuple, g: jax.Array, slots: list, p: Any) -> tuple:
+        u, norms = update_of(Projected(how, growth, *kept, *slots))
+        return jnp.asarray(scale, real_dtype(u.dtype)) * u, norms, ()
 
-    return jax.lax.cond(is_first, anew, lambda kept: kept, kept)
-
-
-def _random(matrices: dict, views: dict, seed: int, redraws: jax.Array) -> dict:
-    key = jax.random.fold_in(jax.random.key(seed), redraws)
-    return {i: random_projector(jax.random.fold_in(key, i), views[i], compute_dtype(g)) for i, g in matrices.items()}
+    return over_matrices(one, bucket, kept)[:2]
 
 
-def _projected(leaves: list, matrices: dict, bases: dict, views: dict) -> list:
-    """The leaves, with R in place of the matrices."""
-    low = list(leaves)
-    for i, matrix in matrices.items():
-        with promotion(matrix):
-            low[i] = project(matrix, bases[i], views[i])
-    return low
+def _first(how: Projecting, leaf: Any, modes: Modes | None) -> tuple:
+    """P, R and the norm of a parameter, all 0; of one that is no matrix an empty P, and itself in place of R."""
+    if opened(leaf) is None:
+        return None, leaf, None
+    p = jnp.asarray(opened(leaf))
+    dtype = widened_dtype(p)
+    if modes is None:
+        return jnp.zeros((0, 0), dtype), leaf, jnp.zeros([], real_dtype(dtype))
+    shape = whole_shape_of(p.shape, carried_split(leaf))
+    lead = [shape[a] for a in modes.lead(p.ndim)]
+    made = [[jnp.zeros((*lead, *x), dtype) for x in (*how.of(s).shapes(s), ())] for s in modes.shapes(shape)]
+    basis, low, norm = zip(*made, strict=True) if modes.blocks else made[0]
+    return basis, _in_boxes(leaf, modes, low), jax.tree.map(jnp.real, norm)
 
 
-def _zeros(p: Any, shape: tuple = ()) -> Any:
-    """Zeros in the dtype of the arithmetic; None for None."""
-    return p if p is None else jnp.zeros(shape, widen(p).dtype)
+def _in_boxes(leaf: Any, modes: Modes, low: Any) -> Any:
+    """R of a parameter in boxes like its own: its matrices are stacked in front, and whole on each device."""
+    if not is_box(leaf):
+        return low
+    role, group, split = leaf.role, leaf.group, leaf.split and WHOLE
+    if role is not None:
+        role = Role(role.kind, tuple(range(len(modes.lead(jnp.ndim(leaf.value))))))
+    if isinstance(group, tuple):
+        group = tuple(_of_matrices(group, leaf, modes).ravel().tolist())
+    return jax.tree.map(lambda x: Boxed(x, role, group, split), low)
+
+
+def _parameters_in(leaf: Any) -> int:
+    """The number of parameters in a stack; 1 for what is none."""
+    shape = jnp.shape(opened(leaf)) if opened(leaf) is not None else ()
+    shape = whole_shape_of(shape, carried_split(leaf))
+    return math.prod(shape[a] for a in stack_axes(carried_role(leaf), len(shape)))
+
+
+def _numbers(first: int, leaf: Any, modes: Modes) -> Any:
+    """For each matrix the number of its parameter, if the first one in the stack has this number."""
+    each = _of_matrices(first + np.arange(_parameters_in(leaf)), leaf, modes).astype(np.int32)
+    return (each,) * len(modes.blocks) or each
+
+
+def _of_matrices(each: Any, leaf: Any, modes: Modes) -> np.ndarray:
+    """What is said of each parameter of a stack, for each matrix, along the axes that stack these."""
+    shape = whole_shape_of(jnp.shape(opened(leaf)), carried_split(leaf))
+    lead, stack = modes.lead(len(shape)), stack_axes(carried_role(leaf), len(shape))
+    sizes, others = [shape[a] for a in stack], tuple(i for i, a in enumerate(lead) if a not in stack)
+    return np.broadcast_to(np.expand_dims(np.reshape(each, sizes), others), [shape[a] for a in lead])
+
+
+def _stored(new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda n, o: laid_like(n.astype(o.dtype), o), new, old)

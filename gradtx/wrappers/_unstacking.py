@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._factory import transformation
-from gradtx.core._roles import Boxed, Role, is_box, is_full_box
+from gradtx.core._roles import Boxed, is_box, is_full_box
 from gradtx.core._stacks import stack_axes
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._types import OptState, Params, Updates
@@ -27,23 +27,15 @@ def unstacked(inner: Any) -> GradientTransformationExtraArgs:
     return GradientTransformationExtraArgs(init, update, parts=lambda state: {"": (inner, state)})
 
 
-def on_parts(
-    init: Callable[..., Any], update: Callable[..., Any], *, keep_axes: bool = True
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """`init` and `update`, run on trees in which each stack is a tuple of parameters.
-
-    With `keep_axes` the roles of these parameters keep the meaning of their axes; then all arrays in their place, such
-    as updates, must have the same axes.
-    """
+def on_parts(init: Callable[..., Any], update: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`init` and `update`, run on trees in which each stack is a tuple of parameters."""
 
     def parts_of(x: Any) -> Any:
         if not is_full_box(x):
             return x
         ndim = jnp.ndim(x.value)
         stack = stack_axes(x.role, ndim)
-        role = x.role
-        if role is not None:
-            role = role.logical(ndim) if keep_axes else Role(role.kind)
+        role = None if x.role is None else x.role.logical(ndim)
         if not stack:
             return dataclasses.replace(x, role=role)
         rows = jnp.moveaxis(x.value, stack, range(len(stack)))

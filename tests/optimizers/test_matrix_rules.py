@@ -105,6 +105,13 @@ def test_blocks_are_scaled_by_their_own_shapes():
     np.testing.assert_allclose(u[0], [1, 1, *[2**0.5] * 8], rtol=1e-6)
 
 
+def test_one_block_is_the_matrix():
+    gs = gradients(4, 6)[:2]
+    alone, one = (Role("hidden", in_axes=0, out_axes=1, blocks=widths) for widths in ((), (6,)))
+    found = run(gt.scale_by_dion(rank=2), gs, [("**", one)])
+    np.testing.assert_array_equal(found, run(gt.scale_by_dion(rank=2), gs, [("**", alone)]))
+
+
 def test_the_kernel_of_a_convolution_counts_as_inputs():
     g = np.random.default_rng(0).normal(size=(3, 2, 4, 5))
     conv = Role("hidden", in_axes=2, out_axes=3, kernel=(0, 1))

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Low-rank projections: shapes and memory, which axes, random numbers, devices, edges."""
 
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gradtx as gt
 from gradtx import GaLoreDimensionNumbers
@@ -87,7 +89,7 @@ def test_a_prefix_of_dimension_numbers():
     [
         ({"a": GaLoreDimensionNumbers(0, 0), "b": None, "v": None, "t": None}, r"at \['a'\]: .* must name each axis"),
         ({"a": None, "b": None, "v": None, "t": GaLoreDimensionNumbers(0, 1)}, r"at \['t'\]: .* must name each axis"),
-        ({"a": None}, r"the gradients have \['b'\]"),
+        ({"a": None}, r"weight_dimension_numbers has nothing for \['b'\], \['t'\], \['v'\]"),
     ],
 )
 def test_dimension_numbers_that_do_not_fit_are_errors(numbers, message):
@@ -130,7 +132,7 @@ def test_names_do_not_change_the_projection():
 
 @pytest.mark.parametrize("make", [gt.scale_by_galore, gt.scale_by_fira, gt.scale_by_apollo])
 def test_eight_devices_give_what_one_gives(make):
-    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
     params = {
         "w": jnp.asarray(RNG.normal(size=(16, 8)), jnp.float32),
         "k": jnp.asarray(RNG.normal(size=(8, 24)), jnp.float32),
@@ -198,3 +200,60 @@ def test_masks_holes_and_integers():
         assert u["a"] is None
         kept = [s.inner_state[0] for s in (before, state)]
         np.testing.assert_array_equal(kept[0].base_optimizer_state.mu["a"], kept[1].base_optimizer_state.mu["a"])
+
+
+HEADS = gt.Role("hidden", in_axes=0, out_axes=2, heads=1)
+LAYERS_OF_HEADS = gt.Role("hidden", 0, in_axes=1, out_axes=3, heads=2)
+BLOCKS = gt.Role("hidden", in_axes=0, out_axes=1, blocks=(3, 5))
+KERNEL = gt.Role("hidden", in_axes=2, out_axes=3, kernel=(0, 1))
+
+
+def matrices_of(role, x):
+    """The matrices in a parameter with this role, one by one."""
+    return {
+        HEADS: lambda: [x[:, i] for i in range(x.shape[1])],
+        LAYERS_OF_HEADS: lambda: [layer[:, i] for layer in x for i in range(x.shape[2])],
+        BLOCKS: lambda: [x[:, :3], x[:, 3:]],
+        KERNEL: lambda: [x.reshape(-1, x.shape[-1])],
+    }[role]()
+
+
+@pytest.mark.parametrize("make", [gt.scale_by_galore, gt.scale_by_fira])
+@pytest.mark.parametrize(
+    ("role", "shape"), [(HEADS, (6, 2, 4)), (LAYERS_OF_HEADS, (2, 6, 2, 4)), (BLOCKS, (6, 8)), (KERNEL, (2, 1, 3, 4))]
+)
+def test_matrices_in_a_parameter_are_projected_one_by_one(make, role, shape):
+    g = jnp.asarray(RNG.normal(size=shape), jnp.float32)
+    u, state = run(gt.with_roles([("**", role)], make(2)), g, g)
+    alone, _ = run(make(2), matrices_of(role, g), matrices_of(role, g))
+    chex.assert_trees_all_close(matrices_of(role, u), alone, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, jax.eval_shape(gt.with_roles([("**", role)], make(2)).init, g))
+
+
+def test_heads_and_blocks_share_a_random_projection_and_layers_do_not():
+    """A stack has the numbers of its layers as leaves, also after a leaf without a gradient."""
+    g = jnp.asarray(RNG.normal(size=(3, 6, 2, 4)), jnp.float32)
+    tx = gt.scale_by_apollo(1, growth=100.0)
+    of_stack = gt.with_roles([("w", LAYERS_OF_HEADS), ("e", gt.Role(stack=0))], tx)
+    of_leaves = gt.with_roles([("w/*", HEADS), ("e", gt.Role(stack=0))], tx)
+    params = {"e": jnp.ones((4, 5)), "w": g}
+    u, _ = of_stack.update({"e": None, "w": g}, of_stack.init(params), params)
+    layers = {"e": params["e"], "w": list(g)}
+    each, _ = of_leaves.update(layers, of_leaves.init(layers), layers)
+    np.testing.assert_allclose(u["w"], jnp.stack(each["w"]), rtol=1e-5)
+
+    same = {"w": jnp.broadcast_to(g[:1, :, :1], g.shape)}
+    u, _ = of_stack.update({"e": None, **same}, of_stack.init({"e": params["e"], **same}), {"e": params["e"], **same})
+    np.testing.assert_allclose(u["w"][:, :, 0], u["w"][:, :, 1], rtol=1e-5)
+    assert not np.allclose(u["w"][0], u["w"][1])
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+def test_alike_matrices_are_gathered_once(kind):
+    on = jax.make_mesh((8,), ("x",), axis_types=(kind,))
+    params = {n: jax.device_put(jnp.ones((16, 24)), NamedSharding(on, PartitionSpec("x"))) for n in "abc"}
+    tx = gt.scale_by_apollo(2)
+    with jax.set_mesh(on):
+        text = jax.jit(tx.update).lower(params, gt.sharding.init_sharded(tx, params)).compile().as_text() or ""
+    found = re.findall(r"(all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(", text)
+    assert found.count("all-gather") <= 1 and not set(found) - {"all-gather"}, found
