@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     args = parser.parse_args(argv)
     print(f"{len(TEXT):,} characters, {args.steps} steps of {BATCH} x {LENGTH}, {args.seeds} seeds")
     runs = {name: trainer(make, args.seeds, args.steps) for name, make in OPTIMIZERS.items()}
-    results = {name: np.stack([run(jnp.float32(r)) for r in track(RATES, name)]) for name, run in runs.items()}
+    results = {name: np.stack([np.asarray(run(jnp.float32(r))) for r in track(RATES, name)]) for name, run in runs.items()}
     report(results, args.out)
     return results
 
