@@ -70,7 +70,7 @@ def loss(weights: dict[str, Any], windows: jax.Array) -> jax.Array:
     return -jnp.mean(jnp.sum(jax.nn.log_softmax(norm(x, weights["norm"]) @ weights["head"]) * characters[:, 1:], -1))
 
 
-def trainer(make: Callable[[Any], Any], seeds: int, steps: int) -> Callable[[jax.Array], jax.Array]:
+def trainer(make: Callable[[Any], Any], seeds: int, steps: int) -> Callable[[float], np.ndarray]:
     """From a learning rate to held-out losses, (seeds, steps / 10), in one compiled program."""
     numbers = jnp.asarray([CHARACTERS.index(c) for c in TEXT], jnp.int32)
     end, window = len(numbers) * 9 // 10, jnp.arange(LENGTH + 1)[None]
@@ -95,7 +95,8 @@ def trainer(make: Callable[[Any], Any], seeds: int, steps: int) -> Callable[[jax
         return jax.lax.scan(ten_steps, (weights, tx.init(weights)), jnp.arange(steps).reshape(-1, EVERY))[1]
 
     # Seeds in turn: vmap would be as slow on a CPU, and slower to compile.
-    return jax.jit(lambda rate: jax.lax.map(lambda seed: run(rate, seed), jnp.arange(seeds, dtype=jnp.int32)))
+    run_all = jax.jit(lambda rate: jax.lax.map(lambda seed: run(rate, seed), jnp.arange(seeds, dtype=jnp.int32)))
+    return lambda rate: np.asarray(run_all(jnp.float32(rate)))
 
 
 def reached(curves: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -140,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     args = parser.parse_args(argv)
     print(f"{len(TEXT):,} characters, {args.steps} steps of {BATCH} x {LENGTH}, {args.seeds} seeds")
     runs = {name: trainer(make, args.seeds, args.steps) for name, make in OPTIMIZERS.items()}
-    results = {name: np.stack([np.asarray(run(jnp.float32(r))) for r in track(RATES, name)]) for name, run in runs.items()}
+    results = {name: np.stack([run(rate) for rate in track(RATES, name)]) for name, run in runs.items()}
     report(results, args.out)
     return results
 
