@@ -99,7 +99,8 @@ def _check_no_keys(where: str, params: Params) -> None:
 
 def _scalar(x: Any) -> jax.Array:
     """A strongly typed array of its own for a scalar of the memory: floats in at least float32."""
-    x = _owned(jnp.array(x))
+    # With its dtype: what JAX remembers of a NumPy array may be of another setting of jax_enable_x64.
+    x = _owned(jnp.array(x, jnp.result_type(x)))
     return widen(x, compute_dtype(x)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 

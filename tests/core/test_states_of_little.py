@@ -76,3 +76,12 @@ def test_hyperparameters_in_a_narrow_dtype():
         updates, state = tx.update(p, tx.init(p), p)
         assert state.hyperparams["learning_rate"].dtype == jnp.bfloat16
         np.testing.assert_allclose(updates, -np.float32(jnp.bfloat16(0.1)) * np.ones(3), rtol=1e-6)
+
+
+def test_a_state_has_the_dtypes_of_the_setting_it_is_made_under():
+    """Not of one under which its shapes were asked for before."""
+    tx = gt.scale_by_muon()
+    with jax.enable_x64(True):
+        shapes = jax.eval_shape(tx.init, {"w": jnp.ones((2, 3))})
+    assert shapes.ns_coeffs.dtype == np.float64
+    assert tx.init({"w": jnp.ones((2, 3))}).ns_coeffs.dtype == np.float32

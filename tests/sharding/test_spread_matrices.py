@@ -267,7 +267,7 @@ def test_types_are_enough_without_a_mesh_around_the_call():
     """Under jit, where a second step does not compile again, and outside of it."""
     lying = NamedSharding(mesh(AxisType.Explicit, x=8), P("x"))
     params = jax.device_put(matrices(ODD, 0, np.float32), lying)
-    tx = RULES["muon"]
+    tx = gt.scale_by_muon()
     step, state = jax.jit(tx.update), init_sharded(tx, params)
     u, after = step(params, state, params)
     step(params, after, params)
