@@ -2,6 +2,13 @@
 """Mutants that no formula can notice, by file and line of code, with the reason."""
 
 EXPLAINED: dict[tuple[str, str], str] = {
+    (
+        "transforms/_plateau.py",
+        'idle=lambda best, t, memory: set_aside(best, memory["best_value"] == worst(mode)),',
+    ): ("absent gradients, which formulas have not: tests/transforms/test_plateau.py"),
+    ("numerics/_triangular.py", "middle = jnp.prod(sizes ** (1 / len(factors)))"): (
+        "one step in a hundred, by chance: tests/optimizers/test_kronecker.py"
+    ),
     ("optimizers/_adam_mini.py", 'usual = nu.shape == _counts(blocks, "the parameter", g)'): (
         "a device's part of a parameter: tests/sharding/test_over_axes.py"
     ),

@@ -94,6 +94,20 @@ def test_stopping_lets_updates_pass_and_keeps_the_best_parameters():
     assert bool(gt.metrics(state)["should_stop"])
 
 
+def test_the_best_of_parameters_without_a_gradient():
+    """It is what they are now if they never had one, and what was kept of them while they pause."""
+    tx = gt.early_stopping(keep_best=True)
+    params = {"never": jnp.zeros(2), "pauses": jnp.zeros(2)}
+    state = tx.init(params)
+    one, g = jnp.ones(2), {"never": None, "pauses": jnp.ones(2)}
+    _, state = tx.update(g, state, params, value=1.0)
+    after = {"never": 2 * one, "pauses": 3 * one}
+    _, state = tx.update({"never": None, "pauses": None}, state, after, value=2.0)
+    best = gt.eval_params(state, after)
+    np.testing.assert_array_equal(best["never"], 2 * one)
+    np.testing.assert_array_equal(best["pauses"], 0 * one)
+
+
 def test_without_keeping_there_are_no_copies_and_evaluation_is_where_the_parameters_are():
     tx = gt.early_stopping(2)
     assert all(x.shape == () for x in jax.tree.leaves(tx.init({"a": jnp.ones(3)})))
