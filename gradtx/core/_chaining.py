@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running the stages of a chain: neighbours that are rules on one array run as one, through chains inside of chains.
+"""Running the stages of a chain: neighbors that are rules on one array run as one, through chains inside of chains.
 
 The state stays that of the chain as it is written. A stage that measures the whole tree begins a run of its own, and so
 does what comes after a stage that is no rule on one array.
@@ -16,7 +16,7 @@ from gradtx.core._types import OptState, Params, Updates
 
 
 class _Run(NamedTuple):
-    """Neighbouring stages that run as one; or the `update` of a single one."""
+    """Neighboring stages that run as one; or the `update` of a single one."""
 
     stages: tuple[RuleStage, ...]
     update: Callable[..., Any]

@@ -2,7 +2,7 @@
 """The lift: runs rules on one array over trees.
 
 Map, sum, map: each leaf is measured (where the rule asks for it), the measures are summed over the tree, what all
-leaves share is computed once, each leaf is updated. Rules of neighbouring stages run on a leaf one after another, as
+leaves share is computed once, each leaf is updated. Rules of neighboring stages run on a leaf one after another, as
 one function; a rule that measures what they make of it has to wait for all leaves. The work on a leaf is that of
 `core._kernels`.
 """

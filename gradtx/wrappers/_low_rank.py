@@ -86,8 +86,8 @@ def low_rank(
         a parameter that is not a matrix; or a function from the parameters to such a tree. None alone reads the axes
         off the roles, and treats all other parameters with two axes as matrices.
       projection: "svd" for the leading singular vectors of g, or "random" for normal numbers of variance 1 / rank,
-        which are not stored but drawn from the seed, the number of redraws and the position of the matrix: no two
-        matrices share a P, and those of a stack have the same as leaves of their own.
+        which are not stored but drawn from the seed, the number of redraws and the position of the parameter: no two
+        parameters share a P, its heads and blocks do. Those of a stack have the same as leaves of their own.
       side: which side of a matrix P acts on.
 
     Reference: Zhao et al. 2024, arXiv:2403.03507.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Neighbouring stages of a chain run as one function on each leaf, with the numbers and states of the stages."""
+"""Neighboring stages of a chain run as one function on each leaf, with the numbers and states of the stages."""
 
 import collections
 from typing import NamedTuple
