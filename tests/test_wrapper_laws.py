@@ -2,11 +2,10 @@
 """What every wrapper promises, whatever it wraps: the contract around several optimizers and three deep, the same
 results under `vmap` and `shard_map` as without, and that what an inner state knows can be asked of the outer one.
 
-A new wrapper needs a line in `WRAPPERS`.
+A new wrapper needs a line in `WRAPPERS` of tests/support/wrappers.py.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,84 +16,18 @@ from jax.sharding import PartitionSpec
 
 import gradtx
 from gradtx.core._factory import REGISTRY
-from gradtx.precision import bfloat16
 from gradtx.testing import check_contract
 from gradtx.testing._case import example_gradients
-from support import meshes
-from support.registry import turns
+from support.registry import only_matrices, turns
+from support.wrappers import WRAPPERS
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.full(3, 0.5, jnp.float32)}
 GRADIENTS = example_gradients(PARAMS)
 RATE = gradtx.linear_schedule(0.1, 0.02, 10)
 
 
-def matrices(params):
-    return jax.tree.map(lambda p: jnp.ndim(p) == 2, params)
-
-
-def kinds(params):
-    return jax.tree.map(lambda p: "matrix" if jnp.ndim(p) == 2 else "rest", params)
-
-
-def every_second(step, **extra):
-    return step % 2 == 1
-
-
-def boxed(state):
-    return {"state": state}
-
-
-def unboxed(box):
-    return box["state"]
-
-
-def adamw_with_rate(learning_rate):
-    return gradtx.adamw(learning_rate)
-
-
-WRAPPERS: dict[str, Callable[[Any], Any]] = {
-    "MultiSteps": lambda tx: gradtx.MultiSteps(tx, 2),
-    "aggregate": lambda tx: gradtx.aggregating.aggregate(
-        gradtx.clip(0.5), gradtx.aggregating.accumulate_avg_updates(2), tx
-    ),
-    "apply_if_finite": lambda tx: gradtx.apply_if_finite(tx, 2),
-    "cautious": lambda tx: gradtx.cautious(tx, descent=True),
-    "chain": lambda tx: gradtx.chain(gradtx.clip(0.5), tx),
-    "conditionally_mask": lambda tx: gradtx.conditionally_mask(tx, every_second),
-    "conditionally_transform": lambda tx: gradtx.conditionally_transform(tx, every_second),
-    "dynamic_loss_scale": lambda tx: gradtx.dynamic_loss_scale(tx, 1024.0, 2),
-    "flatten": lambda tx: gradtx.flatten(tx),
-    "graft": lambda tx: gradtx.graft(gradtx.sign_sgd(1.0), tx),
-    "guard": lambda tx: gradtx.guard(tx, gradtx.norm_spike(4, warmup=2)),
-    "lookahead": lambda tx: gradtx.lookahead(tx, 2, 0.8),
-    "low_rank": lambda tx: gradtx.low_rank(tx, 1),
-    "masked": lambda tx: gradtx.masked(tx, matrices),
-    "mechanize": lambda tx: gradtx.mechanize(tx, s_init=0.1),
-    "named_chain": lambda tx: gradtx.named_chain(("clip", gradtx.clip(0.5)), ("optimizer", tx)),
-    "offload": lambda tx: gradtx.sharding.offload(tx),
-    "orthograd": lambda tx: gradtx.orthograd(tx),
-    "over_axes": lambda tx: gradtx.sharding.over_axes(tx, ()),
-    "partition": lambda tx: gradtx.partition({"matrix": tx, "rest": gradtx.sgd(0.1)}, kinds),
-    "primal_averaging": lambda tx: gradtx.primal_averaging(tx),
-    "record_metrics": lambda tx: gradtx.record_metrics(tx),
-    "repack_state": lambda tx: gradtx.repack_state(tx, boxed, unboxed),
-    "reset_every": lambda tx: gradtx.reset_every(tx, 2),
-    "sam": lambda tx: gradtx.sam(tx, gradtx.chain(gradtx.normalize(), gradtx.sgd(0.05))),
-    "schedule_free": lambda tx: gradtx.schedule_free(tx, 0.1),
-    "split_real_and_imaginary": lambda tx: gradtx.split_real_and_imaginary(tx),
-    "spread_matrices": lambda tx: gradtx.sharding.spread_matrices(tx, ()),
-    "stored": lambda tx: gradtx.stored(tx, bfloat16(), min_size=0),
-    "trac": lambda tx: gradtx.trac(tx, eps=0.1),
-    "unstacked": lambda tx: gradtx.unstacked(tx),
-    "with_gradient_signs": lambda tx: gradtx.with_gradient_signs(tx, descent=True),
-    "with_master_params": lambda tx: gradtx.with_master_params(tx, gradtx.keep_master()),
-    "with_roles": lambda tx: gradtx.with_roles((("**", gradtx.Role()),), tx),
-    "zero": lambda tx: gradtx.sharding.zero(tx, "devices", mesh=meshes.mesh(devices=1)),
-}
-"""A call of each factory that takes a transformation and does not stand for other factories' calls."""
-
 OPTIMIZERS = {
-    "adamw": gradtx.adamw(RATE, mask=matrices),
+    "adamw": gradtx.adamw(RATE, mask=only_matrices),
     "momentum": gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1, momentum=0.9, nesterov=True)),
     "adafactor": gradtx.adafactor(0.1, min_dim_size_to_factor=2),
 }

@@ -123,7 +123,8 @@ def reset(
     inside = dict(inner_states(tx, fresh))
     found = _found("reset", state, params, where, slots, holders_of(inside))
     if not found:
-        raise ValueError(f"reset: the state holds nothing for the parameters that {described(where)} chooses")
+        chosen = "one parameter" if where is None else f"the parameters that {described(where)} chooses"
+        raise ValueError(f"reset: the state holds nothing that belongs to {chosen}")
     leaves, new = jax.tree.leaves(state), jax.tree.leaves(fresh)
     for part in (s.part for s in found):
         leaves[part.start : part.stop] = new[part.start : part.stop]
