@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs fault machines, and counts their events and findings.
 
-    python tests/faults.py [--machines 96] [--first 0] [--events 105]
+    python tests/faults.py [--machines 108] [--first 0] [--events 105]
 
 The exit status is 1 if there is a finding, which is printed as the shortest life in which it happens.
 """
@@ -26,7 +26,7 @@ from support.fault_machine import EVENTS, run_machine  # noqa: E402
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--machines", type=int, default=96)
+    parser.add_argument("--machines", type=int, default=108)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--events", type=int, default=105, help="of one machine")
     options = parser.parse_args()

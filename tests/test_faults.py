@@ -6,7 +6,7 @@ import pytest
 from support.fault_machine import run_machine
 from support.registry import turns
 
-MACHINES = 96
+MACHINES = 108
 
 
 @pytest.mark.slow

@@ -40,7 +40,10 @@ class Payload:
 
     def largest_scale(self) -> jax.Array:
         """The largest of the payload's scales in magnitude."""
-        return jnp.max(jnp.abs(self[1]), initial=0)  # type: ignore[index]  # a named tuple, codes first
+        scales = self[1]  # type: ignore[index]  # a named tuple, codes first
+        if is_payload(scales):  # stored once more, by a `stored` around this one
+            scales = scales.decoded(scales.shape)
+        return jnp.max(jnp.abs(scales), initial=0)
 
     def encoded(self, x: jax.Array) -> Any:
         """The payload of another array with the same codec, rounded to the nearest code."""

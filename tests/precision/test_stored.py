@@ -196,3 +196,13 @@ def test_contract_of_every_factory_in_8_bits(name: str):
         pytest.skip("it keeps nothing that has 8 bits")
     extra = {n: {"w": x["w"]} if isinstance(x, dict) else x for n, x in extra.items()}
     check_contract(stored(inner, int8(2), min_size=0), params, steps=2, **extra)
+
+
+def test_metrics_of_what_is_kept_twice():
+    """The scales of the inner payloads are payloads of the outer one."""
+    tx = stored(stored(gradtx.trace(0.0), int8(4, stochastic=False), min_size=0), int8(2, stochastic=False), min_size=0)
+    params = {"w": jnp.zeros((4, 8))}
+    _, state = tx.update({"w": jnp.full((4, 8), 2.0)}, tx.init(params))
+    found = gradtx.metrics(state, tx)
+    scales = [float(v) for name, v in found.items() if name.endswith("largest_scale")]
+    assert scales and all(np.isfinite(scales)) and max(scales) > 0
