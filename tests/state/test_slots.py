@@ -222,7 +222,7 @@ def test_reset_refuses_what_does_not_fit():
         reset(gradtx.adam, stepped(tx), PARAMS, "table")
     frozen = gradtx.masked(tx, {"embed": False, "layers": True})
     with pytest.raises(
-        ValueError, match="reset: the state holds nothing that belongs to the parameters that 'table' chooses"
+        ValueError, match="reset: the state holds nothing .* the parameters that 'table' chooses"
     ):
         reset(frozen, frozen.init(PARAMS), PARAMS, "table")
 
