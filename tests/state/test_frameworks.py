@@ -144,9 +144,7 @@ def test_labels_without_slots():
     tx = by_names(gt.sgd(RATE))
     state = stepped(tx, FLAT, FLAT)
     assert gt.find_slots(state, FLAT) == []
-    with pytest.raises(
-        ValueError, match="reset: the state holds nothing .* the parameters that 'new' chooses"
-    ):
+    with pytest.raises(ValueError, match="reset: the state holds nothing .* the parameters that 'new' chooses"):
         gt.reset(tx, state, FLAT, "new")
 
 

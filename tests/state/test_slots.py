@@ -221,9 +221,7 @@ def test_reset_refuses_what_does_not_fit():
     with pytest.raises(TypeError, match="reset: tx must be a transformation"):
         reset(gradtx.adam, stepped(tx), PARAMS, "table")
     frozen = gradtx.masked(tx, {"embed": False, "layers": True})
-    with pytest.raises(
-        ValueError, match="reset: the state holds nothing .* the parameters that 'table' chooses"
-    ):
+    with pytest.raises(ValueError, match="reset: the state holds nothing .* the parameters that 'table' chooses"):
         reset(frozen, frozen.init(PARAMS), PARAMS, "table")
 
 
