@@ -28,7 +28,7 @@ DIFFERENCES = {"madgrad", "scale_by_madgrad", "momo", "momo_adam", "cocob", "sca
 """Their updates are differences of two parameters, or are weighed against one: what is below its spacing is 0."""
 
 STILL_BELOW = {"adamg": 1e-19, "dadapt_sgd": 1e-19, "dadapt_adam": 1e-29, "dadapt_adan": 1e-29, "dadapt_adamw": 1e-29}
-STILL_BELOW |= {"apollo": 1e-29, "apollo_mini": 1e-29, "dion": 1e-23, "initial_snr": 1e-19, "sgd_sai": 1e-19}
+STILL_BELOW |= {"apollo": 1e-19, "apollo_mini": 1e-19, "dion": 1e-23, "initial_snr": 1e-19, "sgd_sai": 1e-19}
 STILL_BELOW |= {"polyak": 1e-19, "polyak_sgd": 1e-19}
 STILL_BELOW = {n: size for name, size in STILL_BELOW.items() for n in (name, f"scale_by_{name}") if n in NAMES}
 """Products of squares underflow there, and the update is 0."""
