@@ -12,11 +12,11 @@ from gradtx.core._needs import all_requirements
 from gradtx.core._nesting import chained, inside
 from gradtx.core._transformation import GradientTransformation, GradientTransformationExtraArgs, Links, as_inner
 from gradtx.core._trees import check_state
-from gradtx.core._types import EmptyState, OptState, Params, Updates
+from gradtx.core._types import EmptyState, OptState, Params, TransformationLike, Updates
 
 
 @transformation
-def chain(*transformations: Any) -> GradientTransformationExtraArgs:
+def chain(*transformations: TransformationLike) -> GradientTransformationExtraArgs:
     """Applies transformations in sequence: the updates of each are the gradients of the next.
 
     The state is the tuple of their states. Extra arguments of `update` reach the stages that take them; if one that a
@@ -51,7 +51,7 @@ def chain(*transformations: Any) -> GradientTransformationExtraArgs:
 
 
 @transformation
-def named_chain(*transformations: Any) -> GradientTransformationExtraArgs:
+def named_chain(*transformations: tuple[str, TransformationLike]) -> GradientTransformationExtraArgs:
     """`chain` of `(name, transformation)` pairs; the state is an ordered dictionary by name.
 
     Args:

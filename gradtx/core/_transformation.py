@@ -3,14 +3,14 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Generic, NamedTuple, Self
 
 from gradtx.core._borders import Parts, bordered, of_shapes
 from gradtx.core._calls import Call, Value, register_value
 from gradtx.core._kernels import Rule, RuleSource
 from gradtx.core._lift import RuleStage, lifted
 from gradtx.core._nesting import arguments_inside, arguments_named, is_factory, is_transformation, replaced, spelled
-from gradtx.core._types import OptState, Params, Updates
+from gradtx.core._types import OptState, Params, State, UpdateFn, Updates
 
 
 class Links(NamedTuple):
@@ -49,7 +49,7 @@ class Expansion(NamedTuple):
         return None if self.stage is None else self.stage.rule
 
 
-class GradientTransformation(Value):
+class GradientTransformation(Value, Generic[State]):
     """A pair of pure functions: `init(params) -> state` and `update(updates, state, params=None) -> (updates, state)`.
 
     Immutable. It unpacks and indexes like a pair. The value of a factory call prints, compares, hashes and pickles as
@@ -110,12 +110,12 @@ class GradientTransformation(Value):
             object.__setattr__(self, name, value)
 
     @property
-    def init(self) -> Callable[[Params], OptState]:
+    def init(self) -> Callable[[Params], State]:
         """Makes the state for a tree of parameters."""
         return (self._expansion or self._expanded()).init
 
     @property
-    def update(self) -> Callable[..., tuple[Updates, OptState]]:
+    def update(self) -> UpdateFn[State]:
         """Turns gradients into updates: `update(updates, state, params=None) -> (updates, state)`.
 
         Each update has the promoted dtype of its gradient and its parameter, or a narrower one.
@@ -220,7 +220,7 @@ class GradientTransformation(Value):
         return (type(self), (self.init, self.update)) if self._call is None else super().__reduce__()
 
 
-class GradientTransformationExtraArgs(GradientTransformation):
+class GradientTransformationExtraArgs(GradientTransformation[State]):
     """A transformation whose `update` also takes keyword arguments: `update(updates, state, params=None, **extra)`."""
 
     __slots__ = ()

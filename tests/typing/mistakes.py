@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+# pyright: strict, reportUnknownMemberType=false, reportUnnecessaryTypeIgnoreComment=true
+"""Mistakes that a type checker finds: each line is ignored once, and pyright reports an ignored line without a mistake."""
+
+import jax.numpy as jnp
+
+import gradtx
+from gradtx.states import ScaleByAdamState
+
+params = {"w": jnp.ones(2)}
+
+
+def of_a_known_state(tx: gradtx.GradientTransformation[ScaleByAdamState]) -> None:
+    state = tx.init(params)
+    _, state = tx.update(params, state, params)
+    print(state.count, state.velocity)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
+    tx.update(params)  # pyright: ignore[reportCallIssue]
+    tx.update(params, params, state)  # pyright: ignore[reportArgumentType]
+
+
+gradtx.adam("fast")  # pyright: ignore[reportArgumentType]
+gradtx.adam(1e-3, betas=(0.9, 0.99))  # pyright: ignore[reportCallIssue]
+gradtx.adamw(1e-3, nesterov="yes")  # pyright: ignore[reportArgumentType]
+gradtx.muon(1e-3, scaling="jordans")  # pyright: ignore[reportArgumentType]
+gradtx.chain([gradtx.sgd(0.1)])  # pyright: ignore[reportArgumentType]
+gradtx.chain("adam")  # pyright: ignore[reportArgumentType]
+gradtx.chain(gradtx.adam)  # pyright: ignore[reportArgumentType]
