@@ -44,6 +44,8 @@ LAYERS = [
 HEIGHT = {name: height for height, row in enumerate(LAYERS) for name in row}
 
 EVERYWHERE = {"jax", "numpy"}
+FOR_TYPE_CHECKERS = {"typing_extensions"}
+"""They know it, and nothing imports it."""
 IN_ONE_PLACE = {"plot": {"matplotlib"}}
 INSIDE_FUNCTIONS = {"describing": {"rich"}, "compat": {"optax"}, "plot": {"matplotlib"}}
 
@@ -89,7 +91,7 @@ def faults(part: str, source: str, package: str) -> list[str]:
     for module, line, in_function in imports(source, package):
         top, *rest = module.split(".")
         if top != "gradtx":
-            allowed = EVERYWHERE | IN_ONE_PLACE.get(part, set())
+            allowed = EVERYWHERE | FOR_TYPE_CHECKERS | IN_ONE_PLACE.get(part, set())
             if in_function:
                 allowed = allowed | INSIDE_FUNCTIONS.get(part, set())
             if top not in sys.stdlib_module_names and top not in allowed:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # pyright: strict, reportUnknownMemberType=false, reportUnnecessaryTypeIgnoreComment=true
-"""Mistakes that a type checker finds: each line is ignored once, and pyright reports an ignored line without a mistake."""
+"""Mistakes that a type checker finds: pyright ignores each where it is told to, and reports where there is none."""
 
 import jax.numpy as jnp
 
