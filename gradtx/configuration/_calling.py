@@ -14,8 +14,8 @@ def called(maker: Maker, args: list, kwargs: dict[str, Any], place: Callable[[],
         if maker.factory is None:
             _check(maker, args, kwargs)
         return maker.function(*args, **kwargs)
-    except (TypeError, ValueError, KeyError, NotImplementedError) as error:
-        kind = ValueError if isinstance(error, ValueError | KeyError) else TypeError
+    except (TypeError, ValueError, LookupError, AttributeError, NotImplementedError) as error:
+        kind = ValueError if isinstance(error, ValueError | LookupError) else TypeError
         raise kind(f"{place()}: {_said(maker, error)}") from error
 
 

@@ -30,7 +30,10 @@ def from_dict(data: Mapping[str, Any], *, names: Names = None) -> Any:
         raise TypeError(f"from_dict: data must be a dictionary with a call, got {data!r}{told}")
     if "call" not in data:
         raise ValueError(f"from_dict: data has no 'call', the name of what is to be called; it has {list(data)}")
-    return _Reader(Known("from_dict", names)).value(data, "")
+    try:
+        return _Reader(Known("from_dict", names)).value(data, "")
+    except RecursionError:
+        raise ValueError("from_dict: the calls are nested too deeply") from None
 
 
 @dataclasses.dataclass(frozen=True)
