@@ -106,10 +106,10 @@ def apart(x: Any) -> tuple[str, dict[str, Any]] | None:
         return "float", {"value": str(x)}
     if isinstance(x, np.dtype):
         return "dtype", {"name": x.name}
-    if isinstance(x, type(jnp.float32)) or isinstance(x, type) and issubclass(x, np.generic):
-        return "scalar_type", {
-            "name": f"{'np' if isinstance(x, type) and issubclass(x, np.generic) else 'jnp'}.{x.__name__}"
-        }
+    if isinstance(x, type(jnp.float32)):
+        return "scalar_type", {"name": f"jnp.{np.dtype(x).name}"}
+    if isinstance(x, type) and issubclass(x, np.generic):
+        return "scalar_type", {"name": f"np.{x.__name__}"}
     if isinstance(x, re.Pattern) and isinstance(x.pattern, str):
         flags = re.RegexFlag(x.flags & ~re.UNICODE)
         return "re.compile", {"pattern": x.pattern, **({"flags": [f.name for f in flags]} if flags else {})}

@@ -19,7 +19,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core._arguments import Arguments
-from gradtx.core._ranges import is_array, is_number
+from gradtx.core._ranges import Floating, is_array, is_number
 from gradtx.core._sentences import listed
 from gradtx.core._texts import shown, sorts
 
@@ -156,7 +156,8 @@ class Call:
         texts = []
         for name, value in self.arguments.items():
             parameter = self.factory.signature.parameters[name]
-            text = shown(value.name if name in self.factory.specs and isinstance(value, np.dtype) else value)
+            # Where the annotation says that it is a dtype, its name does.
+            text = shown(getattr(value, "name", value) if isinstance(self.factory.specs.get(name), Floating) else value)
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 texts += [shown(x) for x in value]
             elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
