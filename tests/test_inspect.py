@@ -263,3 +263,9 @@ def test_a_long_call_is_cut_in_the_middle():
 def test_what_is_no_transformation_is_an_error():
     with pytest.raises(TypeError, match="describe: tx must be a transformation, got the factory plain_average: call"):
         describe(plain_average, PARAMS)
+
+
+def test_in_a_notebook_a_description_is_a_table():
+    html = describe(gradtx.adamw(1e-3), PARAMS)._repr_html_()
+    assert html.count("<tr>") == 4 and "scale_by_adam()" in html and "&lt;" not in html
+    assert "<td" in html and html.count("<table>") == html.count("</table>") == 1

@@ -46,7 +46,7 @@ EVERYWHERE = {"jax", "numpy"}
 FOR_TYPE_CHECKERS = {"typing_extensions"}
 """They know it, and nothing imports it."""
 IN_ONE_PLACE = {"plot": {"matplotlib"}}
-INSIDE_FUNCTIONS = {"describing": {"rich"}, "compat": {"optax"}, "plot": {"matplotlib"}}
+INSIDE_FUNCTIONS = {"core": {"treescope"}, "describing": {"rich"}, "compat": {"optax"}, "plot": {"matplotlib"}}
 
 
 class Import(NamedTuple):

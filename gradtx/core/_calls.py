@@ -152,20 +152,25 @@ class Call:
             self._key = (self.layout, tuple(freeze(x) for x in self.children))
         return self._key
 
-    def __repr__(self) -> str:
-        texts = []
+    def given(self) -> list[tuple[str, Any]]:
+        """The arguments as they stand in the call, without those that are defaults: each with its `name=`, or ""."""
+        found: list[tuple[str, Any]] = []
         for name, value in self.arguments.items():
             parameter = self.factory.signature.parameters[name]
-            # Where the annotation says that it is a dtype, its name does.
-            text = shown(getattr(value, "name", value) if isinstance(self.factory.specs.get(name), Floating) else value)
+            if isinstance(self.factory.specs.get(name), Floating):
+                value = getattr(value, "name", value)  # where the annotation says that it is a dtype, its name does
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-                texts += [shown(x) for x in value]
+                found += [("", x) for x in value]
             elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                texts += [f"{n}={shown(x)}" for n, x in value.items()]
+                found += [(f"{n}=", x) for n, x in value.items()]
             elif parameter.default is inspect.Parameter.empty:
-                texts.append(f"{name}={text}" if parameter.kind is inspect.Parameter.KEYWORD_ONLY else text)
-            elif freeze(value) != freeze(self.factory.defaults[name]):
-                texts.append(f"{name}={text}")
+                found.append((f"{name}=" if parameter.kind is inspect.Parameter.KEYWORD_ONLY else "", value))
+            elif freeze(self.arguments[name]) != freeze(self.factory.defaults[name]):
+                found.append((f"{name}=", value))
+        return found
+
+    def __repr__(self) -> str:
+        texts = [label + shown(value) for label, value in self.given()]
         if next(iter(self.factory.signature.parameters), None) == "self":  # a method of values
             return f"{texts[0]}.{self.factory.name}({', '.join(texts[1:])})"
         return f"{self.factory.name}({', '.join(texts)})"
@@ -221,6 +226,20 @@ class Value:
 
     def __repr__(self) -> str:
         return repr(self._call) if self._call is not None else object.__repr__(self)
+
+    def __treescope_repr__(self, path: str | None, subtree_renderer: Callable[..., Any]) -> Any:
+        """The call in a notebook, where its arguments unfold."""
+        from treescope import rendering_parts as parts
+
+        if self._call is None:
+            return NotImplemented
+        rows = [
+            parts.siblings_with_annotations(label, subtree_renderer(value)) if label else subtree_renderer(value)
+            for label, value in self._call.given()
+        ]
+        return parts.build_foldable_tree_node_from_children(
+            f"{self._call.factory.name}(", rows, ")", comma_separated=True, path=path
+        )
 
     def __eq__(self, other: object) -> bool:
         if self is other:

@@ -19,7 +19,7 @@ from gradtx.core._unwrapping import unwrapped
 from gradtx.describing._fate import Multiple, decays, multiple_of, role_of, rule_of
 from gradtx.describing._routes import RouteNode, route
 from gradtx.describing._stages import Slot, Stage, sharding_of, slot_rows, walk
-from gradtx.describing._table import TableCells, as_rich, as_text, parameter_lines, stage_lines
+from gradtx.describing._table import TableCells, as_html, as_rich, as_text, parameter_lines, stage_lines
 from gradtx.sharding._layout import layout_of
 from gradtx.sharding._state_shardings import LARGE, nbytes, state_types
 from gradtx.surgery._slots import parameter_names
@@ -89,6 +89,9 @@ class Description:
 
     def __rich__(self) -> Any:
         return as_rich(stage_lines(self.stages), self._table(), self._total())
+
+    def _repr_html_(self) -> str:
+        return as_html([*stage_lines(self.stages), "", self._total()], self._table())
 
     def _table(self) -> TableCells:
         return parameter_lines(self.parameters, [slot for slot in self.slots if not slot.parameter])

@@ -258,3 +258,13 @@ def test_extra_arguments_reach_the_stages_that_take_them():
     tx = chain(adam(0.1), hand, every)
     tx.update(PARAMS, tx.init(PARAMS), PARAMS, value=3.0, grad=PARAMS)
     assert seen == {"value": 3.0, "all": ["grad", "value"]}
+
+
+@pytest.mark.filterwarnings("ignore:The chararray class:DeprecationWarning")  # of NumPy, in treescope
+def test_in_a_notebook_a_value_is_its_call():
+    treescope = pytest.importorskip("treescope")
+    tx = gradtx.chain(gradtx.clip(1.0), gradtx.adam(gradtx.linear_schedule(0.1, 0.0, 10), b1=0.8))
+    text = treescope.render_to_text(tx)
+    assert "".join(text.split()).replace(",)", ")") == "".join(repr(tx).split())
+    by_hand = gradtx.GradientTransformation(lambda params: (), lambda updates, state, params=None: (updates, state))
+    assert "GradientTransformation" in treescope.render_to_text(by_hand)
