@@ -38,7 +38,7 @@ LAYERS = [
     ["sharding"],
     ["describing"],
     ["states", "results", "testing", "plot"],
-    ["compat"],
+    ["compat", "verify"],
     ["_front"],
 ]
 HEIGHT = {name: height for height, row in enumerate(LAYERS) for name in row}
