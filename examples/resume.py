@@ -27,7 +27,6 @@ import orbax.checkpoint as ocp
 from gradtx import adamw, apply_updates, chain, clip_by_global_norm, guard, warmup_cosine_decay_schedule
 
 SIZES, BATCH = (8, 32, 32, 1), 64
-WRITING = 0.05  # seconds from the beginning of a checkpoint, within which it is cut off
 
 
 def network(key: jax.Array) -> list[jax.Array]:
@@ -41,7 +40,7 @@ def output(weights: list[jax.Array], x: jax.Array) -> jax.Array:
     return x @ weights[-1]
 
 
-def train(args: argparse.Namespace) -> int:
+def train(args: argparse.Namespace) -> None:
     """Trains from the last checkpoint, or from the start, to the last step."""
     rate = warmup_cosine_decay_schedule(0.0, 0.01, args.steps // 10, args.steps)
     tx = guard(chain(clip_by_global_norm(1.0), adamw(rate)))
@@ -72,7 +71,6 @@ def train(args: argparse.Namespace) -> int:
                 print(f"saved step {i}", flush=True)
     bits = b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves((params, state)))
     print(f"ends with {hashlib.sha256(bits).hexdigest()[:16]}", flush=True)
-    return 0
 
 
 class Life(NamedTuple):
@@ -85,7 +83,7 @@ class Life(NamedTuple):
 
 
 def live(args: argparse.Namespace, folder: Path, moment: tuple[str, int, float] | None = None) -> Life:
-    """Runs a process. At a moment, so many seconds after the so-manieth line with this first word, it is killed."""
+    """Runs a process. It is killed so many seconds after it has printed so many lines with this first word."""
     own = f"--dir={folder}", f"--steps={args.steps}", f"--every={args.every}", "--every-step"
     process = subprocess.Popen([sys.executable, __file__, *own], stdout=subprocess.PIPE, text=True)
     seen, said = 0, {}
@@ -105,7 +103,7 @@ def live(args: argparse.Namespace, folder: Path, moment: tuple[str, int, float] 
 
 def moment(draws: random.Random, every: int) -> tuple[str, int, float]:
     """At the start, at any step, or while a checkpoint is written."""
-    moments = ("begins", 1, 0.2), ("step", draws.randint(1, 2 * every), 0.01), ("saves", draws.randint(1, 2), WRITING)
+    moments = ("begins", 1, 0.2), ("step", draws.randint(1, 2 * every), 0.01), ("saves", draws.randint(1, 2), 0.05)
     word, count, most = draws.choices(moments, (1, 4, 5))[0]
     return word, count, draws.uniform(0, most)
 
@@ -131,7 +129,7 @@ def kill_and_compare(args: argparse.Namespace) -> int:
     return int(life.ends != whole.ends)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int | None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1000, help="of the whole training (default: 1000)")
     parser.add_argument("--every", type=int, default=20, help="steps from checkpoint to checkpoint (default: 20)")
@@ -142,6 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.kills and args.steps < (least := 2 * args.every * (args.kills + 1)):
         parser.error(f"{args.kills} kills need at least {least} steps")
+    if args.kills and args.dir.exists():
+        parser.error(f"{args.dir} is there already: name another folder with --dir")
     return kill_and_compare(args) if args.kills else train(args)
 
 

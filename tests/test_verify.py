@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m gradtx.verify` finds what is known of transformations, gradtx's and those of three other libraries."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +15,7 @@ import pytest
 from jax.example_libraries import optimizers
 
 import gradtx
+from gradtx.testing._contract import BEYOND, CLAUSES
 from gradtx.verify.__main__ import main
 from gradtx.verify._named_objects import named_object
 
@@ -80,6 +83,29 @@ def test_every_clause_has_a_row_with_a_sentence(capsys: pytest.CaptureFixture):
     )
     assert all(word == "pass" for name, (word, _) in rows.items() if name not in (*UNGUARDED[1:], "kept in 8 bits"))
     assert all(sentence for _, sentence in rows.values())
+
+
+# What the docs say.
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def table(page: str, columns: str) -> list[tuple[str, str]]:
+    """The rows of the table with this head."""
+    rows = (DOCS / page).read_text().partition(f"| {columns} |\n|---|---|\n")[2].partition("\n\n")[0]
+    return [(a, b) for a, b in re.findall(r"^\| (.*?) \| (.*) \|$", rows, re.MULTILINE)]
+
+
+def test_the_page_has_what_is_found():
+    found = {target.strip("`"): broken for target, broken in table("reliability.md", "transformation | broken clauses")}
+    assert found == {target: ", ".join(clauses) or "none" for target, clauses in KNOWN.items()}
+
+
+def test_the_page_has_the_clauses():
+    *held, (formula, _) = table("contract.md", "clause | what it holds")
+    assert formula == "formula"
+    for rows, clauses in ((held, CLAUSES), (table("contract.md", "clause | what it says"), BEYOND)):
+        assert rows == [(name, " ".join(str(clause.__doc__).split())) for name, clause in clauses.items()]
 
 
 # Two other libraries.
