@@ -135,3 +135,7 @@ def test_versions_are_the_same_everywhere():
     pythons = re.search(r"^for version in (.*); do$", ci, re.MULTILINE)[1].split()
     named = [c.rpartition(" ")[2] for c in project["classifiers"] if "Python :: 3." in c]
     assert sorted(pythons, reverse=True) == pythons == named[::-1] and pythons[-1] == python
+    # The oldest JAX is installed where the oldest Python is.
+    line = next(x for x in ci.splitlines() if x.startswith("oldest_jax="))
+    found = subprocess.run(["bash", "-c", f'{line}; printf "$oldest_jax"'], cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout == jax and '"jax==$oldest_jax"' in ci
