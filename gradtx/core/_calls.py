@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.extend.core import get_opaque_trace_state
 
 from gradtx.core._arguments import Arguments
 from gradtx.core._ranges import is_array, is_number
@@ -238,6 +239,26 @@ class Value:
     def __reduce__(self) -> tuple:
         assert self._call is not None  # the subclasses pickle what was made by hand
         return _unpickle, (self._call.factory.public, self._call.arguments)
+
+
+_NO_TRACE = get_opaque_trace_state(convention="gradtx")
+
+
+def is_tracing() -> bool:
+    """Whether this runs inside of somebody's `jit`, `grad`, `vmap` or `eval_shape`."""
+    return get_opaque_trace_state(convention="gradtx") != _NO_TRACE
+
+
+def expand_inside(call: Call) -> None:
+    """While JAX traces, expands the values among the arguments now.
+
+    They keep what they expand to, and it may hold tracers. Expanded later, inside of what a wrapper traces (a branch, a
+    loop, the shapes of a state), these would be of a trace that has ended by the next use.
+    """
+    if is_tracing():
+        for child in call.children:
+            if isinstance(child, Value):
+                child._expanded()  # type: ignore[attr-defined]  # the subclasses have it
 
 
 V = TypeVar("V", bound=Value)
