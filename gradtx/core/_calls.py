@@ -241,12 +241,8 @@ class Value:
         return _unpickle, (self._call.factory.public, self._call.arguments)
 
 
-_NO_TRACE = get_opaque_trace_state(convention="gradtx")
-
-
-def is_tracing() -> bool:
-    """Whether this runs inside of somebody's `jit`, `grad`, `vmap` or `eval_shape`."""
-    return get_opaque_trace_state(convention="gradtx") != _NO_TRACE
+NO_TRACE = get_opaque_trace_state(convention="gradtx")
+"""What JAX says outside of everybody's `jit`, `grad`, `vmap` and `eval_shape`."""
 
 
 def expand_inside(call: Call) -> None:
@@ -255,7 +251,7 @@ def expand_inside(call: Call) -> None:
     They keep what they expand to, and it may hold tracers. Expanded later, inside of what a wrapper traces (a branch, a
     loop, the shapes of a state), these would be of a trace that has ended by the next use.
     """
-    if is_tracing():
+    if get_opaque_trace_state(convention="gradtx") != NO_TRACE:
         for child in call.children:
             if isinstance(child, Value):
                 child._expanded()  # type: ignore[attr-defined]  # the subclasses have it
