@@ -75,7 +75,7 @@ SLOW |= {"test_aggregating", "test_curvature", "test_extremes", "test_linear_alg
 SLOW |= {"test_low_rank", "test_perturbations"}
 """Folders and files that compile much, so that all their tests are slow."""
 
-SAMPLE = {"test_layers", "test_old_checkpoints"}
+SAMPLE = {"test_layers", "test_old_checkpoints", "test_golden_states"}
 """Files that other Pythons run whole."""
 
 

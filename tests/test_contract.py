@@ -14,7 +14,9 @@ import pytest
 import gradtx
 from gradtx.testing import check_contract, example_arguments
 from gradtx.testing._case import make_case
-from gradtx.testing._clauses import CLAUSES, keeps_state_types
+from gradtx.testing._clauses import keeps_state_types
+from gradtx.testing._compare import Broken
+from gradtx.testing._contract import CLAUSES
 
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}
 
@@ -227,6 +229,51 @@ def mean_of_all(gradients: Any, params: Any) -> Any:
     return jax.tree.map(lambda g: g * total.astype(g.dtype), gradients)
 
 
+def unbatched(gradients: Any, params: Any) -> Any:
+    """A call of the host, which has no rule for vmap."""
+    return jax.tree.map(lambda g: jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct(g.shape, g.dtype), g), gradients)
+
+
+def by_identity() -> Pair:
+    """Remembers which states it has made, and adds a last digit to the updates with others."""
+    made = []
+
+    def update(gradients, state, params):
+        known = any(state is s for s in made)
+        made.append(state + jnp.zeros([]))
+        more = 0.0 if known else 2.0**-22
+        return jax.tree.map(lambda g: g * jnp.asarray(1 + more, g.dtype), gradients), made[-1]
+
+    return with_state(lambda params: jnp.ones([]), update)
+
+
+def sign_by_division(gradients: Any, params: Any) -> Any:
+    return jax.tree.map(lambda g: g / jnp.abs(g), gradients)
+
+
+def absolute_by_root(gradients: Any, params: Any) -> Any:
+    return jax.tree.map(lambda g: jnp.sqrt(g * g), gradients)
+
+
+def on_one_device(gradients: Any, params: Any) -> Any:
+    mesh = jax.sharding.Mesh(jax.devices()[:1], "one")
+    return jax.shard_map(double, mesh=mesh, in_specs=jax.P(), out_specs=jax.P())(gradients)
+
+
+@gradtx.transformation
+def uneven() -> gradtx.GradientTransformation:
+    """Divides by numbers of which every second is too small for 8 bits beside the first."""
+
+    def init(p):
+        return jnp.reshape(jnp.where(jnp.arange(p.size) % 2 == 0, jnp.float32(1.0), jnp.float32(1e-12)), p.shape)
+
+    return gradtx.per_parameter(init, lambda g, s, p, t: (g / s, s), Uneven)
+
+
+class Uneven(NamedTuple):
+    sizes: Any
+
+
 def first_row(gradients: Any, params: Any) -> Any:
     return jax.tree.map(lambda g: g / jnp.asarray(g.shape[0], g.dtype), gradients)
 
@@ -340,6 +387,15 @@ BROKEN = [
         lambda: gradtx.GradientTransformationExtraArgs(lambda p: (), lambda g, s, params=None: (g, s)),
         "unexpected keyword argument 'an_argument_nobody_knows'",
     ),
+    ("runs under vmap", lambda: stateless(unbatched), "it raised NotImplementedError"),
+    ("resumes exactly", by_identity, "of a run that was resumed must equal those of one that was not stopped"),
+    (
+        "small gradients",
+        lambda: stateless(sign_by_division),
+        "with gradients of 0 of their size, the updates of step 1",
+    ),
+    ("derivatives", lambda: stateless(absolute_by_root), "at gradients of 0, the derivatives by the gradients"),
+    ("kept in 8 bits", uneven, "kept in 8 bits, the updates of step 1 must be finite"),
 ]
 
 
@@ -364,8 +420,20 @@ def test_scan_fails_on_its_own():
         CLAUSES["runs in scan"](make_case(tx, PARAMS, None, 3, {}))
 
 
+def test_guard_fails_on_its_own():
+    # As before, determinism finds this first.
+    with pytest.raises(Broken, match="the parameters after a run with a NaN, guarded, must equal those without"):
+        CLAUSES["guarded"](make_case(noise(), PARAMS, None, 3, {}))
+
+
+def test_sharding_fails_on_its_own():
+    # A mesh is part of types, so that the clause on tracing finds this first.
+    with pytest.raises(ValueError, match="incompatible devices"):
+        CLAUSES["sharded"](make_case(stateless(on_one_device), PARAMS, None, 2, {}))
+
+
 def test_every_clause_has_a_broken_example():
-    assert set(CLAUSES) == {clause for clause, *_ in BROKEN} | {"runs in scan"}
+    assert set(CLAUSES) == {clause for clause, *_ in BROKEN} | {"runs in scan", "guarded", "sharded"}
 
 
 def test_the_message_is_one_sentence():
@@ -399,6 +467,30 @@ def test_arguments_of_the_check_itself():
         check_contract(Toys.stage, PARAMS, steps=1)
     with pytest.raises(TypeError, match="got the factory toy_average: call it"):
         check_contract(toy_average, PARAMS)
+
+
+def test_clauses_may_be_allowed_to_be_broken():
+    tx = stateless(absolute_by_root)
+    check_contract(tx, PARAMS, allow=["derivatives"])
+    with pytest.raises(ValueError, match="allow must name clauses, got 'derivative'; there are updates fit, "):
+        check_contract(tx, PARAMS, allow=["derivative"])
+
+
+def in_numpy(gradients: list, params: Any, b: float = 0.9) -> Any:
+    """`toy_descent(0.1)`."""
+    mu = {n: np.zeros_like(p) for n, p in params.items()}
+    for g in gradients:
+        mu = {n: b * mu[n] + (1 - b) * g[n] for n in mu}
+        params = {n: p - 0.1 * mu[n] for n, p in params.items()}
+    return params
+
+
+def test_a_formula():
+    check_contract(toy_descent(0.1), PARAMS, formula=in_numpy)
+    with pytest.raises(AssertionError, match=r"breaks 'formula': after 20 steps in float64, .* at \['b'\] are .* away"):
+        check_contract(toy_descent(0.1), PARAMS, formula=lambda gradients, params: in_numpy(gradients, params, 0.9001))
+    with pytest.raises(AssertionError, match=r"breaks 'formula': the parameters of the formula .* \['b'\] is missing"):
+        check_contract(toy_descent(0.1), PARAMS, formula=lambda gradients, params: {"w": params["w"]})
 
 
 def test_example_arguments():

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.extend.core import get_opaque_trace_state
 
 from gradtx.core._arguments import Arguments
 from gradtx.core._ranges import Floating, is_array, is_number
@@ -266,6 +267,22 @@ class Value:
     def __reduce__(self) -> tuple:
         assert self._call is not None  # the subclasses pickle what was made by hand
         return _unpickle, (self._call.factory.public, self._call.arguments)
+
+
+NO_TRACE = get_opaque_trace_state(convention="gradtx")
+"""What JAX says outside of everybody's `jit`, `grad`, `vmap` and `eval_shape`."""
+
+
+def expand_inside(call: Call) -> None:
+    """While JAX traces, expands the values among the arguments now.
+
+    They keep what they expand to, and it may hold tracers. Expanded later, inside of what a wrapper traces (a branch, a
+    loop, the shapes of a state), these would be of a trace that has ended by the next use.
+    """
+    if get_opaque_trace_state(convention="gradtx") != NO_TRACE:
+        for child in call.children:
+            if isinstance(child, Value):
+                child._expanded()  # type: ignore[attr-defined]  # the subclasses have it
 
 
 V = TypeVar("V", bound=Value)

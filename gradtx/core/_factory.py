@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 
-from gradtx.core._calls import Call, Factory, Value, factory_decorator, freeze
+from gradtx.core._calls import NO_TRACE, Call, Factory, Value, factory_decorator, freeze
 from gradtx.core._initial import check_scalars
 from gradtx.core._kernels import Rule, RuleSource
 from gradtx.core._lift import RuleStage, lifted
@@ -199,11 +199,8 @@ def _expand(call: Call) -> Callable[[], Expansion]:
     if not isinstance(inner, GradientTransformation):
         where = f"{call.factory.name}: what the body of the factory returns"
         inner = with_extra_args_support(check_transformation(where, inner))
-    lasting = get_opaque_trace_state(convention="gradtx") == _NO_TRACE
+    lasting = get_opaque_trace_state(convention="gradtx") == NO_TRACE
     return functools.partial(_expansion, call, inner, lasting)
-
-
-_NO_TRACE = get_opaque_trace_state(convention="gradtx")
 
 
 def _expansion(call: Call, inner: GradientTransformation, lasting: bool) -> Expansion:

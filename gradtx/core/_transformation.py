@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Self
 
 from gradtx.core._borders import Parts, bordered, of_shapes
-from gradtx.core._calls import Call, Value, register_value
+from gradtx.core._calls import Call, Value, expand_inside, register_value
 from gradtx.core._kernels import Rule, RuleSource
 from gradtx.core._lift import RuleStage, lifted
 from gradtx.core._nesting import arguments_inside, arguments_named, is_factory, is_transformation, replaced, spelled
@@ -186,6 +186,8 @@ class GradientTransformation(Value, Generic[State]):
             wide = made.wide or made.update
             made = made._replace(init=of_shapes(made.init), update=bordered(wide, made.parts), wide=wide)
             object.__setattr__(self, "_expansion", made)
+            if self._call is not None:
+                expand_inside(self._call)
         assert self._expansion is not None
         return self._expansion
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.core._calls import Call, Value, factory_decorator, register_value
+from gradtx.core._calls import Call, Value, expand_inside, factory_decorator, register_value
 from gradtx.core._ranges import NonNegative, Positive, PositiveInt, Range, Real, at_step, is_number
 from gradtx.core._types import Numeric, StepFn
 from gradtx.schedules._cycles import cycle_at, cycle_begin
@@ -86,6 +86,7 @@ class Schedule(Value):
         if not hasattr(self, "_expansion"):
             assert self._call is not None
             object.__setattr__(self, "_expansion", self._call.factory.expand(self._call))
+            expand_inside(self._call)
         return self
 
     @_method

@@ -3,7 +3,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -43,8 +43,12 @@ class Case:
 
     def run(self, init: Callable[..., Any], step: Callable[..., Any]) -> list[Step]:
         """The result of each step."""
-        done, state, params = [], init(self.params), self.params
-        for i in range(self.steps):
+        return self.go_on(init(self.params), self.params, step, range(self.steps))
+
+    def go_on(self, state: Any, params: Any, step: Callable[..., Any], steps: Iterable[int]) -> list[Step]:
+        """The results of these steps, from the state and the parameters before the first of them."""
+        done = []
+        for i in steps:
             done.append(step(self.gradients_at(i), state, params))
             state, params = done[-1].state, done[-1].params
         return done
@@ -56,6 +60,12 @@ class Case:
     @functools.cached_property
     def state(self) -> Any:
         return self.tx.init(self.params)
+
+    @functools.cached_property
+    def in_one_memory(self) -> bool:
+        """Whether no array of the state lies elsewhere than the parameters, such as in the memory of the host."""
+        arrays = [x for x in jax.tree.leaves((self.params, self.state)) if isinstance(x, jax.Array)]
+        return len({x.sharding.memory_kind for x in arrays}) <= 1
 
     @functools.cached_property
     def plain(self) -> list[Step]:

@@ -1,24 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The clauses of the contract, one function each, in the order in which `check_contract` tries them.
-
-They are ordered by cause: a fault that breaks several clauses is reported by the clause that explains it best.
-"""
+"""The clauses of the contract on calls, types and values, one function each."""
 
 import dataclasses
+import functools
 import pickle
-from collections.abc import Callable
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core._calls import Value
-from gradtx.testing._case import Case, Step, as_numpy, example_gradients, reversed_dicts, weakly_typed
+from gradtx.testing._case import Case, Step, as_numpy, example_gradients, is_inexact, reversed_dicts, weakly_typed
 from gradtx.testing._compare import (
     Broken,
     buffers,
     finite,
+    is_key,
     leaves_with_paths,
+    numbers,
     require,
     same_structure,
     same_types,
@@ -90,7 +92,7 @@ def state_types(case: Case) -> None:
 
 
 def weak_types(case: Case) -> None:
-    """As `state_types`, for parameters made of Python numbers: their weak types stay out of the state."""
+    """The state keeps its types for parameters made of Python numbers too, whose types are weak."""
     weak = dataclasses.replace(case, params=weakly_typed(case.params))
     keeps_state_types("with weakly typed parameters, such as jnp.full(3, 0.5)", weak)
 
@@ -101,7 +103,7 @@ def keeps_state_types(when: str, case: Case) -> None:
 
 
 def mixed_updates_fit(case: Case) -> None:
-    """As `updates_fit`, whatever the dtypes of parameters and gradients."""
+    """Updates fit, and parameters keep their types, whatever the dtypes of parameters and gradients."""
     for dtypes, mixed in case.mixes.items():
         _, step = mixed.abstract
         _updates_fit(mixed, step.updates)
@@ -137,14 +139,75 @@ def runs_in_scan(case: Case) -> None:
         same_values(f"the {part} after scan", a, "those after the loop", b, exact=False)
 
 
+def vmap_agrees(case: Case) -> None:
+    """Under `jax.vmap`, each member of a population ends where it ends alone."""
+    members = [
+        case.like(_times(scale, case.params), _times(scale, case.gradients), case.steps) for scale in (1.0, -0.5)
+    ]
+
+    population = functools.partial(jax.vmap, axis_size=len(members))  # said, as a tree may have no arrays
+
+    @jax.jit
+    @population
+    def step(first_gradients: Any, gradients: Any, state: Any, params: Any) -> Step:
+        return case.like(params, first_gradients).step(gradients, state, params)
+
+    first_gradients, params = (_stacked(getattr(m, name) for m in members) for name in ("gradients", "params"))
+    state = population(case.tx.init)(params)
+    for i in range(case.steps):
+        together = step(first_gradients, _stacked(m.gradients_at(i) for m in members), state, params)
+        state, params = together.state, together.params
+        alone = _stacked(m.plain[i] for m in members)
+        for part, a, b in zip(Step._fields, together, alone, strict=True):
+            same_values(f"the {part} of step {i + 1} under vmap", a, "those of each alone", b, exact=False)
+
+
+def _times(scale: float, tree: Any) -> Any:
+    return jax.tree.map(lambda x: x * jnp.asarray(scale, x.dtype) if is_inexact(x) else x, tree)
+
+
+def _stacked(trees: Iterable[Any]) -> Any:
+    return jax.tree.map(lambda *xs: jnp.stack(xs), *trees)
+
+
+def resumes_exactly(case: Case) -> None:
+    """A run that is stopped after its first step and goes on from the bytes of its arrays ends bitwise the same."""
+    first, *_, last = case.plain
+    params, state = (
+        jax.tree.map(_through_bytes, tree, like)
+        for tree, like in ((first.params, case.params), (first.state, jax.eval_shape(case.tx.init, case.params)))
+    )
+    resumed = case.go_on(state, params, case.step, range(1, case.steps))[-1]
+    for part, a, b in zip(Step._fields, resumed, last, strict=True):
+        same_values(f"the {part} of a run that was resumed", a, "those of one that was not stopped", b)
+
+
+def _through_bytes(x: Any, like: Any) -> jax.Array:
+    """The array that a checkpoint gives back: its type is all that is known of it from elsewhere."""
+    plain = numbers(x)
+    again = jnp.asarray(np.frombuffer(bytearray(plain.tobytes()), plain.dtype).reshape(plain.shape))
+    if is_key(x):
+        return jax.random.wrap_key_data(again, impl=jax.random.key_impl(x))
+    require(again.dtype == like.dtype, f"a checkpoint gives back {again.dtype}, but init makes {like.dtype}")
+    return again
+
+
 def donation_safe(case: Case) -> None:
-    """State and parameters share no memory, nor do two leaves of the state, so that both can be donated."""
+    """State and parameters share no memory, nor do two leaves of the state, so that both can be donated to a step."""
     _no_sharing("init", case.state, case.params)
     before = case.params
     for step in case.plain:
         _no_sharing("update", step.state, before)
         _no_sharing("apply_updates", step.state, step.params)
         before = step.params
+    if not case.in_one_memory:
+        return  # XLA ends the process where it pairs a donated array with a result in another memory
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Some donated buffers")  # of other types afterwards: another clause
+        params = jax.tree.map(jnp.copy, case.params)
+        step = jax.jit(case.step, donate_argnums=(1, 2))
+        donated = case.go_on(case.tx.init(params), params, step, range(case.steps))[-1]
+    same_values("the last step with donation", donated, "that without", case.jitted[0][-1], exact=False)
 
 
 def _no_sharing(after: str, state: Any, params: Any) -> None:
@@ -245,24 +308,3 @@ def unknown_arguments(case: Case) -> None:
         more = {**case.extra, "an_argument_nobody_knows": jnp.zeros([])}
         result = case.tx.update(case.gradients, case.state, case.params, **more)
         same_values("update with an unknown argument", result, "update without", case.plain[0][:2])
-
-
-CLAUSES: dict[str, Callable[[Case], None]] = {
-    "updates fit": updates_fit,
-    "inputs unchanged": inputs_unchanged,
-    "deterministic": deterministic,
-    "eval_shape of init": abstract_init,
-    "jit equals un-jitted": jit_agrees,
-    "state types": state_types,
-    "weak types": weak_types,
-    "updates fit mixed dtypes": mixed_updates_fit,
-    "traced once": traced_once,
-    "runs in scan": runs_in_scan,
-    "donation safe": donation_safe,
-    "None leaves": none_leaves,
-    "edge shapes": edge_shapes,
-    "round trips": round_trips,
-    "params argument": params_argument,
-    "unknown arguments": unknown_arguments,
-}
-"""The clauses by the name that errors give."""

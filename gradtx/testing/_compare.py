@@ -15,6 +15,10 @@ class Broken(AssertionError):
     """The failure of a clause; `check_contract` adds the names of the transformation and the clause."""
 
 
+class NotApplicable(Exception):
+    """Raised by a clause that says nothing of a transformation, with the reason."""
+
+
 def require(holds: Any, message: str) -> None:
     if not holds:
         raise Broken(message)
@@ -56,15 +60,19 @@ def same_types(what: str, have: Any, wanted: str, want: Any) -> None:
         require(a == b, f"{what} must have the types of {wanted}: at {path} there is {a} instead of {b}")
 
 
-def same_values(what: str, have: Any, wanted: str, want: Any, exact: bool = True) -> None:
-    """Equal structure and values: bitwise, or up to rounding."""
+def same_values(what: str, have: Any, wanted: str, want: Any, exact: bool = True, tolerance: float = 1e-5) -> None:
+    """Equal structure and values: bitwise, or up to rounding.
+
+    The tolerance is relative to the largest number of a leaf. As it is, it has room for float32 arithmetic in another
+    order over a few steps.
+    """
     same_structure(what, have, wanted, want)
     for (path, x), y in zip(leaves_with_paths(have), jax.tree.leaves(want), strict=True):
         a, b = numbers(x), numbers(y)
         require(
             a.shape == b.shape, f"{what} must equal {wanted}: at {path} the shape is {a.shape} instead of {b.shape}"
         )
-        equal = (a.dtype == b.dtype and a.tobytes() == b.tobytes()) if exact else _close(a, b)
+        equal = (a.dtype == b.dtype and a.tobytes() == b.tobytes()) if exact else _close(a, b, tolerance)
         require(equal, f"{what} must equal {wanted}: at {path} there is {_show(a, b)} instead of {_show(b, a)}")
 
 
@@ -78,15 +86,14 @@ def numbers(leaf: Any) -> np.ndarray:
     return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
 
 
-def _close(a: np.ndarray, b: np.ndarray) -> bool:
+def _close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
     if a.dtype.kind == "b" or b.dtype.kind == "b" or a.dtype == jax.dtypes.float0:
         return bool(np.array_equal(a, b))
     if jnp.issubdtype(a.dtype, jnp.integer):
         # Counts and keys are exact; one-byte arrays are codes, of which rounding may choose the neighboring one.
         slack = 1 if a.dtype.itemsize == 1 else 0
         return bool(np.all(np.abs(a.astype(np.float64) - b.astype(np.float64)) <= slack))
-    # Room for reordered float32 arithmetic over a few steps, at the scale of the leaf.
-    tolerance = max(1e-5, 4 * float(jnp.finfo(a.dtype).eps))
+    tolerance = max(tolerance, 4 * float(jnp.finfo(a.dtype).eps))
     wide = np.complex128 if jnp.issubdtype(a.dtype, jnp.complexfloating) else np.float64
     a, b = a.astype(wide), b.astype(wide)
     scale = max(np.abs(b[np.isfinite(b)]), default=0.0)
@@ -102,12 +109,17 @@ def _show(a: np.ndarray, b: np.ndarray) -> str:
     return f"{a[index]} (element {index})"
 
 
-def finite(what: str, tree: Any) -> None:
+def finite(what: str, tree: Any, but_infinite: bool = False) -> None:
+    """No NaN, and no infinity unless these are allowed."""
     for path, leaf in leaves_with_paths(tree):
         x = numbers(leaf)
         if jnp.issubdtype(x.dtype, jnp.inexact):
-            bad = x[~np.isfinite(x.astype(np.complex128))]
-            require(not bad.size, f"{what} must be finite: at {path} there is {bad[:1]}")
+            wide = x.astype(np.complex128)
+            bad = x[np.isnan(wide) if but_infinite else ~np.isfinite(wide)]
+            require(
+                not bad.size,
+                f"{what} must be {'free of NaN' if but_infinite else 'finite'}: at {path} there is {bad[:1]}",
+            )
 
 
 def buffers(tree: Any) -> list[tuple[str, int]]:

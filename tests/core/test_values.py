@@ -2,6 +2,7 @@
 """A transformation is its constructor call: printing, comparing, hashing, flattening, tracing."""
 
 import copy
+import functools
 import pickle
 
 import jax
@@ -213,6 +214,30 @@ def test_derivative_through_the_gradient_is_finite_at_zero():
     tx = adam(0.1)
     derivative = jax.grad(lambda g: jnp.sum(tx.update(g, tx.init(g))[0]))(jnp.zeros(3))
     assert np.all(np.isfinite(derivative))
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gradtx.stored(adam(gradtx.linear_schedule(0.1, 0.01, 10)), gradtx.precision.bfloat16(), min_size=0),
+        gradtx.stored(
+            gradtx.with_master_params(adam(0.1), gradtx.compensate()), gradtx.precision.bfloat16(), min_size=0
+        ),
+        gradtx.with_roles([("**", gradtx.Role())], chain(adam(gradtx.linear_schedule(0.1, 0.01, 10)))),
+    ],
+    ids=["a schedule", "a recipe in a wrapper", "roles"],
+)
+def test_what_a_wrapper_traces_first_keeps_no_tracers(tx):
+    """It traces `init` for the shapes of the state, where transformations inside are used for the first time."""
+    wanted = train(tx)
+    for traced in (jax.jit(train), jax.jit(jax.checkpoint(train))):
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), traced(tx), wanted)
+    leaves, treedef = jax.tree.flatten(tx)
+
+    def loss(rate):
+        return sum(jnp.sum(p) for p in jax.tree.leaves(train(treedef.unflatten([rate, *leaves[1:]]))))
+
+    assert np.isfinite(jax.grad(loss)(jnp.float32(leaves[0])))
 
 
 def test_constants_are_folded_in_double_precision():

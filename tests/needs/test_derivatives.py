@@ -8,6 +8,8 @@ import optax
 import pytest
 
 import gradtx as gt
+from gradtx.testing._case import make_case
+from gradtx.testing._contract import CLAUSES
 from support import registry
 
 PARAMS = {"w": jnp.asarray([[1.0, -2.0, 0.5], [0.3, 0.0, -1.0]]), "b": jnp.asarray([0.5, -0.5, 2.0])}
@@ -33,37 +35,17 @@ def test_in_optax_they_are_nan():
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
 
 
-def derivatives(tx, **extra):
-    """By the gradients, the parameters, and the hyperparameters."""
-    leaves, treedef = jax.tree.flatten(tx)
-    numbers = [jnp.asarray(x, jnp.float32) for x in leaves]
-
-    def loss(gradients, params, numbers):
-        return after_two_steps(jax.tree.unflatten(treedef, numbers), gradients, params, **extra)
-
-    derivative = jax.grad(loss, argnums=(0, 1, 2))
-    jax.eval_shape(derivative, ZEROS, PARAMS, numbers)  # loops of unknown length are noticed where they are traced
-    with jax.disable_jit():
-        return derivative(ZEROS, PARAMS, numbers)
-
-
 NAMES = ["adam", "adamw", "rmsprop", "adagrad", "clip_by_global_norm", "lamb", "lookahead", "reduce_on_plateau", "sam"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_finite(name):
-    _assert_finite(name)
+    """A clause of the contract, which tests/test_laws.py holds for every factory."""
+    CLAUSES["derivatives"](make_case(registry.example(name), PARAMS, None, 2, registry.extra_arguments(name)))
 
 
 SEARCHES = {"scale_by_backtracking_linesearch", "scale_by_zoom_linesearch", "lbfgs"}
 """Loops of unknown length, which JAX differentiates forwards only."""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in registry.COVERED if n not in {*NAMES, *SEARCHES, "offload"}])
-def test_finite_for_every_factory(name):
-    """But for `offload`: JAX has no derivative of transfers in jit (tests/sharding/test_offload.py)."""
-    _assert_finite(name)
 
 
 @pytest.mark.parametrize("name", sorted(SEARCHES))
@@ -77,12 +59,6 @@ def test_forward_derivatives_of_searches_are_finite(name):
 
     _, found = jax.jit(lambda: jax.jvp(loss, (ZEROS, PARAMS), (ones, ones)))()
     assert np.isfinite(found) and found != 0
-
-
-def _assert_finite(name):
-    found = derivatives(registry.example(name), **registry.extra_arguments(name) | {"grad": ZEROS})
-    for path, x in jax.tree_util.tree_leaves_with_path(found):
-        assert np.isfinite(x).all(), f"{name}: {jax.tree_util.keystr(path)} is {x}"
 
 
 def test_the_derivative_is_right(x64):
