@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gradtx.core._kinds import TEXT, Kind
 from gradtx.core._ranges import Range, check_argument, is_array, is_number, readable, specification
 
 REQUIRED = inspect.Parameter.empty
@@ -134,6 +135,9 @@ class Arguments:
             optional = type(None) in typing.get_args(hint) or parameter.default is None
             check = functools.partial(check_argument, self.name, name, spec=spec, optional=optional)
             return check if self.schedules or name not in self.hyperparameters else self._constant(name, check)
+        if (kind := _kind_of(hint)) is not None:
+            optional = type(None) in typing.get_args(hint) or parameter.default is None
+            return functools.partial(kind.check, self.name, name, optional)
         if hint is bool:
             return functools.partial(_check_flag, self.name, name)
         if typing.get_origin(hint) is typing.Literal:
@@ -155,6 +159,18 @@ class Arguments:
     def __repr__(self) -> str:
         bare = [p.replace(annotation=p.empty) for p in self.signature.parameters.values()]
         return f"{self.name}{self.signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)}"
+
+
+def _kind_of(hint: Any) -> Kind | None:
+    """The kind in an annotation, such as `Axes | None`; that of texts is `str`."""
+    if hint is str:
+        return TEXT
+    if typing.get_origin(hint) is typing.Annotated:
+        return next((m for m in hint.__metadata__ if isinstance(m, Kind)), None)
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        members = [m for m in typing.get_args(hint) if m is not type(None)]
+        return _kind_of(members[0]) if len(members) == 1 else None
+    return None
 
 
 def _kind_of_function(hint: Any) -> str | None:
@@ -184,6 +200,10 @@ def _check_flag(where: str, name: str, value: Any) -> Any:
 
 
 def _check_choice(where: str, name: str, value: Any, choices: tuple) -> Any:
-    if value not in choices:
+    try:
+        found = value in choices and not (isinstance(value, bool) and not any(x is value for x in choices))
+    except (TypeError, ValueError):  # an array, which is equal to nothing or to many
+        found = False
+    if not found:
         raise ValueError(f"{where}: {name} must be one of {choices}, got {value!r}")
     return value

@@ -25,7 +25,8 @@ from gradtx.core._types import ScalarOrSchedule
 class Range:
     """An interval of real numbers, of `whole` ones; `integer` marks a static whole number (a size, never a leaf).
 
-    `static` marks a number that decides sizes: a Python number, never a leaf.
+    `static` marks a number that decides sizes: a Python number, never a leaf. A number of a plain function is finite
+    and one, but where it may be infinite (`endless`), or an array (`many`).
     """
 
     low: float = -math.inf
@@ -36,6 +37,8 @@ class Range:
     example: float = 0.1
     whole: bool = False
     static: bool = False
+    endless: bool = False
+    many: bool = False
 
     def __str__(self) -> str:
         kind = "a whole number" if self.integer or self.whole else "a finite number" if self.finite else "a number"
@@ -75,6 +78,9 @@ FiniteNonNegative = Annotated[Any, Range(low=0.0, high_open=True, example=0.01)]
 Decay = Annotated[Any, Range(low=0.0, high=1.0, high_open=True, example=0.9)]
 Fraction = Annotated[Any, Range(low=0.0, high=1.0, example=0.5)]
 StaticFraction = Annotated[float, Range(low=0.0, high=1.0, low_open=True, static=True, example=0.5)]
+Numbers = Annotated[Any, Range(many=True)]
+RealOrInfinite = Annotated[Any, Range(endless=True)]
+NonNegativeOrInfinite = Annotated[Any, Range(low=0.0, endless=True)]
 Momentum = Annotated[Any, Range(low=-1.0, high=1.0, example=0.9)]  # 1 is a sum; negative ones are of use in games
 PositiveInt = Annotated[int, Range(low=1, integer=True, example=2)]
 NonNegativeInt = Annotated[int, Range(low=0, integer=True, example=0)]
@@ -147,6 +153,13 @@ def is_array(value: Any) -> bool:
     return isinstance(value, jax.Array | np.ndarray | np.generic) and (
         jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
     )
+
+
+def is_infinite(value: Any) -> bool:
+    """Whether a concrete number, or one of an array of them, is infinite."""
+    if is_number(value):
+        return math.isinf(value)
+    return value is not None and not isinstance(value, Tracer) and bool(np.any(np.isinf(np.asarray(value, float))))
 
 
 def check_argument(where: str, name: str, value: Any, spec: Range | Floating, optional: bool) -> Any:

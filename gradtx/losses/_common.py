@@ -8,15 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._dtypes import compute_dtype, widen
-from gradtx.core._ranges import Range
 from gradtx.numerics._safe import safe_sqrt
-from gradtx.schedules._checks import check_number
 
 Axis = int | Sequence[int] | None
-
-POSITIVE = Range(low=0.0, low_open=True)
-NON_NEGATIVE = Range(low=0.0)
-FRACTION = Range(low=0.0, high=1.0)
 
 
 def real(loss: str, name: str, x: Any) -> jax.Array:
@@ -44,12 +38,9 @@ def same_shape(loss: str, **arrays: Any) -> list[jax.Array]:
     return widen(list(values.values()), compute_dtype(*values.values()))
 
 
-def scalar(loss: str, name: str, value: Any, spec: Range, like: jax.Array) -> jax.Array:
-    """The number in the dtype of `like`; raises if it lies outside its range or is no scalar."""
-    check_number(loss, name, value, spec)
-    value = widen(value, like.dtype)
-    check_shape(loss, name, value, (), "the shape of a scalar")
-    return value
+def scalar(value: Any, like: jax.Array) -> jax.Array:
+    """The number in the dtype of `like`."""
+    return widen(value, like.dtype)
 
 
 def is_zero(value: Any) -> bool:

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an argument may be besides a number in a range: kinds as annotations, `axis: Axes`, `tree: Tree`.
+
+A kind refuses what has no meaning and changes nothing: a list that `jax.numpy` would take for an array is one.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core._sentences import shortened
+
+MOST_SHOWN = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What an argument must be, in words, and what is wrong with a value: None, or what was given instead."""
+
+    words: str
+    fault: Callable[[Any], str | None]
+
+    def check(self, where: str, name: str, optional: bool, value: Any) -> Any:
+        """The value, or an error that names the argument."""
+        if value is None and optional:
+            return None
+        if (found := self.fault(value)) is not None:
+            raise TypeError(f"{where}: {name} must be {self.words}{' or None' if optional else ''}, got {found}")
+        return value
+
+
+def shown(value: Any) -> str:
+    """What was given, cut to what can be read, with its type."""
+    if value is None or callable(value):
+        return shortened(repr(value), MOST_SHOWN)
+    return f"{shortened(' '.join(repr(value).split()), MOST_SHOWN)} ({type(value).__name__})"
+
+
+def _unless(fits: Callable[[Any], bool]) -> Callable[[Any], str | None]:
+    return lambda value: None if fits(value) else shown(value)
+
+
+def _is_whole(x: Any) -> bool:
+    return isinstance(x, int | np.integer) and not isinstance(x, bool)
+
+
+def _is_axis(x: Any) -> bool:
+    return _is_whole(x) or isinstance(x, np.ndarray) and x.ndim == 0 and np.issubdtype(x.dtype, np.integer)
+
+
+def _are_axes(x: Any) -> bool:
+    return _is_axis(x) or (isinstance(x, list | tuple) and all(map(_is_axis, x)))
+
+
+_NUMBERS = (bool, int, float, complex)
+_ARRAYS = (jax.Array, np.ndarray, np.generic)
+
+
+def is_array_of_numbers(x: Any) -> bool:
+    """Whether this is an array or scalar of numbers, traced or not, or what JAX takes for one."""
+    if isinstance(x, jax.Array):
+        return True
+    if isinstance(x, _ARRAYS):
+        # NumPy has no name for the kind of bfloat16 and its like, which JAX knows.
+        return x.dtype.kind in "biufc" or jnp.issubdtype(x.dtype, jnp.inexact) or jnp.issubdtype(x.dtype, jnp.integer)
+    return hasattr(x, "__jax_array__") or hasattr(x, "dtype") and hasattr(x, "shape")
+
+
+def _is_array(x: Any) -> bool:
+    if is_array_of_numbers(x) or isinstance(x, int | float | complex) and not isinstance(x, bool):
+        return True
+    if not isinstance(x, list | tuple):
+        return hasattr(x, "__array__") and not isinstance(x, type)
+    return all(isinstance(y, bool) or _is_array(y) for y in x)
+
+
+def _bad_leaf(tree: Any, fits: Callable[[Any], bool]) -> str | None:
+    try:
+        leaves = jax.tree.leaves(tree)
+    except (TypeError, ValueError) as error:  # such as for keys of several types
+        return f"{shown(tree)}: {error}"
+    if all(map(fits, leaves)):
+        return None
+    path, leaf = next((p, x) for p, x in jax.tree_util.tree_leaves_with_path(tree) if not fits(x))
+    return f"{shown(leaf)} at {jax.tree_util.keystr(path)}" if path else shown(leaf)
+
+
+def _is_leaf(x: Any) -> bool:
+    return isinstance(x, _NUMBERS) or is_array_of_numbers(x)
+
+
+def _is_real_leaf(x: Any) -> bool:
+    if isinstance(x, complex):
+        return False
+    return _is_leaf(x) and not (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.complexfloating))
+
+
+def _is_key(x: Any) -> bool:
+    if not isinstance(x, jax.Array | np.ndarray):
+        return False
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key) or x.dtype == np.uint32 and x.ndim >= 1
+
+
+def _dtype_fault(x: Any) -> str | None:
+    try:
+        jnp.dtype(x)
+    except TypeError:
+        return shown(x)
+    return shown(x) if x is None or isinstance(x, float) else None
+
+
+def _are_texts(x: Any) -> bool:
+    return isinstance(x, str) or isinstance(x, Sequence) and all(isinstance(y, str) for y in x)
+
+
+AXIS = Kind("an axis, which is a whole number", _unless(_is_axis))
+AXES = Kind("an axis or several, which are whole numbers,", _unless(_are_axes))
+ARRAY = Kind("an array", _unless(_is_array))
+MASK = Kind("a boolean array", _unless(lambda x: isinstance(x, bool) or _is_array(x)))
+TREE = Kind("a tree of arrays", functools.partial(_bad_leaf, fits=_is_leaf))
+REAL_TREE = Kind("a tree of real arrays", functools.partial(_bad_leaf, fits=_is_real_leaf))
+KEY = Kind("a random key, such as jax.random.key(0)", _unless(_is_key))
+ANY_DTYPE = Kind("a dtype", _dtype_fault)
+TEXT = Kind("a string", _unless(lambda x: isinstance(x, str)))
+TEXTS = Kind("a string or several", _unless(_are_texts))
+FUNCTION = Kind("a function", _unless(callable))
+SHAPE = Kind("a shape, which is a tuple of whole numbers >= 0", _unless(
+    lambda x: isinstance(x, list | tuple) and all(_is_whole(n) and n >= 0 for n in x)
+))  # fmt: skip  # reads as one
+
+Axis = Annotated[int, AXIS]
+Axes = Annotated[int | Sequence[int], AXES]
+ArrayLike = Annotated[Any, ARRAY]
+Mask = Annotated[Any, MASK]
+Tree = Annotated[Any, TREE]
+RealTree = Annotated[Any, REAL_TREE]
+Key = Annotated[jax.Array, KEY]
+AnyDType = Annotated[Any, ANY_DTYPE]
+Shape = Annotated[tuple[int, ...], SHAPE]
+Texts = Annotated[str | Sequence[str], TEXTS]
