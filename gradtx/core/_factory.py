@@ -22,6 +22,7 @@ from gradtx.core._initial import check_scalars
 from gradtx.core._kernels import Rule, RuleSource
 from gradtx.core._lift import RuleStage, lifted
 from gradtx.core._matrices import modes_of
+from gradtx.core._naming import naming
 from gradtx.core._ranges import is_number
 from gradtx.core._scheduled import handed_on, initial, own_state, values_at
 from gradtx.core._transformation import (
@@ -209,7 +210,8 @@ _NO_TRACE = get_opaque_trace_state(convention="gradtx")
 def _expansion(call: Call, inner: GradientTransformation, lasting: bool) -> Expansion:
     """What a call stands for whose body returned `inner`, by the three cases of this module's docstring."""
     if inner._call is not None:
-        return Expansion(inner.init, Inner(inner).update, inner=inner, parts=inner.parts)
+        init, update = (naming(call.factory, call.arguments, f) for f in (inner.init, Inner(inner).update))
+        return Expansion(init, update, inner=inner, parts=inner.parts)
     made = _stage(call, inner, lasting)
     return made._replace(init=explaining_leaves(call.factory.name, made.init))
 

@@ -25,8 +25,8 @@ from gradtx.core._types import ScalarOrSchedule
 class Range:
     """An interval of real numbers, of `whole` ones; `integer` marks a static whole number (a size, never a leaf).
 
-    `static` marks a number that decides sizes: a Python number, never a leaf. A number of a plain function is finite
-    and one, but where it may be infinite (`endless`), or an array (`many`).
+    `static` marks a number that decides sizes: a Python number, never a leaf. Infinity is a value only where it means
+    something, such as no limit (`endless`). A number of a plain function is one, but where it may be an array (`many`).
     """
 
     low: float = -math.inf
@@ -54,6 +54,11 @@ class Range:
         """Whether infinity is no value, where there is no other bound."""
         return self.high == math.inf and self.high_open
 
+    def of_finite(self) -> str:
+        """In words, with what infinity is outside of."""
+        low_open, high_open = self.low_open or math.isinf(self.low), self.high_open or math.isinf(self.high)
+        return str(dataclasses.replace(self, low_open=low_open, high_open=high_open))
+
     def holds(self, value: Any) -> bool:
         """Whether every element of a concrete value lies inside; NaN lies in no range."""
         x = value if is_number(value) else np.asarray(value, dtype=np.float64)
@@ -79,8 +84,9 @@ Decay = Annotated[Any, Range(low=0.0, high=1.0, high_open=True, example=0.9)]
 Fraction = Annotated[Any, Range(low=0.0, high=1.0, example=0.5)]
 StaticFraction = Annotated[float, Range(low=0.0, high=1.0, low_open=True, static=True, example=0.5)]
 Numbers = Annotated[Any, Range(many=True)]
-RealOrInfinite = Annotated[Any, Range(endless=True)]
-NonNegativeOrInfinite = Annotated[Any, Range(low=0.0, endless=True)]
+Bound = Annotated[Any, Range(endless=True)]
+Limit = Annotated[Any, Range(low=0.0, low_open=True, endless=True, example=0.5)]
+LimitOrZero = Annotated[Any, Range(low=0.0, endless=True, example=0.01)]
 Momentum = Annotated[Any, Range(low=-1.0, high=1.0, example=0.9)]  # 1 is a sum; negative ones are of use in games
 PositiveInt = Annotated[int, Range(low=1, integer=True, example=2)]
 NonNegativeInt = Annotated[int, Range(low=0, integer=True, example=0)]
@@ -98,6 +104,9 @@ _NAMES = {
     PositiveInt: "PositiveInt",
     NonNegativeInt: "NonNegativeInt",
     DType: "DType",
+    Bound: "Real",
+    Limit: "Positive",
+    LimitOrZero: "NonNegative",
 }
 
 
@@ -158,8 +167,8 @@ def is_array(value: Any) -> bool:
 def is_infinite(value: Any) -> bool:
     """Whether a concrete number, or one of an array of them, is infinite."""
     if is_number(value):
-        return math.isinf(value)
-    return value is not None and not isinstance(value, Tracer) and bool(np.any(np.isinf(np.asarray(value, float))))
+        return value in (math.inf, -math.inf)
+    return bool(np.any(np.isinf(np.asarray(value, dtype=np.float64))))
 
 
 def check_argument(where: str, name: str, value: Any, spec: Range | Floating, optional: bool) -> Any:
@@ -191,6 +200,8 @@ def check_argument(where: str, name: str, value: Any, spec: Range | Floating, op
         value = float(value)  # one of Python's floats that JAX takes for a float64
     if not spec.holds(value):
         raise ValueError(f"{where}: {name} must be {spec}, got {value}")
+    if not spec.endless and is_infinite(value):
+        raise ValueError(f"{where}: {name} must be {spec.of_finite()}, got {value}")
     return value
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core import _over_devices as reductions
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, DType, Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
+from gradtx.core._ranges import Decay, DType, Fraction, Limit, NonNegative, NonNegativeInt, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics import _factored as factors
@@ -97,7 +97,7 @@ def adafactor(
     decay_rate: NonNegative = 0.8,
     decay_offset: NonNegativeInt = 0,
     multiply_by_parameter_scale: bool = True,
-    clipping_threshold: Positive | None = 1.0,
+    clipping_threshold: Limit | None = 1.0,
     momentum: Decay | None = None,
     dtype_momentum: DType = jnp.float32,
     weight_decay_rate: NonNegative | None = None,
@@ -147,7 +147,7 @@ def adafactor_big_vision(
     *,
     decay_rate: NonNegative = 0.8,
     decay_cap: Fraction = 0.999,
-    clipping_threshold: Positive | None = None,
+    clipping_threshold: Limit | None = None,
     min_dim_size_to_factor: PositiveInt = 32,
     eps: NonNegative = 1e-30,
     dtype_momentum: DType = jnp.bfloat16,

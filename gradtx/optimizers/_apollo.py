@@ -8,7 +8,7 @@ import jax
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import NonNegative, NonNegativeInt, Positive, PositiveInt, Real
+from gradtx.core._ranges import Limit, NonNegative, NonNegativeInt, PositiveInt, Real
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule
 from gradtx.optimizers._adam import scale_by_adam
@@ -25,7 +25,7 @@ def scale_by_apollo(
     base_optimizer: Any = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
     *,
-    growth: Positive = 1.01,
+    growth: Limit = 1.01,
     scaling: Literal["channel", "tensor"] = "channel",
     side: Literal["larger", "smaller"] = "smaller",
     projection: Literal["random", "svd"] = "random",
@@ -73,7 +73,7 @@ def apollo(
     mask: Any | Callable[[Params], Any] = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
     *,
-    growth: Positive = 1.01,
+    growth: Limit = 1.01,
     scaling: Literal["channel", "tensor"] = "channel",
     side: Literal["larger", "smaller"] = "smaller",
     seed: NonNegativeInt = 0,
@@ -108,7 +108,7 @@ def apollo_mini(
     mask: Any | Callable[[Params], Any] = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
     *,
-    growth: Positive = 1.01,
+    growth: Limit = 1.01,
     side: Literal["larger", "smaller"] = "smaller",
     seed: NonNegativeInt = 0,
 ) -> GradientTransformationExtraArgs:

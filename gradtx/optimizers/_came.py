@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gradtx.core import _over_devices as reductions
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, DType, NonNegative, Positive, PositiveInt
+from gradtx.core._ranges import Decay, DType, Limit, NonNegative, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics import _factored as factors
@@ -40,7 +40,7 @@ def scale_by_came(
     b3: Decay = 0.9999,
     eps: NonNegative = 1e-30,
     eps_error: NonNegative = 1e-16,
-    clipping_threshold: Positive = 1.0,
+    clipping_threshold: Limit = 1.0,
     *,
     min_dim_size_to_factor: PositiveInt = 1,
     mu_dtype: DType = None,
@@ -102,7 +102,7 @@ def came(
     b3: Decay = 0.9999,
     eps: NonNegative = 1e-30,
     eps_error: NonNegative = 1e-16,
-    clipping_threshold: Positive = 1.0,
+    clipping_threshold: Limit = 1.0,
     weight_decay: NonNegative = 0.0,
     mask: Any | Callable[[Params], Any] = None,
     *,

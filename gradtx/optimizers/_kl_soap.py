@@ -8,7 +8,7 @@ import jax
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import Decay, NonNegative, Positive, PositiveInt
+from gradtx.core._ranges import Decay, Limit, NonNegative, Positive, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, zeros_like
@@ -49,7 +49,7 @@ def scale_by_kl_soap(
     *,
     precondition_frequency: PositiveInt = 10,
     init_factor: Positive = 0.1,
-    max_clamp: Positive = 4000,
+    max_clamp: Limit = 4000,
     max_precond_dim: PositiveInt = 10000,
     stagger: bool = False,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
@@ -98,7 +98,7 @@ def kl_soap(
     *,
     precondition_frequency: PositiveInt = 10,
     init_factor: Positive = 0.1,
-    max_clamp: Positive = 4000,
+    max_clamp: Limit = 4000,
     max_precond_dim: PositiveInt = 10000,
     stagger: bool = False,
     mask: Any | Callable[[Params], Any] = None,

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import Decay, DType, NonNegative, Positive
+from gradtx.core._ranges import Decay, DType, Limit, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule
 from gradtx.optimizers._adam import scale_by_adam
@@ -26,7 +26,7 @@ def mars(
     mask: Any | Callable[[Params], Any] = None,
     *,
     gamma: NonNegative = 0.025,
-    max_norm: Positive | None = 1.0,
+    max_norm: Limit | None = 1.0,
 ) -> GradientTransformationExtraArgs:
     """MARS-AdamW: AdamW on gradients whose variance a correction reduces.
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from gradtx.core._branching import branch
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_matrix, transformation
-from gradtx.core._ranges import Decay, Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
+from gradtx.core._ranges import Decay, Fraction, Limit, NonNegative, NonNegativeInt, Positive, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
@@ -50,7 +50,7 @@ def scale_by_psgd_kron(
     precondition_lr: NonNegative = 0.1,
     init_scale: Positive = 1.0,
     max_size_triangular: PositiveInt = 8192,
-    clip: Positive | None = 1.1,
+    clip: Limit | None = 1.1,
     seed: NonNegativeInt = 0,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
@@ -138,7 +138,7 @@ def psgd_kron(
     precondition_lr: NonNegative = 0.1,
     init_scale: Positive = 1.0,
     max_size_triangular: PositiveInt = 8192,
-    clip: Positive | None = 1.1,
+    clip: Limit | None = 1.1,
     seed: NonNegativeInt = 0,
     mask: Any | Callable[[Params], Any] = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,

@@ -13,7 +13,7 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import widen
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._over_devices import sum_over
-from gradtx.core._ranges import Decay, DType, NonNegative, NonNegativeInt, Positive, PositiveInt
+from gradtx.core._ranges import Decay, DType, Limit, NonNegative, NonNegativeInt, Positive, PositiveInt
 from gradtx.core._roles import by_names, is_full_box
 from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
 from gradtx.core._trees import check_state
@@ -77,7 +77,7 @@ def scale_by_sophia(
     b2: Decay = 0.99,
     eps: NonNegative = 1e-8,
     gamma: Positive = 0.01,
-    clip_threshold: Positive | None = 1.0,
+    clip_threshold: Limit | None = 1.0,
     update_interval: PositiveInt = 10,
     hessian_diagonal_fn: Any = _HUTCHINSON,
     mu_dtype: DType = None,
@@ -142,7 +142,7 @@ def sophia(
     weight_decay: NonNegative = 1e-4,
     weight_decay_mask: Any | Callable[[Params], Any] = None,
     gamma: Positive = 0.01,
-    clip_threshold: Positive | None = 1.0,
+    clip_threshold: Limit | None = 1.0,
     update_interval: PositiveInt = 10,
     hessian_diagonal_fn: Any = _HUTCHINSON,
     mu_dtype: DType = None,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import Decay, DType, NonNegative, Positive, PositiveInt
+from gradtx.core._ranges import Decay, DType, Limit, NonNegative, Positive, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule
 from gradtx.optimizers._sophia import sophia
@@ -22,7 +22,7 @@ def sophia_g(
     weight_decay: NonNegative = 1e-4,
     weight_decay_mask: Any | Callable[[Params], Any] = None,
     gamma: Positive = 0.05,
-    clip_threshold: Positive | None = 1.0,
+    clip_threshold: Limit | None = 1.0,
     update_interval: PositiveInt = 10,
     mu_dtype: DType = None,
 ) -> GradientTransformationExtraArgs:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, DType, NonNegative, Positive, is_number
+from gradtx.core._ranges import Decay, DType, Limit, NonNegative, is_number
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
@@ -24,7 +24,7 @@ def scale_by_stable_adam(
     b2: Decay = 0.99,
     eps: NonNegative = 1e-6,
     weight_decay: NonNegative = 0.0,
-    threshold: Positive = 1.0,
+    threshold: Limit = 1.0,
     mu_dtype: DType = None,
 ) -> GradientTransformationExtraArgs:
     """Adam's direction, smaller where the second moment lags behind the gradient:
@@ -73,7 +73,7 @@ def stable_adamw(
     weight_decay: NonNegative = 1e-2,
     mask: Any | Callable[[Params], Any] = None,
     *,
-    threshold: Positive = 1.0,
+    threshold: Limit = 1.0,
 ) -> GradientTransformationExtraArgs:
     """StableAdamW: AdamW whose learning rate shrinks, parameter by parameter, when gradients suddenly grow.
 

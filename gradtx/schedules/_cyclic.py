@@ -3,7 +3,7 @@
 
 from typing import Literal
 
-from gradtx.core._ranges import NonNegative, Positive, Real
+from gradtx.core._ranges import LimitOrZero, Positive, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._decay import exponential_decay
 from gradtx.schedules._pieces import linear, warmup
@@ -14,8 +14,8 @@ from gradtx.schedules._schedule import composition
 def cyclic_schedule(
     init_value: Real,
     peak_value: Real,
-    up_steps: NonNegative,
-    down_steps: NonNegative | None = None,
+    up_steps: LimitOrZero,
+    down_steps: LimitOrZero | None = None,
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
     gamma: Positive = 1.0,
 ) -> ScheduleFn:

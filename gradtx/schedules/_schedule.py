@@ -13,7 +13,8 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core._calls import Call, Value, factory_decorator, register_value
-from gradtx.core._ranges import NonNegative, Positive, PositiveInt, Range, Real, at_step, is_number
+from gradtx.core._naming import naming, wide
+from gradtx.core._ranges import Bound, LimitOrZero, Positive, PositiveInt, Range, Real, at_step, is_number
 from gradtx.core._types import Numeric, StepFn
 from gradtx.schedules._cycles import cycle_at, cycle_begin
 from gradtx.schedules._steps import counted, floating, joined, longest, paired, since, total
@@ -51,9 +52,12 @@ def _operator(body: Callable[Concatenate[Any, P], Any]) -> Callable[Concatenate[
 
 def _expand(call: Call) -> Lasting:
     result = call.factory.run(call.arguments)
-    if isinstance(result, Schedule):
-        return Lasting(result, result.length)
-    return result if isinstance(result, Lasting) else Lasting(result, None)
+    function, length = result, getattr(result, "length", None)
+    if isinstance(result, Lasting):
+        function, length = result
+    if wide(call.arguments, call.factory.hyperparameters):
+        function = naming(call.factory, call.arguments, function)
+    return Lasting(function, length)
 
 
 def _expand_in_floats(call: Call) -> Lasting:
@@ -89,7 +93,7 @@ class Schedule(Value):
         return self
 
     @_method
-    def then(self, following: StepFn, after: NonNegative | None = None):
+    def then(self, following: StepFn, after: LimitOrZero | None = None):
         """This schedule until its end, then another one, which counts steps from there.
 
         Args:
@@ -126,7 +130,7 @@ class Schedule(Value):
         return Lasting(lambda count: self(count) / _values(divisor, count), _longer(self, divisor))
 
     @_method
-    def clip(self, low: Real | None = None, high: Real | None = None):
+    def clip(self, low: Bound | None = None, high: Bound | None = None):
         """Its values, but none below `low` or above `high`."""
         known = not any(x is None or isinstance(x, Tracer) for x in (low, high))
         if known and np.any(np.asarray(high) < np.asarray(low)):
@@ -140,7 +144,7 @@ class Schedule(Value):
         return Lasting(at, self.length)
 
     @_method
-    def shift(self, steps: Real):
+    def shift(self, steps: Bound):
         """The schedule begun `steps` later, with its first value until then: `schedule(max(t - steps, 0))`.
 
         With a traced `steps` the run decides when a decay begins: `rate * linear(1000).shift(start)`, where an infinite
@@ -150,7 +154,7 @@ class Schedule(Value):
         return Lasting(lambda count: self(since(count, steps)), longest(length, 0))
 
     @_method
-    def until(self, end: Real):
+    def until(self, end: Bound):
         """The schedule, begun so late that it ends at step `end`: `shift(end - length)`.
 
         `rate * linear(c).until(N)` multiplies any rate by the cooldown min(1, (N - t) / c). A traced `end`, such as the

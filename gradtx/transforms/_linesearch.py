@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core._branching import branch
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import Decay, NonNegative, Positive, PositiveInt, Range
+from gradtx.core._ranges import Decay, Limit, NonNegative, PositiveInt, Range
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._wolfe import Conditions, Point, wolfe_search
@@ -42,7 +42,7 @@ class ScaleByZoomLinesearchState(NamedTuple):
 @transformation
 def scale_by_zoom_linesearch(
     max_linesearch_steps: PositiveInt,
-    max_learning_rate: Positive | None = None,
+    max_learning_rate: Limit | None = None,
     tol: NonNegative = 0.0,
     increase_factor: Growth = 2.0,
     slope_rtol: Decay = 1e-4,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import FiniteNonNegative, NonNegativeInt, Positive
+from gradtx.core._ranges import FiniteNonNegative, Limit, NonNegativeInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.wrappers._masked import masked
@@ -61,7 +61,7 @@ def decay_weights(
     mask: Any | Callable[[Params], Any] = None,
     *,
     learning_rate: ScalarOrSchedule | None = None,
-    max_learning_rate: Positive | None = None,
+    max_learning_rate: Limit | None = None,
     cautious: bool = False,
     towards_initial: bool = False,
     of_new: bool = False,
