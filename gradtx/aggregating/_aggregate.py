@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._combine import chain, identity
 from gradtx.core._dtypes import widen
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._kinds import Tree
 from gradtx.core._needs import needs
 from gradtx.core._ranges import PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
@@ -158,7 +160,8 @@ def average_incrementally_updates(
     return over_calls if per_elt_axis is None else chain(average_per_element_updates(per_elt_axis), over_calls)
 
 
-def get_batch_size_from_per_elt_updates(per_elt_updates: Updates, per_elt_axis: int | Sequence[int]) -> int:
+@checked
+def get_batch_size_from_per_elt_updates(per_elt_updates: Tree, per_elt_axis: int | Sequence[int]) -> int:
     """The number of elements in a tree of per-element gradients.
 
     Args:

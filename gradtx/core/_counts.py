@@ -13,11 +13,14 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike
 from gradtx.core._ranges import is_array, is_number
 from gradtx.core._types import Numeric, OptState
 
 
-def safe_increment(count: jax.Array) -> jax.Array:
+@checked
+def safe_increment(count: ArrayLike) -> jax.Array:
     """`count + 1`, or `count` if its dtype cannot hold the sum.
 
     Args:

@@ -100,6 +100,19 @@ def _is_real_leaf(x: Any) -> bool:
     return _is_leaf(x) and not (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.complexfloating))
 
 
+def _is_scalar(x: Any) -> bool:
+    if isinstance(x, bool) or not isinstance(x, int | float | complex | jax.Array | np.ndarray | np.generic):
+        return False
+    return is_array_of_numbers(x) if hasattr(x, "dtype") else True
+
+
+def _is_precision(x: Any) -> bool:
+    parts = x if isinstance(x, tuple) else (x,)
+    known = (jax.lax.Precision, jax.lax.DotAlgorithm, jax.lax.DotAlgorithmPreset)
+    names = ("default", "high", "highest", "fastest", "bfloat16", "bfloat16_3x", "tensorfloat32", "float32")
+    return all(isinstance(part, known) or part in names for part in parts if part is not None)
+
+
 def _is_key(x: Any) -> bool:
     if not isinstance(x, jax.Array | np.ndarray):
         return False
@@ -124,6 +137,8 @@ ARRAY = Kind("an array", _unless(_is_array))
 MASK = Kind("a boolean array", _unless(lambda x: isinstance(x, bool) or _is_array(x)))
 TREE = Kind("a tree of arrays", functools.partial(_bad_leaf, fits=_is_leaf))
 REAL_TREE = Kind("a tree of real arrays", functools.partial(_bad_leaf, fits=_is_real_leaf))
+SCALAR = Kind("a number or an array without axes", _unless(_is_scalar))
+PRECISION = Kind("a precision of jax.lax.Precision", _unless(_is_precision))
 KEY = Kind("a random key, such as jax.random.key(0)", _unless(_is_key))
 ANY_DTYPE = Kind("a dtype", _dtype_fault)
 TEXT = Kind("a string", _unless(lambda x: isinstance(x, str)))
@@ -139,6 +154,8 @@ ArrayLike = Annotated[Any, ARRAY]
 Mask = Annotated[Any, MASK]
 Tree = Annotated[Any, TREE]
 RealTree = Annotated[Any, REAL_TREE]
+Scalar = Annotated[Any, SCALAR]
+Precision = Annotated[Any, PRECISION]
 Key = Annotated[jax.Array, KEY]
 AnyDType = Annotated[Any, ANY_DTYPE]
 Shape = Annotated[tuple[int, ...], SHAPE]

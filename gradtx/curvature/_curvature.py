@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, widen
-from gradtx.core._ranges import PositiveInt, check_argument, specification
+from gradtx.core._kinds import Key, Tree
+from gradtx.core._ranges import NonNegative, PositiveInt, check_argument, specification
 from gradtx.core._transformation import as_inner
 from gradtx.numerics._lanczos import lanczos, tridiagonal_spectrum
 from gradtx.numerics._linear_algebra import power_iteration
@@ -33,7 +35,8 @@ def check_floating(where: str, params: Any) -> None:
             )
 
 
-def hessian_vector_product(loss: Loss, params: Any, v: Any) -> Any:
+@checked
+def hessian_vector_product(loss: Loss, params: Tree, v: Tree) -> Any:
     """H v for the Hessian H of `loss` at the parameters: the derivative of the gradient along `v`.
 
     Args:
@@ -44,8 +47,9 @@ def hessian_vector_product(loss: Loss, params: Any, v: Any) -> Any:
     return jax.jvp(jax.grad(loss), (params,), (v,))[1]
 
 
+@checked
 def gauss_newton_vector_product(
-    model: Callable[[Any], Any], loss: Callable[[Any], jax.Array], params: Any, v: Any
+    model: Callable[[Any], Any], loss: Callable[[Any], jax.Array], params: Tree, v: Tree
 ) -> Any:
     """Jᵀ H J v for the Jacobian J of `model` at the parameters and the Hessian H of `loss` at its outputs.
 
@@ -64,7 +68,8 @@ def gauss_newton_vector_product(
     return back(hessian_vector_product(loss, outputs, along))[0]
 
 
-def hessian_diagonal(loss: Loss, params: Any, batch_size: PositiveInt = 32) -> Any:
+@checked
+def hessian_diagonal(loss: Loss, params: Tree, batch_size: PositiveInt = 32) -> Any:
     """The exact diagonal of the Hessian of `loss` at the parameters, from one Hessian-vector product for each element.
 
     Args:
@@ -83,9 +88,10 @@ def hessian_diagonal(loss: Loss, params: Any, batch_size: PositiveInt = 32) -> A
     return unravel(jax.lax.map(entry, jnp.arange(flat.size), batch_size=size))
 
 
+@checked
 def hutchinson_diagonal(
     loss: Loss,
-    params: Any,
+    params: Tree,
     key: Any,
     num_samples: PositiveInt = 1,
     *,
@@ -114,8 +120,9 @@ def hutchinson_diagonal(
     return jax.tree.map(lambda x, p: (x / count).astype(jnp.asarray(p).dtype), total, params)
 
 
+@checked
 def top_eigenvalue(
-    loss: Loss, params: Any, key: jax.Array, num_iters: int = 100, error_tolerance: float = 1e-4
+    loss: Loss, params: Tree, key: Key, num_iters: PositiveInt = 100, error_tolerance: NonNegative = 1e-4
 ) -> tuple[jax.Array, Any]:
     """The eigenvalue of largest magnitude of the Hessian, with its sign, and its eigenvector, a tree of norm 1.
 
@@ -135,8 +142,9 @@ def top_eigenvalue(
     return value, unravel(vector.astype(flat.dtype))
 
 
+@checked
 def hessian_spectrum(
-    loss: Loss, params: Any, key: jax.Array, num_iters: PositiveInt = 30, num_samples: PositiveInt = 1
+    loss: Loss, params: Tree, key: Key, num_iters: PositiveInt = 30, num_samples: PositiveInt = 1
 ) -> tuple[jax.Array, jax.Array]:
     """Nodes and weights, of shape (num_samples, num_iters), of the spectral density of the Hessian, by Lanczos' method.
 

@@ -10,7 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._ranges import Range, check_argument
+from gradtx.core._checked import checked
+from gradtx.core._kinds import Tree
+from gradtx.core._ranges import Limit, Range, check_argument
 from gradtx.core._trees import is_hole, is_none
 from gradtx.core._types import Updates
 from gradtx.numerics._examples import check_examples, example_norms, weighted_sum
@@ -19,7 +21,8 @@ from gradtx.numerics._safe import shrink_factor
 _LIMIT = Range(low=0.0, low_open=True)
 
 
-def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Any) -> tuple[Updates, jax.Array]:
+@checked
+def per_example_global_norm_clip(grads: Tree, l2_norm_clip: Limit) -> tuple[Updates, jax.Array]:
     """Σ_i g_i min(1, l2_norm_clip / ‖g_i‖) over the examples i, and the number of examples clipped.
 
     The norm of an example is over all its gradients together. Sums are in at least float32.
@@ -49,8 +52,9 @@ def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Any) -> tuple[Upd
     return jax.tree.unflatten(treedef, leaves), _count(norms > limit)
 
 
+@checked
 def per_example_layer_norm_clip(
-    grads: Updates, global_l2_norm_clip: Any, uniform: bool = True
+    grads: Tree, global_l2_norm_clip: Limit, uniform: bool = True
 ) -> tuple[Updates, Updates]:
     """Σ_i g_i min(1, C_l / ‖g_i‖) for each of the L leaves l separately, and the number of examples clipped there.
 

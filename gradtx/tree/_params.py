@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._trees import align, is_none
 from gradtx.core._types import OptState
 
@@ -19,6 +20,7 @@ class _Parameters(NamedTuple):
     """
 
 
+@checked
 def map_params(
     initable: Any,
     f: Callable[..., Any],
