@@ -11,8 +11,9 @@ from jax.core import Tracer
 
 from gradtx.core._apply import apply_updates
 from gradtx.core._calls import Value
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, widen
-from gradtx.core._ranges import Range, is_array, is_number
+from gradtx.core._ranges import LimitOrZero, Range, Whole, is_array, is_number
 from gradtx.core._scheduled import ScheduledState
 from gradtx.core._transformation import as_inner, check_transformation
 from gradtx.core._trees import align, is_none, show_path
@@ -65,15 +66,16 @@ class _Loop(NamedTuple):
     over: jax.Array
 
 
+@checked
 def minimize(
     fn: Callable[..., Any],
     params: Params,
     tx: Any = None,
     *,
     args: tuple = (),
-    max_steps: int = 1_000,
-    tol: Any = 1e-5,
-    value_tol: Any = 0.0,
+    max_steps: Whole = 1_000,
+    tol: LimitOrZero = 1e-5,
+    value_tol: LimitOrZero = 0.0,
     has_aux: bool = False,
     bounds: tuple | None = None,
     projection: Callable[..., Any] | None = None,

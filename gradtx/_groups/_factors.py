@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core._calls import Value, factory_decorator, register_value
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ShapesTree
 from gradtx.core._ranges import Range, is_number
 from gradtx.core._roles import Role, unboxed
 from gradtx.core._selectors import named_leaves
 from gradtx.core._stacks import stack_axes
-from gradtx.core._types import Params
 
 
 class Parameter(NamedTuple):
@@ -179,6 +180,7 @@ class _LayerwiseDecay(Factor):
         return f"layerwise_decay({self.decay!r}{of})"
 
 
+@checked
 def layerwise_decay(decay: float, depth: Callable[[str], Any] | None = None) -> Factor:
     """In rules of `groups`: decay^(n - i) times the base's value in layer i = 0 ... n - 1, and 1 after the layers.
 
@@ -237,7 +239,8 @@ class _Mup(Factor):
         return f"mup(<{len(self.base)} shapes>, {self.rule!r})"
 
 
-def mup(base_params: Params, rule: Literal["adam", "sgd"] = "adam") -> Factor:
+@checked
+def mup(base_params: ShapesTree, rule: Literal["adam", "sgd"] = "adam") -> Factor:
     """In rules of `groups`: the multiple of the learning rate in the maximal update parametrization, by kind.
 
     A rate that is right for the base model is then right for wider models. With r the ratio of the widths:

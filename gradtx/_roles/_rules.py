@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ShapesTree
 from gradtx.core._prefixes import is_function, spread
 from gradtx.core._roles import Role, is_absent, opened
 from gradtx.core._selectors import OfKind, Selector, check_where, described, matches, named_leaves, what_instead
@@ -15,7 +17,8 @@ from gradtx.core._trees import show_path
 from gradtx.core._types import Params
 
 
-def roles(params: Params, rules: Any, *, partial: bool = False) -> Any:
+@checked
+def roles(params: ShapesTree, rules: Any, *, partial: bool = False) -> Any:
     """The role of each parameter, as a tree like the parameters. None has no role.
 
     Args:

@@ -6,12 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._kinds import Tree
 from gradtx.core._trees import align, check_shapes, is_hole, is_none, paths
-from gradtx.core._types import Params, Updates
+from gradtx.core._types import Params
 
 
-def apply_updates(params: Params, updates: Updates) -> Params:
+@checked
+def apply_updates(params: Params, updates: Tree) -> Params:
     """`params + updates`, each leaf in the dtype of its parameter.
 
     The sum is computed in the widest of float32 and the dtypes of parameter and update, then rounded once. Where the

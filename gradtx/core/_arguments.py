@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core._kinds import TEXT, Kind
+from gradtx.core._kinds import of_hint
 from gradtx.core._ranges import Range, check_argument, is_array, is_number, readable, specification
 
 REQUIRED = inspect.Parameter.empty
@@ -33,6 +33,10 @@ OTHER_NAMES = {
     "wd": ("weight_decay",),
 }
 """How other libraries call arguments, and what they may be here, for errors."""
+
+
+TAKES_FACTORIES = {"inner_factory", "body"}
+"""The arguments that are functions of any arguments, and may be a factory that is not called."""
 
 
 class Arguments:
@@ -135,7 +139,7 @@ class Arguments:
             optional = type(None) in typing.get_args(hint) or parameter.default is None
             check = functools.partial(check_argument, self.name, name, spec=spec, optional=optional)
             return check if self.schedules or name not in self.hyperparameters else self._constant(name, check)
-        if (kind := _kind_of(hint)) is not None:
+        if (kind := of_hint(hint)) is not None:
             optional = type(None) in typing.get_args(hint) or parameter.default is None
             return functools.partial(kind.check, self.name, name, optional)
         if hint is bool:
@@ -143,7 +147,8 @@ class Arguments:
         if typing.get_origin(hint) is typing.Literal:
             return functools.partial(_check_choice, self.name, name, choices=typing.get_args(hint))
         if (kind := _kind_of_function(hint)) is not None:
-            return functools.partial(_check_function, self.name, name, kind, parameter.default is not REQUIRED)
+            optional = parameter.default is not REQUIRED or type(None) in typing.get_args(hint)
+            return functools.partial(_check_function, self.name, name, kind, optional)
         return None
 
     def _constant(self, name: str, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -161,18 +166,6 @@ class Arguments:
         return f"{self.name}{self.signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)}"
 
 
-def _kind_of(hint: Any) -> Kind | None:
-    """The kind in an annotation, such as `Axes | None`; that of texts is `str`."""
-    if hint is str:
-        return TEXT
-    if typing.get_origin(hint) is typing.Annotated:
-        return next((m for m in hint.__metadata__ if isinstance(m, Kind)), None)
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        members = [m for m in typing.get_args(hint) if m is not type(None)]
-        return _kind_of(members[0]) if len(members) == 1 else None
-    return None
-
-
 def _kind_of_function(hint: Any) -> str | None:
     """What an argument must be whose annotation is a function, such as `Annotated[Callable, "of the step"]`, in words;
     None for another annotation."""
@@ -188,6 +181,9 @@ def _kind_of_function(hint: Any) -> str | None:
 
 
 def _check_function(where: str, name: str, kind: str, optional: bool, value: Any) -> Any:
+    if inspect.isfunction(value) and hasattr(value, "factory") and name not in TAKES_FACTORIES:
+        made = f"{value.__name__}(...)"
+        raise TypeError(f"{where}: {name} must be {kind}, got the factory {value.__name__}: call it, {made}")
     if not callable(value) and not (optional and value is None):
         raise TypeError(f"{where}: {name} must be {kind}, got {value!r}")
     return value

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gradtx.core._checked import checked
-from gradtx.core._kinds import ArrayLike
+from gradtx.core._kinds import ArrayLike, StateTree
 from gradtx.core._ranges import is_array, is_number
 from gradtx.core._types import Numeric, OptState
 
@@ -48,7 +48,8 @@ def step_of(state: Any) -> jax.Array | None:
     return None
 
 
-def restart(state: OptState, at: Numeric) -> OptState:
+@checked
+def restart(state: StateTree, at: Numeric) -> OptState:
     """The state with every step count set to `at`, so that the next update evaluates all schedules at that step.
 
     Counts are found in chains, masks and wrappers. Moments and other averages are kept with their age, so that bias

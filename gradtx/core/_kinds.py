@@ -4,9 +4,13 @@
 A kind refuses what has no meaning and changes nothing: a list that `jax.numpy` would take for an array is one.
 """
 
+import collections.abc
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
@@ -43,6 +47,16 @@ def shown(value: Any) -> str:
 
 def _unless(fits: Callable[[Any], bool]) -> Callable[[Any], str | None]:
     return lambda value: None if fits(value) else shown(value)
+
+
+def of_hint(hint: Any) -> Kind | None:
+    """The kind that an annotation demands by itself or by a note: `str`, a mapping, a mesh, `Axes | None`."""
+    if typing.get_origin(hint) is Annotated:
+        return next((m for m in hint.__metadata__ if isinstance(m, Kind)), None)
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        found = {of_hint(m) for m in typing.get_args(hint) if m is not type(None)}
+        return found.pop() if len(found) == 1 else None
+    return _BY_HINT.get(typing.get_origin(hint) or hint if isinstance(hint, collections.abc.Hashable) else None)
 
 
 def _is_whole(x: Any) -> bool:
@@ -127,6 +141,23 @@ def _dtype_fault(x: Any) -> str | None:
     return shown(x) if x is None or isinstance(x, float) else None
 
 
+def _is_state(x: Any) -> bool:
+    return not isinstance(x, str | bytes | complex) and not inspect.isroutine(x) and not inspect.isclass(x)
+
+
+def _is_state_of_parts(x: Any) -> bool:
+    return _is_state(x) and not isinstance(x, _NUMBERS)
+
+
+def _has_shapes(x: Any) -> bool:
+    return not isinstance(x, str | bytes)
+
+
+def _are_ranges(x: Any) -> bool:
+    found = np.shape(x) if _is_array(x) else ()
+    return found == (2, 2) and bool(np.all(np.isfinite(np.asarray(x, float))))
+
+
 def _are_texts(x: Any) -> bool:
     return isinstance(x, str) or isinstance(x, Sequence) and all(isinstance(y, str) for y in x)
 
@@ -143,7 +174,15 @@ KEY = Kind("a random key, such as jax.random.key(0)", _unless(_is_key))
 ANY_DTYPE = Kind("a dtype", _dtype_fault)
 TEXT = Kind("a string", _unless(lambda x: isinstance(x, str)))
 TEXTS = Kind("a string or several", _unless(_are_texts))
-FUNCTION = Kind("a function", _unless(callable))
+STATE = Kind("the state of a transformation", _unless(_is_state))
+STATE_OF_PARTS = Kind("the state of a transformation", _unless(_is_state_of_parts))
+SHAPES = Kind("a tree of arrays or shapes", functools.partial(_bad_leaf, fits=_has_shapes))
+MAPPING = Kind("a mapping, such as a dictionary", _unless(lambda x: isinstance(x, Mapping)))
+TUPLE = Kind("a tuple", _unless(lambda x: isinstance(x, tuple | list)))
+CLASS = Kind("a class", _unless(inspect.isclass))
+MESH = Kind("a jax.sharding.Mesh", _unless(lambda x: isinstance(x, jax.sharding.Mesh | jax.sharding.AbstractMesh)))
+PAIR = Kind("two strings", _unless(lambda x: _are_texts(x) and not isinstance(x, str) and len(x) == 2))
+RANGES = Kind("((left, right), (bottom, top)), finite numbers,", _unless(_are_ranges))
 SHAPE = Kind("a shape, which is a tuple of whole numbers >= 0", _unless(
     lambda x: isinstance(x, list | tuple) and all(_is_whole(n) and n >= 0 for n in x)
 ))  # fmt: skip  # reads as one
@@ -159,4 +198,18 @@ Precision = Annotated[Any, PRECISION]
 Key = Annotated[jax.Array, KEY]
 AnyDType = Annotated[Any, ANY_DTYPE]
 Shape = Annotated[tuple[int, ...], SHAPE]
+StateTree = Annotated[Any, STATE]
+StateOfParts = Annotated[Any, STATE_OF_PARTS]
+ShapesTree = Annotated[Any, SHAPES]
+Pair = Annotated[tuple[str, str], PAIR]
+Ranges = Annotated[Sequence[tuple[float, float]], RANGES]
 Texts = Annotated[str | Sequence[str], TEXTS]
+
+_BY_HINT: dict[Any, Kind] = {
+    str: TEXT,
+    tuple: TUPLE,
+    type: CLASS,
+    Mapping: MAPPING,
+    jax.sharding.Mesh: MESH,
+    jax.sharding.AbstractMesh: MESH,
+}

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._apply import apply_updates
+from gradtx.core._checked import checked
 from gradtx.core._counts import restart
 from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._kinds import Tree
 from gradtx.core._selectors import named_leaves
 from gradtx.core._transformation import as_inner
 from gradtx.core._trees import align, is_hole
@@ -81,10 +83,11 @@ class PrecisionReport:
         return "\n".join([*lines, ADVICE])
 
 
+@checked
 def check_precision(
     tx: Any,
-    params: Params,
-    gradients: Updates = None,
+    params: Tree,
+    gradients: Tree | None = None,
     *,
     steps: Sequence[int] = (0, 10, 100, 1_000, 10_000),
     **extra: Any,

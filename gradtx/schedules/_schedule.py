@@ -13,6 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core._calls import Call, Value, factory_decorator, register_value
+from gradtx.core._checked import checked
 from gradtx.core._naming import naming, wide
 from gradtx.core._ranges import Bound, LimitOrZero, Positive, PositiveInt, Range, Real, at_step, is_number
 from gradtx.core._types import Numeric, StepFn
@@ -233,6 +234,7 @@ class Schedule(Value):
         return self.scale(-1).add(other)
 
 
+@checked
 def schedule(body: Callable[P, Callable[..., Any]]) -> Callable[P, Schedule]:
     """Makes a function that returns a function of the step into a factory of `Schedule` values.
 

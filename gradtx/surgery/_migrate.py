@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ShapesTree
 from gradtx.core._payloads import Payload, decoded, encoded_like, kept_alike
-from gradtx.core._transformation import check_transformation
+from gradtx.core._transformation import Transformation, check_transformation
 from gradtx.core._trees import show_path
-from gradtx.core._types import Numeric, OptState, Params
+from gradtx.core._types import Numeric, OptState
 from gradtx.core._unwrapping import unwrapped
 from gradtx.surgery._ages import rules_of
 from gradtx.surgery._alignment import Outline
@@ -23,12 +25,13 @@ from gradtx.surgery._slots import holders_of, inner_states, is_named_tuple, name
 Rename = Mapping[str, str | tuple[str, Callable]]
 
 
+@checked
 def migrate(
     old_state: OptState,
     new_tx: Any,
-    params: Params,
+    params: ShapesTree,
     *,
-    old_tx: Any = None,
+    old_tx: Transformation | None = None,
     rename: Rename | None = None,
     moved: Mapping[str, str | None] | Callable[[str], str | None] | None = None,
     grow: Grow = None,

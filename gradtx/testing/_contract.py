@@ -3,6 +3,9 @@
 
 from typing import Any
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import Tree
+from gradtx.core._ranges import PositiveInt
 from gradtx.core._sentences import shortened
 from gradtx.core._transformation import check_transformation
 from gradtx.testing._case import make_case
@@ -10,7 +13,10 @@ from gradtx.testing._clauses import CLAUSES
 from gradtx.testing._compare import Broken
 
 
-def check_contract(tx: Any, params: Any, *, gradients: Any = None, steps: int = 3, **extra: Any) -> None:
+@checked
+def check_contract(
+    tx: Any, params: Tree, *, gradients: Tree | None = None, steps: PositiveInt = 3, **extra: Any
+) -> None:
     """Runs a transformation, gradtx's, Optax's or your own, and fails at the first clause of the contract it breaks.
 
     - Updates fit the gradients; inputs are unchanged; a second run gives the same, whatever the order of dict keys.

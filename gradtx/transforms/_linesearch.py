@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._branching import branch
+from gradtx.core._checked import checked
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import Decay, Limit, NonNegative, PositiveInt, Range
 from gradtx.core._transformation import GradientTransformationExtraArgs
@@ -101,6 +102,7 @@ def scale_by_zoom_linesearch(
     )
 
 
+@checked
 def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., Any]:
     """Like `jax.value_and_grad(value_fn)`, but takes value and gradient from a line search's state if they are there.
 

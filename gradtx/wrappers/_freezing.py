@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._combine import stateless
 from gradtx.core._factory import transformation
 from gradtx.core._prefixes import of_boxes, said_of, spread
@@ -58,6 +59,7 @@ def selective_transform(
     return partition({"train": optimizer, "freeze": stateless(_zeros)}, labels)
 
 
+@checked
 def split_frozen(params: Params, freeze_mask: Any | Callable[[Params], Any]) -> tuple[Params, Params]:
     """Splits parameters into two trees, the trained and the frozen ones, each with None where the other has a leaf.
 

@@ -145,9 +145,23 @@ def is_clear(error: Exception, call: Bad) -> bool:
     """Whether gradtx itself raised it, in a sentence that names the callable and the argument, and what was given."""
     if not isinstance(error, ValueError | TypeError | KeyError) or raised_by(error) != "gradtx":
         return False
-    said = str(error)
-    named = re.search(rf"\b{re.escape(call.path.rpartition('.')[2])}\b", said)
-    return bool(named and re.search(rf"\b{re.escape(call.argument)}\b", said))
+    said, name = str(error), call.path.rpartition(".")[2]
+    related = inspect.signature(call.good.function).parameters if is_structured(call) else ()
+    return bool(re.search(rf"\b{re.escape(name)}\b", said)) and any(_says(said, n) for n in (call.argument, *related))
+
+
+def is_structured(call: Bad) -> bool:
+    """Whether the argument is an array or a tree: that it does not fit to another can be said of either."""
+    own = call.good.arguments.get(call.argument)
+    return isinstance(own, np.ndarray | dict | tuple) or is_transformation(own)
+
+
+IN_PROSE = {"params": "parameter", "updates": "update", "grads": "gradient", "old_state": "state", "new_tx": "state"}
+
+
+def _says(said: str, argument: str) -> bool:
+    words = {argument, IN_PROSE.get(argument, argument), argument.removesuffix("s").replace("_", " ")}
+    return bool(re.search("|".join(rf"\b{re.escape(word)}s?\b" for word in words), said))
 
 
 def raised_by(error: Exception) -> str:
