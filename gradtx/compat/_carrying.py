@@ -8,17 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._checked import checked
-from gradtx.core._kinds import ShapesTree
 from gradtx.core._sentences import listed
 from gradtx.core._transformation import check_transformation
 from gradtx.core._trees import show_path
-from gradtx.core._types import OptState
+from gradtx.core._types import OptState, Params
 from gradtx.core._unwrapping import children
 from gradtx.wrappers._multi_steps import MultiStepsState
 
 
 @checked
-def carry_state(state: OptState, tx: Any, params: ShapesTree) -> OptState:
+def carry_state(state: OptState, tx: Any, params: Params) -> OptState:
     """The same state in the layout of `tx`, which is the same call in gradtx or in Optax; for both directions.
 
     Most states need nothing of the kind, as they are laid out alike. Those of `MultiSteps`, of `partition` with labels

@@ -142,6 +142,9 @@ class Arguments:
         if (kind := of_hint(hint)) is not None:
             optional = type(None) in typing.get_args(hint) or parameter.default is None
             return functools.partial(kind.check, self.name, name, optional)
+        if hint in (int, float):
+            spec = Range(integer=hint is int)
+            return functools.partial(check_argument, self.name, name, spec=spec, optional=parameter.default is None)
         if hint is bool:
             return functools.partial(_check_flag, self.name, name)
         if typing.get_origin(hint) is typing.Literal:

@@ -2,14 +2,19 @@
 """Plain functions whose signature is their specification, as that of a factory is."""
 
 import functools
+import re
+import sys
 from collections.abc import Callable
+from traceback import walk_tb
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 
 from gradtx.core._arguments import Arguments
 from gradtx.core._kinds import shown
 from gradtx.core._ranges import Range, is_array, is_number
+from gradtx.core._sentences import shortened
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,6 +40,34 @@ class Signature(Arguments):
         return check_scalar
 
 
+OURS = {"gradtx", "jax", "jaxlib", "numpy", "ml_dtypes", "opt_einsum", *sys.stdlib_module_names}
+
+
+def _in_own_words(name: str, bound: dict[str, Any], error: Exception) -> Exception | None:
+    """The error as one of this function: of another function that it called, or of JAX, that arguments do not fit.
+
+    None if it says already whose it is, or comes from a function that was given.
+    """
+    said = str(error)
+    modules = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in walk_tb(error.__traceback__)]
+    if re.search(rf"\b{name}\b", said) or not OURS.issuperset(modules):
+        return None
+    if modules[-1] == "gradtx" and any(re.search(rf"\b{n.removesuffix('s')}", said) for n in bound):
+        return type(error)(f"{name}: {said}")
+    given = {n: x for n, x in bound.items() if x is not None and not isinstance(x, str | bool) and not callable(x)}
+    what = ", ".join(f"{n} {_looks(x)}" for n, x in given.items())
+    return type(error)(
+        f"{name}: the arguments do not fit together, got {what}: {said.splitlines()[0] if said else error!r}"
+    )
+
+
+def _looks(x: Any) -> str:
+    """The shapes in an argument, or the number that it is."""
+    if is_number(x):
+        return repr(x)
+    return shortened(str(jax.tree.map(lambda leaf: jnp.shape(leaf) if hasattr(leaf, "shape") else leaf, x)), 80)
+
+
 def checked(function: F) -> F:
     """The function, whose arguments are checked against its annotations before it runs.
 
@@ -46,8 +79,15 @@ def checked(function: F) -> F:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = arguments.apart(arguments.bind(args, kwargs))
-        return function(*args, **kwargs)
+        bound = arguments.bind(args, kwargs)
+        args, kwargs = arguments.apart(bound)
+        try:
+            return function(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            own = _in_own_words(arguments.name, bound, error) if type(error) in (TypeError, ValueError) else None
+            if own is None:
+                raise
+            raise own from error
 
     call.__signature__ = arguments.printed()  # type: ignore[attr-defined]  # what inspect and help show
     return call  # type: ignore[return-value]  # takes the same arguments

@@ -133,6 +133,18 @@ def _is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key) or x.dtype == np.uint32 and x.ndim >= 1
 
 
+def _is_seed(x: Any) -> bool:
+    return _is_key(x) or _is_whole(x) or is_array_of_numbers(x) and jnp.issubdtype(x.dtype, jnp.integer) and x.ndim == 0
+
+
+def _is_hashable(x: Any) -> bool:
+    try:
+        hash(x)
+    except TypeError:
+        return False
+    return not isinstance(x, float | complex | bool | None)
+
+
 def _dtype_fault(x: Any) -> str | None:
     try:
         jnp.dtype(x)
@@ -158,6 +170,22 @@ def _are_ranges(x: Any) -> bool:
     return found == (2, 2) and bool(np.all(np.isfinite(np.asarray(x, float))))
 
 
+def _are_levels(x: Any) -> bool:
+    return _is_whole(x) and x > 1 or not isinstance(x, complex) and _is_array(x) and np.ndim(x) == 1
+
+
+def _are_steps(x: Any) -> bool:
+    return isinstance(x, list | tuple) and all(_is_whole(n) and n >= 0 for n in x)
+
+
+def _is_point(x: Any) -> bool:
+    return _is_array(x) and np.shape(x) == (2,)
+
+
+def _is_order(x: Any) -> bool:
+    return x in ("fro", "nuc", "inf") if isinstance(x, str) else isinstance(x, int | float) and x == x
+
+
 def _are_texts(x: Any) -> bool:
     return isinstance(x, str) or isinstance(x, Sequence) and all(isinstance(y, str) for y in x)
 
@@ -173,6 +201,13 @@ PRECISION = Kind("a precision of jax.lax.Precision", _unless(_is_precision))
 KEY = Kind("a random key, such as jax.random.key(0)", _unless(_is_key))
 ANY_DTYPE = Kind("a dtype", _dtype_fault)
 TEXT = Kind("a string", _unless(lambda x: isinstance(x, str)))
+SEED = Kind("a key of jax.random or a whole number", _unless(_is_seed))
+NAME_IN_TREE = Kind("the name or the path of a part, or a class", _unless(_is_hashable))
+AXIS_NAMES = Kind("the name of a mesh axis, a string, or several", _unless(_are_texts))
+LEVELS = Kind("a number of levels, at least 2, or a list of them", _unless(_are_levels))
+STEPS = Kind("a list of whole numbers >= 0", _unless(_are_steps))
+POINT = Kind("a point, two numbers", _unless(_is_point))
+ORDER = Kind("the order of a norm: a number, 'fro' or 'nuc'", _unless(_is_order))
 TEXTS = Kind("a string or several", _unless(_are_texts))
 STATE = Kind("the state of a transformation", _unless(_is_state))
 STATE_OF_PARTS = Kind("the state of a transformation", _unless(_is_state_of_parts))
@@ -203,6 +238,13 @@ StateOfParts = Annotated[Any, STATE_OF_PARTS]
 ShapesTree = Annotated[Any, SHAPES]
 Pair = Annotated[tuple[str, str], PAIR]
 Ranges = Annotated[Sequence[tuple[float, float]], RANGES]
+Seed = Annotated[Any, SEED]
+NameInTree = Annotated[Any, NAME_IN_TREE]
+AxisNames = Annotated[str | Sequence[str], AXIS_NAMES]
+Levels = Annotated[int | Sequence[float], LEVELS]
+Steps = Annotated[Sequence[int], STEPS]
+Point = Annotated[Sequence[float], POINT]
+Order = Annotated[Any, ORDER]
 Texts = Annotated[str | Sequence[str], TEXTS]
 
 _BY_HINT: dict[Any, Kind] = {

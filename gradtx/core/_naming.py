@@ -34,8 +34,14 @@ def in_words_of(factory: Any, arguments: dict[str, Any], error: Exception) -> Ex
         if not is_ours or "must be a scalar at each step" in said:
             reason = said if is_ours else "to train a population, jax.vmap over the transformation or schedule"
             return ValueError(f"{where}{name} must be a scalar, got shape {jnp.shape(value)}: {reason}")
-    names = [n for n in arguments if re.search(rf"\b{re.escape(n)}\b[^:]* must\b", said)]
-    return type(error)(where + said) if names and is_raised_by_gradtx(error) else None
+    if not is_raised_by_gradtx(error):
+        return None
+    for name in arguments:
+        # What is `muon_weight_dimension_numbers` outside is `weight_dimension_numbers` inside.
+        for inner in (name, name.partition("_")[2]):
+            if inner and re.search(rf"\b{re.escape(inner)}\b[^:]* (must|has) ", said):
+                return type(error)(where + re.sub(rf"\b{re.escape(inner)}\b", name, said))
+    return None
 
 
 def naming(factory: Any, arguments: dict[str, Any], function: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,9 +14,10 @@ from jax.flatten_util import ravel_pytree
 
 from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, widen
-from gradtx.core._kinds import Key, Tree
+from gradtx.core._kinds import Key, Seed, Tree
 from gradtx.core._ranges import NonNegative, PositiveInt, check_argument, specification
 from gradtx.core._transformation import as_inner
+from gradtx.core._trees import align_leaves
 from gradtx.numerics._lanczos import lanczos, tridiagonal_spectrum
 from gradtx.numerics._linear_algebra import power_iteration
 from gradtx.transforms._hessian_diagonal import hutchinson_estimator_diag_hessian
@@ -25,13 +26,26 @@ Loss = Callable[[Any], jax.Array]
 
 
 def check_floating(where: str, params: Any) -> None:
-    """Raises at the first leaf of whole numbers."""
+    """Raises at the first leaf of whole or complex numbers, and without any."""
+    if not jax.tree.leaves(params):
+        raise ValueError(f"{where}: the parameters must be floating arrays, got none")
     for path, x in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+        if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
             at = jax.tree_util.keystr(path) or "the root"
             raise ValueError(
                 f"{where}: the parameters must be floating, got {jnp.result_type(x)} at {at}, which has no derivative; "
                 f"leave it out of the tree"
+            )
+
+
+def _check_alike(where: str, v: Any, params: Any) -> None:
+    """Raises an error unless `v` is a tree like the parameters, of their shapes and dtypes."""
+    leaves, treedef = jax.tree.flatten(params)
+    for x, p in zip(align_leaves(treedef, v, where, "v", params, "the parameters"), leaves, strict=True):
+        if (jnp.shape(x), jnp.result_type(x)) != (jnp.shape(p), jnp.result_type(p)):
+            raise ValueError(
+                f"{where}: v must be a tree like the parameters, {jnp.result_type(p)} of shape {jnp.shape(p)}, "
+                f"got {jnp.result_type(x)} of shape {jnp.shape(x)}"
             )
 
 
@@ -44,6 +58,7 @@ def hessian_vector_product(loss: Loss, params: Tree, v: Tree) -> Any:
       v: a tree like the parameters.
     """
     check_floating("hessian_vector_product", params)
+    _check_alike("hessian_vector_product", v, params)
     return jax.jvp(jax.grad(loss), (params,), (v,))[1]
 
 
@@ -63,6 +78,7 @@ def gauss_newton_vector_product(
       v: a tree like the parameters.
     """
     check_floating("gauss_newton_vector_product", params)
+    _check_alike("gauss_newton_vector_product", v, params)
     outputs, along = jax.jvp(model, (params,), (v,))
     back = jax.vjp(model, params)[1]
     return back(hessian_vector_product(loss, outputs, along))[0]
@@ -92,7 +108,7 @@ def hessian_diagonal(loss: Loss, params: Tree, batch_size: PositiveInt = 32) -> 
 def hutchinson_diagonal(
     loss: Loss,
     params: Tree,
-    key: Any,
+    key: Seed | None,
     num_samples: PositiveInt = 1,
     *,
     probes: Literal["rademacher", "normal"] = "rademacher",

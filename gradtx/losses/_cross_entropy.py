@@ -2,7 +2,6 @@
 """Cross-entropies of logits with probabilities or class numbers."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -99,14 +98,15 @@ def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Arra
     return softmax_cross_entropy(logits, labels)
 
 
+@checked
 def softmax_cross_entropy_with_integer_labels(
-    logits: Any,
-    labels: Any,
-    axis: int | Sequence[int] = -1,
-    where: Any = None,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axes = -1,
+    where: Mask | None = None,
     *,
-    label_smoothing: float = 0.0,
-    z_loss_weight: float = 0.0,
+    label_smoothing: Fraction = 0.0,
+    z_loss_weight: NonNegative = 0.0,
 ) -> jax.Array:
     """log(Σ exp(x)) - x[label] along an axis: `softmax_cross_entropy` of one-hot labels, without making them.
 

@@ -43,8 +43,11 @@ def wasserstein_1d(
     if x.ndim == 0:
         raise ValueError(f"{name}: predictions must have an axis, got a scalar")
     (a,) = checked_axis(name, axis, x.ndim)
+    if y.ndim != x.ndim:
+        raise ValueError(f"{name}: targets must have the predictions' shape but for the axis, {x.shape}, got {y.shape}")
     check_shape(name, "targets", y, (*x.shape[:a], *y.shape[a : a + 1], *x.shape[a + 1 :]), "the predictions' shape")
-    given = [real(name, "weights", w) for w in (prediction_weights, target_weights) if w is not None]
+    weights = {"prediction_weights": prediction_weights, "target_weights": target_weights}
+    given = [real(name, n, w) for n, w in weights.items() if w is not None]
     x, y = widen((x, y), compute_dtype(x, y, *given))
     x, u = _weighted(name, "prediction_weights", x, prediction_weights, "where", where, a)
     y, v = _weighted(name, "target_weights", y, target_weights, "target_where", target_where, a)

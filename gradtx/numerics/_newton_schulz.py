@@ -105,7 +105,10 @@ def coefficients_of(where: str, coefficients: Any) -> np.ndarray:
         if coefficients not in PRESETS:
             raise ValueError(f"{where}: ns_coeffs must be one of {tuple(PRESETS)} or numbers, got {coefficients!r}")
         coefficients = PRESETS[coefficients]
-    found = np.asarray(coefficients, np.float64)
+    try:
+        found = np.asarray(coefficients, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{where}: ns_coeffs must be a triple of numbers or several, got {coefficients!r}") from None
     if found.ndim not in (1, 2) or found.shape[-1] != 3 or found.size == 0:
         raise ValueError(f"{where}: ns_coeffs must have shape (3,) or (steps, 3), got {found.shape}")
     return found

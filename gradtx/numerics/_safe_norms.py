@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Norms with a floor, whose derivatives are finite everywhere."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from gradtx.core._checked import checked
 from gradtx.core._dtypes import promotion, widen
-from gradtx.core._kinds import ArrayLike, Axes
+from gradtx.core._kinds import ArrayLike, Axes, Order
 from gradtx.core._ranges import Minimum, NonNegative
 from gradtx.numerics._safe import abs_sq
 
 
 @checked
 def safe_norm(
-    x: ArrayLike, min_norm: Minimum, ord: Any = None, axis: Axes | None = None, keepdims: bool = False
+    x: ArrayLike, min_norm: Minimum, ord: Order | None = None, axis: Axes | None = None, keepdims: bool = False
 ) -> jax.Array:
     """max(‖x‖, min_norm), whose derivative is 0 where the norm is not larger than `min_norm`, for x = 0 too.
 

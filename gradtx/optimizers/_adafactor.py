@@ -12,7 +12,7 @@ from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, Fraction, Limit, NonNegative, NonNegativeInt, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule, Updates
+from gradtx.core._types import ScalarOrSchedule, Updates
 from gradtx.numerics import _factored as factors
 from gradtx.numerics._averages import ema as average
 from gradtx.numerics._averages import zeros_like
@@ -22,6 +22,7 @@ from gradtx.transforms._ema import ema
 from gradtx.transforms._scaling import scale, scale_by_lr
 from gradtx.transforms._trust_ratio import scale_by_param_block_rms
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class FactoredState(NamedTuple):
@@ -103,7 +104,7 @@ def adafactor(
     weight_decay_rate: NonNegative | None = None,
     eps: NonNegative = 1e-30,
     factored: bool = True,
-    weight_decay_mask: Any | Callable[[Params], Any] = None,
+    weight_decay_mask: MaskOfParams | None = None,
     *,
     min_scale: NonNegative = 1e-3,
 ) -> GradientTransformationExtraArgs:
@@ -143,7 +144,7 @@ def adafactor_big_vision(
     learning_rate: ScalarOrSchedule,
     momentum: Decay = 0.9,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
     decay_rate: NonNegative = 0.8,
     decay_cap: Fraction = 0.999,

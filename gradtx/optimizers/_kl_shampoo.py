@@ -31,6 +31,7 @@ from gradtx.numerics._kronecker import (
 )
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import decay_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class KLShampooState(NamedTuple):
@@ -184,7 +185,7 @@ def kl_shampoo(
     max_clamp: Limit = 4000,
     max_precond_dim: PositiveInt = 10000,
     stagger: bool = False,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
     """KL-Shampoo: Shampoo without grafting, by factors that minimize a Kullback-Leibler divergence; for all parameters.

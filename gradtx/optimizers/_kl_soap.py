@@ -17,6 +17,7 @@ from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._kl_shampoo import kl_rule
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import decay_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class KLSoapState(NamedTuple):
@@ -101,7 +102,7 @@ def kl_soap(
     max_clamp: Limit = 4000,
     max_precond_dim: PositiveInt = 10000,
     stagger: bool = False,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
     """KL-SOAP: SOAP in the bases of KL-Shampoo; for all parameters.

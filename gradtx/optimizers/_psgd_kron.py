@@ -20,6 +20,7 @@ from gradtx.numerics._triangular import balanced, initial_factors, preconditione
 from gradtx.schedules._decay import exponential_decay
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 BALANCING = 0.01
 """How likely it is that factors are balanced before they move."""
@@ -140,7 +141,7 @@ def psgd_kron(
     max_size_triangular: PositiveInt = 8192,
     clip: Limit | None = 1.1,
     seed: NonNegativeInt = 0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
     """PSGD-Kron: preconditioned descent whose factors are fitted instead of computed; for all parameters.

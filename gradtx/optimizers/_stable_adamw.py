@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """StableAdamW: AdamW with Adafactor's clipping of the update."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax.numpy as jnp
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, Limit, NonNegative, is_number
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.core._types import ScalarOrSchedule
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
 from gradtx.numerics._safe import abs_sq, root_mean_square, safe_divide, safe_sqrt, shrink_factor
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._scaling import scale_by_lr
-from gradtx.wrappers._masked import masked, others
+from gradtx.wrappers._masked import MaskOfParams, masked, others
 
 
 @transformation
@@ -71,7 +68,7 @@ def stable_adamw(
     eps: NonNegative = 1e-6,
     mu_dtype: DType = None,
     weight_decay: NonNegative = 1e-2,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
     threshold: Limit = 1.0,
 ) -> GradientTransformationExtraArgs:

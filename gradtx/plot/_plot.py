@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core._checked import checked
-from gradtx.core._kinds import ArrayLike, Pair, Ranges, Texts
+from gradtx.core._kinds import Levels, Pair, Point, Ranges, Texts
 from gradtx.core._ranges import PositiveInt
 
 try:
@@ -42,8 +42,8 @@ def plot_paths(
     paths: Mapping[str, Any],
     *,
     bounds: Ranges,
-    levels: int | Sequence[float] = 8,
-    minimum: ArrayLike | None = None,
+    levels: Levels = 8,
+    minimum: Point | None = None,
     labels: Pair = ("θ₁", "θ₂"),
 ) -> Figure:
     """The paths of optimizers on the contours of a function of two parameters, in one panel each.

@@ -19,7 +19,7 @@ from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._kinds import RealTree, Tree
 from gradtx.core._prefixes import spread
 from gradtx.core._ranges import Bound, Minimum, Range, Real
-from gradtx.core._trees import align, check_shapes, is_none, paths
+from gradtx.core._trees import align_leaves, check_shapes, is_none, paths
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 
 Radius = Annotated[Any, Range(low=0.0, endless=True, many=True, example=1.0)]
@@ -211,7 +211,7 @@ def _divider(leaves: list[jax.Array]) -> Callable[[jax.Array], jax.Array]:
 def _along(where: str, x: Any, a: Any, b: Any, move: Callable) -> Any:
     """move(x, a, (⟨a, x⟩ - b) / ‖a‖²) for each leaf."""
     leaves, treedef = jax.tree.flatten(x, is_leaf=is_none)
-    normals = align(treedef, a, where, "a", x, "x")
+    normals = align_leaves(treedef, a, where, "a", x, "x")
     check_shapes(where, "x", x, leaves, normals)
     live = [i for i, leaf in enumerate(leaves) if leaf is not None]
     _check_real(where, [*(leaves[i] for i in live), *(normals[i] for i in live)])

@@ -18,7 +18,7 @@ from gradtx.core._selectors import Where, check_where, described, known_paths, m
 from gradtx.core._sentences import CHOICES, listed
 from gradtx.core._transformation import check_transformation
 from gradtx.core._trees import shapes_of
-from gradtx.core._types import OptState
+from gradtx.core._types import OptState, Params
 from gradtx.core._unwrapping import unwrapped
 from gradtx.surgery._ages import aged, count_of, is_ages, rules_of
 from gradtx.surgery._slots import Part, holders_of, inner_states, parameter_names, split
@@ -40,7 +40,7 @@ class StateSlot:
 
 @checked
 def find_slots(
-    state: StateTree, params: ShapesTree, where: Where | None = None, slot: Texts | None = None
+    state: StateTree, params: Params, where: Where | None = None, slot: Texts | None = None
 ) -> list[StateSlot]:
     """The slots of a state that belong to the parameters that `where` chooses.
 
@@ -57,7 +57,7 @@ def find_slots(
 
 
 @checked
-def get_slot(state: StateTree, params: ShapesTree, path: str, slot: str) -> Any:
+def get_slot(state: StateTree, params: Params, path: str, slot: str) -> Any:
     """The slot of the parameter at a path: `get_slot(state, params, "layers/0/kernel", "mu")`.
 
     Args:
@@ -72,7 +72,7 @@ def get_slot(state: StateTree, params: ShapesTree, path: str, slot: str) -> Any:
 
 
 @checked
-def set_slot(state: StateTree, params: ShapesTree, path: str, slot: str, value: ShapesTree) -> OptState:
+def set_slot(state: StateTree, params: Params, path: str, slot: str, value: ShapesTree) -> OptState:
     """The state with another value of one slot of one parameter. Shapes must fit; the slot keeps its dtype.
 
     Args:
@@ -87,7 +87,7 @@ def set_slot(state: StateTree, params: ShapesTree, path: str, slot: str, value: 
     new, given = jax.tree.flatten(value)
     at = f"set_slot: {found.name} of {path or 'the root'}"
     if given != treedef:
-        raise ValueError(f"{at} is {treedef}, got {given}")
+        raise ValueError(f"{at} is {treedef}, the value is {given}")
     for x, y in zip(old, new, strict=True):
         if jnp.shape(y) != x.shape:
             raise ValueError(f"{at} has shape {x.shape}, the value has shape {jnp.shape(y)}")
@@ -102,7 +102,7 @@ def set_slot(state: StateTree, params: ShapesTree, path: str, slot: str, value: 
 def reset(
     tx: Any,
     state: OptState,
-    params: ShapesTree,
+    params: Params,
     where: Where | None = None,
     slots: Texts | None = None,
     *,

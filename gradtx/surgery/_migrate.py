@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gradtx.core._checked import checked
-from gradtx.core._kinds import ShapesTree
 from gradtx.core._payloads import Payload, decoded, encoded_like, kept_alike
+from gradtx.core._ranges import Whole
 from gradtx.core._transformation import Transformation, check_transformation
 from gradtx.core._trees import show_path
-from gradtx.core._types import Numeric, OptState
+from gradtx.core._types import OptState, Params
 from gradtx.core._unwrapping import unwrapped
 from gradtx.surgery._ages import rules_of
 from gradtx.surgery._alignment import Outline
@@ -29,13 +29,13 @@ Rename = Mapping[str, str | tuple[str, Callable]]
 def migrate(
     old_state: OptState,
     new_tx: Any,
-    params: ShapesTree,
+    params: Params,
     *,
     old_tx: Transformation | None = None,
     rename: Rename | None = None,
     moved: Mapping[str, str | None] | Callable[[str], str | None] | None = None,
     grow: Grow = None,
-    step: Numeric | None = None,
+    step: Whole | None = None,
     own_age: bool = True,
 ) -> tuple[OptState, MigrationReport]:
     """A state of `new_tx` that keeps all of the old state that fits by parameter path, slot and shape, and a report.

@@ -13,7 +13,7 @@ import numpy as np
 
 from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, promotion, widen
-from gradtx.core._kinds import RealTree, Tree
+from gradtx.core._kinds import Order, RealTree, Tree
 from gradtx.core._over_devices import Names, devices, reduced_over, sum_over
 from gradtx.core._ranges import NonNegative
 from gradtx.core._rescaling import divided, in_range_over, knowing, known_squares
@@ -54,7 +54,7 @@ def _squares_in_range(parts: dict[Names, list]) -> tuple[jax.Array, jax.Array]:
 
 
 @checked
-def norm(tree: Tree, ord: Any = None, squared: bool = False) -> jax.Array:
+def norm(tree: Tree, ord: Order | None = None, squared: bool = False) -> jax.Array:
     """A norm of all elements together, in at least float32; 0 for an empty tree.
 
     Args:

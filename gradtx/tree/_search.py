@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._checked import checked
+from gradtx.core._kinds import NameInTree
 from gradtx.core._ranges import is_number
 from gradtx.core._sentences import CHOICES, listed
 
@@ -33,7 +34,7 @@ class NamedTupleKey:
 
 
 @checked
-def get(tree: Any, key: Any, default: Any = None, filtering: Filter | None = None) -> Any:
+def get(tree: Any, key: NameInTree, default: Any = None, filtering: Filter | None = None) -> Any:
     """The one part of a tree, such as a state, with this name or path.
 
     Args:
@@ -52,7 +53,7 @@ def get(tree: Any, key: Any, default: Any = None, filtering: Filter | None = Non
 
 
 @checked
-def get_all_with_path(tree: Any, key: Any, filtering: Filter | None = None) -> list[tuple[tuple, Any]]:
+def get_all_with_path(tree: Any, key: NameInTree, filtering: Filter | None = None) -> list[tuple[tuple, Any]]:
     """All (path, part) with this name or path, from the root on; a part may be inside another.
 
     Args:

@@ -15,13 +15,13 @@ from gradtx.core._checked import checked
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation_of
-from gradtx.core._kinds import Tree
+from gradtx.core._kinds import AxisNames, Tree
 from gradtx.core._needs import needs
 from gradtx.core._over_devices import sum_over
 from gradtx.core._ranges import DType, LimitOrZero, Range
 from gradtx.core._roles import by_names
 from gradtx.core._said import check_said
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import Numeric, OptState, Params, Updates
 from gradtx.numerics._averages import copy_of, zeros_like
@@ -140,7 +140,7 @@ class AccumulatingTransformation(GradientTransformationExtraArgs):
 
 @transformation_of(AccumulatingTransformation)
 def MultiSteps(
-    opt: Any,
+    opt: Transformation,
     every_k_schedule: Annotated[Any, Range(low=1.0, whole=True, example=2.0)],
     use_grad_mean: bool = True,
     should_skip_update_fn: Callable[..., Any] | None = skip_not_finite,
@@ -148,7 +148,7 @@ def MultiSteps(
     *,
     averaged: tuple[str, ...] = (),
     weight: str | None = None,
-    axis_name: Any = None,
+    axis_name: AxisNames | None = None,
 ) -> GradientTransformationExtraArgs:
     """Runs `opt` at every k-th call, on the mean m of the k gradients; the updates of the other calls are zeros.
 
