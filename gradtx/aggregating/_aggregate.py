@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core._checked import checked
 from gradtx.core._combine import chain, identity
@@ -178,7 +179,7 @@ def get_batch_size_from_per_elt_updates(per_elt_updates: Tree, per_elt_axis: int
 def element_axes(where: str, per_elt_axis: Any) -> tuple[int, ...]:
     """The axes as a tuple, or an error that says what they must be."""
     axes = tuple(per_elt_axis) if isinstance(per_elt_axis, tuple | list) else (per_elt_axis,)
-    if not axes or any(isinstance(a, bool) or not hasattr(a, "__index__") for a in axes):
+    if not axes or any(isinstance(a, bool) or not isinstance(a, int | np.integer) for a in axes):
         raise TypeError(f"{where}: per_elt_axis must be a whole number or several, got {per_elt_axis!r}")
     return tuple(int(a) for a in axes)
 

@@ -42,6 +42,9 @@ TAKES_FACTORIES = {"inner_factory", "body"}
 class Arguments:
     """The parameters of a function, which is called `name` in errors, and what its annotations say of them."""
 
+    may_leave_out_functions = True
+    """Whether None stands for a function with a default, which other arguments may make needless."""
+
     def __init__(self, name: str, function: Callable[..., Any], schedules: bool):
         self.name, self.schedules = name, schedules
         self.signature = inspect.signature(function)
@@ -149,8 +152,11 @@ class Arguments:
             return functools.partial(_check_flag, self.name, name)
         if typing.get_origin(hint) is typing.Literal:
             return functools.partial(_check_choice, self.name, name, choices=typing.get_args(hint))
+        if _may_be_function(hint):
+            return functools.partial(_check_called, self.name, name)
         if (kind := _kind_of_function(hint)) is not None:
-            optional = parameter.default is not REQUIRED or type(None) in typing.get_args(hint)
+            left_out = parameter.default is not REQUIRED and self.may_leave_out_functions
+            optional = left_out or parameter.default is None or type(None) in typing.get_args(hint)
             return functools.partial(_check_function, self.name, name, kind, optional)
         return None
 
@@ -183,10 +189,26 @@ def _kind_of_function(hint: Any) -> str | None:
     return f"a function{said}" + (" or None" if type(None) in kinds else "")
 
 
-def _check_function(where: str, name: str, kind: str, optional: bool, value: Any) -> Any:
+def _may_be_function(hint: Any) -> bool:
+    """Whether an argument may be a function or something else, such as `Any | Callable[[Params], Any]`."""
+    members = (
+        typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union else ()
+    )
+    functions = [Callable in (kind, typing.get_origin(kind)) for kind in members if kind is not type(None)]
+    return any(functions) and not all(functions)
+
+
+def _check_called(where: str, name: str, value: Any, kind: str = "") -> Any:
     if inspect.isfunction(value) and hasattr(value, "factory") and name not in TAKES_FACTORIES:
         made = f"{value.__name__}(...)"
-        raise TypeError(f"{where}: {name} must be {kind}, got the factory {value.__name__}: call it, {made}")
+        raise TypeError(
+            f"{where}: {name} must be {kind or 'what a factory makes'}, got the factory {made[:-5]}: call it, {made}"
+        )
+    return value
+
+
+def _check_function(where: str, name: str, kind: str, optional: bool, value: Any) -> Any:
+    _check_called(where, name, value, kind)
     if not callable(value) and not (optional and value is None):
         raise TypeError(f"{where}: {name} must be {kind}, got {value!r}")
     return value

@@ -22,6 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Signature(Arguments):
     """The arguments of a plain function: its numbers are scalars, and no schedules."""
 
+    may_leave_out_functions = False
+
     def __init__(self, function: Callable[..., Any]):
         super().__init__(function.__name__, function, schedules=False)
 
@@ -43,22 +45,29 @@ class Signature(Arguments):
 OURS = {"gradtx", "jax", "jaxlib", "numpy", "ml_dtypes", "opt_einsum", *sys.stdlib_module_names}
 
 
+MISFITS = (TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError, OverflowError)
+"""What JAX, NumPy and Python raise for arguments that do not fit together."""
+
+
 def _in_own_words(name: str, bound: dict[str, Any], error: Exception) -> Exception | None:
     """The error as one of this function: of another function that it called, or of JAX, that arguments do not fit.
 
     None if it says already whose it is, or comes from a function that was given.
     """
+    is_ours = type(error).__module__.startswith("gradtx.")
+    if not (is_ours or type(error) in MISFITS) or f"{name}:" in str(error):
+        return None
     said = str(error)
     modules = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in walk_tb(error.__traceback__)]
-    if re.search(rf"\b{name}\b", said) or not OURS.issuperset(modules):
+    if not OURS.issuperset(modules):
         return None
-    if modules[-1] == "gradtx" and any(re.search(rf"\b{n.removesuffix('s')}", said) for n in bound):
-        return type(error)(f"{name}: {said}")
+    kind = type(error) if isinstance(error, TypeError) else ValueError
+    named = any(re.search(rf"\b{re.escape(n.removesuffix('s'))}s?\b", said) for n in bound)
+    if modules[-1] == "gradtx" and (named or is_ours):
+        return kind(f"{name}: {said}")
     given = {n: x for n, x in bound.items() if x is not None and not isinstance(x, str | bool) and not callable(x)}
     what = ", ".join(f"{n} {_looks(x)}" for n, x in given.items())
-    return type(error)(
-        f"{name}: the arguments do not fit together, got {what}: {said.splitlines()[0] if said else error!r}"
-    )
+    return kind(f"{name}: the arguments do not fit together, got {what}: {said.splitlines()[0] if said else error!r}")
 
 
 def _looks(x: Any) -> str:
@@ -83,8 +92,8 @@ def checked(function: F) -> F:
         args, kwargs = arguments.apart(bound)
         try:
             return function(*args, **kwargs)
-        except (TypeError, ValueError) as error:
-            own = _in_own_words(arguments.name, bound, error) if type(error) in (TypeError, ValueError) else None
+        except MISFITS as error:
+            own = _in_own_words(arguments.name, bound, error)
             if own is None:
                 raise
             raise own from error

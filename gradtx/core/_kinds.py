@@ -124,7 +124,7 @@ def _is_precision(x: Any) -> bool:
     parts = x if isinstance(x, tuple) else (x,)
     known = (jax.lax.Precision, jax.lax.DotAlgorithm, jax.lax.DotAlgorithmPreset)
     names = ("default", "high", "highest", "fastest", "bfloat16", "bfloat16_3x", "tensorfloat32", "float32")
-    return all(isinstance(part, known) or part in names for part in parts if part is not None)
+    return all(isinstance(part, known) or isinstance(part, str) and part in names for part in parts if part is not None)
 
 
 def _is_key(x: Any) -> bool:

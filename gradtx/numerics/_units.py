@@ -49,7 +49,7 @@ def unitwise_norm(x: ArrayLike, axis: Axes | None = None) -> jax.Array:
 
     Reference: Brock et al. 2021, arXiv:2102.06171, section 4.
     """
-    x = widen(x)
+    x = widen(jnp.asarray(x))
     return jnp.broadcast_to(euclidean_norm(x, unitwise_axes(reductions.whole_shape(x), axis), keepdims=True), x.shape)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.core._combine import chain, identity
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Bound, Limit, NonNegative, Real
+from gradtx.core._ranges import Bound, Limit, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.numerics._safe import abs_sq, safe_divide
 from gradtx.transforms._scaling import scale_by_lr
@@ -49,7 +49,7 @@ def scale_by_polyak(
 @transformation
 def polyak_sgd(
     max_learning_rate: Limit = 1.0,
-    scaling: Real = 1.0,
+    scaling: NonNegative = 1.0,
     f_min: Bound = 0.0,
     eps: NonNegative = 0.0,
     variant: Variant = "sps",

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core._ranges import Fraction, Limit, Positive, Real, is_number
+from gradtx.core._ranges import Fraction, Positive, Real, is_number
 from gradtx.core._types import Numeric, ScheduleFn
 from gradtx.schedules._checks import check_scales, known
 from gradtx.schedules._curves import cosine, linear, lookup
@@ -63,7 +63,7 @@ def piecewise_interpolate_schedule(
 
 @composition
 def linear_onecycle_schedule(
-    transition_steps: Limit,
+    transition_steps: Positive,
     peak_value: Real,
     pct_start: Fraction = 0.3,
     pct_final: Fraction = 0.85,
@@ -106,7 +106,7 @@ def linear_onecycle_schedule(
 
 @composition
 def cosine_onecycle_schedule(
-    transition_steps: Limit,
+    transition_steps: Positive,
     peak_value: Real,
     pct_start: Fraction = 0.3,
     div_factor: Positive = 25.0,

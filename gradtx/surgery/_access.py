@@ -87,7 +87,7 @@ def set_slot(state: StateTree, params: Params, path: str, slot: str, value: Shap
     new, given = jax.tree.flatten(value)
     at = f"set_slot: {found.name} of {path or 'the root'}"
     if given != treedef:
-        raise ValueError(f"{at} is {treedef}, the value is {given}")
+        raise ValueError(f"{at} is {treedef}, got {given} as value")
     for x, y in zip(old, new, strict=True):
         if jnp.shape(y) != x.shape:
             raise ValueError(f"{at} has shape {x.shape}, the value has shape {jnp.shape(y)}")
