@@ -11,6 +11,9 @@ import jax.numpy as jnp
 
 from gradtx.core._ranges import is_array
 
+PARTS = {"betas": ("b1", "b2")}
+"""Arguments that are several in one, by the names that stages have for them."""
+
 
 def is_raised_by_gradtx(error: Exception) -> bool:
     """Whether the error comes from gradtx itself, which says what is wrong, rather than from Python or JAX."""
@@ -38,7 +41,7 @@ def in_words_of(factory: Any, arguments: dict[str, Any], error: Exception) -> Ex
         return None
     for name in arguments:
         # What is `muon_weight_dimension_numbers` outside is `weight_dimension_numbers` inside.
-        for inner in (name, name.partition("_")[2]):
+        for inner in (name, name.partition("_")[2], *PARTS.get(name, ())):
             if inner and re.search(rf"\b{re.escape(inner)}\b[^:]* (must|has|have) ", said):
                 return type(error)(where + re.sub(rf"\b{re.escape(inner)}\b", name, said))
     return None

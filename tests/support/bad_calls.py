@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bad calls of every public callable: one argument of a good call is replaced by what has no business there.
-
-    python -m tests.support.bad_calls       how many calls there are, and how they are answered, Optax's beside them
-    python -m tests.support.bad_calls adam  each call of one callable, with its answer
-"""
+"""Bad calls of every public callable: one argument of a good call is replaced by what has no business there."""
 
 import inspect
 import re
@@ -100,14 +96,25 @@ def bad_calls(path: str, good: Good) -> Iterator[Bad]:
 
 def answer(call: Bad) -> Answer:
     """What becomes of the call, and of what it returns when it is used."""
+    return answer_of(call, "gradtx")
+
+
+def answer_of(call: Bad, *packages: str, names_the_callable: bool = True) -> Answer:
+    """The answer, which is clear if one of these packages gives it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _run(call.good, {**call.good.arguments, call.argument: call.value})
     except Exception as error:  # whatever it is, it is the answer
         said = f"{type(error).__name__}: {error}"
-        return Answer("refused" if is_clear(error, call) else "opaque", said)
+        is_ours = raised_by(error) in packages
+        return Answer("refused" if is_ours and is_clear(error, call, names_the_callable) else "opaque", said)
     return Answer("accepted")
+
+
+def plain(good: Good) -> None:
+    """Runs the good call itself."""
+    _run(good, good.arguments)
 
 
 def _run(good: Good, arguments: dict[str, Any]) -> None:
@@ -141,13 +148,15 @@ def _use(value: Any) -> None:
         jax.eval_shape(value, jnp.int32(3))
 
 
-def is_clear(error: Exception, call: Bad) -> bool:
-    """Whether gradtx itself raised it, in a sentence that names the callable and the argument, and what was given."""
-    if not isinstance(error, ValueError | TypeError | KeyError) or raised_by(error) != "gradtx":
+def is_clear(error: Exception, call: Bad, names_the_callable: bool) -> bool:
+    """Whether it is a sentence that names the callable and the argument."""
+    kinds = (ValueError, TypeError, KeyError, AssertionError)  # the last two as `get` and `check_contract` say
+    if not isinstance(error, kinds):
         return False
     said, name = str(error), call.path.rpartition(".")[2]
     related = inspect.signature(call.good.function).parameters if is_structured(call) else ()
-    return bool(re.search(rf"\b{re.escape(name)}\b", said)) and any(_says(said, n) for n in (call.argument, *related))
+    named = not names_the_callable or re.search(rf"\b{re.escape(name)}\b", said)
+    return bool(named) and any(_says(said, n) for n in (call.argument, *related))
 
 
 def is_structured(call: Bad) -> bool:
@@ -156,11 +165,28 @@ def is_structured(call: Bad) -> bool:
     return isinstance(own, np.ndarray | dict | tuple) or is_transformation(own)
 
 
-IN_PROSE = {"params": "parameter", "updates": "update", "grads": "gradient", "old_state": "state", "new_tx": "state"}
+IN_PROSE = {
+    "params": "parameter",
+    "updates": "update|gradient|leaf",
+    "per_elt_updates": "gradient",
+    "grads": "gradient",
+    "gradients": "update|gradient",
+    "old_state": "state",
+    "new_tx": "state",
+    "param_labels": "label",
+    "rules": "roles",
+    "path": "parameter at",
+    "where": "chooses",
+    "scale": "bound",
+    "measures": "function of the updates",
+    "betas": "b1",
+    "tree": "there is no|there are",
+}
+"""What the sentence calls an argument, where it is not its name."""
 
 
 def _says(said: str, argument: str) -> bool:
-    words = {argument, IN_PROSE.get(argument, argument), argument.removesuffix("s").replace("_", " ")}
+    words = {argument, argument.removesuffix("s").replace("_", " "), *IN_PROSE.get(argument, argument).split("|")}
     return bool(re.search("|".join(rf"\b{re.escape(word)}s?\b" for word in words), said))
 
 

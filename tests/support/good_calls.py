@@ -67,7 +67,7 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "minimize": {"fn": half_square, "params": PARAMS, "tx": TX, "max_steps": 1, "bounds": (-1.0, 1.0)},
     "as_rules": {"roles": gradtx.infer_roles(PARAMS)},
     "infer_roles": {"params": PARAMS},
-    "roles_from_names": {"params": {"w": np.ones((2, 3))}, "names": {"embed": "embedding"}},
+    "roles_from_names": {"params": {"w": np.ones((2, 3))}, "names": {}},
     "roles": {"params": PARAMS, "rules": (("**", gradtx.Role()),)},
     "apply_updates": {"params": PARAMS, "updates": LIKE},
     "restart": {"state": STATE, "at": 3},
@@ -234,3 +234,6 @@ def good_calls() -> dict[str, Good]:
             raise LookupError(f"{path} has no good call: give it one in tests/support/good_calls.py")
         found[path] = Good(thing, arguments, name in ON_VALUES)
     return found
+
+
+GOOD = good_calls()

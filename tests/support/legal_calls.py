@@ -13,7 +13,6 @@ from gradtx.core import _kinds as kinds
 from gradtx.core._arguments import Arguments
 from gradtx.core._kinds import Kind, of_hint
 from gradtx.core._ranges import Floating, Range
-from gradtx.core._transformation import is_transformation
 
 NUMBERS = {"NaN", "inf", "-inf", "negative", "zero", "2.5", "bool"}
 OTHERS = {"string", "None", "list", "complex", "array of three", "not called", "wrong tree"}
@@ -86,7 +85,10 @@ BY_KIND = [
     Legal("it lies in the range of its annotation", NUMBERS, holds=_in_range),
     Legal("None is the default, or a choice that the annotation names", {"None"}, holds=lambda p, v: _may_be_none(p)),
     Legal("several numbers are a population for jax.vmap", {"array of three"}, holds=_is_vector),
-    Legal("zero and one are whole numbers, floats too", {"zero"}, holds=lambda p, v: p.hint is bool and False),
+    Legal("True is the other value of a flag", {"bool"}, holds=lambda p, v: p.hint is bool),
+    Legal("0 is an axis", {"zero", "list"}, holds=_of(kinds.AXIS, kinds.AXES)),
+    Legal("0 is a seed", {"zero"}, holds=_of(kinds.SEED)),
+    Legal("a mask may be one boolean", {"bool"}, holds=lambda p, v: p.name.endswith("mask")),
     Legal("arrays hold any numbers", DATA, holds=_of(kinds.ARRAY, kinds.MASK, kinds.SCALAR)),
     Legal("trees hold any arrays of numbers; one leaf is a tree", DATA, holds=_of(kinds.TREE, kinds.REAL_TREE)),
     Legal("of shapes, values do not matter", EVERYTHING | LEAVES, holds=_of(kinds.SHAPES)),
@@ -98,14 +100,56 @@ BY_KIND = [
 ]  # fmt: skip  # a row each
 """By what the annotation demands."""
 
-BY_NAME: list[Legal] = []
-"""By the name of the callable and of the argument."""
+AT_USE = "it is looked at when what is returned runs"
+OF_PATHS = "only the paths, shapes and dtypes of the parameters matter"
+
+BY_NAME = [
+    # Trees
+    Legal("parameters of any shape", DATA - {"NaN", "inf", "-inf", "zero", "bool"}, "minimize:params"),
+    Legal("a pair of bounds", {"list"}, "minimize:bounds"),
+    Legal("None is a tree without leaves", {"None"}, "as_rules:roles trained carry_state:params split_frozen:params"),
+    Legal("a real update of a complex parameter", {"complex leaf"}, "apply_updates:params"),
+    Legal(OF_PATHS, DATA | {"string leaf"}, "master_params:params split_frozen:params init_sharded:params "
+          "state_shardings:params bytes_per_device:params migrate:params carry_state:params"),
+    Legal(OF_PATHS, LEAVES, "find_slots:params get_slot:params set_slot:params reset:params describe:params "
+          "explain_path:params eval_from:params"),
+    Legal("leaves that are not floating pass", DATA, "scale_gradient:inputs"),
+    Legal("no average is in this state, so what is given is handed back", EVERYTHING | LEAVES, "eval_params:params"),
+    Legal("a slot may be None everywhere", {"None"}, "eval_from:slots"),
+    Legal("of a state without parts nothing is carried over", EVERYTHING, "migrate:old_state"),
+    Legal("anything is a tree, a default, or a value in one", EVERYTHING | LEAVES, "get:tree get:default "
+          "get_all_with_path:tree set:kwargs unwrap_random_key_data:* split_key_like:target_tree map_params:params"),
+    Legal("a name, a place or a class that is not there", {"zero", "string", "not called"}, "get:key "
+          "get_all_with_path:key"),
+    Legal("a mapping of paths that are not there", {"wrong tree"}, "migrate:moved"),
+    Legal("0 is a step", {"zero"}, "restart:at migrate:step plot_curves:start"),
+    Legal("an end of the range", {"zero", "bool"}, "step_size"),
+    Legal("not read by this criterion", EVERYTHING | LEAVES, "skip_large_updates:params skip_not_finite:params "
+          "skip_large_updates:gradient_step skip_not_finite:gradient_step"),
+    # Rules by hand, wrappers of functions
+    Legal(AT_USE, EVERYTHING, "per_matrix:weight_dimension_numbers micro_grad:accumulator micro_vmap:accumulator "
+          "microbatch:accumulator micro_vmap:in_axes"),
+    Legal("None or an axis for all", {"None", "bool", "list"}, "microbatch:in_axes"),
+    Legal("a choice by name", {"string"}, "where:chosen"),
+    Legal("0 is an axis", {"zero"}, "infer_roles:stack adaptive_grad_clip:axis random_seed"),
+    Legal("the name of an axis or an argument that whoever calls must have", {"string"}, "axis_name batch_axis_name "
+          "MultiSteps:weight"),
+    Legal("as many elements as the gradients have", {"zero"}, "average_incrementally_updates:per_elt_axis"),
+    # Matrices and norms
+    Legal("three coefficients", {"array of three"}, "ns_coeffs"),
+    Legal("a number is an exponent", {"zero", "2.5"}, "exponent"),
+    Legal("an order of a norm", NUMBERS - {"NaN"}, "safe_norm:ord norm:ord"),
+    Legal("None is the precision of the backend", {"None"}, "precision"),
+    Legal("a matrix of whole or complex numbers", {"integer leaf", "complex leaf"}, "power_iteration:matrix"),
+    Legal("the key of another generator", {"broadcastable"}, "power_iteration:key"),
+    # Schedules and pictures
+    Legal("a list of numbers", {"list", "array of three"}, "join_schedules:boundaries piecewise_values_schedule:* "
+          "plot_paths:levels plot_paths:minimum"),
+    Legal("paths of other lengths", LEAVES, "plot_paths:paths"),
+]  # fmt: skip  # a row each
+"""By the name of the callable and of the argument: `callable:argument`, `*` for all of its arguments."""
 
 
 def reason_of(p: Parameter, label: str, value: Any) -> str | None:
     """Why the call is legal, or None."""
     return next((row.reason for row in [*BY_KIND, *BY_NAME] if row.covers(p, label, value)), None)
-
-
-def is_transformation_like(value: Any) -> bool:
-    return is_transformation(value)
