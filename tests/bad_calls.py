@@ -9,7 +9,6 @@ import collections
 import inspect
 import os
 import sys
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -47,9 +46,7 @@ def good_for_optax(path: str, good: Good) -> Good | None:
         defaults = inspect.signature(good.function).parameters
         kept = {n: x for n, x in good.arguments.items() if n in names and not same(x, defaults[n].default)}
         theirs = Good(function, kept, good.on_values)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            plain(theirs)
+        plain(theirs)
     except Exception:  # whatever it is, there is nothing to compare
         return None
     return theirs
@@ -91,8 +88,8 @@ def main(begin: str = "") -> None:
         print(f"| {place} | {' | '.join(f'{n:,}' for n in (counts.total(), *row))} |")
     print(
         f"\nOf {others.total():,} calls that gradtx refuses and Optax {optax.__version__} has too, Optax refuses "
-        f"{others['refused']:,} by the name of the argument, fails at {others['opaque']:,} with an error from inside, and "
-        f"accepts {others['accepted']:,}."
+        f"{others['refused']:,} by the name of the argument, fails at {others['opaque']:,} with an error from "
+        f"inside, and accepts {others['accepted']:,}."
     )
 
 

@@ -59,6 +59,8 @@ def check_rules(context: str, rules: Any) -> Any:
     """The rules, a sequence of them as a tuple; raises for anything that is no rules."""
     if isinstance(rules, OfKind | Selector | str):
         raise TypeError(f"{context}: rules must be pairs of a choice of parameters and a Role, got {rules!r}")
+    if rules is None:
+        raise TypeError(f"{context}: rules must be pairs of a choice of parameters and a Role, got None")
     if is_factory(rules):
         raise TypeError(
             f"{context}: rules must be rules or a function of the parameters, got the factory {rules.__name__}"

@@ -137,6 +137,12 @@ class Arguments:
 
     def _check_of(self, parameter: inspect.Parameter) -> Callable[[Any], Any] | None:
         """What makes of an argument the value to keep, or an error; None where all is well."""
+        check = None if parameter.kind is parameter.VAR_KEYWORD else self._check_of_one(parameter)
+        if check is None or parameter.kind is not parameter.VAR_POSITIONAL:
+            return check
+        return lambda values: tuple(map(check, values))
+
+    def _check_of_one(self, parameter: inspect.Parameter) -> Callable[[Any], Any] | None:
         name, spec, hint = parameter.name, self.specs.get(parameter.name), self.hints.get(parameter.name)
         if spec is not None:
             optional = type(None) in typing.get_args(hint) or parameter.default is None

@@ -89,9 +89,9 @@ def checked(function: F) -> F:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         bound = arguments.bind(args, kwargs)
-        args, kwargs = arguments.apart(bound)
+        by_place, by_name = arguments.apart(bound)
         try:
-            return function(*args, **kwargs)
+            return function(*by_place, **by_name)
         except MISFITS as error:
             own = _in_own_words(arguments.name, bound, error)
             if own is None:

@@ -21,7 +21,6 @@ from gradtx.core._calls import Call, Factory, Value, factory_decorator, freeze
 from gradtx.core._checked import checked
 from gradtx.core._initial import check_scalars
 from gradtx.core._kernels import Rule, RuleSource
-from gradtx.core._kinds import Texts
 from gradtx.core._lift import RuleStage, lifted
 from gradtx.core._matrices import modes_of
 from gradtx.core._naming import naming
@@ -92,7 +91,7 @@ def per_parameter(
     shared: Callable[..., Any] | None = None,
     memory: Callable[..., Any] | None = None,
     needs_params: bool = False,
-    needs: Texts = (),
+    needs: tuple[str, ...] = (),
     counter: str = "count",
     uses_role: bool = False,
     idle: Callable[..., Any] | None = None,
@@ -148,13 +147,13 @@ def per_matrix(
     state: type | None = None,
     *,
     enter: Callable[..., Any] | None = None,
-    entering: Texts = (),
+    entering: tuple[str, ...] = (),
     memory: Callable[..., Any] | None = None,
     shared: Callable[..., Any] | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
     modes: Literal["matrix", "all"] = "matrix",
     needs_params: bool = False,
-    needs: Texts = (),
+    needs: tuple[str, ...] = (),
     counter: str = "count",
     uses_role: bool = False,
     takes_turns: bool = False,

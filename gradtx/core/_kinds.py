@@ -224,6 +224,7 @@ SHAPE = Kind("a shape, which is a tuple of whole numbers >= 0", _unless(
 
 Axis = Annotated[int, AXIS]
 Axes = Annotated[int | Sequence[int], AXES]
+AxesOrOne = Annotated[int | tuple[int, ...], AXES]
 ArrayLike = Annotated[Any, ARRAY]
 Mask = Annotated[Any, MASK]
 Tree = Annotated[Any, TREE]

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gradtx.core._checked import checked
-from gradtx.core._kinds import ArrayLike, Axes
+from gradtx.core._kinds import ArrayLike, AxesOrOne
 from gradtx.core._ranges import Bound
 
 Names = tuple[str, ...]
@@ -134,7 +134,7 @@ def _over(x: Any, axis: Axis) -> Names:
 
 
 @checked
-def total(x: ArrayLike, axis: Axes | None = None, keepdims: bool = False) -> jax.Array:
+def total(x: ArrayLike, axis: AxesOrOne | None = None, keepdims: bool = False) -> jax.Array:
     """The sum of a parameter's array, for rules of `per_parameter`: of all of it inside `gradtx.sharding.over_axes`,
     where a device has a part, and `jnp.sum` elsewhere.
 
@@ -152,7 +152,7 @@ def total(x: ArrayLike, axis: Axes | None = None, keepdims: bool = False) -> jax
 
 
 @checked
-def mean(x: ArrayLike, axis: Axes | None = None, keepdims: bool = False) -> jax.Array:
+def mean(x: ArrayLike, axis: AxesOrOne | None = None, keepdims: bool = False) -> jax.Array:
     """The mean of a parameter's array; see `total`.
 
     Args:
@@ -164,7 +164,9 @@ def mean(x: ArrayLike, axis: Axes | None = None, keepdims: bool = False) -> jax.
 
 
 @checked
-def largest(x: ArrayLike, axis: Axes | None = None, keepdims: bool = False, initial: Bound | None = None) -> jax.Array:
+def largest(
+    x: ArrayLike, axis: AxesOrOne | None = None, keepdims: bool = False, initial: Bound | None = None
+) -> jax.Array:
     """The largest element of a parameter's array; see `total`.
 
     Args:
@@ -176,7 +178,7 @@ def largest(x: ArrayLike, axis: Axes | None = None, keepdims: bool = False, init
 
 
 @checked
-def size(x: ArrayLike, axis: Axes | None = None) -> float:
+def size(x: ArrayLike, axis: AxesOrOne | None = None) -> float:
     """The number of elements of a parameter's array; a float, as there may be more than an int32 can tell. See `total`.
 
     Args:

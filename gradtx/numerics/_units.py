@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from gradtx.core import _over_devices as reductions
 from gradtx.core._checked import checked
 from gradtx.core._dtypes import promotion, widen
-from gradtx.core._kinds import ArrayLike, Axes
+from gradtx.core._kinds import ArrayLike, AxesOrOne
 from gradtx.core._ranges import NonNegative
 from gradtx.numerics._safe import euclidean_norm
 
@@ -31,7 +31,7 @@ def unitwise_axes(shape: tuple[int, ...], axis: int | tuple[int, ...] | None = N
 
 
 @checked
-def unitwise_norm(x: ArrayLike, axis: Axes | None = None) -> jax.Array:
+def unitwise_norm(x: ArrayLike, axis: AxesOrOne | None = None) -> jax.Array:
     """sqrt(Σ |x|²) for each unit, repeated to the shape of x, in at least float32.
 
     | shape of x | the norm is over |

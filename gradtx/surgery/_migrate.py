@@ -120,5 +120,5 @@ def _check_step(step: Any) -> None:
         return
     if not (is_number(step) or is_array(step)):
         raise TypeError(f"migrate: step must be a number of updates, at least 0, got {step!r}")
-    if jnp.ndim(step) != 0 or not 0 <= step < math.inf:
+    if jnp.ndim(step) != 0 or not 0 <= step < math.inf or step != int(step):
         raise ValueError(f"migrate: step must be a number of updates, at least 0, got {step!r}")

@@ -114,7 +114,9 @@ def answer_of(call: Bad, *packages: str, names_the_callable: bool = True) -> Ans
 
 def plain(good: Good) -> None:
     """Runs the good call itself."""
-    _run(good, good.arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _run(good, good.arguments)
 
 
 def _run(good: Good, arguments: dict[str, Any]) -> None:
