@@ -13,6 +13,7 @@ from gradtx.core._apply import apply_updates
 from gradtx.core._calls import Value
 from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._kinds import Tuple
 from gradtx.core._ranges import Range, is_array, is_number
 from gradtx.core._scheduled import ScheduledState
 from gradtx.core._transformation import as_inner, check_transformation
@@ -75,7 +76,7 @@ def minimize(
     params: Params,
     tx: Any = None,
     *,
-    args: tuple = (),
+    args: Tuple = (),
     max_steps: Count = 1_000,
     tol: Tolerance = 1e-5,
     value_tol: Tolerance = 0.0,

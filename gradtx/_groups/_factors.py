@@ -14,11 +14,11 @@ import numpy as np
 
 from gradtx.core._calls import Value, factory_decorator, register_value
 from gradtx.core._checked import checked
-from gradtx.core._kinds import ShapesTree
 from gradtx.core._ranges import Range, is_number
 from gradtx.core._roles import Role, unboxed
 from gradtx.core._selectors import named_leaves
 from gradtx.core._stacks import stack_axes
+from gradtx.core._types import Params
 
 
 class Parameter(NamedTuple):
@@ -239,8 +239,7 @@ class _Mup(Factor):
         return f"mup(<{len(self.base)} shapes>, {self.rule!r})"
 
 
-@checked
-def mup(base_params: ShapesTree, rule: Literal["adam", "sgd"] = "adam") -> Factor:
+def mup(base_params: Params, rule: Literal["adam", "sgd"] = "adam") -> Factor:
     """In rules of `groups`: the multiple of the learning rate in the maximal update parametrization, by kind.
 
     A rate that is right for the base model is then right for wider models. With r the ratio of the widths:
@@ -259,7 +258,7 @@ def mup(base_params: ShapesTree, rule: Literal["adam", "sgd"] = "adam") -> Facto
 
     Reference: Yang et al. 2022, arXiv:2203.03466, table 3.
     """
-    if rule not in ("adam", "sgd"):
+    if not isinstance(rule, str) or rule not in ("adam", "sgd"):
         raise ValueError(f"mup: rule must be 'adam' or 'sgd', got {rule!r}")
     names, leaves, _ = named_leaves(base_params)
     found = [(n, tuple(jnp.shape(unboxed(x)))) for n, x in zip(names, leaves, strict=True) if x is not None]

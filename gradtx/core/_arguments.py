@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core._kinds import of_hint
+from gradtx.core._kinds import TEXT, of_hint
 from gradtx.core._ranges import Range, check_argument, is_array, is_number, readable, specification
 
 REQUIRED = inspect.Parameter.empty
@@ -42,8 +42,8 @@ TAKES_FACTORIES = {"inner_factory", "body"}
 class Arguments:
     """The parameters of a function, which is called `name` in errors, and what its annotations say of them."""
 
-    may_leave_out_functions = True
-    """Whether None stands for a function with a default, which other arguments may make needless."""
+    is_plain = False
+    """Whether it is a function and no factory, whose body may say more of texts, sizes and functions left out."""
 
     def __init__(self, name: str, function: Callable[..., Any], schedules: bool):
         self.name, self.schedules = name, schedules
@@ -148,12 +148,11 @@ class Arguments:
             optional = type(None) in typing.get_args(hint) or parameter.default is None
             check = functools.partial(check_argument, self.name, name, spec=spec, optional=optional)
             return check if self.schedules or name not in self.hyperparameters else self._constant(name, check)
-        if (kind := of_hint(hint)) is not None:
+        if (kind := of_hint(hint) or (TEXT if self.is_plain and hint in (str, str | None) else None)) is not None:
             optional = type(None) in typing.get_args(hint) or parameter.default is None
             return functools.partial(kind.check, self.name, name, optional)
-        if hint in (int, float):
-            spec = Range(integer=hint is int)
-            return functools.partial(check_argument, self.name, name, spec=spec, optional=parameter.default is None)
+        if hint is int and self.is_plain:
+            return functools.partial(check_argument, self.name, name, spec=Range(integer=True), optional=False)
         if hint is bool:
             return functools.partial(_check_flag, self.name, name)
         if typing.get_origin(hint) is typing.Literal:
@@ -161,7 +160,7 @@ class Arguments:
         if _may_be_function(hint):
             return functools.partial(_check_called, self.name, name)
         if (kind := _kind_of_function(hint)) is not None:
-            left_out = parameter.default is not REQUIRED and self.may_leave_out_functions
+            left_out = parameter.default is not REQUIRED and not self.is_plain
             optional = left_out or parameter.default is None or type(None) in typing.get_args(hint)
             return functools.partial(_check_function, self.name, name, kind, optional)
         return None

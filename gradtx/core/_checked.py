@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Signature(Arguments):
     """The arguments of a plain function: its numbers are scalars, and no schedules."""
 
-    may_leave_out_functions = False
+    is_plain = True
 
     def __init__(self, function: Callable[..., Any]):
         super().__init__(function.__name__, function, schedules=False)
@@ -88,6 +88,9 @@ def checked(function: F) -> F:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        # What gradtx gives its own functions was checked where it came in.
+        if sys._getframe(1).f_globals.get("__name__", "").startswith("gradtx."):
+            return function(*args, **kwargs)
         bound = arguments.bind(args, kwargs)
         by_place, by_name = arguments.apart(bound)
         try:

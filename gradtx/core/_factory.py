@@ -21,6 +21,7 @@ from gradtx.core._calls import Call, Factory, Value, factory_decorator, freeze
 from gradtx.core._checked import checked
 from gradtx.core._initial import check_scalars
 from gradtx.core._kernels import Rule, RuleSource
+from gradtx.core._kinds import Names
 from gradtx.core._lift import RuleStage, lifted
 from gradtx.core._matrices import modes_of
 from gradtx.core._naming import naming
@@ -91,7 +92,7 @@ def per_parameter(
     shared: Callable[..., Any] | None = None,
     memory: Callable[..., Any] | None = None,
     needs_params: bool = False,
-    needs: tuple[str, ...] = (),
+    needs: Names = (),
     counter: str = "count",
     uses_role: bool = False,
     idle: Callable[..., Any] | None = None,
@@ -147,13 +148,13 @@ def per_matrix(
     state: type | None = None,
     *,
     enter: Callable[..., Any] | None = None,
-    entering: tuple[str, ...] = (),
+    entering: Names = (),
     memory: Callable[..., Any] | None = None,
     shared: Callable[..., Any] | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
     modes: Literal["matrix", "all"] = "matrix",
     needs_params: bool = False,
-    needs: tuple[str, ...] = (),
+    needs: Names = (),
     counter: str = "count",
     uses_role: bool = False,
     takes_turns: bool = False,

@@ -28,13 +28,16 @@ class Kind:
 
     words: str
     fault: Callable[[Any], str | None]
+    says_none: bool = True  # whether errors say that None may be given
 
     def check(self, where: str, name: str, optional: bool, value: Any) -> Any:
         """The value, or an error that names the argument."""
         if value is None and optional:
             return None
         if (found := self.fault(value)) is not None:
-            raise TypeError(f"{where}: {name} must be {self.words}{' or None' if optional else ''}, got {found}")
+            raise TypeError(
+                f"{where}: {name} must be {self.words}{' or None' if optional and self.says_none else ''}, got {found}"
+            )
         return value
 
 
@@ -81,7 +84,12 @@ def is_array_of_numbers(x: Any) -> bool:
         return True
     if isinstance(x, _ARRAYS):
         # NumPy has no name for the kind of bfloat16 and its like, which JAX knows.
-        return x.dtype.kind in "biufc" or jnp.issubdtype(x.dtype, jnp.inexact) or jnp.issubdtype(x.dtype, jnp.integer)
+        return (
+            x.dtype.kind in "biufc"
+            or x.dtype == jax.dtypes.float0
+            or jnp.issubdtype(x.dtype, jnp.inexact)
+            or jnp.issubdtype(x.dtype, jnp.integer)
+        )
     return hasattr(x, "__jax_array__") or hasattr(x, "dtype") and hasattr(x, "shape")
 
 
@@ -201,7 +209,7 @@ PRECISION = Kind("a precision of jax.lax.Precision", _unless(_is_precision))
 KEY = Kind("a random key, such as jax.random.key(0)", _unless(_is_key))
 ANY_DTYPE = Kind("a dtype", _dtype_fault)
 TEXT = Kind("a string", _unless(lambda x: isinstance(x, str)))
-SEED = Kind("a key of jax.random or a whole number", _unless(_is_seed))
+SEED = Kind("a key of jax.random or a whole number", _unless(_is_seed), says_none=False)
 NAME_IN_TREE = Kind("the name or the path of a part, or a class", _unless(_is_hashable))
 AXIS_NAMES = Kind("the name of a mesh axis, a string, or several", _unless(_are_texts))
 LEVELS = Kind("a number of levels, at least 2, or a list of them", _unless(_are_levels))
@@ -212,7 +220,7 @@ TEXTS = Kind("a string or several", _unless(_are_texts))
 STATE = Kind("the state of a transformation", _unless(_is_state))
 STATE_OF_PARTS = Kind("the state of a transformation", _unless(_is_state_of_parts))
 SHAPES = Kind("a tree of arrays or shapes", functools.partial(_bad_leaf, fits=_has_shapes))
-MAPPING = Kind("a mapping, such as a dictionary", _unless(lambda x: isinstance(x, Mapping)))
+MAPPING = Kind("a dictionary, or another mapping,", _unless(lambda x: isinstance(x, Mapping)))
 TUPLE = Kind("a tuple", _unless(lambda x: isinstance(x, tuple | list)))
 CLASS = Kind("a class", _unless(inspect.isclass))
 MESH = Kind("a jax.sharding.Mesh", _unless(lambda x: isinstance(x, jax.sharding.Mesh | jax.sharding.AbstractMesh)))
@@ -246,11 +254,12 @@ Levels = Annotated[int | Sequence[float], LEVELS]
 Steps = Annotated[Sequence[int], STEPS]
 Point = Annotated[Sequence[float], POINT]
 Order = Annotated[Any, ORDER]
+Tuple = Annotated[tuple, TUPLE]
+Names = Annotated[tuple[str, ...], TUPLE]
+Text = Annotated[str, TEXT]
 Texts = Annotated[str | Sequence[str], TEXTS]
 
 _BY_HINT: dict[Any, Kind] = {
-    str: TEXT,
-    tuple: TUPLE,
     type: CLASS,
     Mapping: MAPPING,
     jax.sharding.Mesh: MESH,

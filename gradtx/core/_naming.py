@@ -41,9 +41,11 @@ def in_words_of(factory: Any, arguments: dict[str, Any], error: Exception) -> Ex
         return None
     for name in arguments:
         # What is `muon_weight_dimension_numbers` outside is `weight_dimension_numbers` inside.
-        for inner in (name, name.partition("_")[2], *PARTS.get(name, ())):
+        for inner in (name, name.partition("_")[2]):
             if inner and re.search(rf"\b{re.escape(inner)}\b[^:]* (must|has|have) ", said):
                 return type(error)(where + re.sub(rf"\b{re.escape(inner)}\b", name, said))
+        if any(f": {part} must " in said for part in PARTS.get(name, ())):
+            return type(error)(where + said)
     return None
 
 

@@ -109,7 +109,7 @@ def checked_axis(loss: str, axis: Axis, ndim: int) -> tuple[int, ...]:
     """The axes as a tuple of distinct non-negative numbers; all axes for None."""
     if axis is None:
         return tuple(range(ndim))
-    axes = tuple(axis) if isinstance(axis, list | tuple) else (axis,)
+    axes = tuple(axis) if isinstance(axis, Sequence) else (axis,)
     if not all(-ndim <= a < ndim for a in axes):
         raise ValueError(f"{loss}: axis must name axes of an array of rank {ndim}, got {axis}")
     axes = tuple(a % ndim for a in axes)

@@ -222,7 +222,7 @@ def lbfgs(
     learning_rate: ScalarOrSchedule | None = None,
     memory_size: PositiveInt = 10,
     scale_init_precond: bool = True,
-    linesearch: Transformation = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one"),  # noqa: B008  # a value
+    linesearch: Transformation | None = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one"),  # noqa: B008  # a value
 ) -> GradientTransformationExtraArgs:
     """L-BFGS: a line search along -H g, with the H of `scale_by_lbfgs`.
 

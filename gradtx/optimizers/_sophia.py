@@ -144,7 +144,7 @@ def sophia(
     gamma: Positive = 0.01,
     clip_threshold: Limit | None = 1.0,
     update_interval: PositiveInt = 10,
-    hessian_diagonal_fn: Transformation = _HUTCHINSON,
+    hessian_diagonal_fn: Any = _HUTCHINSON,
     mu_dtype: DType = None,
     verbose: bool = False,
     print_win_rate_every_n_steps: NonNegativeInt = 0,

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, promotion, widen
-from gradtx.core._ranges import Range, Real, check_argument
+from gradtx.core._ranges import Numbers, Range, check_argument
 
 
 @checked
-def scale_gradient(inputs: Any, scale: Real) -> Any:
+def scale_gradient(inputs: Any, scale: Numbers) -> Any:
     """Returns the inputs, but multiplies their derivatives by `scale`; for use inside a loss.
 
     A scale of 0 stops the gradient, even an infinite one; a negative scale reverses it. This holds in forward and

@@ -181,7 +181,7 @@ IN_PROSE = {
     "where": "chooses",
     "scale": "bound",
     "measures": "function of the updates",
-    "betas": "b1",
+    "betas": "b1|b2",
     "tree": "there is no|there are",
 }
 """What the sentence calls an argument, where it is not its name."""

@@ -110,7 +110,7 @@ BY_NAME = [
     Legal("None is a tree without leaves", {"None"}, "as_rules:roles trained carry_state:params split_frozen:params"),
     Legal("a real update of a complex parameter", {"complex leaf"}, "apply_updates:params"),
     Legal(OF_PATHS, DATA | {"string leaf"}, "master_params:params split_frozen:params init_sharded:params "
-          "state_shardings:params bytes_per_device:params migrate:params carry_state:params"),
+          "state_shardings:params bytes_per_device:params migrate:params carry_state:params mup:base_params"),
     Legal(OF_PATHS, LEAVES, "find_slots:params get_slot:params set_slot:params reset:params describe:params "
           "explain_path:params eval_from:params"),
     Legal("leaves that are not floating pass", DATA, "scale_gradient:inputs"),
