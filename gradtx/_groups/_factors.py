@@ -261,5 +261,7 @@ def mup(base_params: Params, rule: Literal["adam", "sgd"] = "adam") -> Factor:
     if not isinstance(rule, str) or rule not in ("adam", "sgd"):
         raise ValueError(f"mup: rule must be 'adam' or 'sgd', got {rule!r}")
     names, leaves, _ = named_leaves(base_params)
+    if texts := [x for x in leaves if isinstance(x, str)]:
+        raise TypeError(f"mup: base_params must be a tree of arrays or shapes, got {texts[0]!r}")
     found = [(n, tuple(jnp.shape(unboxed(x)))) for n, x in zip(names, leaves, strict=True) if x is not None]
     return _Mup(tuple(found), rule)

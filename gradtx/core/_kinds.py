@@ -221,6 +221,7 @@ STATE = Kind("the state of a transformation", _unless(_is_state))
 STATE_OF_PARTS = Kind("the state of a transformation", _unless(_is_state_of_parts))
 SHAPES = Kind("a tree of arrays or shapes", functools.partial(_bad_leaf, fits=_has_shapes))
 MAPPING = Kind("a dictionary, or another mapping,", _unless(lambda x: isinstance(x, Mapping)))
+NAMES = Kind("a tuple of strings", _unless(lambda x: not isinstance(x, str) and _are_texts(x)))
 TUPLE = Kind("a tuple", _unless(lambda x: isinstance(x, tuple | list)))
 CLASS = Kind("a class", _unless(inspect.isclass))
 MESH = Kind("a jax.sharding.Mesh", _unless(lambda x: isinstance(x, jax.sharding.Mesh | jax.sharding.AbstractMesh)))
@@ -255,7 +256,7 @@ Steps = Annotated[Sequence[int], STEPS]
 Point = Annotated[Sequence[float], POINT]
 Order = Annotated[Any, ORDER]
 Tuple = Annotated[tuple, TUPLE]
-Names = Annotated[tuple[str, ...], TUPLE]
+Names = Annotated[tuple[str, ...], NAMES]
 Text = Annotated[str, TEXT]
 Texts = Annotated[str | Sequence[str], TEXTS]
 
