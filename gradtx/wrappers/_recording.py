@@ -59,7 +59,7 @@ def record_metrics(
     """
     tx = as_inner("record_metrics: inner", inner)
     for name in names if isinstance(names, tuple | list) else [names]:
-        if name not in MEASURES:
+        if not isinstance(name, str) or name not in MEASURES:
             raise ValueError(f"record_metrics: names must be of {MEASURES}, in a tuple, got {name!r}")
 
     def init(params: Params) -> RecordMetricsState:
