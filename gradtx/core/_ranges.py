@@ -166,10 +166,10 @@ def is_array(value: Any) -> bool:
     )
 
 
-def is_infinite(value: Any) -> bool:
-    """Whether a concrete number, or one of an array of them, is infinite."""
-    if is_number(value):
-        return value in (math.inf, -math.inf)
+_INFINITIES = (math.inf, -math.inf)
+
+
+def _has_infinities(value: Any) -> bool:
     return bool(np.any(np.isinf(np.asarray(value, dtype=np.float64))))
 
 
@@ -202,7 +202,7 @@ def check_argument(where: str, name: str, value: Any, spec: Range | Floating, op
         value = float(value)  # one of Python's floats that JAX takes for a float64
     if not spec.holds(value):
         raise ValueError(f"{where}: {name} must be {spec}, got {value}")
-    if not spec.endless and is_infinite(value):
+    if not spec.endless and (value in _INFINITIES if isinstance(value, int | float) else _has_infinities(value)):
         raise ValueError(f"{where}: {name} must be {spec.of_finite()}, got {value}")
     return value
 

@@ -95,7 +95,7 @@ BY_KIND = [
     Legal("a leaf or a container without parts is a state that has nothing to tell", EVERYTHING,
           holds=_of(kinds.STATE, kinds.STATE_OF_PARTS)),
     Legal("several texts, none of them", {"list", "wrong tree", "string"}, holds=_of(kinds.TEXTS)),
-    Legal("any text", {"string"}, holds=lambda p, v: p.kind is kinds.TEXT or p.hint is str),
+    Legal("any text", {"string"}, holds=lambda p, v: p.kind is kinds.TEXT or p.hint in (str, str | None)),
     Legal("a function of anything", {"not called"}, holds=lambda p, v: p.kind is None),
 ]  # fmt: skip  # a row each
 """By what the annotation demands."""
