@@ -2,8 +2,8 @@
 """Minimization of a function: one compiled loop around any transformation."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,9 @@ from jax.core import Tracer
 
 from gradtx.core._apply import apply_updates
 from gradtx.core._calls import Value
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._kinds import Tuple
 from gradtx.core._ranges import Range, is_array, is_number
 from gradtx.core._scheduled import ScheduledState
 from gradtx.core._transformation import as_inner, check_transformation
@@ -19,7 +21,6 @@ from gradtx.core._trees import align, is_none, show_path
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._box import clip_to
 from gradtx.optimizers._lbfgs import lbfgs
-from gradtx.schedules._checks import check_number
 from gradtx.transforms._backtracking import ScaleByBacktrackingLinesearchState
 from gradtx.transforms._lines import value_and_gradient
 from gradtx.transforms._linesearch import ScaleByZoomLinesearchState
@@ -65,17 +66,22 @@ class _Loop(NamedTuple):
     over: jax.Array
 
 
+Count = Annotated[Any, Range(low=0.0, whole=True, many=True)]
+Tolerance = Annotated[Any, Range(low=0.0, endless=True, many=True)]
+
+
+@checked
 def minimize(
     fn: Callable[..., Any],
     params: Params,
     tx: Any = None,
     *,
-    args: tuple = (),
-    max_steps: int = 1_000,
-    tol: Any = 1e-5,
-    value_tol: Any = 0.0,
+    args: Tuple = (),
+    max_steps: Count = 1_000,
+    tol: Tolerance = 1e-5,
+    value_tol: Tolerance = 0.0,
     has_aux: bool = False,
-    bounds: tuple | None = None,
+    bounds: Sequence[Any] | None = None,
     projection: Callable[..., Any] | None = None,
     callback: Callable[..., Any] | None = None,
 ) -> MinimizeResult:
@@ -106,12 +112,7 @@ def minimize(
         and a projection together, or a projection with a line search.
     """
     tx = lbfgs() if tx is None else check_transformation("minimize: tx", tx)
-    for name, value, spec in (
-        ("max_steps", max_steps, Range(low=0.0, whole=True)),
-        ("tol", tol, Range(low=0.0)),
-        ("value_tol", value_tol, Range(low=0.0)),
-    ):
-        check_number("minimize", name, value, spec)
+    for name, value in (("max_steps", max_steps), ("tol", tol), ("value_tol", value_tol)):
         if jnp.ndim(value) != 0:
             raise ValueError(f"minimize: {name} must be a scalar, got shape {jnp.shape(value)}")
     if bounds is not None and projection is not None:

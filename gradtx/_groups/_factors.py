@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core._calls import Value, factory_decorator, register_value
+from gradtx.core._checked import checked
 from gradtx.core._ranges import Range, is_number
 from gradtx.core._roles import Role, unboxed
 from gradtx.core._selectors import named_leaves
@@ -183,6 +184,7 @@ class _LayerwiseDecay(Factor):
         return f"layerwise_decay({self.decay!r}{of})"
 
 
+@checked
 def layerwise_decay(decay: float, depth: Callable[[str], Any] | None = None) -> Factor:
     """In rules of `groups`: decay^(n - i) times the base's value in layer i = 0 ... n - 1, and 1 after the layers.
 
@@ -265,9 +267,11 @@ def mup(base_params: Params, rule: Literal["adam", "sgd"] = "adam") -> Factor:
 
     Reference: Yang et al. 2022, arXiv:2203.03466, table 3.
     """
-    if rule not in ("adam", "sgd"):
+    if not isinstance(rule, str) or rule not in ("adam", "sgd"):
         raise ValueError(f"mup: rule must be 'adam' or 'sgd', got {rule!r}")
     names, leaves, _ = named_leaves(_with_shapes(base_params))
+    if texts := [x for x in leaves if isinstance(x, str)]:
+        raise TypeError(f"mup: base_params must be a tree of arrays or shapes, got {texts[0]!r}")
     found = [(n, tuple(jnp.shape(unboxed(x)))) for n, x in zip(names, leaves, strict=True) if x is not None]
     return _Mup(tuple(found), rule)
 

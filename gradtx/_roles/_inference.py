@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ShapesTree
 from gradtx.core._roles import Role, is_absent, opened
 from gradtx.core._selectors import is_entry, named_leaves
-from gradtx.core._types import Params
 
 NORM = {"norm", "norms", "normalization", "ln", "bn", "gn", "rms"}
 SCALE = {"scale", "gamma", "g", "weight", "w"}
@@ -50,7 +51,8 @@ class Clues(NamedTuple):
         return words(self.layer or self.module)
 
 
-def infer_roles(params: Params, *, stack: int | Iterable[int] | None = None) -> Any:
+@checked
+def infer_roles(params: ShapesTree, *, stack: int | Iterable[int] | None = None) -> Any:
     """Guesses the role of each parameter from the names that Flax, Haiku, Equinox and PyTorch give, and from its rank.
 
     The names of the parameter and of its module decide: see "Roles" in the docs for the whole list. Where the tree has

@@ -6,9 +6,10 @@ from typing import Any
 import jax
 
 from gradtx._roles._inference import Clues, clues, guess, guess_stacks, modules_of
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ShapesTree
 from gradtx.core._roles import Role
 from gradtx.core._selectors import is_carrier
-from gradtx.core._types import Params
 
 PURPOSES = ("stack", "in", "out", "heads")
 
@@ -16,7 +17,8 @@ PURPOSES = ("stack", "in", "out", "heads")
 FIELDS = ("out_sharding", "sharding_names", "sharding")
 
 
-def roles_from_names(params: Params, names: dict[str, str]) -> Any:
+@checked
+def roles_from_names(params: ShapesTree, names: dict[str, str]) -> Any:
     """The roles of parameters from the names of their axes, which Flax keeps in `nn.Partitioned` or nnx variables.
 
     What the names do not tell, above all the kinds, is guessed as by `infer_roles`. The tree of roles that this returns

@@ -7,6 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ShapesTree
+from gradtx.core._nesting import is_factory
 from gradtx.core._prefixes import is_function, spread
 from gradtx.core._roles import Role, is_absent, opened
 from gradtx.core._selectors import OfKind, Selector, check_where, described, matches, named_leaves, what_instead
@@ -15,7 +18,8 @@ from gradtx.core._trees import show_path
 from gradtx.core._types import Params
 
 
-def roles(params: Params, rules: Any, *, partial: bool = False) -> Any:
+@checked
+def roles(params: ShapesTree, rules: Any, *, partial: bool = False) -> Any:
     """The role of each parameter, as a tree like the parameters. None has no role.
 
     Args:
@@ -55,6 +59,12 @@ def check_rules(context: str, rules: Any) -> Any:
     """The rules, a sequence of them as a tuple; raises for anything that is no rules."""
     if isinstance(rules, OfKind | Selector | str):
         raise TypeError(f"{context}: rules must be pairs of a choice of parameters and a Role, got {rules!r}")
+    if rules is None:
+        raise TypeError(f"{context}: rules must be pairs of a choice of parameters and a Role, got None")
+    if is_factory(rules):
+        raise TypeError(
+            f"{context}: rules must be rules or a function of the parameters, got the factory {rules.__name__}"
+        )
     if is_function(rules):
         return rules
     if not _is_sequence(rules):

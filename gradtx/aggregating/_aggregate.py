@@ -13,10 +13,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from gradtx.core._checked import checked
 from gradtx.core._combine import chain, identity
 from gradtx.core._dtypes import widen
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._kinds import Tree
 from gradtx.core._needs import needs
 from gradtx.core._ranges import PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
@@ -158,7 +161,8 @@ def average_incrementally_updates(
     return over_calls if per_elt_axis is None else chain(average_per_element_updates(per_elt_axis), over_calls)
 
 
-def get_batch_size_from_per_elt_updates(per_elt_updates: Updates, per_elt_axis: int | Sequence[int]) -> int:
+@checked
+def get_batch_size_from_per_elt_updates(per_elt_updates: Tree, per_elt_axis: int | Sequence[int]) -> int:
     """The number of elements in a tree of per-element gradients.
 
     Args:
@@ -175,7 +179,7 @@ def get_batch_size_from_per_elt_updates(per_elt_updates: Updates, per_elt_axis: 
 def element_axes(where: str, per_elt_axis: Any) -> tuple[int, ...]:
     """The axes as a tuple, or an error that says what they must be."""
     axes = tuple(per_elt_axis) if isinstance(per_elt_axis, tuple | list) else (per_elt_axis,)
-    if not axes or any(isinstance(a, bool) or not hasattr(a, "__index__") for a in axes):
+    if not axes or any(isinstance(a, bool) or not isinstance(a, int | np.integer) for a in axes):
         raise TypeError(f"{where}: per_elt_axis must be a whole number or several, got {per_elt_axis!r}")
     return tuple(int(a) for a in axes)
 

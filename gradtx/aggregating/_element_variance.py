@@ -14,7 +14,7 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import Decay, PositiveInt, is_number
-from gradtx.core._transformation import GradientTransformationExtraArgs, check_transformation
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation, check_transformation
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import EmptyState, OptState, Params, Updates
 from gradtx.numerics._averages import ema, zeros_like
@@ -194,7 +194,10 @@ def get_unbiased_mean_and_variance_ema(state: OptState) -> tuple[Updates, Update
 
 @transformation
 def add_mean_variance_to_opt(
-    opt: Any, ema_decay: Decay = 0.9, per_elt_axis: int | Sequence[int] = 0, accumulation_steps: PositiveInt = 1
+    opt: Transformation,
+    ema_decay: Decay = 0.9,
+    per_elt_axis: int | Sequence[int] = 0,
+    accumulation_steps: PositiveInt = 1,
 ) -> GradientTransformationExtraArgs:
     """Runs `opt` on the mean gradient of the elements of k micro-batches, and averages their mean and variance.
 

@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype
+from gradtx.core._kinds import ArrayLike
 
 
-def hungarian_algorithm(cost_matrix: Any) -> tuple[jax.Array, jax.Array]:
+@checked
+def hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """Pairs of rows i and columns j with the smallest Σ cost_matrix[i, j]: both indices of the pairs, ordered by row.
 
     Each row and each column is in at most one pair, and there are min(n, m) pairs. Rows first take their cheapest
@@ -30,7 +33,8 @@ def hungarian_algorithm(cost_matrix: Any) -> tuple[jax.Array, jax.Array]:
     return _assigned("hungarian_algorithm", cost_matrix, start_greedily=True)
 
 
-def base_hungarian_algorithm(cost_matrix: Any) -> tuple[jax.Array, jax.Array]:
+@checked
+def base_hungarian_algorithm(cost_matrix: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """`hungarian_algorithm` with a shortest augmenting path for every row: simpler and slower.
 
     Where several assignments are best, the two functions may find different ones.

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._sentences import listed
 from gradtx.core._transformation import check_transformation
 from gradtx.core._trees import show_path
@@ -15,6 +16,7 @@ from gradtx.core._unwrapping import children
 from gradtx.wrappers._multi_steps import MultiStepsState
 
 
+@checked
 def carry_state(state: OptState, tx: Any, params: Params) -> OptState:
     """The same state in the layout of `tx`, which is the same call in gradtx or in Optax; for both directions.
 

@@ -6,12 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, promotion, widen
-from gradtx.core._trees import align, check_shapes, is_hole, is_none, paths
-from gradtx.core._types import Params, Updates
+from gradtx.core._kinds import Tree
+from gradtx.core._trees import align_leaves, check_shapes, is_hole, is_none, paths
+from gradtx.core._types import Params
 
 
-def apply_updates(params: Params, updates: Updates) -> Params:
+@checked
+def apply_updates(params: Params, updates: Tree) -> Params:
     """`params + updates`, each leaf in the dtype of its parameter.
 
     The sum is computed in the widest of float32 and the dtypes of parameter and update, then rounded once. Where the
@@ -22,7 +25,7 @@ def apply_updates(params: Params, updates: Updates) -> Params:
       TypeError: for parameters that the update cannot move: booleans, random keys, whole numbers by a fraction.
     """
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
-    ps = align(treedef, params, "apply_updates", "the parameters", updates, "the updates")
+    ps = align_leaves(treedef, params, "apply_updates", "the parameters", updates, "the updates")
     leaves = [None if p is None else u for p, u in zip(ps, leaves, strict=True)]
     check_shapes("apply_updates", "update", updates, leaves, ps)
     for i, (p, u) in enumerate(zip(ps, leaves, strict=True)):
@@ -34,6 +37,8 @@ def apply_updates(params: Params, updates: Updates) -> Params:
 
 def _check_whole(p: Any, u: Any, path: str) -> None:
     """Raises an error unless both are whole numbers."""
+    if isinstance(p, str):
+        raise TypeError(f"apply_updates: the parameter at {path} must be an array, got {p!r}")
     have, given = jnp.result_type(p), jnp.result_type(u)
     if not (jnp.issubdtype(have, jnp.integer) and jnp.issubdtype(given, jnp.integer)):
         raise TypeError(

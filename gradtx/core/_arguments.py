@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gradtx.core._kinds import TEXT, of_hint
 from gradtx.core._ranges import Range, check_argument, is_array, is_number, readable, specification
 
 REQUIRED = inspect.Parameter.empty
@@ -34,8 +35,15 @@ OTHER_NAMES = {
 """How other libraries call arguments, and what they may be here, for errors."""
 
 
+TAKES_FACTORIES = {"inner_factory", "body"}
+"""The arguments that are functions of any arguments, and may be a factory that is not called."""
+
+
 class Arguments:
     """The parameters of a function, which is called `name` in errors, and what its annotations say of them."""
+
+    is_plain = False
+    """Whether it is a function and no factory, whose body may say more of texts, sizes and functions left out."""
 
     def __init__(self, name: str, function: Callable[..., Any], schedules: bool):
         self.name, self.schedules = name, schedules
@@ -129,17 +137,32 @@ class Arguments:
 
     def _check_of(self, parameter: inspect.Parameter) -> Callable[[Any], Any] | None:
         """What makes of an argument the value to keep, or an error; None where all is well."""
+        check = None if parameter.kind is parameter.VAR_KEYWORD else self._check_of_one(parameter)
+        if check is None or parameter.kind is not parameter.VAR_POSITIONAL:
+            return check
+        return lambda values: tuple(map(check, values))
+
+    def _check_of_one(self, parameter: inspect.Parameter) -> Callable[[Any], Any] | None:
         name, spec, hint = parameter.name, self.specs.get(parameter.name), self.hints.get(parameter.name)
         if spec is not None:
             optional = type(None) in typing.get_args(hint) or parameter.default is None
             check = functools.partial(check_argument, self.name, name, spec=spec, optional=optional)
             return check if self.schedules or name not in self.hyperparameters else self._constant(name, check)
+        if (kind := of_hint(hint) or (TEXT if self.is_plain and hint in (str, str | None) else None)) is not None:
+            optional = type(None) in typing.get_args(hint) or parameter.default is None
+            return functools.partial(kind.check, self.name, name, optional)
+        if hint is int and self.is_plain:
+            return functools.partial(check_argument, self.name, name, spec=Range(integer=True), optional=False)
         if hint is bool:
             return functools.partial(_check_flag, self.name, name)
         if typing.get_origin(hint) is typing.Literal:
             return functools.partial(_check_choice, self.name, name, choices=typing.get_args(hint))
+        if _may_be_function(hint):
+            return functools.partial(_check_called, self.name, name)
         if (kind := _kind_of_function(hint)) is not None:
-            return functools.partial(_check_function, self.name, name, kind, parameter.default is not REQUIRED)
+            left_out = parameter.default is not REQUIRED and not self.is_plain
+            optional = left_out or parameter.default is None or type(None) in typing.get_args(hint)
+            return functools.partial(_check_function, self.name, name, kind, optional)
         return None
 
     def _constant(self, name: str, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -171,7 +194,26 @@ def _kind_of_function(hint: Any) -> str | None:
     return f"a function{said}" + (" or None" if type(None) in kinds else "")
 
 
+def _may_be_function(hint: Any) -> bool:
+    """Whether an argument may be a function or something else, such as `Any | Callable[[Params], Any]`."""
+    members = (
+        typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union else ()
+    )
+    functions = [Callable in (kind, typing.get_origin(kind)) for kind in members if kind is not type(None)]
+    return any(functions) and not all(functions)
+
+
+def _check_called(where: str, name: str, value: Any, kind: str = "") -> Any:
+    if inspect.isfunction(value) and hasattr(value, "factory") and name not in TAKES_FACTORIES:
+        made = f"{value.__name__}(...)"
+        raise TypeError(
+            f"{where}: {name} must be {kind or 'what a factory makes'}, got the factory {made[:-5]}: call it, {made}"
+        )
+    return value
+
+
 def _check_function(where: str, name: str, kind: str, optional: bool, value: Any) -> Any:
+    _check_called(where, name, value, kind)
     if not callable(value) and not (optional and value is None):
         raise TypeError(f"{where}: {name} must be {kind}, got {value!r}")
     return value
@@ -184,6 +226,10 @@ def _check_flag(where: str, name: str, value: Any) -> Any:
 
 
 def _check_choice(where: str, name: str, value: Any, choices: tuple) -> Any:
-    if value not in choices:
+    try:
+        found = value in choices and not (isinstance(value, bool) and not any(x is value for x in choices))
+    except (TypeError, ValueError):  # an array, which is equal to nothing or to many
+        found = False
+    if not found:
         raise ValueError(f"{where}: {name} must be one of {choices}, got {value!r}")
     return value

@@ -7,7 +7,6 @@ that JAX rebuilds from other children (traced numbers, `None`s, placeholders) do
 
 import functools
 import inspect
-import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from types import MappingProxyType
@@ -20,6 +19,7 @@ from jax.core import Tracer
 from jax.extend.core import get_opaque_trace_state
 
 from gradtx.core._arguments import Arguments
+from gradtx.core._naming import in_words_of, is_raised_by_gradtx
 from gradtx.core._ranges import Floating, is_array, is_number
 from gradtx.core._sentences import listed
 from gradtx.core._texts import shown, sorts
@@ -54,20 +54,16 @@ class Factory(Arguments):
         args, kwargs = self.apart(arguments)
         try:
             return self.body(*args, **kwargs)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
+            if type(error) in (TypeError, ValueError) and (own := in_words_of(self, arguments, error)) is not None:
+                raise own from error
             moving = [n for n in self.hyperparameters if callable(x := arguments[n]) or isinstance(x, Tracer)]
-            if not moving or _is_raised_by_gradtx(error):
+            if not moving or isinstance(error, ValueError) or is_raised_by_gradtx(error):
                 raise
             raise TypeError(
                 f"{self.name}: {error}. The body of the factory has {listed(moving)} as a schedule or traced value; "
                 f"use hyperparameters only in the functions that it returns, where they are the numbers of the step"
             ) from error
-
-
-def _is_raised_by_gradtx(error: Exception) -> bool:
-    """Whether the error comes from gradtx itself, which says what is wrong, rather than from Python or JAX."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return len(frames) > 1 and frames[-1].f_globals.get("__name__", "").partition(".")[0] == "gradtx"
 
 
 class _Child:

@@ -13,11 +13,14 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike, StateTree
 from gradtx.core._ranges import is_array, is_number
 from gradtx.core._types import Numeric, OptState
 
 
-def safe_increment(count: jax.Array) -> jax.Array:
+@checked
+def safe_increment(count: ArrayLike) -> jax.Array:
     """`count + 1`, or `count` if its dtype cannot hold the sum.
 
     Args:
@@ -45,7 +48,8 @@ def step_of(state: Any) -> jax.Array | None:
     return None
 
 
-def restart(state: OptState, at: Numeric) -> OptState:
+@checked
+def restart(state: StateTree, at: Numeric) -> OptState:
     """The state with every step count set to `at`, so that the next update evaluates all schedules at that step.
 
     Counts are found in chains, masks and wrappers. Moments and other averages are kept with their age, so that bias

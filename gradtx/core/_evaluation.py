@@ -7,12 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import StateTree
 from gradtx.core._placement import on_device
 from gradtx.core._types import OptState, Params
 from gradtx.core._unwrapping import unwrapped
 
 
-def eval_params(state: OptState, params: Params) -> Params:
+@checked
+def eval_params(state: StateTree, params: Params) -> Params:
     """The parameters to validate, save and deploy, for any state: `params` unless a stage provides others.
 
     Averaging methods (Schedule-Free, LAWA, moving averages of the parameters) provide their average, also from inside
@@ -51,6 +54,7 @@ def holds_state(tree: Any) -> bool:
     return any(map(is_state, jax.tree.leaves(tree, is_leaf=is_state)))
 
 
+@checked
 def eval_from(f: Callable[..., Any], params: Params, *slots: Any) -> Params:
     """`f(p, *slots)` for each parameter, in its dtype; the parameter itself where slots are empty (None or masked).
 

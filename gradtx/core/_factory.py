@@ -18,10 +18,13 @@ import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 
 from gradtx.core._calls import NO_TRACE, Call, Factory, Value, factory_decorator, freeze
+from gradtx.core._checked import checked
 from gradtx.core._initial import check_scalars
 from gradtx.core._kernels import Rule, RuleSource
+from gradtx.core._kinds import Names
 from gradtx.core._lift import RuleStage, lifted
 from gradtx.core._matrices import modes_of
+from gradtx.core._naming import naming
 from gradtx.core._ranges import is_number
 from gradtx.core._scheduled import handed_on, initial, own_state, values_at
 from gradtx.core._transformation import (
@@ -42,6 +45,7 @@ REGISTRY: dict[str, Factory] = {}
 """Every factory of transformations by its qualified name, in the order of definition."""
 
 
+@checked
 def transformation(body: Callable[P, Any]) -> Callable[P, GradientTransformationExtraArgs]:
     """Makes a function that returns a transformation into a factory of values, and registers it.
 
@@ -78,6 +82,7 @@ def _refusal(name: str) -> Callable[..., Any]:
     return refuse
 
 
+@checked
 def per_parameter(
     init: Callable[..., Any] | None,
     update: Callable[..., Any],
@@ -87,7 +92,7 @@ def per_parameter(
     shared: Callable[..., Any] | None = None,
     memory: Callable[..., Any] | None = None,
     needs_params: bool = False,
-    needs: tuple[str, ...] = (),
+    needs: Names = (),
     counter: str = "count",
     uses_role: bool = False,
     idle: Callable[..., Any] | None = None,
@@ -136,19 +141,20 @@ def per_parameter(
     return GradientTransformationExtraArgs.from_rule(rule)
 
 
+@checked
 def per_matrix(
     init: Callable[..., Any] | None,
     update: Callable[..., Any],
     state: type | None = None,
     *,
     enter: Callable[..., Any] | None = None,
-    entering: tuple[str, ...] = (),
+    entering: Names = (),
     memory: Callable[..., Any] | None = None,
     shared: Callable[..., Any] | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
     modes: Literal["matrix", "all"] = "matrix",
     needs_params: bool = False,
-    needs: tuple[str, ...] = (),
+    needs: Names = (),
     counter: str = "count",
     uses_role: bool = False,
     takes_turns: bool = False,
@@ -206,7 +212,8 @@ def _expand(call: Call) -> Callable[[], Expansion]:
 def _expansion(call: Call, inner: GradientTransformation, lasting: bool) -> Expansion:
     """What a call stands for whose body returned `inner`, by the three cases of this module's docstring."""
     if inner._call is not None:
-        return Expansion(inner.init, Inner(inner).update, inner=inner, parts=inner.parts)
+        init, update = (naming(call.factory, call.arguments, f) for f in (inner.init, Inner(inner).update))
+        return Expansion(init, update, inner=inner, parts=inner.parts)
     made = _stage(call, inner, lasting)
     return made._replace(init=explaining_leaves(call.factory.name, made.init))
 

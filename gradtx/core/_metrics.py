@@ -8,16 +8,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._counts import step_of
+from gradtx.core._kinds import StateOfParts
 from gradtx.core._nesting import inside
-from gradtx.core._transformation import GradientTransformation
-from gradtx.core._types import OptState
+from gradtx.core._transformation import GradientTransformation, Transformation
 from gradtx.core._unwrapping import unwrapped
 
 SKIPPED = "step_skipped"
 
 
-def metrics(state: OptState, tx: Any = None) -> dict[str, jax.Array]:
+@checked
+def metrics(state: StateOfParts, tx: Transformation | None = None) -> dict[str, jax.Array]:
     """The scalars that the stages of a state publish, by name: `{"grad_norm": ..., "learning_rate": ...}`.
 
     A state class publishes scalars by a method `metrics(self) -> {name: scalar}`. Nothing is computed unless this

@@ -19,6 +19,10 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike, AxesOrOne
+from gradtx.core._ranges import Bound
+
 Names = tuple[str, ...]
 Axis = int | tuple[int, ...] | None
 
@@ -129,7 +133,8 @@ def _over(x: Any, axis: Axis) -> Names:
     return () if leaf is None else leaf.over(x, axis)
 
 
-def total(x: jax.Array, axis: Axis = None, keepdims: bool = False) -> jax.Array:
+@checked
+def total(x: ArrayLike, axis: AxesOrOne | None = None, keepdims: bool = False) -> jax.Array:
     """The sum of a parameter's array, for rules of `per_parameter`: of all of it inside `gradtx.sharding.over_axes`,
     where a device has a part, and `jnp.sum` elsewhere.
 
@@ -146,7 +151,8 @@ def total(x: jax.Array, axis: Axis = None, keepdims: bool = False) -> jax.Array:
     return summed(found, names) if names else found
 
 
-def mean(x: jax.Array, axis: Axis = None, keepdims: bool = False) -> jax.Array:
+@checked
+def mean(x: ArrayLike, axis: AxesOrOne | None = None, keepdims: bool = False) -> jax.Array:
     """The mean of a parameter's array; see `total`.
 
     Args:
@@ -157,7 +163,10 @@ def mean(x: jax.Array, axis: Axis = None, keepdims: bool = False) -> jax.Array:
     return total(x, axis, keepdims) / max(size(x, axis), 1.0)
 
 
-def largest(x: jax.Array, axis: Axis = None, keepdims: bool = False, initial: Any = None) -> jax.Array:
+@checked
+def largest(
+    x: ArrayLike, axis: AxesOrOne | None = None, keepdims: bool = False, initial: Bound | None = None
+) -> jax.Array:
     """The largest element of a parameter's array; see `total`.
 
     Args:
@@ -168,7 +177,8 @@ def largest(x: jax.Array, axis: Axis = None, keepdims: bool = False, initial: An
     return jax.lax.pmax(found, names) if names else found
 
 
-def size(x: Any, axis: Axis = None) -> float:
+@checked
+def size(x: ArrayLike, axis: AxesOrOne | None = None) -> float:
     """The number of elements of a parameter's array; a float, as there may be more than an int32 can tell. See `total`.
 
     Args:

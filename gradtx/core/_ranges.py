@@ -25,7 +25,8 @@ from gradtx.core._types import ScalarOrSchedule
 class Range:
     """An interval of real numbers, of `whole` ones; `integer` marks a static whole number (a size, never a leaf).
 
-    `static` marks a number that decides sizes: a Python number, never a leaf.
+    `static` marks a number that decides sizes: a Python number, never a leaf. Infinity is a value only where it means
+    something, such as no limit (`endless`). A number of a plain function is one, but where it may be an array (`many`).
     """
 
     low: float = -math.inf
@@ -36,6 +37,8 @@ class Range:
     example: float = 0.1
     whole: bool = False
     static: bool = False
+    endless: bool = False
+    many: bool = False
 
     def __str__(self) -> str:
         kind = "a whole number" if self.integer or self.whole else "a finite number" if self.finite else "a number"
@@ -50,6 +53,11 @@ class Range:
     def finite(self) -> bool:
         """Whether infinity is no value, where there is no other bound."""
         return self.high == math.inf and self.high_open
+
+    def of_finite(self) -> str:
+        """In words, with what infinity is outside of."""
+        low_open, high_open = self.low_open or math.isinf(self.low), self.high_open or math.isinf(self.high)
+        return str(dataclasses.replace(self, low_open=low_open, high_open=high_open))
 
     def holds(self, value: Any) -> bool:
         """Whether every element of a concrete value lies inside; NaN lies in no range."""
@@ -75,6 +83,12 @@ FiniteNonNegative = Annotated[Any, Range(low=0.0, high_open=True, example=0.01)]
 Decay = Annotated[Any, Range(low=0.0, high=1.0, high_open=True, example=0.9)]
 Fraction = Annotated[Any, Range(low=0.0, high=1.0, example=0.5)]
 StaticFraction = Annotated[float, Range(low=0.0, high=1.0, low_open=True, static=True, example=0.5)]
+Numbers = Annotated[Any, Range(many=True)]
+Whole = Annotated[Any, Range(low=0.0, whole=True, example=2.0)]
+Minimum = Annotated[Any, Range(low=0.0, many=True, example=0.01)]
+Bound = Annotated[Any, Range(endless=True)]
+Limit = Annotated[Any, Range(low=0.0, low_open=True, endless=True, example=0.5)]
+LimitOrZero = Annotated[Any, Range(low=0.0, endless=True, example=0.01)]
 Momentum = Annotated[Any, Range(low=-1.0, high=1.0, example=0.9)]  # 1 is a sum; negative ones are of use in games
 PositiveInt = Annotated[int, Range(low=1, integer=True, example=2)]
 NonNegativeInt = Annotated[int, Range(low=0, integer=True, example=0)]
@@ -92,6 +106,9 @@ _NAMES = {
     PositiveInt: "PositiveInt",
     NonNegativeInt: "NonNegativeInt",
     DType: "DType",
+    Bound: "Real",
+    Limit: "Positive",
+    LimitOrZero: "NonNegative",
 }
 
 
@@ -149,6 +166,13 @@ def is_array(value: Any) -> bool:
     )
 
 
+_INFINITIES = (math.inf, -math.inf)
+
+
+def _has_infinities(value: Any) -> bool:
+    return bool(np.any(np.isinf(np.asarray(value, dtype=np.float64))))
+
+
 def check_argument(where: str, name: str, value: Any, spec: Range | Floating, optional: bool) -> Any:
     """The checked value of an argument, or an error that names the argument, the value given and the legal values."""
     if value is None and (optional or isinstance(spec, Floating)):
@@ -178,6 +202,8 @@ def check_argument(where: str, name: str, value: Any, spec: Range | Floating, op
         value = float(value)  # one of Python's floats that JAX takes for a float64
     if not spec.holds(value):
         raise ValueError(f"{where}: {name} must be {spec}, got {value}")
+    if not spec.endless and (value in _INFINITIES if isinstance(value, int | float) else _has_infinities(value)):
+        raise ValueError(f"{where}: {name} must be {spec.of_finite()}, got {value}")
     return value
 
 

@@ -44,7 +44,7 @@ def of_kind(*kinds: str) -> OfKind:
     Raises:
       ValueError: for a kind that `Role` does not have.
     """
-    wrong = [kind for kind in kinds if kind not in KINDS]
+    wrong = [kind for kind in kinds if not isinstance(kind, str) or kind not in KINDS]
     if wrong or not kinds:
         raise ValueError(f"of_kind: give kinds out of {', '.join(KINDS)}, got {', '.join(map(repr, wrong)) or 'none'}")
     return OfKind(kinds)

@@ -3,11 +3,12 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, NamedTuple, Self
+from typing import Annotated, Any, Generic, NamedTuple, Self
 
 from gradtx.core._borders import Parts, bordered, of_shapes
 from gradtx.core._calls import Call, Value, expand_inside, register_value
 from gradtx.core._kernels import Rule, RuleSource
+from gradtx.core._kinds import Kind
 from gradtx.core._lift import RuleStage, lifted
 from gradtx.core._nesting import arguments_inside, arguments_named, is_factory, is_transformation, replaced, spelled
 from gradtx.core._types import OptState, Params, State, UpdateFn, Updates
@@ -241,6 +242,17 @@ def check_transformation(where: str, tx: Any) -> Any:
     if isinstance(tx, tuple | list) and tx and all(map(is_transformation, tx)):
         raise TypeError(f"{where} must be a transformation, got a {type(tx).__name__} of them: give chain(*stages)")
     raise TypeError(f"{where} must be a transformation (an object with init and update), got {tx!r}")
+
+
+class _TransformationKind(Kind):
+    """The kind of transformations, whose errors tell what was meant instead."""
+
+    def check(self, where: str, name: str, optional: bool, value: Any) -> Any:
+        return None if value is None and optional else check_transformation(f"{where}: {name}", value)
+
+
+Transformation = Annotated[Any, _TransformationKind("a transformation", lambda value: None)]
+"""The annotation of an argument that is a transformation."""
 
 
 def required_arguments(update: Callable[..., Any]) -> tuple[str, ...]:

@@ -61,6 +61,18 @@ def align(treedef: Any, tree: Any, where: str, name: str, reference: Any, refere
         raise ValueError(f"{where}: the trees do not match: {message}") from None
 
 
+def align_leaves(treedef: Any, tree: Any, where: str, name: str, reference: Any, reference_name: str) -> list:
+    """`align`, with an error where a leaf of the reference stands for a container of leaves."""
+    parts = align(treedef, tree, where, name, reference, reference_name)
+    for i, part in enumerate(parts):
+        if type(part) in (dict, list, tuple) and jax.tree.leaves(reference, is_leaf=is_none)[i] is not None:
+            raise ValueError(
+                f"{where}: the trees do not match: {name} have {listed(paths(part))} at {paths(reference)[i]}, where "
+                f"{reference_name} have a leaf"
+            )
+    return parts
+
+
 def check_shapes(
     where: str, name: str, updates: Any, leaves: list, params: list, *, may_be_complex: bool = False
 ) -> None:

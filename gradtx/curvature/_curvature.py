@@ -12,9 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, widen
-from gradtx.core._ranges import PositiveInt, check_argument, specification
+from gradtx.core._kinds import Key, Seed, Tree
+from gradtx.core._ranges import NonNegative, PositiveInt, check_argument, specification
 from gradtx.core._transformation import as_inner
+from gradtx.core._trees import align_leaves
 from gradtx.numerics._lanczos import lanczos, tridiagonal_spectrum
 from gradtx.numerics._linear_algebra import power_iteration
 from gradtx.transforms._hessian_diagonal import hutchinson_estimator_diag_hessian
@@ -23,9 +26,11 @@ Loss = Callable[[Any], jax.Array]
 
 
 def check_floating(where: str, params: Any) -> None:
-    """Raises at the first leaf of whole numbers."""
+    """Raises at the first leaf of whole or complex numbers, and without any."""
+    if not jax.tree.leaves(params):
+        raise ValueError(f"{where}: the parameters must be floating arrays, got none")
     for path, x in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+        if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
             at = jax.tree_util.keystr(path) or "the root"
             raise ValueError(
                 f"{where}: the parameters must be floating, got {jnp.result_type(x)} at {at}, which has no derivative; "
@@ -33,7 +38,19 @@ def check_floating(where: str, params: Any) -> None:
             )
 
 
-def hessian_vector_product(loss: Loss, params: Any, v: Any) -> Any:
+def _check_alike(where: str, v: Any, params: Any) -> None:
+    """Raises an error unless `v` is a tree like the parameters, of their shapes and dtypes."""
+    leaves, treedef = jax.tree.flatten(params)
+    for x, p in zip(align_leaves(treedef, v, where, "v", params, "the parameters"), leaves, strict=True):
+        if (jnp.shape(x), jnp.result_type(x)) != (jnp.shape(p), jnp.result_type(p)):
+            raise ValueError(
+                f"{where}: v must be a tree like the parameters, {jnp.result_type(p)} of shape {jnp.shape(p)}, "
+                f"got {jnp.result_type(x)} of shape {jnp.shape(x)}"
+            )
+
+
+@checked
+def hessian_vector_product(loss: Loss, params: Tree, v: Tree) -> Any:
     """H v for the Hessian H of `loss` at the parameters: the derivative of the gradient along `v`.
 
     Args:
@@ -41,11 +58,13 @@ def hessian_vector_product(loss: Loss, params: Any, v: Any) -> Any:
       v: a tree like the parameters.
     """
     check_floating("hessian_vector_product", params)
+    _check_alike("hessian_vector_product", v, params)
     return jax.jvp(jax.grad(loss), (params,), (v,))[1]
 
 
+@checked
 def gauss_newton_vector_product(
-    model: Callable[[Any], Any], loss: Callable[[Any], jax.Array], params: Any, v: Any
+    model: Callable[[Any], Any], loss: Callable[[Any], jax.Array], params: Tree, v: Tree
 ) -> Any:
     """Jᵀ H J v for the Jacobian J of `model` at the parameters and the Hessian H of `loss` at its outputs.
 
@@ -59,12 +78,14 @@ def gauss_newton_vector_product(
       v: a tree like the parameters.
     """
     check_floating("gauss_newton_vector_product", params)
+    _check_alike("gauss_newton_vector_product", v, params)
     outputs, along = jax.jvp(model, (params,), (v,))
     back = jax.vjp(model, params)[1]
     return back(hessian_vector_product(loss, outputs, along))[0]
 
 
-def hessian_diagonal(loss: Loss, params: Any, batch_size: PositiveInt = 32) -> Any:
+@checked
+def hessian_diagonal(loss: Loss, params: Tree, batch_size: PositiveInt = 32) -> Any:
     """The exact diagonal of the Hessian of `loss` at the parameters, from one Hessian-vector product for each element.
 
     Args:
@@ -83,10 +104,11 @@ def hessian_diagonal(loss: Loss, params: Any, batch_size: PositiveInt = 32) -> A
     return unravel(jax.lax.map(entry, jnp.arange(flat.size), batch_size=size))
 
 
+@checked
 def hutchinson_diagonal(
     loss: Loss,
-    params: Any,
-    key: Any,
+    params: Tree,
+    key: Seed | None,
     num_samples: PositiveInt = 1,
     *,
     probes: Literal["rademacher", "normal"] = "rademacher",
@@ -114,8 +136,9 @@ def hutchinson_diagonal(
     return jax.tree.map(lambda x, p: (x / count).astype(jnp.asarray(p).dtype), total, params)
 
 
+@checked
 def top_eigenvalue(
-    loss: Loss, params: Any, key: jax.Array, num_iters: int = 100, error_tolerance: float = 1e-4
+    loss: Loss, params: Tree, key: Key, num_iters: PositiveInt = 100, error_tolerance: NonNegative = 1e-4
 ) -> tuple[jax.Array, Any]:
     """The eigenvalue of largest magnitude of the Hessian, with its sign, and its eigenvector, a tree of norm 1.
 
@@ -135,8 +158,9 @@ def top_eigenvalue(
     return value, unravel(vector.astype(flat.dtype))
 
 
+@checked
 def hessian_spectrum(
-    loss: Loss, params: Any, key: jax.Array, num_iters: PositiveInt = 30, num_samples: PositiveInt = 1
+    loss: Loss, params: Tree, key: Key, num_iters: PositiveInt = 30, num_samples: PositiveInt = 1
 ) -> tuple[jax.Array, jax.Array]:
     """Nodes and weights, of shape (num_samples, num_iters), of the spectral density of the Hessian, by Lanczos' method.
 

@@ -10,6 +10,7 @@ import jax
 from jax.sharding import NamedSharding
 
 from gradtx._groups._planning import FROZEN
+from gradtx.core._checked import checked
 from gradtx.core._roles import Role
 from gradtx.core._sentences import listed
 from gradtx.core._transformation import check_transformation
@@ -104,6 +105,7 @@ class Description:
         return "\n".join([total, *(f"{note} {listed(names)}" for note, names in notes if names)])
 
 
+@checked
 def describe(tx: Any, params: Params, state: OptState | None = None) -> Description:
     """What happens to each parameter: its role, the rule that updates it, multiples of the learning rate and the weight
     decay, the arrays of its state with their dtypes and bytes, and how they are sharded.

@@ -7,6 +7,7 @@ import textwrap
 from typing import Any
 
 from gradtx._groups._planning import FROZEN
+from gradtx.core._checked import checked
 from gradtx.core._prefixes import is_function
 from gradtx.core._roles import Role
 from gradtx.core._selectors import described, known_paths
@@ -79,6 +80,7 @@ class Explanation:
         return "\n".join(piece for line in lines for piece in _wrapped(line))
 
 
+@checked
 def explain_path(tx: Any, params: Params, path: str, state: OptState | None = None) -> Explanation:
     """Why the parameter at a path is updated as it is: which rules gave it its role and group, what groups change,
     which labels and masks choose it, the stages that it goes through with their numbers for it, and its state.

@@ -8,15 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._dtypes import compute_dtype, widen
-from gradtx.core._ranges import Range
 from gradtx.numerics._safe import safe_sqrt
-from gradtx.schedules._checks import check_number
 
 Axis = int | Sequence[int] | None
-
-POSITIVE = Range(low=0.0, low_open=True)
-NON_NEGATIVE = Range(low=0.0)
-FRACTION = Range(low=0.0, high=1.0)
 
 
 def real(loss: str, name: str, x: Any) -> jax.Array:
@@ -44,12 +38,9 @@ def same_shape(loss: str, **arrays: Any) -> list[jax.Array]:
     return widen(list(values.values()), compute_dtype(*values.values()))
 
 
-def scalar(loss: str, name: str, value: Any, spec: Range, like: jax.Array) -> jax.Array:
-    """The number in the dtype of `like`; raises if it lies outside its range or is no scalar."""
-    check_number(loss, name, value, spec)
-    value = widen(value, like.dtype)
-    check_shape(loss, name, value, (), "the shape of a scalar")
-    return value
+def scalar(value: Any, like: jax.Array) -> jax.Array:
+    """The number in the dtype of `like`."""
+    return widen(value, like.dtype)
 
 
 def is_zero(value: Any) -> bool:
@@ -118,7 +109,7 @@ def checked_axis(loss: str, axis: Axis, ndim: int) -> tuple[int, ...]:
     """The axes as a tuple of distinct non-negative numbers; all axes for None."""
     if axis is None:
         return tuple(range(ndim))
-    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    axes = tuple(axis) if isinstance(axis, Sequence) else (axis,)
     if not all(-ndim <= a < ndim for a in axes):
         raise ValueError(f"{loss}: axis must name axes of an array of rank {ndim}, got {axis}")
     axes = tuple(a % ndim for a in axes)

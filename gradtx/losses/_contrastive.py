@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contrastive losses of embeddings."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, widen
-from gradtx.core._ranges import Range
+from gradtx.core._kinds import ArrayLike, Axes, Mask
+from gradtx.core._ranges import NonNegative, Numbers, Positive, Range, Real
 from gradtx.losses._common import (
-    NON_NEGATIVE,
-    POSITIVE,
-    Axis,
     check_shape,
     checked_axis,
     hide,
@@ -25,19 +24,20 @@ from gradtx.losses._common import (
     unit,
 )
 
-DEGREE = Range(low=1.0)
+Degree = Annotated[Any, Range(low=1.0, example=2.0)]
 
 
+@checked
 def triplet_margin_loss(
-    anchors: Any,
-    positives: Any,
-    negatives: Any,
-    axis: Axis = -1,
-    norm_degree: float = 2,
-    margin: float = 1.0,
-    eps: float = 1e-6,
+    anchors: ArrayLike,
+    positives: ArrayLike,
+    negatives: ArrayLike,
+    axis: Axes | None = -1,
+    norm_degree: Degree = 2,
+    margin: Numbers = 1.0,
+    eps: NonNegative = 1e-6,
     *,
-    where: Any = None,
+    where: Mask | None = None,
 ) -> jax.Array:
     """max(0, d(a, p) - d(a, n) + margin), with the distance d(x, y) = (Σ |x - y|^k + eps)^(1/k) along an axis.
 
@@ -57,13 +57,16 @@ def triplet_margin_loss(
     a, p, n = same_shape(name, anchors=anchors, positives=positives, negatives=negatives)
     axes = checked_axis(name, axis, a.ndim)
     mask = mask_of(name, where, a.shape)
-    degree, least = scalar(name, "norm_degree", norm_degree, DEGREE, a), scalar(name, "eps", eps, NON_NEGATIVE, a)
+    degree, least = scalar(norm_degree, a), scalar(eps, a)
     a, p, n = (hide(mask, x) for x in (a, p, n))
     losses = p_norm(a - p, degree, axes, least) - p_norm(a - n, degree, axes, least) + margin
     return hide(None if mask is None else jnp.any(mask, axis=axes), jnp.maximum(losses, 0))
 
 
-def ntxent(embeddings: Any, labels: Any, temperature: float = 0.07, *, where: Any = None) -> jax.Array:
+@checked
+def ntxent(
+    embeddings: ArrayLike, labels: ArrayLike, temperature: Positive = 0.07, *, where: Mask | None = None
+) -> jax.Array:
     """The mean of log(1 + Σ_k exp(s_ik - s_ij)) over pairs (i, j) with equal labels; k runs over the other labels.
 
     s are the cosine similarities divided by the temperature. The loss is 0 if no two examples share a label.
@@ -83,7 +86,7 @@ def ntxent(embeddings: Any, labels: Any, temperature: float = 0.07, *, where: An
     check_shape("ntxent", "labels", labels, x.shape[:1], "one entry for each embedding")
     mask = mask_of("ntxent", where, x.shape[:1])
     x = _ready(x, mask, True)
-    cosines = _products(x, x) / scalar("ntxent", "temperature", temperature, POSITIVE, x)
+    cosines = _products(x, x) / scalar(temperature, x)
     counts = _pairs(mask, len(labels))
     alike = labels[:, None] == labels[None, :]
     others = logsumexp(cosines, (1,), counts & ~alike)
@@ -93,15 +96,16 @@ def ntxent(embeddings: Any, labels: Any, temperature: float = 0.07, *, where: An
     return total / jnp.maximum(jnp.sum(pairs.astype(x.dtype)), 1)
 
 
+@checked
 def info_nce_loss(
-    queries: Any,
-    keys: Any,
-    temperature: float = 0.07,
+    queries: ArrayLike,
+    keys: ArrayLike,
+    temperature: Positive = 0.07,
     *,
-    negatives: Any = None,
+    negatives: ArrayLike | None = None,
     symmetric: bool = False,
     normalize: bool = True,
-    where: Any = None,
+    where: Mask | None = None,
 ) -> jax.Array:
     """-log softmax_j(s_ij)[i] for each query i, where s are similarities of queries and keys over the temperature.
 
@@ -125,7 +129,7 @@ def info_nce_loss(
     mask = mask_of("info_nce_loss", where, q.shape[:1])
     if negatives is None:
         q, k = _ready(q, mask, normalize), _ready(k, mask, normalize)
-        logits = _products(q, k) / scalar("info_nce_loss", "temperature", temperature, POSITIVE, q)
+        logits = _products(q, k) / scalar(temperature, q)
         losses = -jnp.diagonal(log_softmax(logits, 1, _pairs(mask, len(q))))
         if symmetric:
             losses = (losses - jnp.diagonal(log_softmax(logits, 0, _pairs(mask, len(q))))) / 2
@@ -135,20 +139,21 @@ def info_nce_loss(
     n = real("info_nce_loss", "negatives", negatives)
     check_shape("info_nce_loss", "negatives", n, (*n.shape[:1], q.shape[1]), "rows like the queries")
     q, k, n = widen((q, k, n), compute_dtype(q, k, n))
-    divisor = scalar("info_nce_loss", "temperature", temperature, POSITIVE, q)
+    divisor = scalar(temperature, q)
     q, k, n = _ready(q, mask, normalize), _ready(k, mask, normalize), _ready(n, None, normalize)
     others = logsumexp(_products(q, n) / divisor, (1,))
     return hide(mask, jax.nn.softplus(others - jnp.sum(q * k, axis=1) / divisor))
 
 
+@checked
 def siglip_loss(
-    images: Any,
-    texts: Any,
-    logit_scale: Any = 10.0,
-    logit_bias: Any = -10.0,
+    images: ArrayLike,
+    texts: ArrayLike,
+    logit_scale: Real = 10.0,
+    logit_bias: Real = -10.0,
     *,
     normalize: bool = True,
-    where: Any = None,
+    where: Mask | None = None,
 ) -> jax.Array:
     """-Σ_j log σ(y_ij (logit_scale s_ij + logit_bias)) for each image i: y is 1 for its own text, -1 for the others.
 
@@ -167,8 +172,8 @@ def siglip_loss(
     x, y = same_shape("siglip_loss", images=images, texts=texts)
     _rows("siglip_loss", "images", x)
     mask = mask_of("siglip_loss", where, x.shape[:1])
-    scale = scalar("siglip_loss", "logit_scale", logit_scale, Range(), x)
-    bias = scalar("siglip_loss", "logit_bias", logit_bias, Range(), x)
+    scale = scalar(logit_scale, x)
+    bias = scalar(logit_bias, x)
     logits = scale * _products(_ready(x, mask, normalize), _ready(y, mask, normalize)) + bias
     own = jnp.eye(len(x), dtype=bool)
     losses = jax.nn.softplus(jnp.where(own, -logits, logits))

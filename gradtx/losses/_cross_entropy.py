@@ -2,16 +2,15 @@
 """Cross-entropies of logits with probabilities or class numbers."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike, Axes, Mask
+from gradtx.core._ranges import Fraction, NonNegative, Numbers
 from gradtx.losses._common import (
-    FRACTION,
-    NON_NEGATIVE,
-    Axis,
     check_classes,
     checked_axis,
     elementwise,
@@ -31,8 +30,9 @@ from gradtx.losses._common import (
 from gradtx.losses._smoothing import smooth_binary_labels, smooth_labels
 
 
+@checked
 def sigmoid_binary_cross_entropy(
-    logits: Any, labels: Any, *, label_smoothing: float = 0.0, where: Any = None
+    logits: ArrayLike, labels: ArrayLike, *, label_smoothing: Fraction = 0.0, where: Mask | None = None
 ) -> jax.Array:
     """-y log σ(x) - (1 - y) log σ(-x), entry by entry; exact for infinite logits.
 
@@ -57,14 +57,15 @@ def binary_cross_entropy(x: jax.Array, y: jax.Array) -> jax.Array:
     return -safe_product(y, jax.nn.log_sigmoid(x)) - safe_product(1 - y, jax.nn.log_sigmoid(-x))
 
 
+@checked
 def softmax_cross_entropy(
-    logits: Any,
-    labels: Any,
-    axis: Axis = -1,
-    where: Any = None,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axes | None = -1,
+    where: Mask | None = None,
     *,
-    label_smoothing: float = 0.0,
-    z_loss_weight: float = 0.0,
+    label_smoothing: Fraction = 0.0,
+    z_loss_weight: NonNegative = 0.0,
 ) -> jax.Array:
     """-Σ y log softmax(x) along an axis. A class with logit -inf and label 0 adds nothing, as 0 log 0 is 0.
 
@@ -88,7 +89,8 @@ def softmax_cross_entropy(
     return losses + _z_term("softmax_cross_entropy", x, axes, mask, z_loss_weight)
 
 
-def safe_softmax_cross_entropy(logits: Any, labels: Any) -> jax.Array:
+@checked
+def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """-Σ y log softmax(x) along the last axis: another name of `softmax_cross_entropy`, which is safe by itself.
 
     Raises: ValueError if the shapes differ.
@@ -96,14 +98,15 @@ def safe_softmax_cross_entropy(logits: Any, labels: Any) -> jax.Array:
     return softmax_cross_entropy(logits, labels)
 
 
+@checked
 def softmax_cross_entropy_with_integer_labels(
-    logits: Any,
-    labels: Any,
-    axis: int | Sequence[int] = -1,
-    where: Any = None,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axes = -1,
+    where: Mask | None = None,
     *,
-    label_smoothing: float = 0.0,
-    z_loss_weight: float = 0.0,
+    label_smoothing: Fraction = 0.0,
+    z_loss_weight: NonNegative = 0.0,
 ) -> jax.Array:
     """log(Σ exp(x)) - x[label] along an axis: `softmax_cross_entropy` of one-hot labels, without making them.
 
@@ -139,7 +142,7 @@ def softmax_cross_entropy_with_integer_labels(
     if is_zero(label_smoothing):
         losses = log_total - chosen
     else:
-        alpha = scalar(name, "label_smoothing", label_smoothing, FRACTION, x)
+        alpha = scalar(label_smoothing, x)
         others = masked_mean(shifted, mask, (axis,))
         losses = safe_product(1 - alpha, log_total - chosen)
         losses = losses + safe_product(alpha, log_total - jnp.expand_dims(others, axis))
@@ -149,8 +152,14 @@ def softmax_cross_entropy_with_integer_labels(
     return losses + _z_term(name, x, axes, mask, z_loss_weight)
 
 
+@checked
 def poly_loss_cross_entropy(
-    logits: Any, labels: Any, *, epsilon: float = 2.0, axis: Axis = -1, where: Any = None
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    epsilon: Numbers = 2.0,
+    axis: Axes | None = -1,
+    where: Mask | None = None,
 ) -> jax.Array:
     """Σ y (epsilon (1 - p) - log p) along an axis, of the probabilities p = softmax(x).
 
@@ -173,7 +182,8 @@ def poly_loss_cross_entropy(
     return -jnp.sum(hide(mask, terms), axis=axes)
 
 
-def z_loss(logits: Any, axis: Axis = -1, where: Any = None) -> jax.Array:
+@checked
+def z_loss(logits: ArrayLike, axis: Axes | None = -1, where: Mask | None = None) -> jax.Array:
     """log(Σ exp(x))² along an axis: keeps the logits of a language model from drifting.
 
     A common factor is 1e-4; `softmax_cross_entropy(..., z_loss_weight=1e-4)` adds this term to its loss.
@@ -208,7 +218,7 @@ def _merged(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 def _z_term(loss: str, x: jax.Array, axes: tuple, mask: jax.Array | None, weight: Any) -> jax.Array | float:
     if is_zero(weight):
         return 0.0
-    return scalar(loss, "z_loss_weight", weight, NON_NEGATIVE, x) * _squared_log_z(x, axes, mask)
+    return scalar(weight, x) * _squared_log_z(x, axes, mask)
 
 
 def _squared_log_z(x: jax.Array, axes: tuple, mask: jax.Array | None) -> jax.Array:

@@ -6,17 +6,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike
+from gradtx.core._ranges import NonNegativeInt, Real
 from gradtx.losses._common import check_classes, check_shape, clamped, integer_labels, log_softmax, real, same_shape
 
 
+@checked
 def ctc_loss(
-    logits: Any,
-    logit_paddings: Any,
-    labels: Any,
-    label_paddings: Any,
+    logits: ArrayLike,
+    logit_paddings: ArrayLike,
+    labels: ArrayLike,
+    label_paddings: ArrayLike,
     *,
-    blank_id: int = 0,
-    log_epsilon: float = -1e5,
+    blank_id: NonNegativeInt = 0,
+    log_epsilon: Real = -1e5,
 ) -> jax.Array:
     """-log of the probability that the frames, with repetitions and blanks removed, read as the labels.
 
@@ -41,14 +45,15 @@ def ctc_loss(
     return losses
 
 
+@checked
 def ctc_loss_with_forward_probs(
-    logits: Any,
-    logit_paddings: Any,
-    labels: Any,
-    label_paddings: Any,
+    logits: ArrayLike,
+    logit_paddings: ArrayLike,
+    labels: ArrayLike,
+    label_paddings: ArrayLike,
     *,
-    blank_id: int = 0,
-    log_epsilon: float = -1e5,
+    blank_id: NonNegativeInt = 0,
+    log_epsilon: Real = -1e5,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`ctc_loss` and the logarithms of its forward probabilities.
 

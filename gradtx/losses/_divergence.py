@@ -7,10 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike, Axes, Mask
 from gradtx.losses._common import Axis, checked_axis, clamped, hide, mask_of, same_shape
 
 
-def kl_divergence(log_predictions: Any, targets: Any, axis: Axis = -1, where: Any = None) -> jax.Array:
+@checked
+def kl_divergence(
+    log_predictions: ArrayLike, targets: ArrayLike, axis: Axes | None = -1, where: Mask | None = None
+) -> jax.Array:
     """Σ t (log t - log p) along an axis, where 0 log 0 is 0.
 
     It is at least 0 for probabilities that sum to 1: a negative sum no larger than the rounding of its terms is 0.
@@ -28,8 +33,9 @@ def kl_divergence(log_predictions: Any, targets: Any, axis: Axis = -1, where: An
     return _divergence(name, _relative_entropy, axis, where, log_predictions=log_predictions, targets=targets)
 
 
+@checked
 def kl_divergence_with_log_targets(
-    log_predictions: Any, log_targets: Any, axis: Axis = -1, where: Any = None
+    log_predictions: ArrayLike, log_targets: ArrayLike, axis: Axes | None = -1, where: Mask | None = None
 ) -> jax.Array:
     """Σ t (log t - log p) along an axis, where both arguments are logarithms; at least 0 as `kl_divergence` is.
 
@@ -51,7 +57,10 @@ def kl_divergence_with_log_targets(
     return _divergence(name, terms, axis, where, log_predictions=log_predictions, log_targets=log_targets)
 
 
-def generalized_kl_divergence(log_predictions: Any, targets: Any, axis: Axis = -1, where: Any = None) -> jax.Array:
+@checked
+def generalized_kl_divergence(
+    log_predictions: ArrayLike, targets: ArrayLike, axis: Axes | None = -1, where: Mask | None = None
+) -> jax.Array:
     """Σ t (log t - log p) - t + p along an axis: at least 0 also if p and t do not sum to 1, and convex in both.
 
     Args:

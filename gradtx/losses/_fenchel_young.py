@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.losses._common import check_shape, safe_product, same_shape
 
 
+@checked
 def make_fenchel_young_loss(max_fun: Callable[..., Any]) -> Callable[..., jax.Array]:
     """The loss max_fun(scores) - Σ scores targets, whose gradient is that of max_fun minus the targets.
 

@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The focal loss: a cross-entropy with small weights on entries that are classified well."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from gradtx.losses._common import FRACTION, NON_NEGATIVE, elementwise, scalar
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike, Mask
+from gradtx.core._ranges import Fraction, NonNegative
+from gradtx.losses._common import elementwise, scalar
 from gradtx.losses._cross_entropy import binary_cross_entropy
 
 
+@checked
 def sigmoid_focal_loss(
-    logits: Any, labels: Any, *, alpha: float | None = None, gamma: float = 2.0, where: Any = None
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    alpha: Fraction | None = None,
+    gamma: NonNegative = 2.0,
+    where: Mask | None = None,
 ) -> jax.Array:
     """a q^gamma CE(x, y), entry by entry, with q = y σ(-x) + (1 - y) σ(x) and a = alpha y + (1 - alpha)(1 - y).
 
@@ -27,7 +34,7 @@ def sigmoid_focal_loss(
     """
 
     def loss(x: jax.Array, y: jax.Array) -> jax.Array:
-        power = scalar("sigmoid_focal_loss", "gamma", gamma, NON_NEGATIVE, x)
+        power = scalar(gamma, x)
         wrong = y * jax.nn.sigmoid(-x) + (1 - y) * jax.nn.sigmoid(x)
         positive = wrong > 0
         # A power below 1 has an infinite derivative at 0, which q reaches by underflow.
@@ -35,7 +42,7 @@ def sigmoid_focal_loss(
         losses = focus * binary_cross_entropy(x, y)
         if alpha is None:
             return losses
-        weight = scalar("sigmoid_focal_loss", "alpha", alpha, FRACTION, x)
+        weight = scalar(alpha, x)
         return (weight * y + (1 - weight) * (1 - y)) * losses
 
     return elementwise("sigmoid_focal_loss", loss, where, logits=logits, labels=labels)

@@ -2,22 +2,25 @@
 """Negative log-likelihoods of numbers, entry by entry: counts with a Poisson distribution, errors with a normal one."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.losses._common import NON_NEGATIVE, POSITIVE, clamped, elementwise, safe_product, scalar
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike, Mask
+from gradtx.core._ranges import NonNegative, Positive
+from gradtx.losses._common import clamped, elementwise, safe_product, scalar
 
 
+@checked
 def poisson_nll_loss(
-    predictions: Any,
-    targets: Any,
+    predictions: ArrayLike,
+    targets: ArrayLike,
     *,
     log_input: bool = True,
     full: bool = False,
-    eps: float = 1e-8,
-    where: Any = None,
+    eps: NonNegative = 1e-8,
+    where: Mask | None = None,
 ) -> jax.Array:
     """rate - target log(rate), entry by entry: -log of the probability of a count, without the term log(target!).
 
@@ -34,7 +37,7 @@ def poisson_nll_loss(
     name = "poisson_nll_loss"
 
     def loss(x: jax.Array, t: jax.Array) -> jax.Array:
-        shift = scalar(name, "eps", eps, NON_NEGATIVE, x)
+        shift = scalar(eps, x)
         if log_input:
             rate, log_rate = jnp.exp(x), x
         else:
@@ -48,8 +51,15 @@ def poisson_nll_loss(
     return elementwise(name, loss, where, predictions=predictions, targets=targets)
 
 
+@checked
 def gaussian_nll_loss(
-    predictions: Any, targets: Any, variances: Any, *, full: bool = False, eps: float = 1e-6, where: Any = None
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    variances: ArrayLike,
+    *,
+    full: bool = False,
+    eps: Positive = 1e-6,
+    where: Mask | None = None,
 ) -> jax.Array:
     """½ (log v + (prediction - target)² / v) with v = max(variance, eps), entry by entry.
 
@@ -70,7 +80,7 @@ def gaussian_nll_loss(
     name = "gaussian_nll_loss"
 
     def loss(mean: jax.Array, t: jax.Array, variance: jax.Array) -> jax.Array:
-        least = scalar(name, "eps", eps, POSITIVE, mean)
+        least = scalar(eps, mean)
         v = clamped(jnp.where(variance < 0, jnp.nan, variance), least)
         deviations = (mean - t) / jnp.sqrt(v)  # the square of the error may overflow
         return 0.5 * (jnp.log(v) + deviations * deviations + (math.log(2 * math.pi) if full else 0))

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike, Axes, Mask
 from gradtx.losses._common import (
-    Axis,
     check_classes,
     checked_axis,
     hide,
@@ -21,7 +22,10 @@ from gradtx.losses._common import (
 CLASSES = ("present", "all")
 
 
-def lovasz_hinge(logits: Any, labels: Any, *, axis: Axis = None, where: Any = None) -> jax.Array:
+@checked
+def lovasz_hinge(
+    logits: ArrayLike, labels: ArrayLike, *, axis: Axes | None = None, where: Mask | None = None
+) -> jax.Array:
     """Σ max(0, e_(k)) (J_k - J_(k-1)), with errors e = 1 - x (2 y - 1) in falling order and J_k the Jaccard loss if
     the first k are wrong.
 
@@ -43,14 +47,15 @@ def lovasz_hinge(logits: Any, labels: Any, *, axis: Axis = None, where: Any = No
     return _extension(_pixels_last(errors, axes), _pixels_last(y > 0, axes), _pixels_last(mask, axes))
 
 
+@checked
 def lovasz_softmax(
-    predictions: Any,
-    labels: Any,
+    predictions: ArrayLike,
+    labels: ArrayLike,
     *,
     apply_softmax: bool = True,
     classes: str = "present",
-    axis: Axis = None,
-    where: Any = None,
+    axis: Axes | None = None,
+    where: Mask | None = None,
 ) -> jax.Array:
     """The mean over classes c of Σ e_(k) (J_k - J_(k-1)), with errors e = |[label = c] - p_c| in falling order.
 

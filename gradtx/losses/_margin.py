@@ -6,10 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike, Mask
 from gradtx.losses._common import check_classes, elementwise, hide, integer_labels, mask_of, same_shape
 
 
-def hinge_loss(predictor_outputs: Any, targets: Any, *, where: Any = None) -> jax.Array:
+@checked
+def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike, *, where: Mask | None = None) -> jax.Array:
     """max(0, 1 - x y), entry by entry.
 
     Args:
@@ -28,7 +31,8 @@ def hinge_loss(predictor_outputs: Any, targets: Any, *, where: Any = None) -> ja
     )
 
 
-def perceptron_loss(predictor_outputs: Any, targets: Any, *, where: Any = None) -> jax.Array:
+@checked
+def perceptron_loss(predictor_outputs: ArrayLike, targets: ArrayLike, *, where: Mask | None = None) -> jax.Array:
     """max(0, -x y), entry by entry.
 
     Args:
@@ -49,7 +53,8 @@ def perceptron_loss(predictor_outputs: Any, targets: Any, *, where: Any = None) 
     )
 
 
-def multiclass_hinge_loss(scores: Any, labels: Any, *, where: Any = None) -> jax.Array:
+@checked
+def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike, *, where: Mask | None = None) -> jax.Array:
     """max over j of (x[j] + [j is not the label]) - x[label], along the last axis.
 
     Args:
@@ -64,7 +69,8 @@ def multiclass_hinge_loss(scores: Any, labels: Any, *, where: Any = None) -> jax
     return _multiclass("multiclass_hinge_loss", scores, labels, where, 1.0)
 
 
-def multiclass_perceptron_loss(scores: Any, labels: Any, *, where: Any = None) -> jax.Array:
+@checked
+def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike, *, where: Mask | None = None) -> jax.Array:
     """max(x) - x[label], along the last axis.
 
     Args:

@@ -1,28 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses of pairs of answers of which one was preferred."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._ranges import Range
-from gradtx.losses._common import POSITIVE, elementwise, safe_product, scalar
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike, Mask
+from gradtx.core._ranges import Positive, Range
+from gradtx.losses._common import elementwise, safe_product, scalar
 
 KINDS = ("sigmoid", "hinge", "ipo")
-HALF = Range(low=0.0, high=0.5)
+Half = Annotated[Any, Range(low=0.0, high=0.5, example=0.1)]
 
 
+@checked
 def dpo_loss(
-    chosen: Any,
-    rejected: Any,
-    reference_chosen: Any = None,
-    reference_rejected: Any = None,
+    chosen: ArrayLike,
+    rejected: ArrayLike,
+    reference_chosen: ArrayLike | None = None,
+    reference_rejected: ArrayLike | None = None,
     *,
-    beta: float = 0.1,
+    beta: Positive = 0.1,
     kind: str = "sigmoid",
-    label_smoothing: float = 0.0,
-    where: Any = None,
+    label_smoothing: Half = 0.0,
+    where: Mask | None = None,
 ) -> jax.Array:
     """-log σ(beta h), with the margin h = (chosen - rejected) - (reference_chosen - reference_rejected).
 
@@ -59,12 +62,12 @@ def dpo_loss(
         # Each answer is compared with its reference first: log-probabilities of long answers are large, their
         # differences from the reference are small.
         margin = (own - own_before) - (other - other_before)
-        factor = scalar("dpo_loss", "beta", beta, POSITIVE, margin)
+        factor = scalar(beta, margin)
         if kind == "ipo":
             return (margin - 1 / (2 * factor)) ** 2
         if kind == "hinge":
             return jnp.maximum(1 - factor * margin, 0)
-        wrong = scalar("dpo_loss", "label_smoothing", label_smoothing, HALF, margin)
+        wrong = scalar(label_smoothing, margin)
         scaled = factor * margin
         return (1 - wrong) * jax.nn.softplus(-scaled) + safe_product(wrong, jax.nn.softplus(scaled))
 

@@ -6,16 +6,19 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike, Mask
 from gradtx.losses._common import hide, log_softmax, mask_of, masked_mean, same_shape
 from gradtx.losses._cross_entropy import label_weighted
 
 
+@checked
 def ranking_softmax_loss(
-    logits: Any,
-    labels: Any,
+    logits: ArrayLike,
+    labels: ArrayLike,
     *,
-    where: Any = None,
-    weights: Any = None,
+    where: Mask | None = None,
+    weights: ArrayLike | None = None,
     reduce_fn: Callable[..., Any] | None = jnp.mean,
 ) -> Any:
     """-Σ w y log softmax(x) for each list of items, which lies along the last axis.

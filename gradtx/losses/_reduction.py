@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sums and means of losses, weighted and masked."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, widen
-from gradtx.losses._common import Axis, check_shape, checked_axis, hide, mask_of, real, same_shape
+from gradtx.core._kinds import ArrayLike, Axes, Mask
+from gradtx.losses._common import check_shape, checked_axis, hide, mask_of, real, same_shape
 from gradtx.numerics._safe import safe_divide
 
 REDUCTIONS = ("none", "sum", "mean")
 
 
+@checked
 def reduce_loss(
-    losses: Any, weights: Any = None, *, where: Any = None, axis: Axis = None, reduction: str = "mean"
+    losses: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    where: Mask | None = None,
+    axis: Axes | None = None,
+    reduction: str = "mean",
 ) -> jax.Array:
     """The weighted mean Σ w l / Σ w of losses l, their sum Σ w l, or w l, in at least float32; 0 where none count.
 

@@ -8,10 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.losses._common import POSITIVE, elementwise, scalar
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike, Mask
+from gradtx.core._ranges import Positive
+from gradtx.losses._common import elementwise, scalar
 
 
-def squared_error(predictions: Any, targets: Any = None, *, where: Any = None) -> jax.Array:
+@checked
+def squared_error(predictions: ArrayLike, targets: ArrayLike | None = None, *, where: Mask | None = None) -> jax.Array:
     """(prediction - target)², entry by entry.
 
     Args:
@@ -23,7 +27,8 @@ def squared_error(predictions: Any, targets: Any = None, *, where: Any = None) -
     return _of_errors("squared_error", lambda e: e * e, predictions, targets, where)
 
 
-def l2_loss(predictions: Any, targets: Any = None, *, where: Any = None) -> jax.Array:
+@checked
+def l2_loss(predictions: ArrayLike, targets: ArrayLike | None = None, *, where: Mask | None = None) -> jax.Array:
     """½ (prediction - target)², entry by entry; its derivative is the error.
 
     Args:
@@ -35,7 +40,10 @@ def l2_loss(predictions: Any, targets: Any = None, *, where: Any = None) -> jax.
     return _of_errors("l2_loss", lambda e: 0.5 * e * e, predictions, targets, where)
 
 
-def huber_loss(predictions: Any, targets: Any = None, *, delta: float = 1.0, where: Any = None) -> jax.Array:
+@checked
+def huber_loss(
+    predictions: ArrayLike, targets: ArrayLike | None = None, *, delta: Positive = 1.0, where: Mask | None = None
+) -> jax.Array:
     """½ e² where |e| <= delta, else delta (|e| - ½ delta), of the errors e = prediction - target.
 
     Args:
@@ -49,7 +57,7 @@ def huber_loss(predictions: Any, targets: Any = None, *, delta: float = 1.0, whe
     """
 
     def huber(e: jax.Array) -> jax.Array:
-        limit = scalar("huber_loss", "delta", delta, POSITIVE, e)
+        limit = scalar(delta, e)
         size = jnp.abs(e)
         inside = jnp.minimum(size, limit)
         return 0.5 * inside * inside + limit * (size - inside)
@@ -57,7 +65,8 @@ def huber_loss(predictions: Any, targets: Any = None, *, delta: float = 1.0, whe
     return _of_errors("huber_loss", huber, predictions, targets, where)
 
 
-def log_cosh(predictions: Any, targets: Any = None, *, where: Any = None) -> jax.Array:
+@checked
+def log_cosh(predictions: ArrayLike, targets: ArrayLike | None = None, *, where: Mask | None = None) -> jax.Array:
     """log(cosh(prediction - target)), entry by entry: ½ e² for small errors, |e| - log 2 for large ones.
 
     Args:

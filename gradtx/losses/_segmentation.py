@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike, Axes, Mask
+from gradtx.core._ranges import NonNegative, Positive
 from gradtx.losses._common import (
-    NON_NEGATIVE,
-    POSITIVE,
     Axis,
     check_shape,
     checked_axis,
@@ -23,19 +24,20 @@ from gradtx.losses._common import (
 REDUCTIONS = ("mean", "sum", "none")
 
 
+@checked
 def dice_loss(
-    predictions: Any,
-    targets: Any,
+    predictions: ArrayLike,
+    targets: ArrayLike,
     *,
-    class_weights: Any = None,
-    smooth: float = 1.0,
-    alpha: float = 0.5,
-    beta: float = 0.5,
+    class_weights: ArrayLike | None = None,
+    smooth: NonNegative = 1.0,
+    alpha: NonNegative = 0.5,
+    beta: NonNegative = 0.5,
     apply_softmax: bool = True,
     reduction: str = "mean",
     ignore_background: bool = False,
-    axis: Axis = None,
-    where: Any = None,
+    axis: Axes | None = None,
+    where: Mask | None = None,
 ) -> jax.Array:
     """1 - (TP + smooth) / (TP + alpha FP + beta FN + smooth) of each class; 0 if this is 0 / 0.
 
@@ -63,19 +65,20 @@ def dice_loss(
     return _region_loss("dice_loss", predictions, targets, *options)
 
 
+@checked
 def tversky_loss(
-    predictions: Any,
-    targets: Any,
+    predictions: ArrayLike,
+    targets: ArrayLike,
     *,
-    class_weights: Any = None,
-    smooth: float = 1.0,
-    alpha: float = 0.3,
-    beta: float = 0.7,
+    class_weights: ArrayLike | None = None,
+    smooth: NonNegative = 1.0,
+    alpha: NonNegative = 0.3,
+    beta: NonNegative = 0.7,
     apply_softmax: bool = True,
     reduction: str = "mean",
     ignore_background: bool = False,
-    axis: Axis = None,
-    where: Any = None,
+    axis: Axes | None = None,
+    where: Mask | None = None,
 ) -> jax.Array:
     """`dice_loss` with weights of false positives (alpha) and false negatives (beta) that favor recall.
 
@@ -89,20 +92,21 @@ def tversky_loss(
     return _region_loss("tversky_loss", predictions, targets, *options)
 
 
+@checked
 def focal_tversky_loss(
-    predictions: Any,
-    targets: Any,
+    predictions: ArrayLike,
+    targets: ArrayLike,
     *,
-    class_weights: Any = None,
-    smooth: float = 1.0,
-    alpha: float = 0.3,
-    beta: float = 0.7,
-    gamma: float = 4 / 3,
+    class_weights: ArrayLike | None = None,
+    smooth: NonNegative = 1.0,
+    alpha: NonNegative = 0.3,
+    beta: NonNegative = 0.7,
+    gamma: Positive = 4 / 3,
     apply_softmax: bool = True,
     reduction: str = "mean",
     ignore_background: bool = False,
-    axis: Axis = None,
-    where: Any = None,
+    axis: Axes | None = None,
+    where: Mask | None = None,
 ) -> jax.Array:
     """The Tversky loss of each class to the power 1 / gamma.
 
@@ -117,14 +121,15 @@ def focal_tversky_loss(
     return _region_loss("focal_tversky_loss", predictions, targets, *options, gamma=gamma)
 
 
+@checked
 def multiclass_generalized_dice_loss(
-    predictions: Any,
-    targets: Any,
+    predictions: ArrayLike,
+    targets: ArrayLike,
     *,
-    smooth: float = 1.0,
+    smooth: NonNegative = 1.0,
     apply_softmax: bool = True,
     ignore_background: bool = False,
-    where: Any = None,
+    where: Mask | None = None,
 ) -> jax.Array:
     """The mean of `dice_loss` over batch and classes, class c weighted by 1 / V_c², where V_c = Σ y over the batch.
 
@@ -151,8 +156,14 @@ def multiclass_generalized_dice_loss(
     return jnp.mean(_region_loss(name, predictions, targets, *options))
 
 
+@checked
 def binary_dice_loss(
-    predictions: Any, targets: Any, *, smooth: float = 1.0, apply_sigmoid: bool = True, where: Any = None
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    smooth: NonNegative = 1.0,
+    apply_sigmoid: bool = True,
+    where: Mask | None = None,
 ) -> jax.Array:
     """1 - (TP + smooth) / (TP + FP / 2 + FN / 2 + smooth) for each example.
 
@@ -177,7 +188,7 @@ def binary_dice_loss(
     mask = mask_of("binary_dice_loss", where, x.shape)
     x, y = hide(mask, x), hide(mask, y)
     p = jax.nn.sigmoid(x) if apply_sigmoid else x
-    least = scalar("binary_dice_loss", "smooth", smooth, NON_NEGATIVE, x)
+    least = scalar(smooth, x)
     return _index_losses(p, y, tuple(range(1, x.ndim)), 0.5, 0.5, least, mask)
 
 
@@ -208,12 +219,11 @@ def _region_loss(
         raise ValueError(f"{loss}: ignore_background leaves no class of {x.shape[-1]}")
     p = _probabilities(x, mask) if apply_softmax else x
     p, y = hide(mask, p), hide(mask, y)
-    numbers = {"smooth": smooth, "alpha": alpha, "beta": beta}
-    least, first, second = (scalar(loss, n, v, NON_NEGATIVE, x) for n, v in numbers.items())
+    least, first, second = (scalar(v, x) for v in (smooth, alpha, beta))
     losses = _index_losses(p, y, axes, first, second, least, mask)
     if gamma is not None:
         positive = losses > 0
-        power = 1 / scalar(loss, "gamma", gamma, POSITIVE, x)
+        power = 1 / scalar(gamma, x)
         losses = jnp.where(positive, jnp.where(positive, losses, 1) ** power, 0)
     if class_weights is not None:
         weights = real(loss, "class_weights", class_weights).astype(losses.dtype)

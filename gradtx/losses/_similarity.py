@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cosine between vectors."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from gradtx.losses._common import NON_NEGATIVE, Axis, checked_axis, clamped, hide, mask_of, same_shape, scalar, unit
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike, Axes, Mask
+from gradtx.core._ranges import NonNegative
+from gradtx.losses._common import checked_axis, clamped, hide, mask_of, same_shape, scalar, unit
 
 
+@checked
 def cosine_similarity(
-    predictions: Any, targets: Any, *, epsilon: float = 0.0, axis: Axis = -1, where: Any = None
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    epsilon: NonNegative = 0.0,
+    axis: Axes | None = -1,
+    where: Mask | None = None,
 ) -> jax.Array:
     """Σ x y / (‖x‖ ‖y‖) along an axis, where a squared norm is at least epsilon; 0 if one of the vectors is 0.
 
@@ -24,13 +31,19 @@ def cosine_similarity(
     x, y = same_shape("cosine_similarity", predictions=predictions, targets=targets)
     axes = checked_axis("cosine_similarity", axis, x.ndim)
     mask = mask_of("cosine_similarity", where, x.shape)
-    least = scalar("cosine_similarity", "epsilon", epsilon, NON_NEGATIVE, x)
+    least = scalar(epsilon, x)
     cosines = jnp.sum(unit(hide(mask, x), axes, least) * unit(hide(mask, y), axes, least), axis=axes)
     return clamped(cosines, -1, 1)
 
 
+@checked
 def cosine_distance(
-    predictions: Any, targets: Any, *, epsilon: float = 0.0, axis: Axis = -1, where: Any = None
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    epsilon: NonNegative = 0.0,
+    axis: Axes | None = -1,
+    where: Mask | None = None,
 ) -> jax.Array:
     """1 - the cosine similarity, in [0, 2]; vectors without an entry that counts have distance 0.
 

@@ -2,14 +2,14 @@
 """Smoothed labels."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike, Axes, Mask
+from gradtx.core._ranges import Fraction
 from gradtx.losses._common import (
-    FRACTION,
-    Axis,
     check_classes,
     checked_axis,
     elementwise,
@@ -20,7 +20,15 @@ from gradtx.losses._common import (
 )
 
 
-def smooth_labels(labels: Any, alpha: float, *, axis: Axis = -1, where: Any = None, prior: Any = None) -> jax.Array:
+@checked
+def smooth_labels(
+    labels: ArrayLike,
+    alpha: Fraction,
+    *,
+    axis: Axes | None = -1,
+    where: Mask | None = None,
+    prior: ArrayLike | None = None,
+) -> jax.Array:
     """(1 - alpha) labels + alpha prior, where the prior is 1 / n for n classes unless one is given.
 
     Args:
@@ -40,7 +48,7 @@ def smooth_labels(labels: Any, alpha: float, *, axis: Axis = -1, where: Any = No
     y = values[0]
     mask = mask_of("smooth_labels", where, y.shape)
     axes = checked_axis("smooth_labels", axis, y.ndim)
-    weight = scalar("smooth_labels", "alpha", alpha, FRACTION, y)
+    weight = scalar(alpha, y)
     if prior is None:
         check_classes("smooth_labels", "labels", math.prod(y.shape[a] for a in axes), "use smooth_binary_labels")
         classes = jnp.sum(hide(mask, jnp.ones_like(y)), axis=axes, keepdims=True)
@@ -50,7 +58,8 @@ def smooth_labels(labels: Any, alpha: float, *, axis: Axis = -1, where: Any = No
     return hide(mask, (1 - weight) * hide(mask, y) + weight * others)
 
 
-def smooth_binary_labels(labels: Any, alpha: float, *, where: Any = None) -> jax.Array:
+@checked
+def smooth_binary_labels(labels: ArrayLike, alpha: Fraction, *, where: Mask | None = None) -> jax.Array:
     """(1 - alpha) label + alpha / 2, for binary labels that do not exclude one another.
 
     Args:
@@ -64,7 +73,7 @@ def smooth_binary_labels(labels: Any, alpha: float, *, where: Any = None) -> jax
     """
 
     def smooth(y: jax.Array) -> jax.Array:
-        weight = scalar("smooth_binary_labels", "alpha", alpha, FRACTION, y)
+        weight = scalar(alpha, y)
         return (1 - weight) * y + weight / 2
 
     return elementwise("smooth_binary_labels", smooth, where, labels=labels)

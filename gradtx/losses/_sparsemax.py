@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sparsemax losses: like the logistic losses, but with probabilities that can be exactly 0."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike, Mask
 from gradtx.losses._common import clamped, elementwise, hide
 from gradtx.losses._margin import classified, of_known_labels
 
 
-def sparsemax_loss(logits: Any, labels: Any, *, where: Any = None) -> jax.Array:
+@checked
+def sparsemax_loss(logits: ArrayLike, labels: ArrayLike, *, where: Mask | None = None) -> jax.Array:
     """f(-x) where the label is 1 and f(x) where it is 0, f(z) = (clip(z, -1, 1) + 1)² / 4 + max(z - 1, 0).
 
     Args:
@@ -29,7 +30,8 @@ def sparsemax_loss(logits: Any, labels: Any, *, where: Any = None) -> jax.Array:
     return elementwise("sparsemax_loss", loss, where, logits=logits, labels=labels)
 
 
-def multiclass_sparsemax_loss(scores: Any, labels: Any, *, where: Any = None) -> jax.Array:
+@checked
+def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike, *, where: Mask | None = None) -> jax.Array:
     """Σ p x - x[label] + ½ (1 - Σ p²) along the last axis, where p is the projection of x onto the simplex.
 
     Its gradient is p minus the one-hot label.

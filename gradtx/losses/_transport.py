@@ -6,20 +6,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._kinds import ArrayLike, Axis, Mask
 from gradtx.losses._common import check_shape, checked_axis, hide, mask_of, real, same_shape
 from gradtx.numerics._safe import safe_divide
 
 
+@checked
 def wasserstein_1d(
-    predictions: Any,
-    targets: Any,
+    predictions: ArrayLike,
+    targets: ArrayLike,
     *,
-    prediction_weights: Any = None,
-    target_weights: Any = None,
-    axis: int = -1,
-    where: Any = None,
-    target_where: Any = None,
+    prediction_weights: ArrayLike | None = None,
+    target_weights: ArrayLike | None = None,
+    axis: Axis = -1,
+    where: Mask | None = None,
+    target_where: Mask | None = None,
 ) -> jax.Array:
     """∫ |F - G|, the area between the distribution functions of two samples that lie along an axis.
 
@@ -40,8 +43,11 @@ def wasserstein_1d(
     if x.ndim == 0:
         raise ValueError(f"{name}: predictions must have an axis, got a scalar")
     (a,) = checked_axis(name, axis, x.ndim)
+    if y.ndim != x.ndim:
+        raise ValueError(f"{name}: targets must have the predictions' shape but for the axis, {x.shape}, got {y.shape}")
     check_shape(name, "targets", y, (*x.shape[:a], *y.shape[a : a + 1], *x.shape[a + 1 :]), "the predictions' shape")
-    given = [real(name, "weights", w) for w in (prediction_weights, target_weights) if w is not None]
+    weights = {"prediction_weights": prediction_weights, "target_weights": target_weights}
+    given = [real(name, n, w) for n, w in weights.items() if w is not None]
     x, y = widen((x, y), compute_dtype(x, y, *given))
     x, u = _weighted(name, "prediction_weights", x, prediction_weights, "where", where, a)
     y, v = _weighted(name, "target_weights", y, target_weights, "target_where", target_where, a)
@@ -52,8 +58,14 @@ def wasserstein_1d(
     return jnp.where((jnp.sum(u, axis=-1) > 0) & (jnp.sum(v, axis=-1) > 0), area, 0)
 
 
+@checked
 def histogram_wasserstein_1d(
-    predictions: Any, targets: Any, *, positions: Any = None, axis: int = -1, where: Any = None
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    positions: ArrayLike | None = None,
+    axis: Axis = -1,
+    where: Mask | None = None,
 ) -> jax.Array:
     """Σ |F_k - G_k| (z_(k+1) - z_k) of two histograms along an axis, with their cumulative sums F and G.
 

@@ -6,13 +6,16 @@ i + N / m, i + 2 N / m, ... A batch that is sharded over devices in blocks is th
 without examples, sums and means are 0.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import Axes, Axis, Texts, Tree
+from gradtx.core._ranges import PositiveInt, Whole
 from gradtx.core._trees import align, is_none
 from gradtx.microbatching._accumulators import AccumulationType, Bound, known, per_part
 
@@ -25,7 +28,8 @@ class Aux(NamedTuple):
     aux: Any
 
 
-def reshape_batch_axis(tree: Any, microbatch_size: int, axis: int = 0) -> Any:
+@checked
+def reshape_batch_axis(tree: Tree, microbatch_size: PositiveInt, axis: Axis = 0) -> Any:
     """Each array with its batch axis split in two: the microbatches, then the examples of each, taken with a stride.
 
     Args:
@@ -38,15 +42,16 @@ def reshape_batch_axis(tree: Any, microbatch_size: int, axis: int = 0) -> Any:
     return jax.tree.map(lambda x: _split(jnp.asarray(x), microbatch_size, axis), tree)
 
 
+@checked
 def microbatch(
     fun: Callable[..., Any],
-    argnums: int | Sequence[int],
-    microbatch_size: int | None,
+    argnums: Axes,
+    microbatch_size: PositiveInt | None,
     accumulator: Any = AccumulationType.SUM,
     *,
-    argnames: str | Sequence[str] = (),
+    argnames: Texts = (),
     in_axes: Any = 0,
-    num_real_microbatches: Any = None,
+    num_real_microbatches: Whole | None = None,
 ) -> Callable[..., Any]:
     """`fun` evaluated on one microbatch after the other, with the sum (or mean, ...) of the results.
 
@@ -101,15 +106,16 @@ def microbatch(
     return by_microbatches
 
 
+@checked
 def micro_vmap(
     fun: Callable[..., Any],
     in_axes: Any = 0,
     out_axes: int = 0,
     *,
-    microbatch_size: int | None = None,
+    microbatch_size: PositiveInt | None = None,
     vmap_fn: Callable[..., Any] = jax.vmap,
     accumulator: Any = AccumulationType.CONCAT,
-    num_real_microbatches: Any = None,
+    num_real_microbatches: Whole | None = None,
 ) -> Callable[..., Any]:
     """`jax.vmap(fun, in_axes)`, a microbatch at a time; with SUM or MEAN, its sum or mean over the examples.
 
@@ -146,18 +152,19 @@ def micro_vmap(
     return mapped
 
 
+@checked
 def micro_grad(
     fun: Callable[..., Any],
     has_aux: bool = False,
-    argnums: int | Sequence[int] = 0,
+    argnums: Axes = 0,
     *,
-    batch_argnums: int | Sequence[int] = 1,
+    batch_argnums: Axes = 1,
     keep_batch_dim: bool = True,
-    microbatch_size: int | None = None,
+    microbatch_size: PositiveInt | None = None,
     accumulator: Any = AccumulationType.SUM,
     transform_fn: Callable[[Any], Any] = lambda gradient: gradient,
     metrics_fn: Callable[[Any], Any] = lambda gradient: None,
-    num_real_microbatches: Any = None,
+    num_real_microbatches: Whole | None = None,
 ) -> Callable[..., Any]:
     """A function that returns the combined per-example gradients of `fun`, by microbatches, and their `Aux`.
 

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._kinds import ArrayLike
 
 
 class MultiNormal(NamedTuple):
@@ -38,7 +40,8 @@ class MultiNormal(NamedTuple):
             return jnp.sum(-0.5 * z * z - log_scale - 0.5 * math.log(2 * math.pi), axis=tuple(range(-loc.ndim, 0)))
 
 
-def multi_normal(loc: Any, log_scale: Any) -> MultiNormal:
+@checked
+def multi_normal(loc: ArrayLike, log_scale: ArrayLike) -> MultiNormal:
     """The distribution of independent normal numbers N(loc, exp(log_scale)²).
 
     Args:

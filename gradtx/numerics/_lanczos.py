@@ -6,13 +6,17 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ArrayLike
+from gradtx.core._ranges import PositiveInt
 from gradtx.numerics._safe import safe_divide
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
+@checked
 def lanczos(
-    times: Callable[[jax.Array], jax.Array], v0: jax.Array, num_iters: int
+    times: Callable[[jax.Array], jax.Array], v0: ArrayLike, num_iters: PositiveInt
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The diagonal (k,) and off-diagonal (k - 1,) of T = Vᵀ A V, and V of shape (n, k) with first column v0 / ‖v0‖.
 

@@ -7,21 +7,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import widen
+from gradtx.core._kinds import ArrayLike, Key, Precision, Tree
+from gradtx.core._ranges import NonNegative, Positive, PositiveInt, Whole
 from gradtx.core._trees import align
 from gradtx.numerics._safe import safe_divide, safe_sqrt
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
+@checked
 def power_iteration(
     matrix: Any,
     *,
-    v0: Any = None,
-    num_iters: int = 100,
-    error_tolerance: float = 1e-6,
-    precision: Any = HIGHEST,
-    key: jax.Array | None = None,
+    v0: Tree | None = None,
+    num_iters: Whole = 100,
+    error_tolerance: NonNegative = 1e-6,
+    precision: Precision = HIGHEST,
+    key: Key | None = None,
 ) -> tuple[jax.Array, Any]:
     """The eigenvalue of largest magnitude of a symmetric matrix A, with its sign, and an eigenvector of norm 1.
 
@@ -97,13 +101,14 @@ def _unit(tree: Any, otherwise: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(norm > 0, safe_divide(x, norm), y), small, otherwise)
 
 
+@checked
 def matrix_inverse_pth_root(
-    matrix: Any,
+    matrix: ArrayLike,
     p: int,
-    num_iters: int = 100,
-    ridge_epsilon: float = 1e-6,
-    error_tolerance: float = 1e-6,
-    precision: Any = HIGHEST,
+    num_iters: Whole = 100,
+    ridge_epsilon: NonNegative = 1e-6,
+    error_tolerance: NonNegative = 1e-6,
+    precision: Precision = HIGHEST,
 ) -> tuple[jax.Array, jax.Array]:
     """(A + ridge_epsilon λ I)^(-1/p) for a symmetric positive semidefinite A with largest eigenvalue λ, and the error.
 
@@ -157,8 +162,9 @@ def matrix_inverse_pth_root(
     return factor * x, error
 
 
+@checked
 def matrix_inverse_pth_root_eigh(
-    matrix: Any, p: int, ridge_epsilon: float = 1e-6, precision: Any = HIGHEST
+    matrix: ArrayLike, p: int, ridge_epsilon: NonNegative = 1e-6, precision: Precision = HIGHEST
 ) -> tuple[jax.Array, jax.Array]:
     """`matrix_inverse_pth_root` by eigenvalues, Q (max(Λ, 0) + ridge_epsilon λ)^(-1/p) Qᵀ, with max |A Q - Q Λ| / λ.
 
@@ -216,7 +222,8 @@ def _power(x: jax.Array, p: int, multiply: Callable) -> jax.Array:
     return result
 
 
-def nnls(A: Any, b: Any, iters: int, unroll: int = 1, L: Any = None) -> jax.Array:  # noqa: N803  # as in Optax
+@checked
+def nnls(A: ArrayLike, b: ArrayLike, iters: Whole, unroll: PositiveInt = 1, L: Positive | None = None) -> jax.Array:  # noqa: N803  # as in Optax
     """The x >= 0 with the smallest ‖A x - b‖, by Nesterov's accelerated projected gradient method from x = 0.
 
     ```

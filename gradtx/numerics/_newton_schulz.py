@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import widen
+from gradtx.core._kinds import Tree
 from gradtx.core._placement import laid_like, replicated, whole_in_loop
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 
@@ -103,7 +105,10 @@ def coefficients_of(where: str, coefficients: Any) -> np.ndarray:
         if coefficients not in PRESETS:
             raise ValueError(f"{where}: ns_coeffs must be one of {tuple(PRESETS)} or numbers, got {coefficients!r}")
         coefficients = PRESETS[coefficients]
-    found = np.asarray(coefficients, np.float64)
+    try:
+        found = np.asarray(coefficients, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{where}: ns_coeffs must be a triple of numbers or several, got {coefficients!r}") from None
     if found.ndim not in (1, 2) or found.shape[-1] != 3 or found.size == 0:
         raise ValueError(f"{where}: ns_coeffs must have shape (3,) or (steps, 3), got {found.shape}")
     return found
@@ -184,7 +189,8 @@ def _transposed(x: jax.Array) -> jax.Array:
     return jnp.conj(jnp.swapaxes(x, -1, -2))
 
 
-def distance_from_orthogonal(updates: Any) -> jax.Array:
+@checked
+def distance_from_orthogonal(updates: Tree) -> jax.Array:
     """How far matrices are from orthogonal ones: the largest ‖U Uᴴ - 1‖ / sqrt(k) over all matrices of a tree.
 
     k is the smaller side. It is 0 where all singular values are 1, and the root mean square of σ² - 1 in general. As a

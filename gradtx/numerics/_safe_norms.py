@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Norms with a floor, whose derivatives are finite everywhere."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import promotion, widen
+from gradtx.core._kinds import ArrayLike, Axes, Order
+from gradtx.core._ranges import Minimum, NonNegative
 from gradtx.numerics._safe import abs_sq
 
 
-def safe_norm(x: Any, min_norm: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> jax.Array:
+@checked
+def safe_norm(
+    x: ArrayLike, min_norm: Minimum, ord: Order | None = None, axis: Axes | None = None, keepdims: bool = False
+) -> jax.Array:
     """max(‖x‖, min_norm), whose derivative is 0 where the norm is not larger than `min_norm`, for x = 0 too.
 
     Computed in at least float32, without overflow or underflow of squares.
@@ -42,7 +46,8 @@ def safe_norm(x: Any, min_norm: Any, ord: Any = None, axis: Any = None, keepdims
     return result if keepdims else jnp.squeeze(result, axis)
 
 
-def safe_root_mean_squares(x: Any, min_rms: Any) -> jax.Array:
+@checked
+def safe_root_mean_squares(x: ArrayLike, min_rms: NonNegative) -> jax.Array:
     """max(sqrt(mean(|x|²)), min_rms), whose derivative is 0 where the root is not larger than `min_rms`.
 
     Computed in at least float32, without overflow or underflow of squares.

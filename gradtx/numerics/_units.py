@@ -5,7 +5,10 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import _over_devices as reductions
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import promotion, widen
+from gradtx.core._kinds import ArrayLike, AxesOrOne
+from gradtx.core._ranges import NonNegative
 from gradtx.numerics._safe import euclidean_norm
 
 
@@ -27,7 +30,8 @@ def unitwise_axes(shape: tuple[int, ...], axis: int | tuple[int, ...] | None = N
     return axes
 
 
-def unitwise_norm(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+@checked
+def unitwise_norm(x: ArrayLike, axis: AxesOrOne | None = None) -> jax.Array:
     """sqrt(Σ |x|²) for each unit, repeated to the shape of x, in at least float32.
 
     | shape of x | the norm is over |
@@ -45,11 +49,12 @@ def unitwise_norm(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> ja
 
     Reference: Brock et al. 2021, arXiv:2102.06171, section 4.
     """
-    x = widen(x)
+    x = widen(jnp.asarray(x))
     return jnp.broadcast_to(euclidean_norm(x, unitwise_axes(reductions.whole_shape(x), axis), keepdims=True), x.shape)
 
 
-def unitwise_clip(g_norm: jax.Array, max_norm: jax.Array, grad: jax.Array, div_eps: float = 1e-6) -> jax.Array:
+@checked
+def unitwise_clip(g_norm: ArrayLike, max_norm: ArrayLike, grad: ArrayLike, div_eps: NonNegative = 1e-6) -> jax.Array:
     """grad where g_norm <= max_norm, elsewhere grad * max_norm / max(g_norm, div_eps); in at least float32.
 
     Args:

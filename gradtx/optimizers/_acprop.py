@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """ACProp: the gradient divided by the root of the centered second moment of the steps before."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax.numpy as jnp
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.core._types import ScalarOrSchedule
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adabelief import ScaleByBeliefState
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 @transformation
@@ -55,7 +53,7 @@ def acprop(
     eps: NonNegative = 1e-16,
     eps_root: NonNegative = 1e-16,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
 ) -> GradientTransformationExtraArgs:
     """ACProp: AdaBelief with a denominator that does not contain this step's gradient ("asynchronous").
 

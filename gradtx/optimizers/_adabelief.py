@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """AdaBelief: steps scaled by how far the gradient lies from its moving average."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -10,11 +9,12 @@ from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule, Updates
+from gradtx.core._types import ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, unbiased, weighted, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class ScaleByBeliefState(NamedTuple):
@@ -70,7 +70,7 @@ def adabelief(
     *,
     nesterov: bool = False,
     weight_decay: NonNegative | None = None,
-    weight_decay_mask: Any | Callable[[Params], Any] = None,
+    weight_decay_mask: MaskOfParams | None = None,
 ) -> GradientTransformationExtraArgs:
     """AdaBelief: Adam with the squared distance of g from its moving average in place of g².
 

@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """AdaBound: Adam that turns into gradient descent, as bounds on its learning rates close in on one number."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax.numpy as jnp
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative, Positive
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.core._types import ScalarOrSchedule
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.optimizers._amsgrad import ScaleByAmsgradState
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 @transformation
@@ -83,7 +81,7 @@ def adabound(
     amsbound: bool = False,
     mu_dtype: DType = None,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
     bias_correction: bool = True,
 ) -> GradientTransformationExtraArgs:

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """AdaDelta: steps with the units of the parameter, which need no learning rate."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule, Updates
+from gradtx.core._types import ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class ScaleByAdaDeltaState(NamedTuple):
@@ -54,7 +54,7 @@ def adadelta(
     rho: Decay = 0.9,
     eps: NonNegative = 1e-6,
     weight_decay: NonNegative = 0.0,
-    weight_decay_mask: Any | Callable[[Params], Any] = None,
+    weight_decay_mask: MaskOfParams | None = None,
 ) -> GradientTransformationExtraArgs:
     """AdaDelta: p = p - learning_rate u, with the u of `scale_by_adadelta`.
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from gradtx.core import _over_devices as reductions
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, DType, Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
+from gradtx.core._ranges import Decay, DType, Fraction, Limit, NonNegative, NonNegativeInt, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule, Updates
+from gradtx.core._types import ScalarOrSchedule, Updates
 from gradtx.numerics import _factored as factors
 from gradtx.numerics._averages import ema as average
 from gradtx.numerics._averages import zeros_like
@@ -22,6 +22,7 @@ from gradtx.transforms._ema import ema
 from gradtx.transforms._scaling import scale, scale_by_lr
 from gradtx.transforms._trust_ratio import scale_by_param_block_rms
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class FactoredState(NamedTuple):
@@ -97,13 +98,13 @@ def adafactor(
     decay_rate: NonNegative = 0.8,
     decay_offset: NonNegativeInt = 0,
     multiply_by_parameter_scale: bool = True,
-    clipping_threshold: Positive | None = 1.0,
+    clipping_threshold: Limit | None = 1.0,
     momentum: Decay | None = None,
     dtype_momentum: DType = jnp.float32,
     weight_decay_rate: NonNegative | None = None,
     eps: NonNegative = 1e-30,
     factored: bool = True,
-    weight_decay_mask: Any | Callable[[Params], Any] = None,
+    weight_decay_mask: MaskOfParams | None = None,
     *,
     min_scale: NonNegative = 1e-3,
 ) -> GradientTransformationExtraArgs:
@@ -143,11 +144,11 @@ def adafactor_big_vision(
     learning_rate: ScalarOrSchedule,
     momentum: Decay = 0.9,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
     decay_rate: NonNegative = 0.8,
     decay_cap: Fraction = 0.999,
-    clipping_threshold: Positive | None = None,
+    clipping_threshold: Limit | None = None,
     min_dim_size_to_factor: PositiveInt = 32,
     eps: NonNegative = 1e-30,
     dtype_momentum: DType = jnp.bfloat16,

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adam, with decoupled weight decay or without."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -10,11 +9,12 @@ from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule, Updates
+from gradtx.core._types import ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class ScaleByAdamState(NamedTuple):
@@ -101,7 +101,7 @@ def adamw(
     eps_root: NonNegative = 0.0,
     mu_dtype: DType = None,
     weight_decay: NonNegative = 1e-4,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
     nesterov: bool = False,
     nu_dtype: DType = None,

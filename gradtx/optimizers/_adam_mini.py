@@ -22,6 +22,7 @@ from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 Blocks = Any | Callable[[str, jax.Array], Any]
 
@@ -151,7 +152,7 @@ def adam_mini(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
     blocks: Blocks = None,
     mu_dtype: DType = None,

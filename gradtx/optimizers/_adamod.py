@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """AdaMod: Adam whose learning rate for each element is at most the average of those before."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +10,11 @@ from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule, Updates
+from gradtx.core._types import ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._weight_decay import decay_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class ScaleByAdaModState(NamedTuple):
@@ -78,7 +78,7 @@ def adamod(
     eps: NonNegative = 1e-8,
     mu_dtype: DType = None,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
 ) -> GradientTransformationExtraArgs:
     """AdaMod: Adam whose learning rates are bounded by their long-term average, which makes a warmup unnecessary.
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """AdamP: Adam without the part of the step that only makes scale-invariant weights larger."""
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -12,13 +11,13 @@ from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.core._types import ScalarOrSchedule
 from gradtx.numerics._averages import ema, one_minus_power, unbiased, weighted, zeros_like
 from gradtx.numerics._ratios import along, l2_norms
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._scaling import scale_by_lr
-from gradtx.wrappers._masked import masked, others
+from gradtx.wrappers._masked import MaskOfParams, masked, others
 
 
 def _projected(
@@ -102,7 +101,7 @@ def adamp(
     eps: NonNegative = 1e-8,
     mu_dtype: DType = None,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
     delta: NonNegative = 0.1,
     wd_ratio: NonNegative = 0.1,

@@ -49,6 +49,9 @@ def scale_by_adopt(
     Reference: Taniguchi et al. 2024, arXiv:2411.02853.
     """
 
+    if use_clipping and clip_value_fn is None:
+        raise TypeError("scale_by_adopt: clip_value_fn must be a function of the step with use_clipping, got None")
+
     def init(p):
         return zeros_like(p, mu_dtype), zeros_like(p, real=True)
 

@@ -19,6 +19,7 @@ from gradtx.optimizers._adam import adamw
 from gradtx.optimizers._muon import matrices_and_rest, scale_by_matrix_shape
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 SIMPLE12 = ((2.0, -1.5, 0.5),) * 12
 """Twelve steps that end at 1, from singular values that are not below 1e-3 of the norm."""
@@ -95,7 +96,7 @@ def aurora(
     *,
     rounds: PositiveInt = 2,
     power: NonNegative = 0.5,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
     adam_b1: Decay = 0.9,
     adam_b2: Decay = 0.999,

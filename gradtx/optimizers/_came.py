@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """CAME: Adafactor with momentum that shrinks where the momentum and the current update disagree."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from gradtx.core import _over_devices as reductions
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, DType, NonNegative, Positive, PositiveInt
+from gradtx.core._ranges import Decay, DType, Limit, NonNegative, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule, Updates
+from gradtx.core._types import ScalarOrSchedule, Updates
 from gradtx.numerics import _factored as factors
 from gradtx.numerics._averages import ema, zeros_like
 from gradtx.numerics._safe import abs_sq, root_mean_square, safe_sqrt, shrink_factor
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class ScaleByCameState(NamedTuple):
@@ -40,7 +40,7 @@ def scale_by_came(
     b3: Decay = 0.9999,
     eps: NonNegative = 1e-30,
     eps_error: NonNegative = 1e-16,
-    clipping_threshold: Positive = 1.0,
+    clipping_threshold: Limit = 1.0,
     *,
     min_dim_size_to_factor: PositiveInt = 1,
     mu_dtype: DType = None,
@@ -102,9 +102,9 @@ def came(
     b3: Decay = 0.9999,
     eps: NonNegative = 1e-30,
     eps_error: NonNegative = 1e-16,
-    clipping_threshold: Positive = 1.0,
+    clipping_threshold: Limit = 1.0,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
     min_dim_size_to_factor: PositiveInt = 1,
     mu_dtype: DType = None,

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """COCOB: each element bets on a coin whose outcomes are the negative gradients."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -15,6 +14,7 @@ from gradtx.numerics._averages import zeros_like
 from gradtx.numerics._safe import safe_divide
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class COCOBState(NamedTuple):
@@ -65,7 +65,7 @@ def cocob(
     alpha: Positive = 100.0,
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
 ) -> GradientTransformationExtraArgs:
     """COCOB: gradient descent by coin betting, without a learning rate.
 

@@ -15,7 +15,7 @@ from gradtx.numerics._averages import ema, one_minus_power, zeros_like
 from gradtx.numerics._distance import inner, larger_estimate
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 
-GrowthRate = Annotated[Any, Range(low=1.0, example=1.5)]
+GrowthRate = Annotated[Any, Range(low=1.0, endless=True, example=1.5)]
 
 
 class DAdaptAdamWState(NamedTuple):

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """DoG: the learning rate is the distance from the start over the root of the sum of squared gradient norms."""
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from gradtx.numerics._ratios import l2_norm
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 InitStep = Literal["heuristic", "distance", "learning_rate"]
 
@@ -127,7 +127,7 @@ def dog(
     init_step: tuple[InitStep, float] = ("heuristic", 1e-6),
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative | None = None,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
 ) -> GradientTransformationExtraArgs:
     """DoG: gradient descent without a learning rate to tune, to be evaluated at an average of its parameters.
 

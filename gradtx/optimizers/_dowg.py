@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """DoWG: DoG whose gradients are weighted by the distance from the start at which they were taken."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from gradtx.core._types import Params, ScalarOrSchedule
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class DoWGState(NamedTuple):
@@ -66,7 +66,7 @@ def dowg(
     init_estim_sq_dist: Positive | None = None,
     eps: Positive = 1e-4,
     weight_decay: NonNegative | None = None,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
 ) -> GradientTransformationExtraArgs:
     """DoWG: gradient descent without a learning rate to tune, with larger steps than `dog` for the same gradients.
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Differentially private stochastic gradient descent."""
 
-from typing import Any
-
 from gradtx.core._combine import chain, identity
 from gradtx.core._factory import transformation
+from gradtx.core._kinds import Seed
 from gradtx.core._ranges import Momentum, NonNegative, Positive
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
@@ -18,7 +17,7 @@ def dpsgd(
     learning_rate: ScalarOrSchedule,
     l2_norm_clip: Positive,
     noise_multiplier: NonNegative,
-    seed: Any,
+    seed: Seed,
     momentum: Momentum | None = None,
     nesterov: bool = False,
 ) -> GradientTransformationExtraArgs:

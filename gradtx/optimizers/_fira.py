@@ -8,13 +8,14 @@ import jax
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import NonNegative, Positive, PositiveInt, Real
-from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._ranges import Limit, NonNegative, PositiveInt, Real
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation
 from gradtx.core._types import Params, ScalarOrSchedule
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
 from gradtx.wrappers._low_rank import LowRankState, Projected, Projecting, on_projections
+from gradtx.wrappers._masked import MaskOfParams
 
 
 @transformation
@@ -22,10 +23,10 @@ def scale_by_fira(
     rank: PositiveInt = 128,
     update_proj_gap: PositiveInt = 200,
     scale: Real = 1.0,
-    base_optimizer: Any = None,
+    base_optimizer: Transformation | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
     *,
-    growth: Positive = 1.01,
+    growth: Limit = 1.01,
     scaling: Literal["channel", "tensor"] = "channel",
     side: Literal["larger", "smaller"] = "smaller",
 ) -> GradientTransformationExtraArgs:
@@ -60,12 +61,12 @@ def fira(
     rank: PositiveInt = 128,
     update_proj_gap: PositiveInt = 200,
     scale: Real = 1.0,
-    base_optimizer: Any = None,
+    base_optimizer: Transformation | None = None,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
     *,
-    growth: Positive = 1.01,
+    growth: Limit = 1.01,
     scaling: Literal["channel", "tensor"] = "channel",
     side: Literal["larger", "smaller"] = "smaller",
 ) -> GradientTransformationExtraArgs:

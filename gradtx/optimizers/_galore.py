@@ -7,12 +7,13 @@ from typing import Any, Literal
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegative, PositiveInt, Real
-from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation
 from gradtx.core._types import Params, ScalarOrSchedule
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
 from gradtx.wrappers._low_rank import low_rank
+from gradtx.wrappers._masked import MaskOfParams
 
 
 @transformation
@@ -20,7 +21,7 @@ def scale_by_galore(
     rank: PositiveInt = 128,
     update_proj_gap: PositiveInt = 200,
     scale: Real = 1.0,
-    base_optimizer: Any = None,
+    base_optimizer: Transformation | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
     *,
     side: Literal["larger", "smaller"] = "larger",
@@ -54,9 +55,9 @@ def galore(
     rank: PositiveInt = 128,
     update_proj_gap: PositiveInt = 200,
     scale: Real = 1.0,
-    base_optimizer: Any = None,
+    base_optimizer: Transformation | None = None,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
     *,
     side: Literal["larger", "smaller"] = "larger",

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grams: Adam's step sizes in the gradient's direction."""
 
-from collections.abc import Callable
-from typing import Any
-
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.core._types import ScalarOrSchedule
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 from gradtx.wrappers._signs import with_gradient_signs
 
 
@@ -24,7 +22,7 @@ def grams(
     eps_root: NonNegative = 0.0,
     mu_dtype: DType = None,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
 ) -> GradientTransformationExtraArgs:
     """Grams: u = |u of Adam| sign(g), with decoupled weight decay.
 

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hyperball: the direction of any stage, with parameters and steps of constant norm."""
 
-from typing import Any
-
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import Positive
-from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation
 from gradtx.core._types import ScalarOrSchedule
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms._scaling import scale_by_lr
@@ -16,7 +14,7 @@ from gradtx.transforms._trust_ratio import scale_by_trust_ratio
 
 @transformation
 def hyperball(
-    learning_rate: ScalarOrSchedule, inner: Any = None, norm: Positive | None = None
+    learning_rate: ScalarOrSchedule, inner: Transformation | None = None, norm: Positive | None = None
 ) -> GradientTransformationExtraArgs:
     """Steps of a given angle on a sphere, for each parameter by itself, so that there is no weight decay to choose.
 

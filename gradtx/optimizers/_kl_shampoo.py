@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from gradtx.core._branching import branch
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_matrix, transformation
-from gradtx.core._ranges import Decay, NonNegative, Positive, PositiveInt
+from gradtx.core._ranges import Decay, Limit, NonNegative, Positive, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, zeros_like
@@ -31,6 +31,7 @@ from gradtx.numerics._kronecker import (
 )
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import decay_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class KLShampooState(NamedTuple):
@@ -62,7 +63,7 @@ def scale_by_kl_shampoo(
     *,
     precondition_frequency: PositiveInt = 10,
     init_factor: Positive = 0.1,
-    max_clamp: Positive = 4000,
+    max_clamp: Limit = 4000,
     max_precond_dim: PositiveInt = 10000,
     stagger: bool = False,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
@@ -181,10 +182,10 @@ def kl_shampoo(
     *,
     precondition_frequency: PositiveInt = 10,
     init_factor: Positive = 0.1,
-    max_clamp: Positive = 4000,
+    max_clamp: Limit = 4000,
     max_precond_dim: PositiveInt = 10000,
     stagger: bool = False,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
     """KL-Shampoo: Shampoo without grafting, by factors that minimize a Kullback-Leibler divergence; for all parameters.

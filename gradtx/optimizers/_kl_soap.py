@@ -8,7 +8,7 @@ import jax
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import Decay, NonNegative, Positive, PositiveInt
+from gradtx.core._ranges import Decay, Limit, NonNegative, Positive, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, zeros_like
@@ -17,6 +17,7 @@ from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._kl_shampoo import kl_rule
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import decay_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class KLSoapState(NamedTuple):
@@ -49,7 +50,7 @@ def scale_by_kl_soap(
     *,
     precondition_frequency: PositiveInt = 10,
     init_factor: Positive = 0.1,
-    max_clamp: Positive = 4000,
+    max_clamp: Limit = 4000,
     max_precond_dim: PositiveInt = 10000,
     stagger: bool = False,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
@@ -98,10 +99,10 @@ def kl_soap(
     *,
     precondition_frequency: PositiveInt = 10,
     init_factor: Positive = 0.1,
-    max_clamp: Positive = 4000,
+    max_clamp: Limit = 4000,
     max_precond_dim: PositiveInt = 10000,
     stagger: bool = False,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
     """KL-SOAP: SOAP in the bases of KL-Shampoo; for all parameters.

@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """LAMB: Adam with steps in proportion to the norm of each parameter."""
 
-from collections.abc import Callable
-from typing import Any
-
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.core._types import ScalarOrSchedule
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._trust_ratio import scale_by_trust_ratio
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 @transformation
@@ -23,7 +21,7 @@ def lamb(
     eps: NonNegative = 1e-6,
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
     mu_dtype: DType = None,
     nu_dtype: DType = None,

@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """LaProp: the gradient is normalized first, and then averaged."""
 
-from collections.abc import Callable
-from typing import Any
-
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.core._types import ScalarOrSchedule
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 @transformation
@@ -56,7 +54,7 @@ def laprop(
     eps: NonNegative = 1e-15,
     mu_dtype: DType = None,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
 ) -> GradientTransformationExtraArgs:
     """LaProp: Adam that normalizes the gradient before the momentum, not after it; stable for any b1 and b2.
 

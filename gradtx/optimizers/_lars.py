@@ -15,10 +15,8 @@ from gradtx.numerics._ratios import l2_norms, trust_ratio
 from gradtx.transforms._momentum import trace
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
-from gradtx.wrappers._masked import MaskedState, masked
+from gradtx.wrappers._masked import MaskedState, MaskOfParams, masked
 from gradtx.wrappers._repacking import repack_state
-
-Mask = Any | Callable[[Params], Any]
 
 
 @transformation
@@ -47,10 +45,10 @@ def scale_by_lars(
 def lars(
     learning_rate: ScalarOrSchedule,
     weight_decay: NonNegative = 0.0,
-    weight_decay_mask: Mask = True,
+    weight_decay_mask: MaskOfParams = True,
     trust_coefficient: NonNegative = 0.001,
     eps: NonNegative = 0.0,
-    trust_ratio_mask: Mask = True,
+    trust_ratio_mask: MaskOfParams = True,
     momentum: Momentum = 0.9,
     nesterov: bool = False,
 ) -> GradientTransformationExtraArgs:

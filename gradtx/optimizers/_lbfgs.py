@@ -15,7 +15,7 @@ from gradtx.core._over_devices import Names, any_over, reduced_over, sum_over
 from gradtx.core._ranges import PositiveInt
 from gradtx.core._roles import names_of_leaves
 from gradtx.core._said import check_said
-from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import zeros_like
@@ -222,7 +222,7 @@ def lbfgs(
     learning_rate: ScalarOrSchedule | None = None,
     memory_size: PositiveInt = 10,
     scale_init_precond: bool = True,
-    linesearch: Any = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one"),  # noqa: B008  # a value
+    linesearch: Transformation | None = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one"),  # noqa: B008  # a value
 ) -> GradientTransformationExtraArgs:
     """L-BFGS: a line search along -H g, with the H of `scale_by_lbfgs`.
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lion: the sign of a momentum, or a smooth function in its place."""
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +10,12 @@ from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative, Positive
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule, Updates
+from gradtx.core._types import ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 Mode = Literal["hard", "smooth", "refined"]
 
@@ -63,7 +63,7 @@ def lion(
     b2: Decay = 0.99,
     mu_dtype: DType = None,
     weight_decay: NonNegative = 1e-3,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
     mode: Mode = "hard",
     smooth_beta: Positive = 1.0,

@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """MARS: variance reduction in front of Adam."""
 
-from collections.abc import Callable
-from typing import Any
-
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import Decay, DType, NonNegative, Positive
+from gradtx.core._ranges import Decay, DType, Limit, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.core._types import ScalarOrSchedule
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms._filters import mars_correction
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 @transformation
@@ -23,10 +21,10 @@ def mars(
     eps: NonNegative = 1e-8,
     mu_dtype: DType = None,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
     gamma: NonNegative = 0.025,
-    max_norm: Positive | None = 1.0,
+    max_norm: Limit | None = 1.0,
 ) -> GradientTransformationExtraArgs:
     """MARS-AdamW: AdamW on gradients whose variance a correction reduces.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, NonNegative, Real
+from gradtx.core._ranges import Bound, Decay, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
@@ -61,7 +61,7 @@ def _momo(
     denominator: Callable,
     weight: Callable,
     learning_rate: ScalarOrSchedule,
-    lower_bound: Real,
+    lower_bound: Bound,
     weight_decay: NonNegative,
     adapt: bool,
 ) -> GradientTransformationExtraArgs:
@@ -119,7 +119,7 @@ def _momo(
 def momo(
     learning_rate: ScalarOrSchedule = 1.0,
     beta: Decay = 0.9,
-    lower_bound: Real = 0.0,
+    lower_bound: Bound = 0.0,
     weight_decay: NonNegative = 0.0,
     adapt_lower_bound: bool = False,
 ) -> GradientTransformationExtraArgs:
@@ -164,7 +164,7 @@ def momo_adam(
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
-    lower_bound: Real = 0.0,
+    lower_bound: Bound = 0.0,
     weight_decay: NonNegative = 0.0,
     adapt_lower_bound: bool = False,
 ) -> GradientTransformationExtraArgs:

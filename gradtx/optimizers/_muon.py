@@ -27,6 +27,7 @@ from gradtx.numerics._newton_schulz import QUINTIC, Preconditioning, coefficient
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 from gradtx.wrappers._partition import partition
 
 
@@ -202,7 +203,7 @@ def muon(
     beta: Decay = 0.95,
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 0.0,
-    weight_decay_mask: Any | Callable[[Params], Any] = None,
+    weight_decay_mask: MaskOfParams | None = None,
     mu_dtype: DType = None,
     *,
     nesterov: bool = True,
@@ -277,10 +278,12 @@ def matrices_and_rest(of_matrices: Any, of_rest: Any, numbers: Any) -> GradientT
     def labels(params: Params) -> Any:
         if numbers is None:
             return jax.tree.map(lambda p: "muon" if _is_matrix(p) else "adam", params, is_leaf=is_full_box)
-        said = said_of(numbers, params)
-        return jax.tree.map(
-            lambda s: "adam" if s is None else "muon", said, is_leaf=lambda x: x is None or is_numbers(x)
-        )
+        return jax.tree.map(label, said_of(numbers, params), is_leaf=lambda x: x is None or is_numbers(x))
+
+    def label(said: Any) -> str:
+        if said is not None and not is_numbers(said):
+            raise TypeError(f"matrices: weight_dimension_numbers must hold MuonDimensionNumbers or None, got {said!r}")
+        return "adam" if said is None else "muon"
 
     return partition({"muon": of_matrices, "adam": of_rest}, labels)
 

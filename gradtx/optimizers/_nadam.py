@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """NAdam: Adam with Nesterov momentum, whose weight may grow by a schedule."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -10,12 +9,13 @@ from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule, Updates
+from gradtx.core._types import ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class ScaleByNadamState(NamedTuple):
@@ -115,7 +115,7 @@ def nadamw(
     eps_root: NonNegative = 0.0,
     mu_dtype: DType = None,
     weight_decay: NonNegative = 1e-4,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
     nesterov: bool = True,
     nu_dtype: DType = None,

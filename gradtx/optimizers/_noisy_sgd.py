@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gradient descent with noise that fades."""
 
-from typing import Any
-
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
+from gradtx.core._kinds import Seed
 from gradtx.core._ranges import NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
@@ -17,9 +16,9 @@ def noisy_sgd(
     learning_rate: ScalarOrSchedule,
     eta: NonNegative = 0.01,
     gamma: NonNegative = 0.55,
-    key: Any = None,
+    key: Seed | None = None,
     *,
-    seed: Any = None,
+    seed: Seed | None = None,
 ) -> GradientTransformationExtraArgs:
     """p = p - learning_rate (g + N(0, eta / (1 + count)^gamma)), where `count` is 0 at the first step.
 

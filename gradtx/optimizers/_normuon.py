@@ -20,6 +20,7 @@ from gradtx.optimizers._adam import adamw
 from gradtx.optimizers._muon import Scaling, matrices_and_rest, scale_by_matrix_shape
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class ScaleByNorMuonState(NamedTuple):
@@ -103,7 +104,7 @@ def normuon(
     ns_coeffs: Any = QUINTIC,
     ns_eps: NonNegative = 1e-7,
     ns_dtype: DType = None,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
     adam_b1: Decay = 0.9,
     adam_b2: Decay = 0.999,

@@ -13,6 +13,7 @@ from gradtx.optimizers._adam import adamw
 from gradtx.optimizers._muon import matrices_and_rest, scale_by_muon
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 @transformation
@@ -58,7 +59,7 @@ def polargrad(
     ns_coeffs: Any = "exact",
     *,
     ns_dtype: DType = None,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
     adam_b1: Decay = 0.9,
     adam_b2: Decay = 0.999,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.core._combine import chain, identity
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import NonNegative, Positive, Real
+from gradtx.core._ranges import Bound, Limit, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.numerics._safe import abs_sq, safe_divide
 from gradtx.transforms._scaling import scale_by_lr
@@ -17,7 +17,7 @@ Variant = Literal["sps", "sps+"]
 
 @transformation
 def scale_by_polyak(
-    f_min: Real = 0.0, max_learning_rate: Positive = 1.0, eps: NonNegative = 0.0, variant: Variant = "sps"
+    f_min: Bound = 0.0, max_learning_rate: Limit = 1.0, eps: NonNegative = 0.0, variant: Variant = "sps"
 ) -> GradientTransformationExtraArgs:
     """u = g min((value - f_min) / (‖g‖² + eps), max_learning_rate), with the norm over all gradients together.
 
@@ -48,9 +48,9 @@ def scale_by_polyak(
 
 @transformation
 def polyak_sgd(
-    max_learning_rate: Positive = 1.0,
-    scaling: Real = 1.0,
-    f_min: Real = 0.0,
+    max_learning_rate: Limit = 1.0,
+    scaling: NonNegative = 1.0,
+    f_min: Bound = 0.0,
     eps: NonNegative = 0.0,
     variant: Variant = "sps",
 ) -> GradientTransformationExtraArgs:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prodigy: D-Adaptation whose estimate grows faster, since it also weights the gradients."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ from gradtx.numerics._averages import ema, zeros_like
 from gradtx.numerics._distance import inner, larger_estimate
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._dadapt import bias_corrected, pair_of
-from gradtx.wrappers._masked import masked
+from gradtx.wrappers._masked import MaskOfParams, masked
 
 
 class ProdigyState(NamedTuple):
@@ -126,7 +125,7 @@ def prodigy(
     estim_lr_coef: Positive = 1.0,
     weight_decay: NonNegative = 0.0,
     safeguard_warmup: bool = False,
-    weight_decay_mask: Any | Callable[[Params], Any] = None,
+    weight_decay_mask: MaskOfParams | None = None,
     *,
     bias_correction: bool = True,
 ) -> GradientTransformationExtraArgs:

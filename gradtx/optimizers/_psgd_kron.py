@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from gradtx.core._branching import branch
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_matrix, transformation
-from gradtx.core._ranges import Decay, Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
+from gradtx.core._ranges import Decay, Fraction, Limit, NonNegative, NonNegativeInt, Positive, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
@@ -20,6 +20,7 @@ from gradtx.numerics._triangular import balanced, initial_factors, preconditione
 from gradtx.schedules._decay import exponential_decay
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 BALANCING = 0.01
 """How likely it is that factors are balanced before they move."""
@@ -50,7 +51,7 @@ def scale_by_psgd_kron(
     precondition_lr: NonNegative = 0.1,
     init_scale: Positive = 1.0,
     max_size_triangular: PositiveInt = 8192,
-    clip: Positive | None = 1.1,
+    clip: Limit | None = 1.1,
     seed: NonNegativeInt = 0,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
@@ -138,9 +139,9 @@ def psgd_kron(
     precondition_lr: NonNegative = 0.1,
     init_scale: Positive = 1.0,
     max_size_triangular: PositiveInt = 8192,
-    clip: Positive | None = 1.1,
+    clip: Limit | None = 1.1,
     seed: NonNegativeInt = 0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
     """PSGD-Kron: preconditioned descent whose factors are fitted instead of computed; for all parameters.

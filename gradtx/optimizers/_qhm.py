@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quasi-hyperbolic momentum: a weighted mean of gradient and momentum, for descent and for Adam."""
 
-from collections.abc import Callable
-from typing import Any
-
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, Fraction, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.core._types import ScalarOrSchedule
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._momentum import TraceState
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 @transformation
@@ -100,7 +98,7 @@ def qhadam(
     eps: NonNegative = 1e-8,
     mu_dtype: DType = None,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
 ) -> GradientTransformationExtraArgs:
     """QHAdam: Adam with mixtures of the gradient and its average, and of the squared gradient and its average.
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Fraction, NonNegative, Positive, Range, is_number
+from gradtx.core._ranges import Fraction, Limit, NonNegative, Range, is_number
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule, Updates
 from gradtx.numerics._averages import zeros_like
@@ -29,7 +29,7 @@ def scale_by_rprop(
     eta_minus: Fraction = 0.5,
     eta_plus: Growth = 1.2,
     min_step_size: NonNegative = 1e-6,
-    max_step_size: Positive = 50.0,
+    max_step_size: Limit = 50.0,
 ) -> GradientTransformationExtraArgs:
     """Rprop's direction, with a = sign(g) sign(last u), element by element:
 
@@ -79,7 +79,7 @@ def rprop(
     eta_minus: Fraction = 0.5,
     eta_plus: Growth = 1.2,
     min_step_size: NonNegative = 1e-6,
-    max_step_size: Positive = 50.0,
+    max_step_size: Limit = 50.0,
 ) -> GradientTransformationExtraArgs:
     """Rprop: p = p - u, with the u of `scale_by_rprop`. For full batches only.
 

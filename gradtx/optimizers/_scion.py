@@ -19,6 +19,7 @@ from gradtx.numerics._polar import polar_factor
 from gradtx.numerics._safe import euclidean_norm, root_mean_square, safe_divide
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 Norm = Literal["auto", "spectral", "sign", "input", "output", "rms"]
 
@@ -121,7 +122,7 @@ def scion(
     ns_coeffs: Any = QUINTIC,
     ns_eps: NonNegative = 1e-7,
     ns_dtype: DType = None,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
     """Scion on all parameters, each in its own norm: there is no Adam beside it.

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """SGD-SaI: momentum with a constant factor for each parameter, which its first gradient determines."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -11,11 +10,12 @@ from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.core._types import ScalarOrSchedule
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._momentum import scale_by_momentum
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class ScaleBySNRState(NamedTuple):
@@ -51,7 +51,7 @@ def sgd_sai(
     momentum: Decay = 0.9,
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
 ) -> GradientTransformationExtraArgs:
     """SGD-SaI: p = p - learning_rate (snr m + weight_decay p), where m averages g and snr is constant.
 

@@ -11,7 +11,7 @@ from gradtx.core._branching import branch
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_matrix, transformation
 from gradtx.core._ranges import Decay, Fraction, NonNegative, PositiveInt, is_number
-from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._transformation import GradientTransformationExtraArgs, check_transformation
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
 from gradtx.numerics._kronecker import (
@@ -30,6 +30,7 @@ from gradtx.numerics._tensor_blocks import TensorBlocks, merged_shape, tensor_bl
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
 from gradtx.wrappers import _grafting
+from gradtx.wrappers._masked import MaskOfParams
 
 GRAFTS = {"sgd": None, "adam": (0.999, True), "rmsprop": (0.99, False), "adagrad": (1.0, False)}
 """The decay of g², a sum for 1, and whether it is corrected for its start at 0; None without g²."""
@@ -110,6 +111,7 @@ def scale_by_shampoo(
     """
     where = "scale_by_shampoo"
     if graft is not None and not isinstance(graft, str):
+        check_transformation("scale_by_shampoo: graft", graft)
         alone = scale_by_shampoo(
             b1,
             b2,
@@ -235,7 +237,7 @@ def shampoo(
     block_size: PositiveInt = 1024,
     merge_dims: bool = False,
     bias_correction: bool = True,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
     """Shampoo for all parameters, with the step size of another method where there is a `graft`.

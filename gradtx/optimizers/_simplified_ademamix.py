@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Simplified AdEMAMix: one sum of gradients, and the current gradient with a weight of its own."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -10,11 +9,12 @@ from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule, Updates
+from gradtx.core._types import ScalarOrSchedule, Updates
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class ScaleBySimplifiedAdEMAMixState(NamedTuple):
@@ -70,7 +70,7 @@ def simplified_ademamix(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
 ) -> GradientTransformationExtraArgs:
     """Simplified AdEMAMix: AdEMAMix with one sum of gradients in place of two averages, and decoupled weight decay.
 

@@ -32,6 +32,7 @@ from gradtx.numerics._linear_algebra import HIGHEST
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import decay_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class SoapState(NamedTuple):
@@ -157,7 +158,7 @@ def soap(
     max_precond_dim: PositiveInt = 10000,
     stagger: bool = False,
     bias_correction: bool = True,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
     """SOAP: Adam in the eigenbasis of Shampoo's factors, for all parameters; vectors and scalars get Adam itself.

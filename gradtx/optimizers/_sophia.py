@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sophia: momentum divided by an estimated diagonal of the Hessian, and clipped."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,15 +12,16 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import widen
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._over_devices import sum_over
-from gradtx.core._ranges import Decay, DType, NonNegative, NonNegativeInt, Positive, PositiveInt
+from gradtx.core._ranges import Decay, DType, Limit, NonNegative, NonNegativeInt, Positive, PositiveInt
 from gradtx.core._roles import by_names, is_full_box
-from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, Transformation, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import zeros_like
 from gradtx.transforms._hessian_diagonal import hutchinson_estimator_diag_hessian
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 _HUTCHINSON = hutchinson_estimator_diag_hessian()
 
@@ -77,9 +77,9 @@ def scale_by_sophia(
     b2: Decay = 0.99,
     eps: NonNegative = 1e-8,
     gamma: Positive = 0.01,
-    clip_threshold: Positive | None = 1.0,
+    clip_threshold: Limit | None = 1.0,
     update_interval: PositiveInt = 10,
-    hessian_diagonal_fn: Any = _HUTCHINSON,
+    hessian_diagonal_fn: Transformation = _HUTCHINSON,
     mu_dtype: DType = None,
     verbose: bool = False,
     print_win_rate_every_n_steps: NonNegativeInt = 0,
@@ -140,9 +140,9 @@ def sophia(
     b2: Decay = 0.99,
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 1e-4,
-    weight_decay_mask: Any | Callable[[Params], Any] = None,
+    weight_decay_mask: MaskOfParams | None = None,
     gamma: Positive = 0.01,
-    clip_threshold: Positive | None = 1.0,
+    clip_threshold: Limit | None = 1.0,
     update_interval: PositiveInt = 10,
     hessian_diagonal_fn: Any = _HUTCHINSON,
     mu_dtype: DType = None,

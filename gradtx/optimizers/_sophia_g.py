@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sophia with an estimate that needs first derivatives only."""
 
-from collections.abc import Callable
-from typing import Any
-
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import Decay, DType, NonNegative, Positive, PositiveInt
+from gradtx.core._ranges import Decay, DType, Limit, NonNegative, Positive, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.core._types import ScalarOrSchedule
 from gradtx.optimizers._sophia import sophia
 from gradtx.transforms._hessian_diagonal import gauss_newton_bartlett
+from gradtx.wrappers._masked import MaskOfParams
 
 
 @transformation
@@ -20,9 +18,9 @@ def sophia_g(
     b2: Decay = 0.99,
     eps: NonNegative = 1e-12,
     weight_decay: NonNegative = 1e-4,
-    weight_decay_mask: Any | Callable[[Params], Any] = None,
+    weight_decay_mask: MaskOfParams | None = None,
     gamma: Positive = 0.05,
-    clip_threshold: Positive | None = 1.0,
+    clip_threshold: Limit | None = 1.0,
     update_interval: PositiveInt = 10,
     mu_dtype: DType = None,
 ) -> GradientTransformationExtraArgs:

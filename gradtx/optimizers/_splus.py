@@ -31,6 +31,7 @@ from gradtx.numerics._kronecker import (
 from gradtx.transforms._averaging import params_ema
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 class SPlusState(NamedTuple):
@@ -154,7 +155,7 @@ def splus(
     other_scale: NonNegative = 0.001,
     max_precond_dim: PositiveInt = 10000,
     stagger: bool = False,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     weight_dimension_numbers: Any | Callable[[Params], Any] = None,
 ) -> GradientTransformationExtraArgs:
     """SPlus: steps of one size in Shampoo's eigenbasis, and an average of the parameters for evaluation.

@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """StableAdamW: AdamW with Adafactor's clipping of the update."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax.numpy as jnp
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, DType, NonNegative, Positive, is_number
+from gradtx.core._ranges import Decay, DType, Limit, NonNegative, is_number
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.core._types import ScalarOrSchedule
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
 from gradtx.numerics._safe import abs_sq, root_mean_square, safe_divide, safe_sqrt, shrink_factor
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._scaling import scale_by_lr
-from gradtx.wrappers._masked import masked, others
+from gradtx.wrappers._masked import MaskOfParams, masked, others
 
 
 @transformation
@@ -24,7 +21,7 @@ def scale_by_stable_adam(
     b2: Decay = 0.99,
     eps: NonNegative = 1e-6,
     weight_decay: NonNegative = 0.0,
-    threshold: Positive = 1.0,
+    threshold: Limit = 1.0,
     mu_dtype: DType = None,
 ) -> GradientTransformationExtraArgs:
     """Adam's direction, smaller where the second moment lags behind the gradient:
@@ -71,9 +68,9 @@ def stable_adamw(
     eps: NonNegative = 1e-6,
     mu_dtype: DType = None,
     weight_decay: NonNegative = 1e-2,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
-    threshold: Positive = 1.0,
+    threshold: Limit = 1.0,
 ) -> GradientTransformationExtraArgs:
     """StableAdamW: AdamW whose learning rate shrinks, parameter by parameter, when gradients suddenly grow.
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._ranges import Positive, PositiveInt, check_argument, specification
 from gradtx.core._trees import paths
@@ -42,6 +43,7 @@ class Gumbel:
         return "Gumbel()"
 
 
+@checked
 def make_perturbed_fun(
     fun: Callable[[Any], Any],
     num_samples: PositiveInt = 1000,

@@ -5,12 +5,16 @@ pyplot is not used: no window opens, no global state changes. Save a figure with
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from gradtx.core._checked import checked
+from gradtx.core._kinds import Levels, Pair, Point, Ranges, Texts
+from gradtx.core._ranges import PositiveInt
 
 try:
     from matplotlib.axes import Axes
@@ -32,14 +36,15 @@ LEGEND = 1.6
 """The width of a legend beside the panels, in inches."""
 
 
+@checked
 def plot_paths(
     f: Callable[[jax.Array], Any],
     paths: Mapping[str, Any],
     *,
-    bounds: Sequence[tuple[float, float]],
-    levels: int | Sequence[float] = 8,
-    minimum: Sequence[float] | None = None,
-    labels: tuple[str, str] = ("θ₁", "θ₂"),
+    bounds: Ranges,
+    levels: Levels = 8,
+    minimum: Point | None = None,
+    labels: Pair = ("θ₁", "θ₂"),
 ) -> Figure:
     """The paths of optimizers on the contours of a function of two parameters, in one panel each.
 
@@ -74,7 +79,8 @@ class Race(NamedTuple):
     levels: int | Sequence[float] = 8
 
 
-def plot_races(races: Mapping[str, Race], *, labels: tuple[str, str] = ("θ₁", "θ₂")) -> Figure:
+@checked
+def plot_races(races: Mapping[str, Race], *, labels: Pair = ("θ₁", "θ₂")) -> Figure:
     """The paths of several optimizers on the contours of functions, with one panel for each function.
 
     An optimizer has the same color in all panels. A path ends in a dot of its color.
@@ -100,11 +106,12 @@ def plot_races(races: Mapping[str, Race], *, labels: tuple[str, str] = ("θ₁",
     return figure
 
 
+@checked
 def plot_curves(
     curves: Mapping[str, Mapping[str, Any]],
     *,
     xlabel: str = "epoch",
-    log: Iterable[str] = (),
+    log: Texts = (),
     start: int = 1,
     background: str | None = None,
 ) -> Figure:
@@ -141,7 +148,8 @@ def plot_curves(
     return figure
 
 
-def plot_schedules(schedules: Mapping[str, Callable[..., Any]], steps: int, *, log: bool = False) -> Figure:
+@checked
+def plot_schedules(schedules: Mapping[str, Callable[..., Any]], steps: PositiveInt, *, log: bool = False) -> Figure:
     """The values of schedules at the first `steps` updates, in one panel.
 
     Args:

@@ -3,15 +3,16 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core._apply import apply_updates
+from gradtx.core._checked import checked
 from gradtx.core._counts import restart
 from gradtx.core._dtypes import compute_dtype, widen
+from gradtx.core._kinds import Steps, Tree
 from gradtx.core._selectors import named_leaves
 from gradtx.core._transformation import as_inner
 from gradtx.core._trees import align, is_hole
@@ -81,12 +82,13 @@ class PrecisionReport:
         return "\n".join([*lines, ADVICE])
 
 
+@checked
 def check_precision(
     tx: Any,
-    params: Params,
-    gradients: Updates = None,
+    params: Tree,
+    gradients: Tree | None = None,
     *,
-    steps: Sequence[int] = (0, 10, 100, 1_000, 10_000),
+    steps: Steps = (0, 10, 100, 1_000, 10_000),
     **extra: Any,
 ) -> PrecisionReport:
     """Computes one update at several steps of the schedules, and reports parameters whose dtype is too coarse for it.

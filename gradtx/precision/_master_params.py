@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._factory import transformation
+from gradtx.core._kinds import StateTree
 from gradtx.core._roles import closed, opened
 from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
 from gradtx.core._trees import check_state, is_leaf
@@ -21,7 +23,8 @@ class WithMasterParamsState(NamedTuple):
     rounding_state: OptState
 
 
-def master_params(state: OptState, params: Params) -> Params:
+@checked
+def master_params(state: StateTree, params: Params) -> Params:
     """The parameters with all bits that the rounding stage in a state keeps, in float32; the others unchanged.
 
     For checkpoints, for evaluation in float32, and to go on without the stage, which is found inside of chains, masks

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimizers whose moments, or parameters too, are stored in few bits: chains of stages, storage and rounding."""
 
-from collections.abc import Callable
 from typing import Any
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import Decay, NonNegative, NonNegativeInt, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule
+from gradtx.core._types import ScalarOrSchedule
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.optimizers._lion import scale_by_lion
 from gradtx.optimizers._muon import muon
@@ -17,6 +16,7 @@ from gradtx.precision._rounding_stages import error_bits
 from gradtx.precision._stored import stored
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
+from gradtx.wrappers._masked import MaskOfParams
 
 
 def _second_moment(block: int) -> int8:
@@ -30,7 +30,7 @@ def adamw8bit(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 1e-4,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
     block: PositiveInt = 256,
     min_size: NonNegativeInt = 4096,
@@ -61,7 +61,7 @@ def lion8bit(
     b1: Decay = 0.9,
     b2: Decay = 0.99,
     weight_decay: NonNegative = 1e-3,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
     block: PositiveInt = 256,
     min_size: NonNegativeInt = 4096,
@@ -123,7 +123,7 @@ def adamw_bf16(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 1e-4,
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
     block: PositiveInt = 256,
     min_size: NonNegativeInt = 4096,

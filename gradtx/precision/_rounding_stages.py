@@ -15,6 +15,7 @@ import numpy as np
 
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
+from gradtx.core._kinds import Seed
 from gradtx.core._over_devices import Split, here, on_leaf
 from gradtx.core._ranges import Range
 from gradtx.core._transformation import GradientTransformationExtraArgs
@@ -83,7 +84,7 @@ class KeepMasterState(NamedTuple):
 
 
 @transformation
-def round_stochastically(seed: Any) -> GradientTransformationExtraArgs:
+def round_stochastically(seed: Seed) -> GradientTransformationExtraArgs:
     """Stochastic rounding: the new parameter is one of the two neighbors of p + u, with mean p + u. Last in a chain.
 
     ```

@@ -17,7 +17,7 @@ from gradtx.core._ranges import NonNegativeInt
 from gradtx.core._roles import carried_role, carried_split, is_box, names_of, opened
 from gradtx.core._said import check_said
 from gradtx.core._selectors import Where, check_found, check_where, described, matches, named_leaves
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation, as_inner
 from gradtx.core._trees import check_state, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.core._unwrapping import unwrapped
@@ -69,7 +69,7 @@ class StoragePlan(NamedTuple):
 
 @transformation
 def stored(
-    inner: Any, policy: Any, *, min_size: NonNegativeInt = 4096, seed: NonNegativeInt = 0
+    inner: Transformation, policy: Any, *, min_size: NonNegativeInt = 4096, seed: NonNegativeInt = 0
 ) -> GradientTransformationExtraArgs:
     """`inner` with its slots, such as moments, kept by storage codecs: decoded before each update, encoded after it.
 

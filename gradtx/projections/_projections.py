@@ -7,26 +7,32 @@ everywhere, also with respect to the parameters of the set.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._kinds import RealTree, Tree
 from gradtx.core._prefixes import spread
-from gradtx.core._ranges import Range, check_argument
-from gradtx.core._trees import align, check_shapes, is_none, paths
+from gradtx.core._ranges import Bound, Minimum, Range, Real
+from gradtx.core._trees import align_leaves, check_shapes, is_none, paths
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 
+Radius = Annotated[Any, Range(low=0.0, endless=True, many=True, example=1.0)]
 
-def projection_non_negative(tree: Any) -> Any:
+
+@checked
+def projection_non_negative(tree: RealTree) -> Any:
     """max(x, 0) for each number."""
     return _each("projection_non_negative", lambda x: jnp.maximum(x, 0), tree)
 
 
-def projection_box(tree: Any, lower: Any, upper: Any) -> Any:
+@checked
+def projection_box(tree: RealTree, lower: RealTree, upper: RealTree) -> Any:
     """min(max(x, lower), upper) for each number.
 
     Args:
@@ -38,7 +44,8 @@ def projection_box(tree: Any, lower: Any, upper: Any) -> Any:
     return _clipped("projection_box", tree, lower, upper)
 
 
-def projection_hypercube(tree: Any, scale: Any = 1) -> Any:
+@checked
+def projection_hypercube(tree: RealTree, scale: RealTree = 1) -> Any:
     """min(max(x, 0), scale) for each number.
 
     Args:
@@ -47,17 +54,19 @@ def projection_hypercube(tree: Any, scale: Any = 1) -> Any:
     return _clipped("projection_hypercube", tree, 0, scale)
 
 
-def projection_linf_ball(tree: Any, scale: Any = 1) -> Any:
+@checked
+def projection_linf_ball(tree: RealTree, scale: Radius = 1) -> Any:
     """The nearest tree with max |x| <= scale.
 
     Args:
       scale: the radius, one number, at least 0.
     """
-    scale = _checked("projection_linf_ball", scale)
+    scale = _one("projection_linf_ball", scale)
     return _clipped("projection_linf_ball", tree, -scale, scale)
 
 
-def projection_simplex(tree: Any, scale: Any = 1) -> Any:
+@checked
+def projection_simplex(tree: RealTree, scale: Minimum = 1) -> Any:
     """The nearest tree of numbers >= 0 with sum `scale`: max(x - τ, 0), with τ found by sorting.
 
     Args:
@@ -68,7 +77,8 @@ def projection_simplex(tree: Any, scale: Any = 1) -> Any:
     return _as_vector("projection_simplex", _simplex, tree, scale)
 
 
-def projection_l1_sphere(tree: Any, scale: Any = 1) -> Any:
+@checked
+def projection_l1_sphere(tree: RealTree, scale: Minimum = 1) -> Any:
     """A nearest tree with Σ |x| = scale; where a number is 0, its result is not negative.
 
     Args:
@@ -77,7 +87,8 @@ def projection_l1_sphere(tree: Any, scale: Any = 1) -> Any:
     return _as_vector("projection_l1_sphere", _l1_sphere, tree, scale)
 
 
-def projection_l1_ball(tree: Any, scale: Any = 1) -> Any:
+@checked
+def projection_l1_ball(tree: RealTree, scale: Radius = 1) -> Any:
     """The nearest tree with Σ |x| <= scale.
 
     Args:
@@ -90,7 +101,8 @@ def projection_l1_ball(tree: Any, scale: Any = 1) -> Any:
     return _as_vector("projection_l1_ball", project, tree, scale)
 
 
-def projection_l2_sphere(tree: Any, scale: Any = 1) -> Any:
+@checked
+def projection_l2_sphere(tree: Tree, scale: Minimum = 1) -> Any:
     """A nearest tree with sqrt(Σ |x|²) = scale: scale x / ‖x‖; for x = 0, the tree of equal positive numbers.
 
     Args:
@@ -99,7 +111,8 @@ def projection_l2_sphere(tree: Any, scale: Any = 1) -> Any:
     return _l2("projection_l2_sphere", tree, scale, lambda x, inside, on: on)
 
 
-def projection_l2_ball(tree: Any, scale: Any = 1) -> Any:
+@checked
+def projection_l2_ball(tree: Tree, scale: Radius = 1) -> Any:
     """The nearest tree with sqrt(Σ |x|²) <= scale.
 
     Args:
@@ -108,7 +121,8 @@ def projection_l2_ball(tree: Any, scale: Any = 1) -> Any:
     return _l2("projection_l2_ball", tree, scale, lambda x, inside, on: jnp.where(inside, x, on))
 
 
-def projection_vector(x: Any, a: Any) -> Any:
+@checked
+def projection_vector(x: RealTree, a: RealTree) -> Any:
     """⟨a, x⟩ / ‖a‖² a: the nearest point on the line through 0 and `a`.
 
     Args:
@@ -118,7 +132,8 @@ def projection_vector(x: Any, a: Any) -> Any:
     return _along("projection_vector", x, a, 0, lambda x, a, excess: excess * a)
 
 
-def projection_hyperplane(x: Any, a: Any, b: Any) -> Any:
+@checked
+def projection_hyperplane(x: RealTree, a: RealTree, b: Real) -> Any:
     """x - (⟨a, x⟩ - b) / ‖a‖² a: the nearest point with ⟨a, x⟩ = b.
 
     Args:
@@ -129,7 +144,8 @@ def projection_hyperplane(x: Any, a: Any, b: Any) -> Any:
     return _along("projection_hyperplane", x, a, b, lambda x, a, excess: x - excess * a)
 
 
-def projection_halfspace(x: Any, a: Any, b: Any) -> Any:
+@checked
+def projection_halfspace(x: RealTree, a: RealTree, b: Bound) -> Any:
     """x - max(⟨a, x⟩ - b, 0) / ‖a‖² a: the nearest point with ⟨a, x⟩ <= b.
 
     Args:
@@ -168,7 +184,7 @@ def _l2(where: str, tree: Any, scale: Any, choose: Callable) -> Any:
     size = sum(jnp.size(x) for x in leaves)
     if size == 0:
         return tree
-    scale = _checked(where, scale)
+    scale = _one(where, scale)
     wide = widen(leaves, compute_dtype(*map(jnp.asarray, leaves)))
     s = jnp.asarray(scale, compute_dtype(*wide))
     # After division by the largest magnitude, squares neither overflow nor all vanish. The result does not depend on
@@ -195,11 +211,10 @@ def _divider(leaves: list[jax.Array]) -> Callable[[jax.Array], jax.Array]:
 def _along(where: str, x: Any, a: Any, b: Any, move: Callable) -> Any:
     """move(x, a, (⟨a, x⟩ - b) / ‖a‖²) for each leaf."""
     leaves, treedef = jax.tree.flatten(x, is_leaf=is_none)
-    normals = align(treedef, a, where, "a", x, "x")
+    normals = align_leaves(treedef, a, where, "a", x, "x")
     check_shapes(where, "x", x, leaves, normals)
     live = [i for i, leaf in enumerate(leaves) if leaf is not None]
     _check_real(where, [*(leaves[i] for i in live), *(normals[i] for i in live)])
-    b = check_argument(where, "b", b, Range(), False)
     arrays = [jnp.asarray(y) for i in live for y in (leaves[i], normals[i])]
     dtype = compute_dtype(*arrays)
     xs, normal, b = widen(([leaves[i] for i in live], [normals[i] for i in live], b), dtype)
@@ -246,7 +261,7 @@ def _as_vector(where: str, f: Callable, tree: Any, scale: Any) -> Any:
     """f(x, scale) on the numbers of all leaves as one vector."""
     leaves, treedef = jax.tree.flatten(tree)
     _check_real(where, leaves)
-    scale = _checked(where, scale)
+    scale = _one(where, scale)
     sizes = [jnp.size(x) for x in leaves]
     if sum(sizes) == 0:
         return tree
@@ -257,9 +272,8 @@ def _as_vector(where: str, f: Callable, tree: Any, scale: Any) -> Any:
     return jax.tree.unflatten(treedef, new)
 
 
-def _checked(where: str, scale: Any) -> Any:
-    scale = check_argument(where, "scale", scale, Range(low=0.0), False)
-    if callable(scale) or jnp.ndim(scale) != 0:
+def _one(where: str, scale: Any) -> Any:
+    if jnp.ndim(scale) != 0:
         raise ValueError(f"{where}: scale must be one number, got {scale!r}")
     return scale
 

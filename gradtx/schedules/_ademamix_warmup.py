@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import jax.numpy as jnp
 
-from gradtx.core._ranges import NonNegative, Range, is_number
+from gradtx.core._ranges import LimitOrZero, NonNegative, Range, is_number
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._curves import linear, progress
 from gradtx.schedules._schedule import composition
@@ -19,7 +19,7 @@ ProperDecay = Annotated[Any, Range(low=0.0, high=1.0, low_open=True, high_open=T
 
 
 @composition
-def ademamix_alpha_schedule(alpha: NonNegative, transition_steps: NonNegative) -> ScheduleFn:
+def ademamix_alpha_schedule(alpha: NonNegative, transition_steps: LimitOrZero) -> ScheduleFn:
     """The weight of the slow average: grows linearly from 0 to `alpha`, which it reaches at update `transition_steps`.
 
     min(alpha t / transition_steps, alpha), t = count + 1
@@ -38,7 +38,7 @@ def ademamix_alpha_schedule(alpha: NonNegative, transition_steps: NonNegative) -
 
 
 @composition
-def ademamix_b3_schedule(b3: ProperDecay, transition_steps: NonNegative, b_start: ProperDecay = 0.9) -> ScheduleFn:
+def ademamix_b3_schedule(b3: ProperDecay, transition_steps: LimitOrZero, b_start: ProperDecay = 0.9) -> ScheduleFn:
     """The decay of the slow average: its half-life grows linearly from that of `b_start` to that of `b3`.
 
     exp(log(b_start) log(b3) / ((1 - x) log(b3) + x log(b_start))), x = min(t / transition_steps, 1), t = count + 1

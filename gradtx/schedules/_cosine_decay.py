@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cosine decay."""
 
-from gradtx.core._ranges import NonNegative, Positive, Real
+from gradtx.core._ranges import Limit, NonNegative, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._curves import cosine
 from gradtx.schedules._schedule import Lasting, composition
@@ -10,7 +10,7 @@ from gradtx.schedules._steps import in_floats, since
 
 @composition
 def cosine_decay_schedule(
-    init_value: Real, decay_steps: Positive, alpha: Real = 0.0, exponent: NonNegative = 1.0
+    init_value: Real, decay_steps: Limit, alpha: Real = 0.0, exponent: NonNegative = 1.0
 ) -> ScheduleFn:
     """Decay along half a period of a cosine, to the fraction `alpha` of the initial value.
 

@@ -3,7 +3,7 @@
 
 from typing import Literal
 
-from gradtx.core._ranges import NonNegative, Positive, Real
+from gradtx.core._ranges import LimitOrZero, Positive, Real, is_number
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._decay import exponential_decay
 from gradtx.schedules._pieces import linear, warmup
@@ -14,8 +14,8 @@ from gradtx.schedules._schedule import composition
 def cyclic_schedule(
     init_value: Real,
     peak_value: Real,
-    up_steps: NonNegative,
-    down_steps: NonNegative | None = None,
+    up_steps: LimitOrZero,
+    down_steps: LimitOrZero | None = None,
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
     gamma: Positive = 1.0,
 ) -> ScheduleFn:
@@ -35,6 +35,8 @@ def cyclic_schedule(
 
     Reference: Smith 2015, arXiv:1506.01186.
     """
+    if is_number(up_steps) and up_steps == 0 and (down_steps is None or is_number(down_steps) and down_steps == 0):
+        raise ValueError("cyclic_schedule: up_steps and down_steps must not both be 0, got a cycle of no steps")
     triangle = warmup(up_steps).then(linear(up_steps if down_steps is None else down_steps))
     wave = triangle.repeat(factor=0.5 if mode == "triangular2" else 1.0)
     if mode == "exp_range":

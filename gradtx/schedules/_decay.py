@@ -3,7 +3,7 @@
 
 import jax.numpy as jnp
 
-from gradtx.core._ranges import NonNegative, Positive, Real
+from gradtx.core._ranges import Bound, Limit, NonNegative, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._curves import exponential, periods
 from gradtx.schedules._schedule import composition
@@ -12,7 +12,7 @@ from gradtx.schedules._steps import in_floats, longest, since
 
 @composition
 def inverse_time_decay(
-    init_value: Real, transition_steps: Positive, decay_rate: NonNegative, *, staircase: bool = False
+    init_value: Real, transition_steps: Limit, decay_rate: NonNegative, *, staircase: bool = False
 ) -> ScheduleFn:
     """Decay with the reciprocal of the step.
 
@@ -34,7 +34,7 @@ def inverse_time_decay(
 
 
 @composition
-def step_decay_schedule(init_value: Real, drop_steps: Positive) -> ScheduleFn:
+def step_decay_schedule(init_value: Real, drop_steps: Limit) -> ScheduleFn:
     """Step decay: a half, a third, a fourth, ... of the initial value, each for `drop_steps` steps.
 
     ```
@@ -55,9 +55,9 @@ def step_decay_schedule(init_value: Real, drop_steps: Positive) -> ScheduleFn:
 @composition
 def exponential_decay(
     init_value: Real,
-    transition_steps: Real,
+    transition_steps: Bound,
     decay_rate: NonNegative,
-    transition_begin: Real = 0,
+    transition_begin: Bound = 0,
     staircase: bool = False,
     end_value: Real | None = None,
 ) -> ScheduleFn:
@@ -86,7 +86,7 @@ def exponential_decay(
 
 @composition
 def natural_exponential_decay(
-    init_value: Real, transition_steps: Positive, decay_rate: NonNegative, *, staircase: bool = False
+    init_value: Real, transition_steps: Limit, decay_rate: NonNegative, *, staircase: bool = False
 ) -> ScheduleFn:
     """Exponential decay with base e.
 

@@ -3,12 +3,14 @@
 
 import jax.numpy as jnp
 
-from gradtx.core._ranges import Range, is_number
+from gradtx.core._checked import checked
+from gradtx.core._ranges import NonNegative, Positive, Range, is_number
 from gradtx.core._types import Numeric
 from gradtx.schedules._checks import check_number
 
 
-def at(epochs: Numeric, steps_per_epoch: Numeric) -> Numeric:
+@checked
+def at(epochs: NonNegative, steps_per_epoch: Positive) -> Numeric:
     """The number of updates in a number of epochs, rounded to a whole number.
 
     `piecewise_values_schedule([at(30, 391), at(60, 391)], [0.1, 0.01, 0.001])` has its boundaries at epochs 30 and 60,

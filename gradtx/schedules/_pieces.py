@@ -9,7 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradtx.core._ranges import NonNegative, Positive, Real
+from gradtx.core._ranges import LimitOrZero, NonNegative, Positive, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules import _curves as curves
 from gradtx.schedules._schedule import Lasting, composition
@@ -24,7 +24,7 @@ def _piece(curve: Callable, start: Any, end: Any, steps: Any) -> Lasting:
 
 
 @composition
-def warmup(steps: NonNegative, start: Real = 0.0) -> ScheduleFn:
+def warmup(steps: LimitOrZero, start: Real = 0.0) -> ScheduleFn:
     """Linear growth from `start` to 1: start + (1 - start) min(t / steps, 1).
 
     With t from 0, the first update gets `start`. `warmup(steps).shift(-1)` is min((t + 1) / steps, 1).
@@ -37,7 +37,7 @@ def warmup(steps: NonNegative, start: Real = 0.0) -> ScheduleFn:
 
 
 @composition
-def constant(steps: NonNegative | None = None) -> ScheduleFn:
+def constant(steps: LimitOrZero | None = None) -> ScheduleFn:
     """The value 1.
 
     Args:
@@ -51,7 +51,7 @@ def constant(steps: NonNegative | None = None) -> ScheduleFn:
 
 
 @composition
-def linear(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
+def linear(steps: LimitOrZero, end: Real = 0.0) -> ScheduleFn:
     """Linear decay: end + (1 - end) (1 - p), p = min(t / steps, 1).
 
     Args:
@@ -62,7 +62,7 @@ def linear(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
 
 
 @composition
-def cosine(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
+def cosine(steps: LimitOrZero, end: Real = 0.0) -> ScheduleFn:
     """Decay along half a period of a cosine: end + (1 - end) (1 + cos(pi p)) / 2, p = min(t / steps, 1).
 
     Args:
@@ -75,7 +75,7 @@ def cosine(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
 
 
 @composition
-def one_minus_sqrt(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
+def one_minus_sqrt(steps: LimitOrZero, end: Real = 0.0) -> ScheduleFn:
     """Decay that is steep at first: end + (1 - end) (1 - sqrt(p)), p = min(t / steps, 1).
 
     A cooldown after a constant rate. The derivative at p = 0, which is infinite, is returned as 0.
@@ -90,7 +90,7 @@ def one_minus_sqrt(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
 
 
 @composition
-def one_minus_square(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
+def one_minus_square(steps: LimitOrZero, end: Real = 0.0) -> ScheduleFn:
     """Decay that is steep at the end: end + (1 - end) (1 - p^2), p = min(t / steps, 1).
 
     Args:
@@ -101,7 +101,7 @@ def one_minus_square(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
 
 
 @composition
-def rex(steps: NonNegative, end: Real = 0.0) -> ScheduleFn:
+def rex(steps: LimitOrZero, end: Real = 0.0) -> ScheduleFn:
     """Decay between a line and a delayed line: end + (1 - end) (1 - p) / (1 - p / 2), p = min(t / steps, 1).
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._ranges import NonNegative, Real
+from gradtx.core._ranges import Bound, NonNegative, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._curves import linear, progress, raised
 from gradtx.schedules._schedule import Lasting, composition
@@ -15,7 +15,7 @@ from gradtx.schedules._steps import in_floats, longest, paired, since, total
 
 @composition
 def linear_schedule(
-    init_value: Real, end_value: Real, transition_steps: Real, transition_begin: Real = 0
+    init_value: Real, end_value: Real, transition_steps: Bound, transition_begin: Bound = 0
 ) -> ScheduleFn:
     """Linear decay (or warm-up) over tau steps, then constant.
 
@@ -42,8 +42,8 @@ def polynomial_schedule(
     init_value: Real,
     end_value: Real,
     power: NonNegative,
-    transition_steps: Real,
-    transition_begin: Real = 0,
+    transition_steps: Bound,
+    transition_begin: Bound = 0,
     *,
     cycle: bool = False,
 ) -> ScheduleFn:

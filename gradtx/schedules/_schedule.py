@@ -13,7 +13,18 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core._calls import Call, Value, expand_inside, factory_decorator, register_value
-from gradtx.core._ranges import NonNegative, Positive, PositiveInt, Range, Real, at_step, is_number
+from gradtx.core._checked import checked
+from gradtx.core._naming import naming, wide
+from gradtx.core._ranges import (
+    Bound,
+    LimitOrZero,
+    Positive,
+    PositiveInt,
+    Range,
+    Real,
+    at_step,
+    is_number,
+)
 from gradtx.core._types import Numeric, StepFn
 from gradtx.schedules._cycles import cycle_at, cycle_begin
 from gradtx.schedules._steps import counted, floating, joined, longest, paired, since, total
@@ -51,9 +62,12 @@ def _operator(body: Callable[Concatenate[Any, P], Any]) -> Callable[Concatenate[
 
 def _expand(call: Call) -> Lasting:
     result = call.factory.run(call.arguments)
-    if isinstance(result, Schedule):
-        return Lasting(result, result.length)
-    return result if isinstance(result, Lasting) else Lasting(result, None)
+    function, length = result, getattr(result, "length", None)
+    if isinstance(result, Lasting):
+        function, length = result
+    if wide(call.arguments, call.factory.hyperparameters):
+        function = naming(call.factory, call.arguments, function)
+    return Lasting(function, length)
 
 
 def _expand_in_floats(call: Call) -> Lasting:
@@ -90,7 +104,7 @@ class Schedule(Value):
         return self
 
     @_method
-    def then(self, following: StepFn, after: NonNegative | None = None):
+    def then(self, following: StepFn, after: LimitOrZero | None = None):
         """This schedule until its end, then another one, which counts steps from there.
 
         Args:
@@ -127,7 +141,7 @@ class Schedule(Value):
         return Lasting(lambda count: self(count) / _values(divisor, count), _longer(self, divisor))
 
     @_method
-    def clip(self, low: Real | None = None, high: Real | None = None):
+    def clip(self, low: Bound | None = None, high: Bound | None = None):
         """Its values, but none below `low` or above `high`."""
         known = not any(x is None or isinstance(x, Tracer) for x in (low, high))
         if known and np.any(np.asarray(high) < np.asarray(low)):
@@ -141,7 +155,7 @@ class Schedule(Value):
         return Lasting(at, self.length)
 
     @_method
-    def shift(self, steps: Real):
+    def shift(self, steps: Bound):
         """The schedule begun `steps` later, with its first value until then: `schedule(max(t - steps, 0))`.
 
         With a traced `steps` the run decides when a decay begins: `rate * linear(1000).shift(start)`, where an infinite
@@ -151,7 +165,7 @@ class Schedule(Value):
         return Lasting(lambda count: self(since(count, steps)), longest(length, 0))
 
     @_method
-    def until(self, end: Real):
+    def until(self, end: Bound):
         """The schedule, begun so late that it ends at step `end`: `shift(end - length)`.
 
         `rate * linear(c).until(N)` multiplies any rate by the cooldown min(1, (N - t) / c). A traced `end`, such as the
@@ -230,6 +244,7 @@ class Schedule(Value):
         return self.scale(-1).add(other)
 
 
+@checked
 def schedule(body: Callable[P, Callable[..., Any]]) -> Callable[P, Schedule]:
     """Makes a function that returns a function of the step into a factory of `Schedule` values.
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradtx.core._ranges import NonNegative, Positive, Real
+from gradtx.core._ranges import Bound, Limit, LimitOrZero, NonNegative, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._checks import check_list, known
 from gradtx.schedules._curves import cosine, exponential, linear
@@ -21,7 +21,7 @@ def _warmed(count: jax.Array, start: Any, peak: Any, steps: Any, after: Callable
 
 
 @composition
-def warmup_constant_schedule(init_value: Real, peak_value: Real, warmup_steps: NonNegative) -> ScheduleFn:
+def warmup_constant_schedule(init_value: Real, peak_value: Real, warmup_steps: LimitOrZero) -> ScheduleFn:
     """Linear warm-up, then constant.
 
     ```
@@ -44,8 +44,8 @@ def warmup_constant_schedule(init_value: Real, peak_value: Real, warmup_steps: N
 def warmup_cosine_decay_schedule(
     init_value: Real,
     peak_value: Real,
-    warmup_steps: NonNegative,
-    decay_steps: Positive,
+    warmup_steps: LimitOrZero,
+    decay_steps: Limit,
     end_value: Real = 0.0,
     exponent: NonNegative = 1.0,
 ) -> ScheduleFn:
@@ -83,10 +83,10 @@ def warmup_cosine_decay_schedule(
 def warmup_exponential_decay_schedule(
     init_value: Real,
     peak_value: Real,
-    warmup_steps: NonNegative,
-    transition_steps: Real,
+    warmup_steps: LimitOrZero,
+    transition_steps: Bound,
     decay_rate: NonNegative,
-    transition_begin: Real = 0,
+    transition_begin: Bound = 0,
     staircase: bool = False,
     end_value: Real | None = None,
 ) -> ScheduleFn:

@@ -4,7 +4,7 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-from gradtx.core._ranges import NonNegative, Positive, Real
+from gradtx.core._ranges import Limit, LimitOrZero, Real
 from gradtx.core._types import ScheduleFn
 from gradtx.schedules._curves import DECAYS
 from gradtx.schedules._schedule import Lasting, composition
@@ -15,9 +15,9 @@ from gradtx.schedules._steps import in_floats, joined, since, total
 def wsd_schedule(
     init_value: Real,
     peak_value: Real,
-    warmup_steps: NonNegative,
-    stable_steps: NonNegative,
-    decay_steps: Positive,
+    warmup_steps: LimitOrZero,
+    stable_steps: LimitOrZero,
+    decay_steps: Limit,
     end_value: Real = 0.0,
     shape: Literal["linear", "cosine", "1-sqrt", "1-square", "rex"] = "linear",
 ) -> ScheduleFn:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gradtx.core._checked import checked
 from gradtx.core._sentences import listed
 from gradtx.core._transformation import check_transformation
 from gradtx.core._types import Params
@@ -67,6 +68,7 @@ class StateBytes(NamedTuple):
         return "\n".join(lines)
 
 
+@checked
 def bytes_per_device(tx: Any, params: Params, *, mesh: AnyMesh | None = None, specs: Any = None) -> StateBytes:
     """The bytes of `tx.init(params)` on each device, if it lies as `state_shardings` says.
 

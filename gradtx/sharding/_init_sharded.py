@@ -6,12 +6,14 @@ from typing import Any
 import jax
 
 from gradtx.core._borders import of_shapes
+from gradtx.core._checked import checked
 from gradtx.core._transformation import check_transformation
 from gradtx.core._types import OptState, Params
 from gradtx.sharding._layout import AnyMesh, layout_of
 from gradtx.sharding._state_shardings import state_types
 
 
+@checked
 def init_sharded(tx: Any, params: Params, *, mesh: AnyMesh | None = None, specs: Any = None) -> OptState:
     """`tx.init(params)` in the shardings of `state_shardings`: no slot is ever whole on one device.
 

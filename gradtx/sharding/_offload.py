@@ -37,7 +37,7 @@ def offload(inner: Any, memory: str = HOST, *, slots: Any = None) -> GradientTra
         no slot has.
     """
     tx = as_inner("offload: inner", inner)
-    if memory != HOST:
+    if not isinstance(memory, str) or memory != HOST:
         raise ValueError(f"offload: memory must be {HOST!r}, got {memory!r}")
     chosen = None if slots is None else slots if isinstance(slots, tuple) else (slots,)
     for one in chosen or ():

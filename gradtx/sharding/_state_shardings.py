@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from gradtx.core._checked import checked
 from gradtx.core._placement import canonical, is_replicated, result_shardings
 from gradtx.core._transformation import check_transformation
 from gradtx.core._trees import explaining_leaves
@@ -18,6 +19,7 @@ LARGE = 64 * 1024
 """So many bytes of a slot may stay whole on each device."""
 
 
+@checked
 def state_shardings(tx: Any, params: Params, *, mesh: AnyMesh | None = None, specs: Any = None) -> OptState:
     """The `NamedSharding` of each array of `tx.init(params)`, in a tree like that state.
 

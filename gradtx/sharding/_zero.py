@@ -9,17 +9,17 @@ from jax.sharding import NamedSharding
 
 from gradtx.core._factory import transformation
 from gradtx.core._placement import explicit_sharding
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation, as_inner
 from gradtx.core._trees import is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
-from gradtx.sharding._layout import MeshLayout, check_axis, layout_of
+from gradtx.sharding._layout import AnyMesh, MeshLayout, check_axis, layout_of
 from gradtx.sharding._state_shardings import spread_over, state_types, with_spec
 from gradtx.sharding._zero_parts import Parts, is_inside
 
 
 @transformation
 def zero(
-    inner: Any, axis: Any = "data", *, mesh: Any = None, specs: Any = None, scatter: bool = False
+    inner: Transformation, axis: Any = "data", *, mesh: AnyMesh | None = None, specs: Any = None, scatter: bool = False
 ) -> GradientTransformationExtraArgs:
     """ZeRO-1: `inner` with its state spread over a data axis of the mesh, instead of whole on each of its devices.
 

@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import ShapesTree, StateTree, Texts
 from gradtx.core._selectors import Where, check_where, described, known_paths, matches, what_instead
 from gradtx.core._sentences import CHOICES, listed
 from gradtx.core._transformation import check_transformation
@@ -36,8 +38,9 @@ class StateSlot:
         return f"StateSlot({self.parameter or '(root)'}, {self.name}: {shapes})"
 
 
+@checked
 def find_slots(
-    state: OptState, params: Params, where: Where | None = None, slot: str | Sequence[str] | None = None
+    state: StateTree, params: Params, where: Where | None = None, slot: Texts | None = None
 ) -> list[StateSlot]:
     """The slots of a state that belong to the parameters that `where` chooses.
 
@@ -53,7 +56,8 @@ def find_slots(
     return _found("find_slots", state, params, where, slot)
 
 
-def get_slot(state: OptState, params: Params, path: str, slot: str) -> Any:
+@checked
+def get_slot(state: StateTree, params: Params, path: str, slot: str) -> Any:
     """The slot of the parameter at a path: `get_slot(state, params, "layers/0/kernel", "mu")`.
 
     Args:
@@ -67,7 +71,8 @@ def get_slot(state: OptState, params: Params, path: str, slot: str) -> Any:
     return _one("get_slot", state, params, path, slot).value
 
 
-def set_slot(state: OptState, params: Params, path: str, slot: str, value: Any) -> OptState:
+@checked
+def set_slot(state: StateTree, params: Params, path: str, slot: str, value: ShapesTree) -> OptState:
     """The state with another value of one slot of one parameter. Shapes must fit; the slot keeps its dtype.
 
     Args:
@@ -82,7 +87,7 @@ def set_slot(state: OptState, params: Params, path: str, slot: str, value: Any) 
     new, given = jax.tree.flatten(value)
     at = f"set_slot: {found.name} of {path or 'the root'}"
     if given != treedef:
-        raise ValueError(f"{at} is {treedef}, got {given}")
+        raise ValueError(f"{at} is {treedef}, got {given} as value")
     for x, y in zip(old, new, strict=True):
         if jnp.shape(y) != x.shape:
             raise ValueError(f"{at} has shape {x.shape}, the value has shape {jnp.shape(y)}")
@@ -93,12 +98,13 @@ def set_slot(state: OptState, params: Params, path: str, slot: str, value: Any) 
     return jax.tree.unflatten(jax.tree.structure(state), leaves)
 
 
+@checked
 def reset(
     tx: Any,
     state: OptState,
     params: Params,
     where: Where | None = None,
-    slots: str | Sequence[str] | None = None,
+    slots: Texts | None = None,
     *,
     own_age: bool = True,
 ) -> OptState:

@@ -29,7 +29,7 @@ class Fit:
 def check_grow(where: str, grow: Any) -> None:
     """Raises unless `grow` is a way to grow, or a mapping of ways."""
     for way in grow.values() if isinstance(grow, Mapping) else (grow,):
-        if way is not None and way not in WAYS and not callable(way):
+        if way is not None and not callable(way) and not (isinstance(way, str) and way in WAYS):
             raise ValueError(f"{where}: grow must be one of {', '.join(map(repr, WAYS))} or a function, got {way!r}")
 
 

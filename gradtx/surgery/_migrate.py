@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Carrying a state over to another transformation, other parameters, or out of a checkpoint."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from gradtx.core._checked import checked
 from gradtx.core._payloads import Payload, decoded, encoded_like, kept_alike
-from gradtx.core._transformation import check_transformation
+from gradtx.core._ranges import is_array, is_number
+from gradtx.core._transformation import Transformation, check_transformation
 from gradtx.core._trees import show_path
 from gradtx.core._types import Numeric, OptState, Params
 from gradtx.core._unwrapping import unwrapped
@@ -23,12 +26,13 @@ from gradtx.surgery._slots import holders_of, inner_states, is_named_tuple, name
 Rename = Mapping[str, str | tuple[str, Callable]]
 
 
+@checked
 def migrate(
     old_state: OptState,
     new_tx: Any,
     params: Params,
     *,
-    old_tx: Any = None,
+    old_tx: Transformation | None = None,
     rename: Rename | None = None,
     moved: Mapping[str, str | None] | Callable[[str], str | None] | None = None,
     grow: Grow = None,
@@ -61,6 +65,8 @@ def migrate(
       ValueError: for slots that have grown, if `grow` is None, and names in `rename` that do not exist.
     """
     _check_step(step)
+    if not (moved is None or isinstance(moved, Mapping) or callable(moved)):
+        raise TypeError(f"migrate: moved must be a mapping from new paths to old ones, or a function, got {moved!r}")
     made = check_transformation("migrate: new_tx", new_tx).init(params)
     old_state, kept = unwrapped(old_state), unwrapped(made)
     _check_state(old_state)
@@ -110,5 +116,9 @@ def _decoded(state: Any, shapes: Any) -> Any:
 
 
 def _check_step(step: Any) -> None:
-    if step is not None and not isinstance(step, Tracer) and (jnp.ndim(step) != 0 or step < 0):
+    if step is None or isinstance(step, Tracer):
+        return
+    if not (is_number(step) or is_array(step)):
+        raise TypeError(f"migrate: step must be a number of updates, at least 0, got {step!r}")
+    if jnp.ndim(step) != 0 or not 0 <= step < math.inf or step != int(step):
         raise ValueError(f"migrate: step must be a number of updates, at least 0, got {step!r}")

@@ -5,6 +5,9 @@ import functools
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import Tree
+from gradtx.core._ranges import PositiveInt
 from gradtx.core._sentences import shortened
 from gradtx.core._transformation import check_transformation
 from gradtx.testing import _bad_steps, _clauses, _places
@@ -83,12 +86,13 @@ def with_formula(clauses: dict[str, Clause], formula: Reference | None) -> dict[
     return clauses if formula is None else {**clauses, "formula": functools.partial(is_formula, reference=formula)}
 
 
+@checked
 def check_contract(
     tx: Any,
-    params: Any,
+    params: Tree,
     *,
-    gradients: Any = None,
-    steps: int = 3,
+    gradients: Tree | None = None,
+    steps: PositiveInt = 3,
     formula: Reference | None = None,
     allow: Collection[str] = (),
     **extra: Any,

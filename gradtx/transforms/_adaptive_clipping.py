@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, NonNegativeInt, Positive, PositiveInt, Range
+from gradtx.core._ranges import Decay, Limit, NonNegativeInt, PositiveInt, Range
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.numerics import _windows as windows
 from gradtx.numerics._averages import ema
@@ -142,7 +142,7 @@ def autoclip(percentile: Percentile = 10.0, window: PositiveInt = 1000) -> Gradi
 
 @transformation
 def zclip(
-    z_threshold: Positive = 2.5,
+    z_threshold: Limit = 2.5,
     decay: Decay = 0.97,
     warmup_steps: PositiveInt = 25,
     to: Literal["reciprocal", "threshold", "mean"] = "reciprocal",
@@ -189,7 +189,7 @@ def zclip(
 
 @transformation
 def clip_spikes(
-    deviations: Positive = 6.0,
+    deviations: Limit = 6.0,
     window: PositiveInt = 128,
     min_history: PositiveInt = 16,
     patience: NonNegativeInt = 10,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import Decay, NonNegative, NonNegativeInt, Positive, Range
+from gradtx.core._ranges import Decay, Limit, NonNegative, NonNegativeInt, Positive, Range
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Updates
 from gradtx.numerics._wolfe import Point
@@ -47,7 +47,7 @@ def scale_by_backtracking_linesearch(
     slope_rtol: Decay = 1e-4,
     decrease_factor: Shrinking = 0.8,
     increase_factor: Positive = 1.5,
-    max_learning_rate: Positive = 1.0,
+    max_learning_rate: Limit = 1.0,
     atol: NonNegative = 0.0,
     rtol: NonNegative = 0.0,
     store_grad: bool = False,

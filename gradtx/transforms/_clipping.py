@@ -4,13 +4,13 @@
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import NonNegative
+from gradtx.core._ranges import LimitOrZero
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.numerics._safe import abs_sq, euclidean_norm, norm_of, root_mean_square, shrink_factor
 
 
 @transformation
-def clip(max_delta: NonNegative) -> GradientTransformationExtraArgs:
+def clip(max_delta: LimitOrZero) -> GradientTransformationExtraArgs:
     """u = min(max(g, -max_delta), max_delta), element by element.
 
     Args:
@@ -20,7 +20,7 @@ def clip(max_delta: NonNegative) -> GradientTransformationExtraArgs:
 
 
 @transformation
-def clip_by_norm(max_norm: NonNegative) -> GradientTransformationExtraArgs:
+def clip_by_norm(max_norm: LimitOrZero) -> GradientTransformationExtraArgs:
     """u = g min(1, max_norm / ‖g‖), with the norm of each parameter's gradient separately.
 
     Args:
@@ -34,7 +34,7 @@ def clip_by_norm(max_norm: NonNegative) -> GradientTransformationExtraArgs:
 
 
 @transformation
-def clip_by_block_rms(threshold: NonNegative) -> GradientTransformationExtraArgs:
+def clip_by_block_rms(threshold: LimitOrZero) -> GradientTransformationExtraArgs:
     """u = g min(1, threshold / RMS(g)), with the root mean square of each parameter's gradient separately.
 
     Args:
@@ -46,7 +46,7 @@ def clip_by_block_rms(threshold: NonNegative) -> GradientTransformationExtraArgs
 
 
 @transformation
-def clip_by_global_norm(max_norm: NonNegative) -> GradientTransformationExtraArgs:
+def clip_by_global_norm(max_norm: LimitOrZero) -> GradientTransformationExtraArgs:
     """u = g min(1, max_norm / ‖g‖), with the norm over all gradients together.
 
     The norm is computed in at least float32, the factor once a step.

@@ -8,7 +8,7 @@ so that outliers weigh less in its averages; or only compress, as soft clipping.
 from typing import Annotated, Any
 
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Positive, Range
+from gradtx.core._ranges import Limit, Positive, Range
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.numerics import _companding as companding
 
@@ -48,7 +48,7 @@ def a_law_compress(a: AtLeastOne = 87.6, *, inverse: bool = False) -> GradientTr
 
 
 @transformation
-def softsign_compress(limit: Positive = 1.0, *, inverse: bool = False) -> GradientTransformationExtraArgs:
+def softsign_compress(limit: Limit = 1.0, *, inverse: bool = False) -> GradientTransformationExtraArgs:
     """u = g / (1 + |g| / limit), element by element; |u| is always below the limit.
 
     Args:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, DType, NonNegative, Positive
+from gradtx.core._ranges import Decay, DType, Limit, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Updates
 from gradtx.numerics._averages import ema, zeros_like
@@ -55,7 +55,7 @@ def grokfast(
 def mars_correction(
     gamma: NonNegative = 0.025,
     b1: Decay = 0.95,
-    max_norm: Positive | None = 1.0,
+    max_norm: Limit | None = 1.0,
     accumulator_dtype: DType = None,
 ) -> GradientTransformationExtraArgs:
     """MARS's variance-reducing correction of the gradient, to put before any rule with momentum b1:

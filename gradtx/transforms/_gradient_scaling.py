@@ -6,11 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, promotion, widen
-from gradtx.core._ranges import Range, check_argument
+from gradtx.core._ranges import Numbers, Range, check_argument
 
 
-def scale_gradient(inputs: Any, scale: Any) -> Any:
+@checked
+def scale_gradient(inputs: Any, scale: Numbers) -> Any:
     """Returns the inputs, but multiplies their derivatives by `scale`; for use inside a loss.
 
     A scale of 0 stops the gradient, even an infinite one; a negative scale reverses it. This holds in forward and

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._branching import branch
+from gradtx.core._checked import checked
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import Decay, NonNegative, Positive, PositiveInt, Range
+from gradtx.core._ranges import Decay, Limit, NonNegative, PositiveInt, Range
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._wolfe import Conditions, Point, wolfe_search
@@ -42,7 +43,7 @@ class ScaleByZoomLinesearchState(NamedTuple):
 @transformation
 def scale_by_zoom_linesearch(
     max_linesearch_steps: PositiveInt,
-    max_learning_rate: Positive | None = None,
+    max_learning_rate: Limit | None = None,
     tol: NonNegative = 0.0,
     increase_factor: Growth = 2.0,
     slope_rtol: Decay = 1e-4,
@@ -101,6 +102,7 @@ def scale_by_zoom_linesearch(
     )
 
 
+@checked
 def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., Any]:
     """Like `jax.value_and_grad(value_fn)`, but takes value and gradient from a line search's state if they are there.
 

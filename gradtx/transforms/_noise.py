@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
+from gradtx.core._kinds import Seed
 from gradtx.core._over_devices import Split, drawn
 from gradtx.core._ranges import NonNegative
 from gradtx.core._roles import splits_of
@@ -32,7 +33,7 @@ class AddNoiseState(NamedTuple):
 
 @transformation
 def add_noise(
-    eta: NonNegative, gamma: NonNegative, key: Any = None, *, seed: Any = None
+    eta: NonNegative, gamma: NonNegative, key: Seed | None = None, *, seed: Seed | None = None
 ) -> GradientTransformationExtraArgs:
     """u = g + N(0, eta / (1 + count)^gamma), where `count` is the number of updates made before: 0 at the first.
 

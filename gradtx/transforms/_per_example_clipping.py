@@ -5,21 +5,24 @@ The stage `differentially_private_aggregate` also adds noise.
 """
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._ranges import Range, check_argument
+from gradtx.core._checked import checked
+from gradtx.core._kinds import Tree
+from gradtx.core._ranges import Range
 from gradtx.core._trees import is_hole, is_none
 from gradtx.core._types import Updates
 from gradtx.numerics._examples import check_examples, example_norms, weighted_sum
 from gradtx.numerics._safe import shrink_factor
 
-_LIMIT = Range(low=0.0, low_open=True)
+Clip = Annotated[Any, Range(low=0.0, low_open=True, endless=True, many=True)]
 
 
-def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Any) -> tuple[Updates, jax.Array]:
+@checked
+def per_example_global_norm_clip(grads: Tree, l2_norm_clip: Clip) -> tuple[Updates, jax.Array]:
     """Σ_i g_i min(1, l2_norm_clip / ‖g_i‖) over the examples i, and the number of examples clipped.
 
     The norm of an example is over all its gradients together. Sums are in at least float32.
@@ -49,8 +52,9 @@ def per_example_global_norm_clip(grads: Updates, l2_norm_clip: Any) -> tuple[Upd
     return jax.tree.unflatten(treedef, leaves), _count(norms > limit)
 
 
+@checked
 def per_example_layer_norm_clip(
-    grads: Updates, global_l2_norm_clip: Any, uniform: bool = True
+    grads: Tree, global_l2_norm_clip: Clip, uniform: bool = True
 ) -> tuple[Updates, Updates]:
     """Σ_i g_i min(1, C_l / ‖g_i‖) for each of the L leaves l separately, and the number of examples clipped there.
 
@@ -91,7 +95,7 @@ def per_example_layer_norm_clip(
 def _checked(where: str, name: str, limit: Any) -> jax.Array:
     if callable(limit) or jnp.ndim(limit) != 0:
         raise TypeError(f"{where}: {name} must be a number or a scalar array, got {limit!r}")
-    return jnp.asarray(check_argument(where, name, limit, _LIMIT, optional=False))
+    return jnp.asarray(limit)
 
 
 def _examples(where: str, grads: Updates) -> tuple[list, Any, list[int]]:

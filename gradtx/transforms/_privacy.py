@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
+from gradtx.core._kinds import Seed
 from gradtx.core._ranges import NonNegative, Positive
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._trees import check_state, is_hole, is_none
@@ -25,7 +26,7 @@ class DifferentiallyPrivateAggregateState(NamedTuple):
 
 @transformation
 def differentially_private_aggregate(
-    l2_norm_clip: Positive, noise_multiplier: NonNegative, key: Any = None, *, seed: Any = None
+    l2_norm_clip: Positive, noise_multiplier: NonNegative, key: Seed | None = None, *, seed: Seed | None = None
 ) -> GradientTransformationExtraArgs:
     """Turns the gradients of a batch of B examples into one update, their mean after clipping, with Gaussian noise:
 

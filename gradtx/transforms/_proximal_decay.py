@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weight decay as a proximal step."""
 
-from collections.abc import Callable
-from typing import Any
-
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule
-from gradtx.wrappers._masked import masked
+from gradtx.core._types import ScalarOrSchedule
+from gradtx.wrappers._masked import MaskOfParams, masked
 
 
 @transformation
 def add_proximal_decay(
-    learning_rate: ScalarOrSchedule, weight_decay: NonNegative = 0.0, mask: Any | Callable[[Params], Any] = None
+    learning_rate: ScalarOrSchedule, weight_decay: NonNegative = 0.0, mask: MaskOfParams | None = None
 ) -> GradientTransformationExtraArgs:
     """u = (g + weight_decay p) / (1 + learning_rate weight_decay).
 

@@ -12,7 +12,7 @@ from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
 from gradtx.core._over_devices import own_part, split_by, whole_shape_of
 from gradtx.core._placement import replicated
-from gradtx.core._ranges import Positive
+from gradtx.core._ranges import Limit
 from gradtx.core._roles import Role, carried_role, carried_split, closed, is_absent, opened, unboxed
 from gradtx.core._said import check_said
 from gradtx.core._selectors import check_found, check_where, described, matches, named_leaves
@@ -53,7 +53,7 @@ class _Chosen(NamedTuple):
 
 
 @transformation
-def qk_clip(exponents: Any, threshold: Positive = 100.0) -> GradientTransformationExtraArgs:
+def qk_clip(exponents: Any, threshold: Limit = 100.0) -> GradientTransformationExtraArgs:
     """Scales heads of the new weights so that attention logits stay near `threshold`. Last in a chain, in `with_roles`.
 
     ```

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core import _over_devices as reductions
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import Decay, NonNegative, Positive
+from gradtx.core._ranges import Decay, Limit, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Updates
 from gradtx.numerics._averages import ema, one_minus_power, zeros_like
@@ -73,7 +73,7 @@ _COUNTING = {
 
 
 @transformation
-def spam_clip(threshold: Positive = 5000.0, b2: Decay = 0.999) -> GradientTransformationExtraArgs:
+def spam_clip(threshold: Limit = 5000.0, b2: Decay = 0.999) -> GradientTransformationExtraArgs:
     """SPAM's spike-aware clipping: u = sign(g) sqrt(threshold nu) where g² > threshold nu, else g, elementwise.
 
     nu = b2 nu + (1 - b2) u² is Adam's second moment without bias correction, used as it was before this step. Where nu

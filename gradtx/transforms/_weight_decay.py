@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weight decay: added to the gradient, decoupled from it, corrected, cautious, or towards the initial parameters."""
 
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
-from gradtx.core._ranges import FiniteNonNegative, NonNegativeInt, Positive
+from gradtx.core._ranges import FiniteNonNegative, Limit, NonNegativeInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import Params, ScalarOrSchedule, Updates
-from gradtx.wrappers._masked import masked
+from gradtx.core._types import ScalarOrSchedule, Updates
+from gradtx.wrappers._masked import MaskOfParams, masked
 
 
 class WeightDecaySchedule(NamedTuple):
@@ -24,7 +23,7 @@ class WeightDecaySchedule(NamedTuple):
 
 @transformation
 def add_decayed_weights(
-    weight_decay: FiniteNonNegative = 0.0, mask: Any | Callable[[Params], Any] = None
+    weight_decay: FiniteNonNegative = 0.0, mask: MaskOfParams | None = None
 ) -> GradientTransformationExtraArgs:
     """u = g + weight_decay * p.
 
@@ -58,10 +57,10 @@ class DecayWeightsState(NamedTuple):
 def decay_weights(
     weight_decay: FiniteNonNegative,
     kind: Literal["independent", "decoupled", "corrected", "coupled"] = "independent",
-    mask: Any | Callable[[Params], Any] = None,
+    mask: MaskOfParams | None = None,
     *,
     learning_rate: ScalarOrSchedule | None = None,
-    max_learning_rate: Positive | None = None,
+    max_learning_rate: Limit | None = None,
     cautious: bool = False,
     towards_initial: bool = False,
     of_new: bool = False,

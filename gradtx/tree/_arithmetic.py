@@ -13,12 +13,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import Mask, RealTree, Scalar, Tree
+from gradtx.core._ranges import Bound
 from gradtx.tree._leaves import combined, common_dtype, computed, each
 
 _XY = ("tree_x", "tree_y")
 
 
-def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
+@checked
+def add(tree_x: Tree, tree_y: Tree, *other_trees: Tree) -> Any:
     """x + y + ..., leaf by leaf.
 
     Args:
@@ -32,17 +36,20 @@ def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
     return combined("add", total, names, tree_x, tree_y, *other_trees)
 
 
-def sub(tree_x: Any, tree_y: Any) -> Any:
+@checked
+def sub(tree_x: Tree, tree_y: Tree) -> Any:
     """x - y, leaf by leaf."""
     return combined("sub", lambda x, y: computed(operator.sub, x, y), _XY, tree_x, tree_y)
 
 
-def mul(tree_x: Any, tree_y: Any) -> Any:
+@checked
+def mul(tree_x: Tree, tree_y: Tree) -> Any:
     """x * y, leaf by leaf."""
     return combined("mul", lambda x, y: computed(operator.mul, x, y), _XY, tree_x, tree_y)
 
 
-def div(tree_x: Any, tree_y: Any) -> Any:
+@checked
+def div(tree_x: Tree, tree_y: Tree) -> Any:
     """x / y, leaf by leaf; whole numbers give floats."""
 
     def quotient(x: Any, y: Any) -> jax.Array:
@@ -52,7 +59,8 @@ def div(tree_x: Any, tree_y: Any) -> Any:
     return combined("div", quotient, _XY, tree_x, tree_y)
 
 
-def scale(scalar: Any, tree: Any) -> Any:
+@checked
+def scale(scalar: Scalar, tree: Tree) -> Any:
     """scalar * x for each leaf x.
 
     Args:
@@ -61,7 +69,8 @@ def scale(scalar: Any, tree: Any) -> Any:
     return jax.tree.map(lambda x: computed(operator.mul, scalar, x), tree)
 
 
-def add_scale(tree_x: Any, scalar: Any, tree_y: Any) -> Any:
+@checked
+def add_scale(tree_x: Tree, scalar: Scalar, tree_y: Tree) -> Any:
     """x + scalar * y, leaf by leaf.
 
     Args:
@@ -70,7 +79,8 @@ def add_scale(tree_x: Any, scalar: Any, tree_y: Any) -> Any:
     return combined("add_scale", lambda x, y: computed(lambda a, s, b: a + s * b, x, scalar, y), _XY, tree_x, tree_y)
 
 
-def clip(tree: Any, min_value: Any = None, max_value: Any = None) -> Any:
+@checked
+def clip(tree: RealTree, min_value: Bound | None = None, max_value: Bound | None = None) -> Any:
     """min(max(x, min_value), max_value) for each leaf x, which keeps its dtype.
 
     Args:
@@ -84,17 +94,20 @@ def clip(tree: Any, min_value: Any = None, max_value: Any = None) -> Any:
     return each(leaf, tree)
 
 
-def conj(tree: Any) -> Any:
+@checked
+def conj(tree: Tree) -> Any:
     """The complex conjugate of x."""
     return each(jnp.conj, tree)
 
 
-def real(tree: Any) -> Any:
+@checked
+def real(tree: Tree) -> Any:
     """The real part of x."""
     return each(jnp.real, tree)
 
 
-def where(condition: Any, tree_x: Any, tree_y: Any) -> Any:
+@checked
+def where(condition: Mask, tree_x: Tree, tree_y: Tree) -> Any:
     """x where the condition is True, else y.
 
     Elements that are not chosen do not affect the result, even if they are NaN.

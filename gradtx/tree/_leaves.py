@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core._dtypes import compute_dtype, promotion, widen
-from gradtx.core._trees import align, check_shapes, is_none, paths
+from gradtx.core._trees import align_leaves, check_shapes, is_none, paths
 
 
 def common_dtype(*xs: Any) -> np.dtype:
@@ -41,7 +41,7 @@ def aligned(where: str, names: tuple[str, ...], trees: tuple) -> tuple[Any, list
       ValueError: if the trees do not match.
     """
     first, treedef = jax.tree.flatten(trees[0], is_leaf=is_none)
-    others = [align(treedef, x, where, n, trees[0], names[0]) for n, x in zip(names[1:], trees[1:], strict=True)]
+    others = [align_leaves(treedef, x, where, n, trees[0], names[0]) for n, x in zip(names[1:], trees[1:], strict=True)]
     return treedef, list(zip(first, *others, strict=True))
 
 
@@ -75,7 +75,7 @@ def _check_shapes(where: str, names: tuple[str, ...], trees: tuple, i: int, row:
 def kept(where: str, names: tuple[str, str], f: Callable[..., Any], new: Any, old: Any) -> Any:
     """`f(new, old)` for each pair of leaves, in the dtype of `old`; the old leaf where one of the two is None."""
     olds, treedef = jax.tree.flatten(old, is_leaf=is_none)
-    news = align(treedef, new, where, names[0], old, names[1])
+    news = align_leaves(treedef, new, where, names[0], old, names[1])
     held = [None if o is None else n for n, o in zip(news, olds, strict=True)]
     check_shapes(where, names[0].removesuffix("s").replace("_", " "), old, held, olds, may_be_complex=True)
 

@@ -9,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import complex_dtype
+from gradtx.core._kinds import AnyDType, ArrayLike, Key, Shape, Tree
 from gradtx.tree._leaves import aligned, each
 
 
-def zeros_like(tree: Any, dtype: Any = None) -> Any:
+@checked
+def zeros_like(tree: Tree, dtype: AnyDType | None = None) -> Any:
     """Zeros in the shapes and shardings of the leaves.
 
     Args:
@@ -22,7 +25,8 @@ def zeros_like(tree: Any, dtype: Any = None) -> Any:
     return each(lambda x: jnp.zeros_like(x, dtype), tree)
 
 
-def ones_like(tree: Any, dtype: Any = None) -> Any:
+@checked
+def ones_like(tree: Tree, dtype: AnyDType | None = None) -> Any:
     """Ones in the shapes and shardings of the leaves.
 
     Args:
@@ -31,7 +35,8 @@ def ones_like(tree: Any, dtype: Any = None) -> Any:
     return each(lambda x: jnp.ones_like(x, dtype), tree)
 
 
-def full_like(tree: Any, fill_value: Any, dtype: Any = None) -> Any:
+@checked
+def full_like(tree: Tree, fill_value: ArrayLike, dtype: AnyDType | None = None) -> Any:
     """`fill_value` in the shapes and shardings of the leaves.
 
     Args:
@@ -63,7 +68,8 @@ def _check_fits(path: Any, value: np.ndarray, dtype: np.dtype) -> None:
         )
 
 
-def cast(tree: Any, dtype: Any) -> Any:
+@checked
+def cast(tree: Tree, dtype: AnyDType | None) -> Any:
     """The leaves in another dtype.
 
     Complex numbers keep their imaginary parts, in the complex counterpart of a real dtype; `real` drops them. Random
@@ -75,7 +81,8 @@ def cast(tree: Any, dtype: Any) -> Any:
     return tree if dtype is None else jax.tree.map(lambda x: _cast(x, dtype), tree)
 
 
-def cast_like(tree: Any, other_tree: Any) -> Any:
+@checked
+def cast_like(tree: Tree, other_tree: Tree) -> Any:
     """Each leaf in the dtype of the corresponding leaf of another tree, by `cast`.
 
     Args:
@@ -98,7 +105,8 @@ def _cast(x: Any, dtype: Any) -> jax.Array:
     return x.astype(dtype)
 
 
-def batch_shape(tree: Any, shape: tuple[int, ...] = ()) -> Any:
+@checked
+def batch_shape(tree: Tree, shape: Shape = ()) -> Any:
     """Each leaf repeated along new leading axes.
 
     Args:
@@ -107,7 +115,8 @@ def batch_shape(tree: Any, shape: tuple[int, ...] = ()) -> Any:
     return each(lambda x: jnp.broadcast_to(x, (*shape, *x.shape)), tree)
 
 
-def split_key_like(rng_key: jax.Array, target_tree: Any) -> Any:
+@checked
+def split_key_like(rng_key: Key, target_tree: Any) -> Any:
     """A random key for each leaf.
 
     Args:
@@ -118,8 +127,9 @@ def split_key_like(rng_key: jax.Array, target_tree: Any) -> Any:
     return jax.tree.unflatten(treedef, list(jax.random.split(rng_key, len(leaves))) if leaves else [])
 
 
+@checked
 def random_like(
-    rng_key: jax.Array, target_tree: Any, sampler: Callable[..., Any] = jax.random.normal, dtype: Any = None
+    rng_key: Key, target_tree: Tree, sampler: Callable[..., Any] = jax.random.normal, dtype: AnyDType | None = None
 ) -> Any:
     """Random numbers in the shapes of a tree, each leaf with its own key from `split_key_like`.
 

@@ -11,7 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._kinds import Tree
+from gradtx.core._ranges import Decay, Fraction, NonNegative, Positive, Real
 from gradtx.numerics._averages import ema, one_minus_power
 from gradtx.numerics._safe import abs_sq
 from gradtx.tree._leaves import kept
@@ -19,7 +22,8 @@ from gradtx.tree._leaves import kept
 _NAMES = ("updates", "moments")
 
 
-def bias_correction(moment: Any, decay: Any, count: Any) -> Any:
+@checked
+def bias_correction(moment: Tree, decay: Decay, count: Positive) -> Any:
     """moment / (1 - decay^count), leaf by leaf: corrects a moving average for its start at zero.
 
     Args:
@@ -38,7 +42,8 @@ def bias_correction(moment: Any, decay: Any, count: Any) -> Any:
     return jax.tree.map(correct, moment)
 
 
-def update_moment(updates: Any, moments: Any, decay: Any, order: Any) -> Any:
+@checked
+def update_moment(updates: Tree, moments: Tree, decay: Fraction, order: Real) -> Any:
     """decay * m + (1 - decay) * g^order: the moving average of a power of the gradient.
 
     Args:
@@ -48,7 +53,8 @@ def update_moment(updates: Any, moments: Any, decay: Any, order: Any) -> Any:
     return _averaged("update_moment", lambda g: g if order == 1 else g**order, updates, moments, decay)
 
 
-def update_moment_per_elem_norm(updates: Any, moments: Any, decay: Any, order: Any) -> Any:
+@checked
+def update_moment_per_elem_norm(updates: Tree, moments: Tree, decay: Fraction, order: Real) -> Any:
     """decay * m + (1 - decay) * |g|^order: the moving average of a power of the magnitude, real for complex g.
 
     Args:
@@ -62,7 +68,8 @@ def update_moment_per_elem_norm(updates: Any, moments: Any, decay: Any, order: A
     return _averaged("update_moment_per_elem_norm", power, updates, moments, decay)
 
 
-def update_infinity_moment(updates: Any, moments: Any, decay: Any, eps: Any) -> Any:
+@checked
+def update_infinity_moment(updates: Tree, moments: Tree, decay: Fraction, eps: NonNegative) -> Any:
     """max(decay * m, |g| + eps): the exponentially weighted infinity norm of AdaMax.
 
     Args:

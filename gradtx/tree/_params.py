@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._nesting import is_factory
 from gradtx.core._trees import align, is_none
 from gradtx.core._types import OptState
 
@@ -19,6 +21,7 @@ class _Parameters(NamedTuple):
     """
 
 
+@checked
 def map_params(
     initable: Any,
     f: Callable[..., Any],
@@ -47,7 +50,7 @@ def map_params(
       ValueError: if the state is not of this transformation, or `rest` is not like the parameters.
     """
     init = getattr(initable, "init", initable)
-    if not callable(init):
+    if not callable(init) or is_factory(initable):
         raise TypeError(f"map_params: initable must be a transformation or an init function, got {initable!r}")
     made = init(_Parameters())
     # A part without a placeholder counts as one leaf, since its structure may depend on the parameters: `flatten` makes

@@ -11,8 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._kinds import Order, RealTree, Tree
 from gradtx.core._over_devices import Names, devices, reduced_over, sum_over
+from gradtx.core._ranges import NonNegative
 from gradtx.core._rescaling import divided, in_range_over, knowing, known_squares
 from gradtx.core._roles import by_names, is_full_box, names_of, names_of_leaves, opened
 from gradtx.core._trees import is_none
@@ -23,7 +26,8 @@ _NORMS = "None, 1, 2, inf or 'inf'"
 _HANDLERS = (None, "promote", "highest", "lowest")
 
 
-def global_norm(updates: Any) -> jax.Array:
+@checked
+def global_norm(updates: Tree) -> jax.Array:
     """sqrt(Σ |x|²) over all elements of all leaves, in at least float32; 0 for an empty tree."""
     return norm_of(_squares_in_range(_by_names(updates)))
 
@@ -49,7 +53,8 @@ def _squares_in_range(parts: dict[Names, list]) -> tuple[jax.Array, jax.Array]:
     return in_range_over({names: _squares_of(leaves, dtype) for names, leaves in parts.items()}, again)
 
 
-def norm(tree: Any, ord: Any = None, squared: bool = False) -> jax.Array:
+@checked
+def norm(tree: Tree, ord: Order | None = None, squared: bool = False) -> jax.Array:
     """A norm of all elements together, in at least float32; 0 for an empty tree.
 
     Args:
@@ -86,7 +91,8 @@ def _squares_of(leaves: list, dtype: np.dtype) -> jax.Array:
     return jnp.sum(jnp.stack(squares)) if squares else jnp.zeros([], dtype)
 
 
-def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
+@checked
+def vdot(tree_x: Tree, tree_y: Tree) -> jax.Array:
     """Σ conj(x) y over all elements of all leaves; pairs of leaves of which one is None add nothing.
 
     Computed in at least float32, or in integers of at least 32 bits if all leaves are whole numbers.
@@ -108,7 +114,8 @@ def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
     return _total(products, names)
 
 
-def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
+@checked
+def sum(tree: Tree, associative_reduction: bool = False) -> jax.Array:
     """Σ x over all elements of all leaves, in at least float32; integers if all leaves are, 0 for an empty tree.
 
     Args:
@@ -124,12 +131,14 @@ def sum(tree: Any, associative_reduction: bool = False) -> jax.Array:
     return jax.tree.reduce_associative(jnp.add, [x.astype(dtype) for x in sums])
 
 
-def max(tree: Any) -> jax.Array:
+@checked
+def max(tree: RealTree) -> jax.Array:
     """The largest element of all leaves, in at least float32; -inf for an empty tree."""
     return _extreme(jnp.max, jax.lax.pmax, tree, -jnp.inf)
 
 
-def min(tree: Any) -> jax.Array:
+@checked
+def min(tree: RealTree) -> jax.Array:
     """The smallest element of all leaves, in at least float32; inf for an empty tree."""
     return _extreme(jnp.min, jax.lax.pmin, tree, jnp.inf)
 
@@ -147,13 +156,17 @@ def _wide_by_names(tree: Any) -> dict[Names, list]:
     return {names: leaves for names, leaves in parts.items() if leaves}
 
 
-def size(tree: Any) -> int:
+@checked
+def size(tree: Tree) -> int:
     """The number of elements of all leaves."""
     leaves = jax.tree.leaves(tree, is_leaf=is_full_box)
     return int(np.sum([jnp.size(opened(x)) * devices(names_of(x)) for x in leaves], dtype=np.int64))
 
 
-def allclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> jax.Array:
+@checked
+def allclose(
+    a: Tree, b: Tree, rtol: NonNegative = 1e-5, atol: NonNegative = 1e-8, equal_nan: bool = False
+) -> jax.Array:
     """Whether |a - b| <= atol + rtol |b| for all elements; False if shapes differ, or one of two leaves is None.
 
     Args:
@@ -177,7 +190,8 @@ def allclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool
     return same
 
 
-def dtype(tree: Any, mixed_dtype_handler: str | None = None) -> np.dtype:
+@checked
+def dtype(tree: Tree, mixed_dtype_handler: str | None = None) -> np.dtype:
     """The dtype of all leaves; the default float for an empty tree.
 
     Args:

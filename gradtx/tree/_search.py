@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import NameInTree
 from gradtx.core._ranges import is_number
 from gradtx.core._sentences import CHOICES, listed
 
@@ -31,7 +33,8 @@ class NamedTupleKey:
         return f"{self.tuple_name}.{self.name}"
 
 
-def get(tree: Any, key: Any, default: Any = None, filtering: Filter | None = None) -> Any:
+@checked
+def get(tree: Any, key: NameInTree, default: Any = None, filtering: Filter | None = None) -> Any:
     """The one part of a tree, such as a state, with this name or path.
 
     Args:
@@ -49,7 +52,8 @@ def get(tree: Any, key: Any, default: Any = None, filtering: Filter | None = Non
     return found[0][1] if found else default
 
 
-def get_all_with_path(tree: Any, key: Any, filtering: Filter | None = None) -> list[tuple[tuple, Any]]:
+@checked
+def get_all_with_path(tree: Any, key: NameInTree, filtering: Filter | None = None) -> list[tuple[tuple, Any]]:
     """All (path, part) with this name or path, from the root on; a part may be inside another.
 
     Args:
@@ -60,6 +64,7 @@ def get_all_with_path(tree: Any, key: Any, filtering: Filter | None = None) -> l
     return [(path, x) for path, x in whole or found if filtering is None or filtering(path, x)]
 
 
+@checked
 def set(tree: Any, filtering: Filter | None = None, /, **kwargs: Any) -> Any:
     """The tree with other values: `set(state, count=0)`, or by path `set(state, **{"0.mu": mu})`.
 

@@ -8,13 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._kinds import Tree
+from gradtx.core._ranges import Whole, is_array, is_number
 from gradtx.tree._leaves import kept
 
 _NAMES = ("new_tensors", "old_tensors")
 
 
-def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> Any:
+@checked
+def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: Any) -> Any:
     """step_size * new + (1 - step_size) * old, leaf by leaf: a moving average, as for a target network.
 
     Computed in at least float32; each leaf keeps the dtype of the old leaf. Where one of the two is None, the old leaf
@@ -27,6 +31,8 @@ def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> An
     Raises:
       ValueError: if the trees or the shapes differ; nothing is broadcast. For a step size outside of [0, 1].
     """
+    if not (is_number(step_size) or is_array(step_size)):
+        raise TypeError(f"incremental_update: step_size must be a scalar in [0, 1], got {step_size!r}")
     if not isinstance(step_size, Tracer) and not (np.ndim(step_size) == 0 and 0 <= step_size <= 1):
         raise ValueError(f"incremental_update: step_size must be a scalar in [0, 1], got {step_size}")
 
@@ -39,7 +45,8 @@ def incremental_update(new_tensors: Any, old_tensors: Any, step_size: Any) -> An
     return kept("incremental_update", _NAMES, average, new_tensors, old_tensors)
 
 
-def periodic_update(new_tensors: Any, old_tensors: Any, steps: Any, update_period: int) -> Any:
+@checked
+def periodic_update(new_tensors: Tree, old_tensors: Tree, steps: Whole, update_period: Whole) -> Any:
     """`new_tensors` if `steps` is a multiple of `update_period`, else `old_tensors`: a target network that jumps.
 
     Each leaf keeps the dtype of the old leaf. Where one of the two is None, the old leaf stays.

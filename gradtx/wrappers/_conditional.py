@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.wrappers._skipping import run_if
@@ -35,7 +35,9 @@ class ConditionallyMaskState(NamedTuple):
 
 @transformation
 def conditionally_transform(
-    inner: Any, should_transform_fn: Annotated[Callable[..., Any], "of the step"], forward_extra_args: bool = False
+    inner: Transformation,
+    should_transform_fn: Annotated[Callable[..., Any], "of the step"],
+    forward_extra_args: bool = False,
 ) -> GradientTransformationExtraArgs:
     """Runs `inner` at the steps for which a function returns True; at all others updates pass unchanged.
 
@@ -52,7 +54,9 @@ def conditionally_transform(
 
 @transformation
 def conditionally_mask(
-    inner: Any, should_transform_fn: Annotated[Callable[..., Any], "of the step"], forward_extra_args: bool = False
+    inner: Transformation,
+    should_transform_fn: Annotated[Callable[..., Any], "of the step"],
+    forward_extra_args: bool = False,
 ) -> GradientTransformationExtraArgs:
     """Runs `inner` at the steps for which a function returns True; at all others the updates are 0.
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
+from gradtx.core._kinds import AxisNames
 from gradtx.core._ranges import NonNegativeInt
 from gradtx.core._said import check_said
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.wrappers._skipping import all_finite, run_if
@@ -35,7 +36,7 @@ class ApplyIfFiniteState(NamedTuple):
 
 @transformation
 def apply_if_finite(
-    inner: Any, max_consecutive_errors: NonNegativeInt, *, axis_name: Any = None
+    inner: Transformation, max_consecutive_errors: NonNegativeInt, *, axis_name: AxisNames | None = None
 ) -> GradientTransformationExtraArgs:
     """Skips steps with a non-finite gradient: the updates are 0, `inner` does not run and its state does not change.
 

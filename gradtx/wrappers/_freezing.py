@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Freezing: parameters that are not trained."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._checked import checked
 from gradtx.core._combine import stateless
 from gradtx.core._factory import transformation
 from gradtx.core._prefixes import of_boxes, said_of, spread
-from gradtx.core._transformation import GradientTransformationExtraArgs, check_transformation
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation, check_transformation
 from gradtx.core._trees import align, is_hole, is_none
 from gradtx.core._types import Params, Updates
-from gradtx.wrappers._masked import is_flag, mask_of, masked
+from gradtx.wrappers._masked import MaskOfParams, is_flag, mask_of, masked
 from gradtx.wrappers._partition import partition
 
 
@@ -22,7 +22,7 @@ def _zeros(updates: Updates, params: Params) -> Updates:
 
 
 @transformation
-def freeze(mask: Any | Callable[[Params], Any]) -> GradientTransformationExtraArgs:
+def freeze(mask: MaskOfParams) -> GradientTransformationExtraArgs:
     """Sets the updates to zero where the mask is True; elsewhere they pass unchanged.
 
     Put it last in a chain. The stages before it still compute updates and keep slots for frozen parameters;
@@ -35,9 +35,7 @@ def freeze(mask: Any | Callable[[Params], Any]) -> GradientTransformationExtraAr
 
 
 @transformation
-def selective_transform(
-    optimizer: Any, *, freeze_mask: Any | Callable[[Params], Any]
-) -> GradientTransformationExtraArgs:
+def selective_transform(optimizer: Transformation, *, freeze_mask: MaskOfParams) -> GradientTransformationExtraArgs:
     """Runs `optimizer` on the parameters that are not frozen; the updates of the frozen ones are zeros.
 
     The optimizer does not see the frozen parameters: they have no state, cost no work and enter no norm. To save even
@@ -58,7 +56,8 @@ def selective_transform(
     return partition({"train": optimizer, "freeze": stateless(_zeros)}, labels)
 
 
-def split_frozen(params: Params, freeze_mask: Any | Callable[[Params], Any]) -> tuple[Params, Params]:
+@checked
+def split_frozen(params: Params, freeze_mask: MaskOfParams) -> tuple[Params, Params]:
     """Splits parameters into two trees, the trained and the frozen ones, each with None where the other has a leaf.
 
     Nothing is computed for None: differentiate with respect to the first tree, give it to `init` and `update`, and

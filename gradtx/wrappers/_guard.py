@@ -8,11 +8,12 @@ import jax.numpy as jnp
 
 from gradtx.core._counts import safe_increment
 from gradtx.core._factory import transformation
+from gradtx.core._kinds import AxisNames
 from gradtx.core._over_devices import Names, sum_over, varying
 from gradtx.core._ranges import PositiveInt
 from gradtx.core._roles import carried_split
 from gradtx.core._said import check_said
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._safe import safe_sqrt
@@ -45,7 +46,10 @@ class GuardState(NamedTuple):
 
 @transformation
 def guard(
-    inner: Any, *rules: Any, max_consecutive_skips: PositiveInt | None = 16, axis_name: Any = None
+    inner: Transformation,
+    *rules: Any,
+    max_consecutive_skips: PositiveInt | None = 16,
+    axis_name: AxisNames | None = None,
 ) -> GradientTransformationExtraArgs:
     """Skips bad steps: the updates are 0, `inner` does not run and its state does not change.
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._calls import Call, Value, factory_decorator, register_value
+from gradtx.core._checked import checked
 from gradtx.core._ranges import Positive, PositiveInt
 from gradtx.core._types import Params, Updates
 from gradtx.numerics._windows import mean_and_std, push, z_score
@@ -112,6 +113,7 @@ class GuardRule(Value):
 P = ParamSpec("P")
 
 
+@checked
 def guard_rule(body: Callable[P, GuardRule]) -> Callable[P, GuardRule]:
     """Makes a function that returns a `GuardRule` into a factory of such values.
 

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 
 from gradtx.core._borders import bordered, of_shapes
 from gradtx.core._calls import Factory, freeze, kept, register_value
+from gradtx.core._checked import checked
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype
+from gradtx.core._kinds import AnyDType, Texts
 from gradtx.core._needs import needs
 from gradtx.core._prefixes import is_function
-from gradtx.core._ranges import DType, at_step, is_array, is_number
+from gradtx.core._ranges import at_step, is_array, is_number
 from gradtx.core._selectors import described
 from gradtx.core._transformation import (
     GradientTransformationExtraArgs,
@@ -54,8 +56,9 @@ class InjectHyperparamsState(NamedTuple):
     inner_state: OptState
 
 
+@checked
 def inject_hyperparams(
-    inner_factory: Callable[..., Any], static_args: str | tuple[str, ...] = (), hyperparam_dtype: DType = None
+    inner_factory: Callable[..., Any], static_args: Texts = (), hyperparam_dtype: AnyDType | None = None
 ) -> Callable[..., GradientTransformationExtraArgs]:
     """`inject_hyperparams(adamw)(1e-3)` is `adamw(1e-3)` with its hyperparameters in the state, to be read and set.
 

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation
+from gradtx.core._kinds import AxisNames
 from gradtx.core._ranges import Positive, PositiveInt, Range, is_number
 from gradtx.core._said import check_said
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation, as_inner
 from gradtx.core._trees import check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.wrappers._skipping import all_finite, run_if
@@ -38,13 +39,13 @@ class DynamicLossScaleState(NamedTuple):
 
 @transformation
 def dynamic_loss_scale(
-    inner: Any,
+    inner: Transformation,
     initial: Positive = 2.0**15,
     growth_interval: PositiveInt = 2000,
     factor: Growth = 2.0,
     minimum: Positive = 1.0,
     *,
-    axis_name: Any = None,
+    axis_name: AxisNames | None = None,
 ) -> GradientTransformationExtraArgs:
     """Takes the gradients g of scale * loss, divides them by the scale, and adapts the scale:
 

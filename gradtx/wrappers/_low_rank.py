@@ -24,7 +24,7 @@ from gradtx.core._ranges import NonNegativeInt, PositiveInt, Real
 from gradtx.core._roles import Boxed, Role, carried_role, carried_split, closed, is_box, opened, unboxed
 from gradtx.core._said import check_said
 from gradtx.core._stacks import stack_axes
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_leaf
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._projected import Projection, limit_growth, projection_of
@@ -59,7 +59,7 @@ class LowRankState(NamedTuple):
 
 @transformation
 def low_rank(
-    inner: Any,
+    inner: Transformation,
     rank: PositiveInt = 128,
     update_proj_gap: PositiveInt = 200,
     scale: Real = 1.0,
@@ -144,7 +144,7 @@ def _galore(m: Projected) -> tuple[jax.Array, list]:
 
 def on_projections(
     where: str,
-    inner: Any,
+    inner: Transformation,
     update_of: Callable[[Projected], tuple[jax.Array, list]],
     state_type: type,
     how: Projecting,

@@ -3,16 +3,18 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.core import Tracer
 
 from gradtx.core._factory import transformation
+from gradtx.core._kinds import Kind, shown
+from gradtx.core._nesting import is_factory
 from gradtx.core._prefixes import Rows, is_function, of_boxes, of_whole, rows, said_of
 from gradtx.core._selectors import OfKind, described
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation, as_inner
 from gradtx.core._trees import check_state, show_path
 from gradtx.core._types import OptState, Params, Updates
 
@@ -25,7 +27,7 @@ class MaskedState(NamedTuple):
 
 @transformation
 def masked(
-    inner: Any, mask: Any | Callable[[Params], Any], *, mask_compatible_extra_args: bool = False
+    inner: Transformation, mask: Any | Callable[[Params], Any], *, mask_compatible_extra_args: bool = False
 ) -> GradientTransformationExtraArgs:
     """Applies `inner` where the mask is True; elsewhere updates pass unchanged and there is no state.
 
@@ -85,6 +87,21 @@ def mask_of(where: str, name: str, mask: Any) -> Any:
         return tree
 
     return of_boxes(lambda params: checked(said_of(mask, params))) if is_function(mask) else checked(mask)
+
+
+class _MaskKind(Kind):
+    """The kind of masks, whose errors tell what was meant instead."""
+
+    def check(self, where: str, name: str, optional: bool, value: Any) -> Any:
+        if value is None and not optional or is_factory(value):
+            raise TypeError(f"{where}: {name} must hold True or False, or be a function, got {shown(value)}")
+        if value is not None and not is_function(value):
+            mask_of(where, name, value)
+        return value
+
+
+MaskOfParams = Annotated[Any | Callable[[Params], Any], _MaskKind("a mask", lambda value: None)]
+"""The annotation of a mask of parameters: a tree of booleans, or a function that makes one."""
 
 
 def others(mask: Any | Callable[[Params], Any]) -> Any | Callable[[Params], Any]:

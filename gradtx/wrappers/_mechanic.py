@@ -14,7 +14,7 @@ from gradtx.core._over_devices import sum_over
 from gradtx.core._ranges import NonNegative, Positive, PositiveInt, is_number
 from gradtx.core._roles import names_of_leaves
 from gradtx.core._said import check_said
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._averages import zeros_like
@@ -140,7 +140,7 @@ def _moved(p: Any, first: Any, delta: Any, step: Any, factor: Any) -> tuple[jax.
 
 @transformation
 def mechanize(
-    base_optimizer: Any,
+    base_optimizer: Transformation,
     weight_decay: NonNegative = 1e-2,
     eps: Positive = 1e-8,
     s_init: Positive = 1e-6,

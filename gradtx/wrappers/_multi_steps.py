@@ -11,15 +11,17 @@ import numpy as np
 from jax.core import Tracer
 
 from gradtx.core._calls import register_value
+from gradtx.core._checked import checked
 from gradtx.core._counts import safe_increment
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._factory import transformation_of
+from gradtx.core._kinds import AxisNames, Tree
 from gradtx.core._needs import needs
 from gradtx.core._over_devices import sum_over
-from gradtx.core._ranges import DType, Range
+from gradtx.core._ranges import DType, LimitOrZero, Range
 from gradtx.core._roles import by_names
 from gradtx.core._said import check_said
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation, as_inner
 from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_none
 from gradtx.core._types import Numeric, OptState, Params, Updates
 from gradtx.numerics._averages import copy_of, zeros_like
@@ -27,7 +29,8 @@ from gradtx.numerics._safe import abs_sq, safe_divide
 from gradtx.wrappers._skipping import floating_leaves, run_if
 
 
-def skip_not_finite(updates: Updates, gradient_step: Numeric, params: Params) -> tuple[jax.Array, dict]:
+@checked
+def skip_not_finite(updates: Tree, gradient_step: Numeric, params: Params) -> tuple[jax.Array, dict]:
     """Whether any gradient has an infinity or a NaN, and how many there are: a `should_skip_update_fn` of `MultiSteps`.
 
     Args:
@@ -42,8 +45,9 @@ def skip_not_finite(updates: Updates, gradient_step: Numeric, params: Params) ->
     return total > 0, {"should_skip": total > 0, "num_not_finite": total}
 
 
+@checked
 def skip_large_updates(
-    updates: Updates, gradient_step: Numeric, params: Params, max_squared_norm: Numeric
+    updates: Tree, gradient_step: Numeric, params: Params, max_squared_norm: LimitOrZero
 ) -> tuple[jax.Array, dict]:
     """Whether ‖g‖² over all parameters exceeds a limit or is NaN: a `should_skip_update_fn` of `MultiSteps`.
 
@@ -136,7 +140,7 @@ class AccumulatingTransformation(GradientTransformationExtraArgs):
 
 @transformation_of(AccumulatingTransformation)
 def MultiSteps(
-    opt: Any,
+    opt: Transformation,
     every_k_schedule: Annotated[Any, Range(low=1.0, whole=True, example=2.0)],
     use_grad_mean: bool = True,
     should_skip_update_fn: Callable[..., Any] | None = skip_not_finite,
@@ -144,7 +148,7 @@ def MultiSteps(
     *,
     averaged: tuple[str, ...] = (),
     weight: str | None = None,
-    axis_name: Any = None,
+    axis_name: AxisNames | None = None,
 ) -> GradientTransformationExtraArgs:
     """Runs `opt` at every k-th call, on the mean m of the k gradients; the updates of the other calls are zeros.
 

@@ -10,7 +10,7 @@ from gradtx.core._dtypes import widen
 from gradtx.core._evaluation import begun, eval_from, set_aside
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType
-from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, Transformation, as_inner
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._averages import copy_of
@@ -64,7 +64,7 @@ _AVERAGING = Inner(
 
 @transformation
 def primal_averaging(
-    base_optimizer: Any, mu_x: Decay = 0.9967, mu_y: Interpolation = 0.8, state_dtype: DType = None
+    base_optimizer: Transformation, mu_x: Decay = 0.9967, mu_y: Interpolation = 0.8, state_dtype: DType = None
 ) -> GradientTransformationExtraArgs:
     """Runs an optimizer on z with gradients taken at y, a point between z and the moving average x of its iterates:
 

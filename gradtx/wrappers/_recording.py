@@ -13,7 +13,7 @@ from gradtx.core._factory import transformation
 from gradtx.core._over_devices import Names, sum_over
 from gradtx.core._roles import names_of_leaves, unboxed
 from gradtx.core._said import check_said
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation, as_inner
 from gradtx.core._trees import align, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._safe import safe_divide
@@ -38,7 +38,7 @@ class RecordMetricsState(NamedTuple):
 
 @transformation
 def record_metrics(
-    inner: Any, names: tuple[str, ...] = ("grad_norm", "update_norm")
+    inner: Transformation, names: tuple[str, ...] = ("grad_norm", "update_norm")
 ) -> GradientTransformationExtraArgs:
     """Runs `inner` and stores numbers about its last update in the state, for `metrics(state)`:
 
@@ -59,7 +59,7 @@ def record_metrics(
     """
     tx = as_inner("record_metrics: inner", inner)
     for name in names if isinstance(names, tuple | list) else [names]:
-        if name not in MEASURES:
+        if not isinstance(name, str) or name not in MEASURES:
             raise ValueError(f"record_metrics: names must be of {MEASURES}, in a tuple, got {name!r}")
 
     def init(params: Params) -> RecordMetricsState:

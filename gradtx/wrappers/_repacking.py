@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 from gradtx.core._factory import transformation
-from gradtx.core._transformation import GradientTransformationExtraArgs, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation, as_inner
 from gradtx.core._types import OptState, Params, Updates
 
 
 @transformation
 def repack_state(
-    inner: Any, pack: Callable[[OptState], Any], unpack: Callable[[Any], OptState]
+    inner: Transformation, pack: Callable[[OptState], Any], unpack: Callable[[Any], OptState]
 ) -> GradientTransformationExtraArgs:
     """Runs `inner` and stores its state as `pack(state)`, such as in the layout of existing checkpoints.
 

@@ -13,9 +13,10 @@ from gradtx.core._counts import in_place_of, safe_increment
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._evaluation import eval_from, eval_params
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._kinds import AxisNames
 from gradtx.core._needs import needs
 from gradtx.core._ranges import NonNegative, PositiveInt
-from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, Transformation, as_inner
 from gradtx.core._trees import align, check_state, is_hole, is_none
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._averages import zeros_like
@@ -79,12 +80,12 @@ _GAP = Inner(per_parameter(None, _without_gap, _Clean, measure=_overlap, shared=
 
 @transformation
 def sam(
-    optimizer: Any,
+    optimizer: Transformation,
     adv_optimizer: Any,
     sync_period: PositiveInt = 2,
     reset_state: bool = True,
     opaque_mode: bool = False,
-    batch_axis_name: Any = None,
+    batch_axis_name: AxisNames | None = None,
     *,
     alpha: NonNegative | None = None,
 ) -> GradientTransformationExtraArgs:

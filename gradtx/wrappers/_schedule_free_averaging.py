@@ -11,7 +11,7 @@ from gradtx.core._counts import safe_increment
 from gradtx.core._evaluation import begun, eval_from, set_aside
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import DType, NonNegative, Range
-from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, ScalarOrSchedule, Updates
 from gradtx.numerics._averages import copy_of
@@ -103,7 +103,7 @@ def schedule_free_averaging(
 
 @transformation
 def schedule_free(
-    base_optimizer: Any,
+    base_optimizer: Transformation,
     learning_rate: ScalarOrSchedule,
     b1: Interpolation = 0.9,
     weight_lr_power: NonNegative = 2.0,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from gradtx.core import _over_devices as reductions
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._said import check_said
-from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, as_inner
+from gradtx.core._transformation import GradientTransformationExtraArgs, Inner, Transformation, as_inner
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._safe import abs_sq, safe_sqrt
 
@@ -42,7 +42,7 @@ def _compared(
 
 @transformation
 def cautious(
-    inner: Any, normalization: Literal["count", "mean", "none"] = "count", *, descent: bool = False
+    inner: Transformation, normalization: Literal["count", "mean", "none"] = "count", *, descent: bool = False
 ) -> GradientTransformationExtraArgs:
     """Sets elements of the inner update to 0 whose sign differs from the gradient's: mask = 1 where u g > 0, else 0.
 

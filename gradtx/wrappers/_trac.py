@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """TRAC: scales the displacement of an optimizer from its initial parameters, for tasks that change."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import Positive, is_number
-from gradtx.core._transformation import GradientTransformationExtraArgs
+from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._safe import safe_divide, safe_sqrt
 from gradtx.numerics._special import erfi
@@ -30,7 +30,7 @@ class TracState(NamedTuple):
 
 @transformation
 def trac(
-    base_optimizer: Any, betas: tuple[float, ...] = BETAS, eps: Positive = 1e-8, *, nonnegative: bool = False
+    base_optimizer: Transformation, betas: tuple[float, ...] = BETAS, eps: Positive = 1e-8, *, nonnegative: bool = False
 ) -> GradientTransformationExtraArgs:
     """TRAC: scales the sum D of an optimizer's updates by S, which sums one term for each decay b in `betas`:
 

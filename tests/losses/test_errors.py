@@ -61,7 +61,7 @@ def test_masks_that_do_not_fit(name: str):
         (lambda: losses.sigmoid_focal_loss(X, Y, alpha=-1.0), r"alpha must be in \[0, 1\]"),
         (lambda: losses.sigmoid_focal_loss(X, Y, gamma=-1.0), "gamma must be a number >= 0"),
         (lambda: losses.smooth_labels(X, 1.5), r"smooth_labels: alpha must be in \[0, 1\], got 1.5"),
-        (lambda: losses.softmax_cross_entropy(X, Y, label_smoothing=2.0), r"alpha must be in \[0, 1\]"),
+        (lambda: losses.softmax_cross_entropy(X, Y, label_smoothing=2.0), r"label_smoothing must be in \[0, 1\]"),
         (lambda: losses.softmax_cross_entropy(X, Y, z_loss_weight=-1.0), "z_loss_weight must be a number >= 0"),
         (lambda: losses.softmax_cross_entropy_with_integer_labels(X, jnp.ones(2)), "labels must be integers"),
         (lambda: losses.softmax_cross_entropy_with_integer_labels(X, LABELS, axis=(0, 1)), "shape of logits without"),

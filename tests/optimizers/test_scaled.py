@@ -81,7 +81,7 @@ def test_lars_decays_without_a_gradient():
 
 
 def test_lars_masks_are_checked_with_the_path():
-    with pytest.raises(TypeError, match=r"mask must hold True or False at \['w'\], got 0"):
+    with pytest.raises(TypeError, match=r"mask must hold True or False at \['w'\], got 1"):
         gt.lars(0.1, weight_decay_mask={"w": 1, "b": True}).init(TREE)
 
 

@@ -104,7 +104,7 @@ def test_other_errors():
         gt.scale_by_galore(2).update(G, G)
     with pytest.raises(ValueError, match="rank must be a whole number >= 1"):
         gt.galore(0.1, 0)
-    with pytest.raises(TypeError, match="low_rank: inner must be a transformation"):
+    with pytest.raises(TypeError, match="galore: base_optimizer must be a transformation"):
         gt.galore(0.1, base_optimizer=0.1)
 
 
