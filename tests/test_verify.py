@@ -214,6 +214,7 @@ def test_a_formula(here: str, capsys: pytest.CaptureFixture):
             "--allow: there is no clause 'survives nan'; there are updates",
         ),
         (["gradtx:sgd(0.1)", "--params", "gradtx:__version__"], "gradtx:__version__ must be a tree of arrays, got '"),
+        (["gradtx:sgd(0.1)", "--formula", "gradtx:sgd(0.1)"], "gradtx:sgd(0.1) must be a function of gradients and"),
         (["gradtx:sgd(0.1)", "--devices", "0"], "--devices must be at least 1, got 0"),
     ],
 )

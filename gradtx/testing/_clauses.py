@@ -16,6 +16,7 @@ from gradtx.core._calls import Value
 from gradtx.testing._case import Case, Step, as_numpy, example_gradients, is_inexact, reversed_dicts, weakly_typed
 from gradtx.testing._compare import (
     Broken,
+    NotApplicable,
     buffers,
     finite,
     is_key,
@@ -141,6 +142,8 @@ def runs_in_scan(case: Case) -> None:
 
 def vmap_agrees(case: Case) -> None:
     """Under `jax.vmap`, each member of a population ends where it ends alone."""
+    if not case.in_one_memory:
+        raise NotApplicable("its state lies in another memory, where JAX cannot choose between branches under vmap")
     members = [
         case.like(_times(scale, case.params), _times(scale, case.gradients), case.steps) for scale in (1.0, -0.5)
     ]

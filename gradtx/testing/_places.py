@@ -47,6 +47,8 @@ def sharded(case: Case) -> None:
 
 def storable(case: Case) -> None:
     """`gradtx.stored` can keep its slots in 8 bits: the state's types stay, and updates are finite."""
+    if not case.in_one_memory:
+        raise NotApplicable("its state lies in another memory: `stored` belongs inside of what moves it there")
     params, gradients = _layers(0)[0], _layers(1)[0]
     eight = dataclasses.replace(
         case.like({"w": params}, {"w": gradients}, steps=2), tx=stored(case.tx, int8(4), min_size=0)

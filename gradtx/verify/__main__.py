@@ -49,7 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     allowed = {name.strip() for name in args.allow.split(",")} - {""}
     try:
         set_devices(args.devices)
-        clauses = with_formula(clauses, named_object(args.formula) if args.formula else None)
+        formula = named_object(args.formula) if args.formula else None
+        if formula is not None and not callable(formula):
+            raise Unusable(f"{args.formula} must be a function of gradients and parameters, got {formula!r}")
+        clauses = with_formula(clauses, formula)
         if unknown := sorted(allowed - set(clauses)):
             raise Unusable(f"--allow: there is no clause {unknown[0]!r}; there are {', '.join(clauses)}")
         tx = transformation(args.transformation)

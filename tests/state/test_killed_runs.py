@@ -32,13 +32,13 @@ def killed(folder: Path, kills: int, steps: int, every: int) -> tuple[list[int],
 
 
 def test_two_kills(tmp_path: Path):
-    lost, _ = killed(tmp_path, kills=2, steps=60, every=10)
+    lost, _ = killed(tmp_path / "runs", kills=2, steps=60, every=10)
     assert max(lost) <= 10
 
 
 @pytest.mark.slow
 def test_ten_kills_some_of_them_while_a_checkpoint_is_written(tmp_path: Path):
-    lost, writing = killed(tmp_path, kills=10, steps=800, every=20)
+    lost, writing = killed(tmp_path / "runs", kills=10, steps=800, every=20)
     assert max(lost) <= 20 and writing > 0
 
 
