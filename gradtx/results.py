@@ -3,6 +3,8 @@
 
 from gradtx._minimize import MinimizeProgress as MinimizeProgress
 from gradtx._minimize import MinimizeResult as MinimizeResult
+from gradtx.configuration._diff import Change as Change
+from gradtx.configuration._diff import Difference as Difference
 from gradtx.describing._describe import Description as Description
 from gradtx.describing._describe import ParameterRow as ParameterRow
 from gradtx.describing._explain_path import Explanation as Explanation

@@ -28,6 +28,9 @@ CONTAINERS = frozenset((dict, OrderedDict, list, tuple))
 _CHANGEABLE = CONTAINERS | {np.ndarray}
 """What a caller may change after the call."""
 
+FACTORIES: dict[str, "Factory"] = {}
+"""Every factory of values, of transformations, schedules, rules and multiples, by its qualified name."""
+
 
 class Factory(Arguments):
     """A function whose calls are values: its body, and what its signature demands."""
@@ -37,10 +40,12 @@ class Factory(Arguments):
         body: Callable[..., Any],
         public: Callable[..., Any],
         expand: Callable[["Call"], Any],
+        kind: type,
         schedules: bool = True,
     ):
         super().__init__(body.__name__, body, schedules)
         self.body, self.public, self.expand, self.module = body, public, expand, body.__module__
+        self.kind = kind
 
     def run(self, arguments: dict[str, Any]) -> Any:
         """The body's result for the arguments."""
@@ -280,7 +285,8 @@ def factory_decorator(
         value._run_body()  # so that its errors appear here
         return value
 
-    factory = Factory(body, construct, expand, schedules)
+    factory = Factory(body, construct, expand, cls, schedules)
+    FACTORIES[f"{body.__module__}.{body.__qualname__}"] = factory
     construct.factory = factory  # type: ignore[attr-defined]  # a function attribute
     construct.__signature__ = factory.printed()  # type: ignore[attr-defined]  # what inspect and help show
     return construct
@@ -315,6 +321,8 @@ def _flattened(x: Any) -> tuple[list, Any]:
             sorted(x)
         except TypeError:
             x = OrderedDict(x)  # JAX would sort the keys
+    elif getattr(type(x), "only_prints", False):
+        x = tuple(x)
     return jax.tree.flatten(x, is_leaf=lambda x: type(x) not in CONTAINERS)
 
 
@@ -360,6 +368,16 @@ def _show(value: Any) -> str:
     if type(value) in (list, tuple):
         left, right = ("[", "]") if type(value) is list else ("(", ",)" if len(value) == 1 else ")")
         return left + ", ".join(map(_show, value)) + right
+    if isinstance(value, jax.Array | np.ndarray) and not isinstance(value, Tracer):
+        return _show_array(value)
     if not isinstance(value, Value) and callable(value):
         return getattr(value, "__qualname__", None) or repr(value)
     return repr(value)
+
+
+def _show_array(x: Any) -> str:
+    """An array with all digits that its dtype has, of which its own library leaves some out."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return f"wrap_key_data({jax.random.key_data(x).tolist()}, impl={str(jax.random.key_impl(x))!r})"
+    kind, weak = ("array", "") if isinstance(x, np.ndarray) else ("Array", ", weak_type=True" if x.weak_type else "")
+    return f"{kind}({np.array2string(np.asarray(x), separator=', ', floatmode='unique')}, dtype={x.dtype}{weak})"
