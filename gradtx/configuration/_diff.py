@@ -115,14 +115,14 @@ class _Comparison:
                 yield from self._calls(a, b, place.step("") if place.argument else place)
             else:
                 yield self._change(place, a, b)
-        elif isinstance(a, dict) and isinstance(b, dict):
+        elif isinstance(a, dict) and isinstance(b, dict) and not _is_call(a) and not _is_call(b):
             for key in dict.fromkeys([*a, *b]):
                 here = place.at(f"[{key!r}]")
                 if key in a and key in b:
                     yield from self.compared(a[key], b[key], here)
                 else:
                     yield self._change(here, a.get(key), b.get(key), "added" if key in b else "removed")
-        elif isinstance(a, list) and isinstance(b, list):
+        elif isinstance(a, list) and isinstance(b, list) and any(isinstance(x, dict | list) for x in [*a, *b]):
             whole = len(a) == len(b)
             keys = [[i if whole else repr(x) for i, x in enumerate(side)] for side in (a, b)]
             yield from self._items(a, b, keys, lambda side, i: place.at(f"[{i}]"))
@@ -195,16 +195,16 @@ def _opened(data: Any) -> Any:
     if _is_call(data) and data["call"] == "list":
         return data["items"]
     if _is_call(data) and data["call"] == "dict":
-        return _Entries((repr(key) if isinstance(key, list | dict) else key, x) for key, x in data["items"])
+        return _PlainEntries((repr(key) if isinstance(key, list | dict) else key, x) for key, x in data["items"])
     return data
 
 
-class _Entries(dict):
+class _PlainEntries(dict):
     """A dictionary that is no call, whatever its keys are."""
 
 
 def _is_call(x: Any) -> bool:
-    return isinstance(x, dict) and "call" in x and not isinstance(x, _Entries)
+    return isinstance(x, dict) and "call" in x and not isinstance(x, _PlainEntries)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -70,7 +70,7 @@ class _Reader:
             except (TypeError, ValueError) as error:
                 said = str(error).removeprefix("from_string: ")
                 raise type(error)(
-                    f"from_dict: at {place}: {maker.name}: {name} is {spec}, got {x!r}: {said}"
+                    f"from_dict: at {place}: {maker.name}: {name} must be {spec}, got {x!r}: {said}"
                 ) from error
         return self.value(x, place)
 

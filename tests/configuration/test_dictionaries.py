@@ -72,7 +72,7 @@ def test_data_are_as_short_as_the_call():
             r"at mask\['w'\]: eval is no",
         ),
         ({"call": "stateless", "f": {"call": "function", "name": "os.remove"}}, "at f: os.remove is no name"),
-        ({"call": "stateless", "f": {"call": "function"}}, "at f: a function has its name only"),
+        ({"call": "stateless", "f": {"call": "function"}}, "at f: a function is given by its name"),
         ({"call": "clip", "max_delta": {"call": "float", "value": "1"}}, "at max_delta: float: value must be 'inf'"),
         ({"call": "clip", "max_delta": {"call": "Array", "value": "a"}}, "at max_delta: Array: could not convert"),
         ({"call": "clip", 3: 4}, "at the top: the arguments of clip have names, got 3"),

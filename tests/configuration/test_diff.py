@@ -54,11 +54,9 @@ def test_by_the_path_of_the_calls():
             ["rules[0][1].kind: 'norm' -> 'hidden'", "rules[0][1].stack: () -> (0,)"],
         ),
         (
-            gt.stored(gt.sgd(0.1, 0.9), precision.int8()),
-            gt.stored(gt.sgd(0.1, 0.9), {"trace": precision.int8(64)}),
-            [
-                "policy: int8(block=256, signed=True, stochastic=True) -> {'trace': int8(block=64, signed=True, stochastic=True)}"
-            ],
+            gt.stored(gt.sgd(0.1, 0.9), precision.float32()),
+            gt.stored(gt.sgd(0.1, 0.9), {"trace": precision.bfloat16()}),
+            ["policy: float32() -> {'trace': bfloat16(stochastic=False)}"],
         ),
         (
             gt.partition({1: gt.sgd(0.1)}, {"w": 1}),
