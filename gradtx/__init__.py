@@ -69,6 +69,7 @@ from gradtx.core._types import ScalarOrSchedule as ScalarOrSchedule
 from gradtx.core._types import Updates as Updates
 from gradtx.describing._describe import describe as describe
 from gradtx.describing._explain_path import explain_path as explain_path
+from gradtx.describing._explain_update import explain_update as explain_update
 from gradtx.numerics._projected import GaLoreDimensionNumbers as GaLoreDimensionNumbers
 from gradtx.optimizers._acprop import acprop as acprop
 from gradtx.optimizers._acprop import scale_by_acprop as scale_by_acprop
