@@ -82,7 +82,7 @@ def test_the_state_is_not_changed():
     before = jax.tree.map(np.asarray, (GRADS, state, PARAMS))
     explain_update(tx, GRADS, state, PARAMS)
     jax.tree.map(np.testing.assert_array_equal, before, (GRADS, state, PARAMS))
-    assert repr(tx) == "chain(guard(adam(0.1)), params_ema(0.9))"
+    assert repr(tx) == "chain(guard(adam(0.1)), params_ema(decay=0.9))"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_part_of_the_parameters(path, paths):
     assert {p.path for p in found.parameters} == paths and found.total == 4
     scale = norm(GRADS)
     assert found.rows[0].norm_in == pytest.approx(math.sqrt(sum(p.gradient**2 for p in found.parameters)))
-    assert found.rows[0].norm_out == pytest.approx(found.rows[0].norm_in / scale, rel=1e-5)
+    assert found.rows[0].norm_out == pytest.approx(found.rows[0].norm_in / scale, rel=1e-5)  # pyright: ignore[reportOptionalOperand]
 
 
 def test_by_role():
