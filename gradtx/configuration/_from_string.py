@@ -163,6 +163,10 @@ class _Parser:
         maker = self._known(node, self.known.maker, name)
         if maker.name == "inject_hyperparams":
             raise ValueError(f"{self.place(node)}: call what it returns: inject_hyperparams(adamw)(1e-3)")
+        if maker.name == "partial":
+            args, kwargs = self._given(node)
+            given = {"args": tuple(args[1:]), "keywords": kwargs}
+            return called(maker, args[:1], given, lambda: self.place(node))
         if maker.name in ("Array", "array", "Mesh"):
             return called(maker, *self._given_words(node), lambda: self.place(node))
         return called(maker, *self._given(node), lambda: self.place(node))

@@ -67,6 +67,12 @@ def _injected(
     return inject_hyperparams(inner_factory, static_args, hyperparam_dtype)(*args, **(kwargs or {}))
 
 
+def _partial(function: Any, args: Any = (), keywords: Any = None) -> Any:
+    if not callable(function):
+        raise TypeError(f"partial: function must be a function, got {function!r}")
+    return functools.partial(function, *args, **(keywords or {}))
+
+
 def _partitions(*partitions: Any) -> PartitionSpec:
     return PartitionSpec(*partitions)
 
@@ -81,6 +87,7 @@ _CODECS = (bfloat16, companded8, float32, float8, int4, int8, symmetric)
 _OTHERS = (Role, where, of_kind, layerwise_decay, mup, MuonDimensionNumbers, GaLoreDimensionNumbers, WrappedSchedule)
 _CALLED = {f.__name__: f for f in (*_CODECS, *_OTHERS)} | {
     "inject_hyperparams": _injected,
+    "partial": _partial,
     "PartitionSpec": _partitions,
     "P": _partitions,
     "Mesh": Mesh,
@@ -96,7 +103,7 @@ FUNCTION = "function"
 
 _CONSTANTS = {"inf": float("inf"), "nan": float("nan")}
 _DTYPES = ("jnp", "np", "numpy", "jax.numpy")
-_OF_JAX = ("jax.sharding.PartitionSpec", "jax.sharding.Mesh", "jax.random.wrap_key_data")
+_OF_OTHERS = ("functools.partial", "jax.sharding.PartitionSpec", "jax.sharding.Mesh", "jax.random.wrap_key_data")
 
 
 class Known:
@@ -214,7 +221,7 @@ def _makes_values(x: Any) -> bool:
 
 def _without_namespace(name: str) -> str:
     """The name without the namespace that it is said to be in, if it is in that."""
-    if name in _OF_JAX:
+    if name in _OF_OTHERS:
         return name.rpartition(".")[2]
     bare = name.removeprefix("gradtx.")
     place, _, last = bare.rpartition(".")

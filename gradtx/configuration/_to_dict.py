@@ -2,6 +2,7 @@
 """A value as plain data: what JSON and YAML hold."""
 
 import dataclasses
+import functools
 import math
 from collections import OrderedDict
 from typing import Any
@@ -96,6 +97,9 @@ class Writer:
         if hasattr(x, "made_by"):
             function, arguments = x.made_by
             return self._call(self.known.makers[function.__name__], arguments, place)
+        if type(x) is functools.partial:
+            fields = {"function": x.func, "args": x.args, "keywords": x.keywords}
+            return self._call(self.known.makers["partial"], fields, place)
         maker = self.known.makers.get(type(x).__name__)
         if maker is None or maker.function is not type(x):
             return None

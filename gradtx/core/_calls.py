@@ -307,6 +307,8 @@ def freeze(value: Any) -> Any:
     if type(value) in CONTAINERS:
         leaves, treedef = _flattened(value)
         return (treedef, tuple(freeze(x) for x in leaves))
+    if type(value) is functools.partial:
+        return ("partial", freeze(value.func), freeze(value.args), freeze(value.keywords))
     try:
         hash(value)
     except TypeError:
@@ -370,6 +372,9 @@ def _show(value: Any) -> str:
         return left + ", ".join(map(_show, value)) + right
     if isinstance(value, jax.Array | np.ndarray) and not isinstance(value, Tracer):
         return _show_array(value)
+    if type(value) is functools.partial:
+        given = [*map(_show, (value.func, *value.args)), *(f"{n}={_show(x)}" for n, x in value.keywords.items())]
+        return f"partial({', '.join(given)})"
     if not isinstance(value, Value) and callable(value):
         return getattr(value, "__qualname__", None) or repr(value)
     return repr(value)

@@ -11,10 +11,11 @@ from jax.core import Tracer
 
 from gradtx.core._borders import narrowed
 from gradtx.core._roles import opened
-from gradtx.core._selectors import Where, check_found, check_where, described, matches, named_leaves
+from gradtx.core._selectors import Where, check_found, check_where, described, is_carrier, matches, named_leaves
 from gradtx.core._transformation import check_transformation
 from gradtx.core._trees import is_hole, shapes_of, show_path
 from gradtx.core._types import OptState, Params, Updates
+from gradtx.core._unwrapping import unwrapped
 from gradtx.describing._fate import role_of
 from gradtx.describing._measures import Measures, Measuring, lost, norm, not_finite, wide
 from gradtx.describing._probing import Watch, values
@@ -30,7 +31,7 @@ class StageUpdate:
     Attributes:
       path: the steps to it: the numbers or names of stages, the arguments of wrappers; () for the whole.
       call: its call as text, or its name inside of `groups`.
-      ran: whether it ran: a wrapper may skip it. Else all numbers are None.
+      ran: whether it ran: a wrapper may skip it. Else all numbers are None; of several runs, they are of the last.
       norm_in, norm_out: the norms of the updates that it got and of those that it returned.
       cosine: of the angle between what it returned and the gradient of the step; about -1 for plain descent.
       changed: the share of the elements that it changed.
@@ -135,6 +136,8 @@ def explain_update(
     """
     check_transformation("explain_update: tx", tx)
     _check_values({"tx": tx, "grads": grads, "state": state, "params": params})
+    if not _carriers(state) <= _carriers(params):  # an nnx.Optimizer has variables of its own around the state
+        grads, state, params = map(unwrapped, (grads, state, params))
     root = route(tx, shapes_of("explain_update", params))
     ps, gs = _by_name(params), values(grads)
     chosen = set(gs) if path is None else _chosen(path, root, params, ps) & set(gs)
@@ -175,6 +178,10 @@ def _parameter(name: str, p: Any, g: Any, u: Any) -> ParameterUpdate:
         losing / moved if moved else None,
         0 if u is None else not_finite([wide(u)]),
     )
+
+
+def _carriers(tree: Any) -> set[type]:
+    return {type(x) for x in jax.tree.leaves(tree, is_leaf=is_carrier) if is_carrier(x)}
 
 
 def _by_name(params: Params) -> dict[str, Any]:

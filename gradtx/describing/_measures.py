@@ -93,7 +93,9 @@ def clips(node: RouteNode) -> bool:
 
 
 def _has_decay(node: RouteNode) -> bool:
-    return "weight_decay" in getattr(getattr(node.tx, "factory", None), "hyperparameters", ())
+    """Whether it has a weight decay whose number is known."""
+    known = "weight_decay" in getattr(getattr(node.tx, "factory", None), "hyperparameters", ())
+    return known and not isinstance(node.tx.arguments["weight_decay"], Tracer)
 
 
 def wide(x: Any) -> np.ndarray:

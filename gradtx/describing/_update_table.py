@@ -17,7 +17,7 @@ def summary(explanation: Any) -> str:
     """The line above the tables."""
     number, total = len(explanation.parameters), explanation.total
     if not explanation.chosen:
-        return f"one step, {total} parameters"
+        return f"one step, {total} parameter" + "s" * (total != 1)
     return f"one step, {number} of {total} parameters: those of {explanation.chosen}"
 
 

@@ -3,6 +3,7 @@
 
 import re
 import sys
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +31,10 @@ from gradtx import schedules
         ("snapshot('norm', gradtx.global_norm)", gt.snapshot("norm", gt.global_norm)),
         ("inject_hyperparams(gradtx.adam)(0.1)", gt.inject_hyperparams(gt.adam)(0.1)),
         ("where(re.compile('a', re.I | re.M))", gt.where(re.compile("a", re.IGNORECASE | re.MULTILINE))),
+        (
+            "with_roles([('a', functools.partial(infer_roles, stack=0)), ('**', partial(infer_roles))], sgd(0.1))",
+            gt.with_roles([("a", partial(gt.infer_roles, stack=0)), ("**", partial(gt.infer_roles))], gt.sgd(0.1)),
+        ),
         ("clip_by_global_norm(inf)", gt.clip_by_global_norm(float("inf"))),
     ],
 )
@@ -62,6 +67,8 @@ def test_names_of_the_caller():
         ("adam(1e-3).__class__", r"column 1: adam\(0.001\).__class__ is an attribute"),
         ("adam(1e-3).init(1)", r"column 1: only schedules have methods here, and adam\(0.001\) is none"),
         ("linear(10).__reduce__()", "column 1: Schedule.__reduce__ is no name"),
+        ("skip_when(partial(3))", "column 11: partial: function must be a function, got 3"),
+        ("skip_when(partial(eval, '1'))", "column 19: eval is no name"),
         ("minimize(1)", "column 1: minimize is a function, which may be an argument, but a configuration does not"),
         ("adam(jnp.linalg)", "column 6: jnp.linalg is no name"),
         ("adamm(1e-3)", "column 1: adamm is no name that a configuration may call; the closest are adam"),

@@ -2,6 +2,7 @@
 """Every value that prints as a call is read from what it prints, and from what `to_dict` says, JSON and YAML."""
 
 import collections
+import functools
 import json
 import re
 
@@ -30,6 +31,8 @@ VALUES = [
     gt.adamw(1e-3, mask=gt.where(re.compile("a/b", re.IGNORECASE | re.MULTILINE), ("x", gt.of_kind("norm", "bias")))),
     gt.with_roles(ROLES, gt.muon(0.02)),
     gt.with_roles(gt.infer_roles, gt.muon(0.02)),
+    gt.with_roles([("a/**", functools.partial(gt.infer_roles, stack=0)), ("**", gt.infer_roles)], gt.muon(0.02)),
+    gt.MultiSteps(gt.sgd(0.1), 2, should_skip_update_fn=functools.partial(gt.skip_large_updates, max_squared_norm=9.0)),
     gt.with_roles(gt.as_rules({"w": gt.Role("norm"), "b[0]": None}), gt.adam(0.1)),
     gt.with_roles({"w": gt.Role("hidden"), "b": gt.Role("bias")}, gt.adam(0.1)),
     gt.groups([("b", {"learning_rate": gt.times(RATE), "b1": 0.8}), ("c", "frozen"), ("d", gt.sgd(0.1))], gt.adam(0.1)),

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 import rich.console
+from flax import nnx
 
 import gradtx as gt
 from gradtx import explain_update
@@ -182,6 +183,16 @@ def test_stages_of_others():
     found = step(gt.chain(optax.scale(2.0), gt.GradientTransformation(lambda p: (), lambda u, s, p=None: (u, s))))
     assert row(found, "0").norm_out == pytest.approx(2 * norm(GRADS)) and row(found, "1").changed == 0
     assert step(optax.sgd(0.1)).rows[0].norm_out == pytest.approx(0.1 * norm(GRADS))
+
+
+def test_a_model_of_flax():
+    """The state in an `nnx.Optimizer` has variables of its own."""
+    model = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, gt.chain(gt.clip(1.0), gt.adam(0.1)), wrt=nnx.Param)
+    grads = nnx.grad(lambda model: jnp.sum(model(jnp.ones((2, 4)))))(model)
+    found = explain_update(optimizer.tx, grads, optimizer.opt_state, nnx.state(model, nnx.Param), "kernel")
+    assert [p.path for p in found.parameters] == ["kernel"]
+    assert found.rows[0].norm_out == pytest.approx(0.1 * math.sqrt(12))
 
 
 def test_gradients_that_are_none():
