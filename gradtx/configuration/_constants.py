@@ -60,6 +60,20 @@ def dtype(name: str) -> np.dtype:
     return jnp.dtype(name)
 
 
+def scalar_type(name: str) -> Any:
+    """What NumPy and JAX take for a dtype: the type of its numbers, such as jnp.bfloat16.
+
+    Raises:
+      ValueError: for any other name.
+    """
+    start, _, end = name.rpartition(".")
+    if start in ("jnp", "jax.numpy") and isinstance(found := getattr(jnp, end, None), type(jnp.float32)):
+        return found
+    if start in ("np", "numpy") and isinstance(found := getattr(np, end, None), type) and issubclass(found, np.generic):
+        return found
+    raise ValueError(f"{name} is no type of numbers, such as jnp.bfloat16 or np.float32")
+
+
 def wrap_key_data(key_data: Any, impl: str) -> jax.Array:
     """A key of `jax.random`."""
     return jax.random.wrap_key_data(jnp.asarray(array(key_data, "uint32")), impl=impl)
@@ -92,6 +106,10 @@ def apart(x: Any) -> tuple[str, dict[str, Any]] | None:
         return "float", {"value": str(x)}
     if isinstance(x, np.dtype):
         return "dtype", {"name": x.name}
+    if isinstance(x, type(jnp.float32)) or isinstance(x, type) and issubclass(x, np.generic):
+        return "scalar_type", {
+            "name": f"{'np' if isinstance(x, type) and issubclass(x, np.generic) else 'jnp'}.{x.__name__}"
+        }
     if isinstance(x, re.Pattern) and isinstance(x.pattern, str):
         flags = re.RegexFlag(x.flags & ~re.UNICODE)
         return "re.compile", {"pattern": x.pattern, **({"flags": [f.name for f in flags]} if flags else {})}

@@ -9,10 +9,10 @@ import difflib
 import functools
 import inspect
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
@@ -26,6 +26,7 @@ from gradtx.configuration._constants import (
     dtype,
     number,
     pattern,
+    scalar_type,
     sequence,
     wrap_key_data,
 )
@@ -73,6 +74,10 @@ def _partial(function: Any, args: Any = (), keywords: Any = None) -> Any:
     return functools.partial(function, *args, **(keywords or {}))
 
 
+def _ordered(entries: Any = ()) -> OrderedDict:
+    return OrderedDict(entries)
+
+
 def _partitions(*partitions: Any) -> PartitionSpec:
     return PartitionSpec(*partitions)
 
@@ -93,16 +98,17 @@ _CALLED = {f.__name__: f for f in (*_CODECS, *_OTHERS)} | {
     "Mesh": Mesh,
     "Array": Array,
     "array": array,
+    "dtype": dtype,
+    "OrderedDict": _ordered,
     "wrap_key_data": wrap_key_data,
     "re.compile": pattern,
 }
-_IN_DATA = {"dict": dictionary, "list": sequence, "float": number, "dtype": dtype, "invert": _invert}
+_IN_DATA = {"dict": dictionary, "list": sequence, "float": number, "scalar_type": scalar_type, "invert": _invert}
 """What text has signs for, and JSON has none."""
 FUNCTION = "function"
 """The name that stands in data for a function that is an argument, not called."""
 
-_CONSTANTS = {"inf": float("inf"), "nan": float("nan")}
-_DTYPES = ("jnp", "np", "numpy", "jax.numpy")
+_CONSTANTS = {"inf": float("inf"), "nan": float("nan"), "np.True_": np.True_, "np.False_": np.False_}
 _OF_OTHERS = ("functools.partial", "jax.sharding.PartitionSpec", "jax.sharding.Mesh", "jax.random.wrap_key_data")
 
 
@@ -135,8 +141,8 @@ class Known:
         bare = _without_namespace(name)
         if bare in self.makers:
             return self.makers[bare]
-        if (found := _dtype(name)) is not None:
-            return Maker(name, functools.partial(_scalar, name, found), inspect.signature(number).parameters)
+        if (found := _scalar_type(name)) is not None:
+            return Maker(name, functools.partial(_scalar, name, np.dtype(found)), inspect.signature(number).parameters)
         if bare in self.functions:
             raise ValueError(f"{name} is a function, which may be an argument, but a configuration does not call it")
         raise ValueError(f"{name} is no name that a configuration may call{self._meant(bare, self.makers)}")
@@ -154,7 +160,7 @@ class Known:
             return self.makers[bare].function
         if bare in _CONSTANTS:
             return _CONSTANTS[bare]
-        if (found := _dtype(name)) is not None:
+        if (found := _scalar_type(name)) is not None:
             return found
         raise ValueError(
             f"{name} is no name that a configuration may use{self._meant(bare, [*self.makers, *self.functions])}"
@@ -188,11 +194,11 @@ def _factories() -> Iterable[tuple[str, Factory]]:
             yield path.removeprefix(f"{factory.module}.").lstrip("_"), factory
 
 
-def _dtype(name: str) -> Any:
-    """The dtype that a name such as jnp.bfloat16 means; None for any other name."""
-    start, _, end = name.rpartition(".")
-    scalar = getattr(jnp, end, None) if start in _DTYPES else None
-    return np.dtype(scalar) if isinstance(scalar, type(jnp.float32)) else None
+def _scalar_type(name: str) -> Any:
+    try:
+        return scalar_type(name)
+    except ValueError:
+        return None
 
 
 def _scalar(name: str, dtype: Any, value: Any) -> Any:

@@ -16,6 +16,7 @@ from gradtx.core._calls import Value, freeze
 from gradtx.core._nesting import is_transformation
 from gradtx.core._ranges import Floating
 from gradtx.core._selectors import described
+from gradtx.core._texts import sorts
 
 
 def to_dict(value: Any, *, defaults: bool = False, names: Names = None) -> dict[str, Any]:
@@ -86,7 +87,7 @@ class Writer:
         if type(x) is dict and all(type(k) is str and k != "call" for k in x):
             return dict(pairs)
         items = [[self.data(k, f"the key {k!r} of {place}"), v] for k, v in pairs]
-        ordered = {"ordered": True} if type(x) is OrderedDict and _sorts(x) else {}
+        ordered = {"ordered": True} if type(x) is OrderedDict and sorts(x) else {}
         return {"call": "dict", "items": items, **ordered}
 
     def _made(self, x: Any, place: str) -> dict[str, Any] | None:
@@ -156,12 +157,3 @@ def _why_not(x: Any) -> str:
 
 def _is_finite(x: Any) -> bool:
     return isinstance(x, float) and math.isfinite(x)
-
-
-def _sorts(x: dict) -> bool:
-    """Whether a plain dictionary with these keys would have stayed one."""
-    try:
-        sorted(x)
-    except TypeError:
-        return False
-    return True

@@ -21,6 +21,7 @@ from jax.core import Tracer
 from gradtx.core._arguments import Arguments
 from gradtx.core._ranges import is_array, is_number
 from gradtx.core._sentences import listed
+from gradtx.core._texts import shown, sorts
 
 CONTAINERS = frozenset((dict, OrderedDict, list, tuple))
 """What an argument may consist of: the constants and children inside are told apart one by one."""
@@ -152,19 +153,21 @@ class Call:
         return self._key
 
     def __repr__(self) -> str:
-        shown = []
+        texts = []
         for name, value in self.arguments.items():
             parameter = self.factory.signature.parameters[name]
+            text = shown(value.name if name in self.factory.specs and isinstance(value, np.dtype) else value)
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-                shown += [_show(x) for x in value]
+                texts += [shown(x) for x in value]
+            elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                texts += [f"{n}={shown(x)}" for n, x in value.items()]
             elif parameter.default is inspect.Parameter.empty:
-                keyword = parameter.kind is inspect.Parameter.KEYWORD_ONLY
-                shown.append(f"{name}={_show(value)}" if keyword else _show(value))
+                texts.append(f"{name}={text}" if parameter.kind is inspect.Parameter.KEYWORD_ONLY else text)
             elif freeze(value) != freeze(self.factory.defaults[name]):
-                shown.append(f"{name}={_show(value)}")
+                texts.append(f"{name}={text}")
         if next(iter(self.factory.signature.parameters), None) == "self":  # a method of values
-            return f"{shown[0]}.{self.factory.name}({', '.join(shown[1:])})"
-        return f"{self.factory.name}({', '.join(shown)})"
+            return f"{texts[0]}.{self.factory.name}({', '.join(texts[1:])})"
+        return f"{self.factory.name}({', '.join(texts)})"
 
 
 class Value:
@@ -318,11 +321,8 @@ def freeze(value: Any) -> Any:
 
 def _flattened(x: Any) -> tuple[list, Any]:
     """The leaves and structure of an argument: of plain containers, for anything else is a leaf."""
-    if type(x) is dict:
-        try:
-            sorted(x)
-        except TypeError:
-            x = OrderedDict(x)  # JAX would sort the keys
+    if type(x) is dict and not sorts(x):
+        x = OrderedDict(x)  # JAX would sort the keys
     elif getattr(type(x), "only_prints", False):
         x = tuple(x)
     return jax.tree.flatten(x, is_leaf=lambda x: type(x) not in CONTAINERS)
@@ -360,29 +360,3 @@ def _child_names(call: Call) -> list[str]:
 def _unpickle(public: Callable, arguments: dict[str, Any]) -> Value:
     args, kwargs = public.factory.apart(arguments)  # type: ignore[attr-defined]  # a function attribute
     return public(*args, **kwargs)
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, np.dtype):
-        return repr(value.name)
-    if type(value) in (dict, OrderedDict):
-        return "{" + ", ".join(f"{k!r}: {_show(v)}" for k, v in value.items()) + "}"
-    if type(value) in (list, tuple):
-        left, right = ("[", "]") if type(value) is list else ("(", ",)" if len(value) == 1 else ")")
-        return left + ", ".join(map(_show, value)) + right
-    if isinstance(value, jax.Array | np.ndarray) and not isinstance(value, Tracer):
-        return _show_array(value)
-    if type(value) is functools.partial:
-        given = [*map(_show, (value.func, *value.args)), *(f"{n}={_show(x)}" for n, x in value.keywords.items())]
-        return f"partial({', '.join(given)})"
-    if not isinstance(value, Value) and callable(value):
-        return getattr(value, "__qualname__", None) or repr(value)
-    return repr(value)
-
-
-def _show_array(x: Any) -> str:
-    """An array with all digits that its dtype has, of which its own library leaves some out."""
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return f"wrap_key_data({jax.random.key_data(x).tolist()}, impl={str(jax.random.key_impl(x))!r})"
-    kind, weak = ("array", "") if isinstance(x, np.ndarray) else ("Array", ", weak_type=True" if x.weak_type else "")
-    return f"{kind}({np.array2string(np.asarray(x), separator=', ', floatmode='unique')}, dtype={x.dtype}{weak})"

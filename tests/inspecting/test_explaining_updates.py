@@ -188,7 +188,7 @@ def test_stages_of_others():
 def test_a_model_of_flax():
     """The state in an `nnx.Optimizer` has variables of its own."""
     model = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, gt.chain(gt.clip(1.0), gt.adam(0.1)), wrt=nnx.Param)
+    optimizer = nnx.Optimizer(model, gt.chain(gt.clip(1.0), gt.adam(0.1)), wrt=nnx.Param)  # pyright: ignore[reportArgumentType]  # Optax's class
     grads = nnx.grad(lambda model: jnp.sum(model(jnp.ones((2, 4)))))(model)
     found = explain_update(optimizer.tx, grads, optimizer.opt_state, nnx.state(model, nnx.Param), "kernel")
     assert [p.path for p in found.parameters] == ["kernel"]
