@@ -28,6 +28,13 @@ from gradtx._roles._inference import infer_roles as infer_roles
 from gradtx._roles._metadata import roles_from_names as roles_from_names
 from gradtx._roles._rules import roles as roles
 from gradtx._version import __version__ as __version__
+from gradtx.configuration._diff import diff as diff
+from gradtx.configuration._fingerprint import check_configuration as check_configuration
+from gradtx.configuration._fingerprint import fingerprint as fingerprint
+from gradtx.configuration._from_dict import from_dict as from_dict
+from gradtx.configuration._from_string import from_string as from_string
+from gradtx.configuration._schema import json_schema as json_schema
+from gradtx.configuration._to_dict import to_dict as to_dict
 from gradtx.core._apply import apply_updates as apply_updates
 from gradtx.core._combine import chain as chain
 from gradtx.core._combine import identity as identity
@@ -62,6 +69,7 @@ from gradtx.core._types import ScalarOrSchedule as ScalarOrSchedule
 from gradtx.core._types import Updates as Updates
 from gradtx.describing._describe import describe as describe
 from gradtx.describing._explain_path import explain_path as explain_path
+from gradtx.describing._explain_update import explain_update as explain_update
 from gradtx.numerics._projected import GaLoreDimensionNumbers as GaLoreDimensionNumbers
 from gradtx.optimizers._acprop import acprop as acprop
 from gradtx.optimizers._acprop import scale_by_acprop as scale_by_acprop

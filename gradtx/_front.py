@@ -19,17 +19,17 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*_public(sys.modules["gradtx"]), *namespaces()})
+    return sorted({*public(sys.modules["gradtx"]), *namespaces()})
 
 
 def namespaces() -> dict[str, ModuleType]:
     """The public namespaces in `gradtx`, those that load on first use only if they are loaded."""
     root = sys.modules["gradtx"]
     modules = {n: x for n, x in vars(root).items() if isinstance(x, ModuleType) and not n.startswith("_")}
-    return {n: x for n, x in modules.items() if n in LAZY or _public(x)} | {n: root for n in LAZY if n not in modules}
+    return {n: x for n, x in modules.items() if n in LAZY or public(x)} | {n: root for n in LAZY if n not in modules}
 
 
-def _public(module: ModuleType) -> dict[str, Any]:
+def public(module: ModuleType) -> dict[str, Any]:
     """The public names of a module that are no modules."""
     return {n: x for n, x in vars(module).items() if not n.startswith("_") and not isinstance(x, ModuleType)}
 
@@ -38,12 +38,12 @@ def _meant(name: str) -> str | None:
     """The public path of what somebody means by a name: one of another namespace, of Optax, or of PyTorch and Keras."""
     root = sys.modules["gradtx"]
     for place, module in {"gradtx": root, **{f"gradtx.{n}": m for n, m in namespaces().items()}}.items():
-        if name in _public(module):
+        if name in public(module):
             return f"{place}.{name}"
     optax = importlib.import_module("gradtx.compat.optax")
     for module in (optax, *(x for x in vars(optax).values() if isinstance(x, ModuleType))):
         if name in vars(module):
-            same = [n for n, x in _public(root).items() if x is vars(module)[name]]
+            same = [n for n, x in public(root).items() if x is vars(module)[name]]
             return f"gradtx.{same[0]}" if same else f"{module.__name__}.{name}"
-    folded = {n.lower(): n for n in _public(root)}
+    folded = {n.lower(): n for n in public(root)}
     return f"gradtx.{folded[name.lower()]}" if name.lower() in folded else None

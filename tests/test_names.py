@@ -11,7 +11,8 @@ import gradtx
 from gradtx.compat import optax
 from support.public import namespaces, public_names
 
-MOST = 370
+# 366 before configuration (7) and explain_update, which are typed wherever a run is set up or looked at.
+MOST = 374
 
 
 def test_the_top_level_is_what_people_type_every_day():

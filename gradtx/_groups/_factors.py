@@ -174,6 +174,10 @@ class _LayerwiseDecay(Factor):
             )
         return -1 if parameter.role.kind == "embedding" else last + 1
 
+    @property
+    def made_by(self) -> tuple[Callable[..., Any], dict[str, Any]]:
+        return layerwise_decay, {"decay": self.decay, "depth": self.depth}
+
     def __repr__(self) -> str:
         of = "" if self.depth is None else f", {getattr(self.depth, '__qualname__', self.depth)}"
         return f"layerwise_decay({self.decay!r}{of})"
@@ -233,8 +237,12 @@ class _Mup(Factor):
         outputs = role.out_axes or tuple(a for a in range(len(p.shape)) if a not in (*role.stack, *role.in_axes))
         return math.prod(p.shape[a] / base[a] for a in outputs)
 
+    @property
+    def made_by(self) -> tuple[Callable[..., Any], dict[str, Any]]:
+        return mup, {"base_params": dict(self.base), "rule": self.rule}
+
     def __repr__(self) -> str:
-        return f"mup(<{len(self.base)} shapes>, {self.rule!r})"
+        return f"mup({dict(self.base)!r}, {self.rule!r})"
 
 
 def mup(base_params: Params, rule: Literal["adam", "sgd"] = "adam") -> Factor:
@@ -251,13 +259,25 @@ def mup(base_params: Params, rule: Literal["adam", "sgd"] = "adam") -> Factor:
     The initial values must scale too: variances with 1 / fan_in, and with 1 / fan_in² in the head.
 
     Args:
-      base_params: the parameters of the base model, or their shapes, at the same paths.
+      base_params: the parameters of the base model at the same paths, or their shapes: as `jax.ShapeDtypeStruct`s, or
+        as tuples in a dictionary by path, `{"layers/0/kernel": (64, 64)}`.
       rule: "adam" for rules whose update does not grow with the gradient, "sgd" for the others.
 
     Reference: Yang et al. 2022, arXiv:2203.03466, table 3.
     """
     if rule not in ("adam", "sgd"):
         raise ValueError(f"mup: rule must be 'adam' or 'sgd', got {rule!r}")
-    names, leaves, _ = named_leaves(base_params)
+    names, leaves, _ = named_leaves(_with_shapes(base_params))
     found = [(n, tuple(jnp.shape(unboxed(x)))) for n, x in zip(names, leaves, strict=True) if x is not None]
     return _Mup(tuple(found), rule)
+
+
+def _with_shapes(base_params: Params) -> Params:
+    """The tree, shapes in a dictionary by path turned into what has these shapes."""
+    if not isinstance(base_params, dict) or not all(map(_is_shape, base_params.values())):
+        return base_params
+    return {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in base_params.items()}
+
+
+def _is_shape(x: Any) -> bool:
+    return isinstance(x, tuple | list) and all(isinstance(n, int) for n in x)

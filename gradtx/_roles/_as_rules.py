@@ -13,6 +13,7 @@ class RoleRules(tuple):
     """Pairs of a glob and a Role, printed as Python, one pair on each line."""
 
     __slots__ = ()
+    only_prints = True  # as an argument it is the tuple
 
     def __repr__(self) -> str:
         lines = (f"    ({glob!r}, {role!r}),\n" for glob, role in self)

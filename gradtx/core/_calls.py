@@ -21,12 +21,16 @@ from jax.core import Tracer
 from gradtx.core._arguments import Arguments
 from gradtx.core._ranges import is_array, is_number
 from gradtx.core._sentences import listed
+from gradtx.core._texts import shown, sorts
 
 CONTAINERS = frozenset((dict, OrderedDict, list, tuple))
 """What an argument may consist of: the constants and children inside are told apart one by one."""
 
 _CHANGEABLE = CONTAINERS | {np.ndarray}
 """What a caller may change after the call."""
+
+FACTORIES: dict[str, "Factory"] = {}
+"""Every factory of values, of transformations, schedules, rules and multiples, by its qualified name."""
 
 
 class Factory(Arguments):
@@ -37,10 +41,12 @@ class Factory(Arguments):
         body: Callable[..., Any],
         public: Callable[..., Any],
         expand: Callable[["Call"], Any],
+        kind: type,
         schedules: bool = True,
     ):
         super().__init__(body.__name__, body, schedules)
         self.body, self.public, self.expand, self.module = body, public, expand, body.__module__
+        self.kind = kind
 
     def run(self, arguments: dict[str, Any]) -> Any:
         """The body's result for the arguments."""
@@ -147,19 +153,21 @@ class Call:
         return self._key
 
     def __repr__(self) -> str:
-        shown = []
+        texts = []
         for name, value in self.arguments.items():
             parameter = self.factory.signature.parameters[name]
+            text = shown(value.name if name in self.factory.specs and isinstance(value, np.dtype) else value)
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-                shown += [_show(x) for x in value]
+                texts += [shown(x) for x in value]
+            elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                texts += [f"{n}={shown(x)}" for n, x in value.items()]
             elif parameter.default is inspect.Parameter.empty:
-                keyword = parameter.kind is inspect.Parameter.KEYWORD_ONLY
-                shown.append(f"{name}={_show(value)}" if keyword else _show(value))
+                texts.append(f"{name}={text}" if parameter.kind is inspect.Parameter.KEYWORD_ONLY else text)
             elif freeze(value) != freeze(self.factory.defaults[name]):
-                shown.append(f"{name}={_show(value)}")
+                texts.append(f"{name}={text}")
         if next(iter(self.factory.signature.parameters), None) == "self":  # a method of values
-            return f"{shown[0]}.{self.factory.name}({', '.join(shown[1:])})"
-        return f"{self.factory.name}({', '.join(shown)})"
+            return f"{texts[0]}.{self.factory.name}({', '.join(texts[1:])})"
+        return f"{self.factory.name}({', '.join(texts)})"
 
 
 class Value:
@@ -280,7 +288,8 @@ def factory_decorator(
         value._run_body()  # so that its errors appear here
         return value
 
-    factory = Factory(body, construct, expand, schedules)
+    factory = Factory(body, construct, expand, cls, schedules)
+    FACTORIES[f"{body.__module__}.{body.__qualname__}"] = factory
     construct.factory = factory  # type: ignore[attr-defined]  # a function attribute
     construct.__signature__ = factory.printed()  # type: ignore[attr-defined]  # what inspect and help show
     return construct
@@ -301,6 +310,8 @@ def freeze(value: Any) -> Any:
     if type(value) in CONTAINERS:
         leaves, treedef = _flattened(value)
         return (treedef, tuple(freeze(x) for x in leaves))
+    if type(value) is functools.partial:
+        return ("partial", freeze(value.func), freeze(value.args), freeze(value.keywords))
     try:
         hash(value)
     except TypeError:
@@ -310,11 +321,10 @@ def freeze(value: Any) -> Any:
 
 def _flattened(x: Any) -> tuple[list, Any]:
     """The leaves and structure of an argument: of plain containers, for anything else is a leaf."""
-    if type(x) is dict:
-        try:
-            sorted(x)
-        except TypeError:
-            x = OrderedDict(x)  # JAX would sort the keys
+    if type(x) is dict and not sorts(x):
+        x = OrderedDict(x)  # JAX would sort the keys
+    elif getattr(type(x), "only_prints", False):
+        x = tuple(x)
     return jax.tree.flatten(x, is_leaf=lambda x: type(x) not in CONTAINERS)
 
 
@@ -350,16 +360,3 @@ def _child_names(call: Call) -> list[str]:
 def _unpickle(public: Callable, arguments: dict[str, Any]) -> Value:
     args, kwargs = public.factory.apart(arguments)  # type: ignore[attr-defined]  # a function attribute
     return public(*args, **kwargs)
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, np.dtype):
-        return repr(value.name)
-    if type(value) in (dict, OrderedDict):
-        return "{" + ", ".join(f"{k!r}: {_show(v)}" for k, v in value.items()) + "}"
-    if type(value) in (list, tuple):
-        left, right = ("[", "]") if type(value) is list else ("(", ",)" if len(value) == 1 else ")")
-        return left + ", ".join(map(_show, value)) + right
-    if not isinstance(value, Value) and callable(value):
-        return getattr(value, "__qualname__", None) or repr(value)
-    return repr(value)

@@ -4,6 +4,7 @@
 import dataclasses
 import difflib
 import functools
+import operator
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NamedTuple
@@ -23,6 +24,10 @@ class OfKind:
     """Selects the parameters whose role has one of these kinds."""
 
     kinds: tuple[str, ...]
+
+    @property
+    def made_by(self) -> tuple[Callable[..., Any], dict[str, Any]]:
+        return of_kind, {"kinds": self.kinds}
 
     def __repr__(self) -> str:
         return f"of_kind({', '.join(map(repr, self.kinds))})"
@@ -54,6 +59,12 @@ class Selector:
 
     # Asks wrappers to pass the parameters in boxes, with their roles.
     of_boxes: ClassVar[bool] = True
+
+    @property
+    def made_by(self) -> tuple[Callable[..., Any], dict[str, Any]]:
+        if self.inverted:
+            return operator.invert, {"chosen": ~self}
+        return where, {"chosen": self.chosen if isinstance(self.chosen, tuple) else (self.chosen,)}
 
     def __repr__(self) -> str:
         chosen = self.chosen if isinstance(self.chosen, tuple) else (self.chosen,)

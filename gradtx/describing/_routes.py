@@ -6,6 +6,7 @@ record the parameters that they are given. Masks, labels and unknown wrappers ar
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,16 +32,22 @@ class RouteNode:
 
     Attributes:
       name: its name there: the number or name of a chain's stage, or the argument of a wrapper.
-      seen: what it is given for each parameter, by path: a shape, or a box with one. Hidden parameters are left out.
+      tree: what it is given: a tree of shapes, in boxes or not.
       children: the transformations inside.
       plan: the plan of `groups`, None for other transformations.
     """
 
     tx: Any
     name: str
-    seen: dict[str, Any]
+    tree: Any
     children: tuple["RouteNode", ...] = ()
     plan: GroupPlan | None = None
+
+    @functools.cached_property
+    def seen(self) -> dict[str, Any]:
+        """What it is given for each parameter, by path: a shape, or a box with one. Hidden parameters are left out."""
+        names, leaves, _ = named_leaves(self.tree)
+        return {name: x for name, x in zip(names, leaves, strict=True) if not is_absent(x)}
 
     @property
     def factory(self) -> str:
@@ -63,39 +70,38 @@ class RouteNode:
 def route(tx: Any, tree: Any, name: str = "") -> RouteNode:
     """The transformations in `tx` with what each sees of a tree of shapes, in boxes or not."""
     if isinstance(tx, GradientTransformation) and tx.expanded is not tx:
-        return RouteNode(tx, name, _by_path(tree), (route(tx.expanded, tree),))
+        return RouteNode(tx, name, tree, (route(tx.expanded, tree),))
     stages = chained(tx)
     if stages is not None:
-        return RouteNode(tx, name, _by_path(tree), tuple(route(child, tree, str(key)) for key, child in stages))
+        return RouteNode(tx, name, tree, tuple(route(child, tree, str(key)) for key, child in stages))
     if isinstance(tx, GradientTransformation) and tx.factory is groups.factory:  # type: ignore[attr-defined]  # factories have one
         base, partial = tx.arguments["base"], is_partial(tree)
         first = tx.arguments["first_match"]
         made = plan(checked_rules(tx.arguments["rules"], base), base, tree, partial, first)
-        return RouteNode(tx, name, _by_path(tree), (route(made.tx, made.box(tree, partial)),), made)
+        return RouteNode(tx, name, tree, (route(made.tx, made.box(tree, partial)),), made)
     wrapped = nested(tx)
     if wrapped:
         trees = _trees_seen(tx, tree, len(wrapped))
         children = [route(child, below, called) for (called, child), below in zip(wrapped, trees, strict=True)]
-        return RouteNode(tx, name, _by_path(tree), tuple(children))
-    return RouteNode(tx, name, _by_path(tree), _parts(tx, tree))
+        return RouteNode(tx, name, tree, tuple(children))
+    return RouteNode(tx, name, tree, _parts(tx, tree))
 
 
-def _by_path(tree: Any) -> dict[str, Any]:
-    names, leaves, _ = named_leaves(tree)
-    return {name: x for name, x in zip(names, leaves, strict=True) if not is_absent(x)}
+def _paths(tree: Any) -> set[str]:
+    return set(RouteNode(None, "", tree).seen)
 
 
 def _trees_seen(tx: Any, tree: Any, count: int) -> list:
     """For each transformation in a wrapper, the tree of which it makes its state, if that has the same paths."""
     found: dict[int, Any] = {}
-    known = set(_by_path(tree))
+    known = _paths(tree)
 
     def probe(i: int, child: Any) -> Any:
         inner = with_extra_args_support(child)
 
         def init(params: Any) -> Any:
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
-            if set(_by_path(shapes)) <= known:
+            if _paths(shapes) <= known:
                 found.setdefault(i, shapes)
             return inner.init(params)
 

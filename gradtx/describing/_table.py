@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A description as text: stages, a table of the parameters, totals."""
 
+import html
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ ROWS = 80
 """Rows of the printed table; the rest is summed in one row."""
 
 HEADER = ("parameter", "shape", "role", "rule", "rate", "decay", "slots", "bytes", "sharding")
-WIDEST = {"slots": 44, "rule": 30}
+WIDEST = {"slots": 44, "rule": 30, "stage": 72}
 """The largest widths of columns that may hold many names."""
 NARROWEST = (("slots", 24), ("parameter", 24), ("slots", 16), ("sharding", 12), ("rule", 10), ("role", 10))
 """The columns that are cut if a table is too wide, in this order, and the least widths; numbers are never cut."""
@@ -27,6 +28,7 @@ class TableCells(NamedTuple):
 
     header: list[str]
     rows: list[list[str]]
+    right: frozenset[str] = frozenset(("bytes",))
 
 
 def parameter_lines(parameters: Sequence[Any], others: Sequence[Slot]) -> TableCells:
@@ -79,27 +81,46 @@ def as_text(layout: TableCells) -> list[str]:
         if name in layout.header and (over := sum(widths) + 2 * (len(widths) - 1) - WIDTH) > 0:
             i = layout.header.index(name)
             widths[i] = min(widths[i], max(least, widths[i] - over))
-    right = layout.header.index("bytes")
+    right = [name in layout.right for name in layout.header]
     text = []
     for row in lines:
         cells = [shortened(cell, width) for cell, width in zip(row, widths, strict=True)]
-        padded = [c.rjust(w) if i == right else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)]
         text.append("  ".join(padded).rstrip())
     return text
 
 
-def as_rich(stages: list[str], layout: TableCells, total: str) -> Any:
+def as_rich(head: list[str], layout: TableCells, total: str, *more: TableCells) -> Any:
     """The description for a terminal, by the library Rich."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in layout.header:
-        table.add_column(name, justify="right" if name == "bytes" else "left", overflow="fold")
-    for row in layout.rows:
-        table.add_row(*map(Text, row))  # as Text, so that brackets in a path are no markup
-    return Group(Text("\n".join(stages)), Text(), table, Text(), Text(total, style="bold"))
+    tables = []
+    for cells in (layout, *more):
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in cells.header:
+            table.add_column(name, justify="right" if name in cells.right else "left", overflow="fold")
+        for row in cells.rows:
+            table.add_row(*map(Text, row))  # as Text, so that brackets in a path are no markup
+        tables += [Text(), table]
+    return Group(Text("\n".join(head)), *tables, Text(), Text(total, style="bold"))
+
+
+def as_html(head: list[str], *tables: TableCells) -> str:
+    """The description for a notebook."""
+
+    def row(cells: list[str], tag: str, right: list[bool]) -> str:
+        style = ["right" if r else "left" for r in right]
+        found = zip(cells, style, strict=True)
+        return "".join(f'<{tag} style="text-align: {s}; white-space: pre">{html.escape(c)}</{tag}>' for c, s in found)
+
+    parts = [f"<pre>{html.escape(chr(10).join(head))}</pre>"]
+    for cells in tables:
+        right = [name in cells.right for name in cells.header]
+        rows = [row(cells.header, "th", right), *(row(x, "td", right) for x in cells.rows)]
+        parts.append(f"<table>{''.join(f'<tr>{x}</tr>' for x in rows)}</table>")
+    return "".join(parts)
 
 
 def stage_lines(stages: tuple[Stage, ...]) -> list[str]:

@@ -87,12 +87,13 @@ def inject_hyperparams(
         raise ValueError(
             f"inject_hyperparams: hyperparam_dtype must be a floating dtype, got {jnp.dtype(hyperparam_dtype).name}"
         )
+    dtype = None if hyperparam_dtype is None else jnp.dtype(hyperparam_dtype)
 
     # Without the attributes of the function, since the result is not a factory of gradtx.
     @functools.wraps(inner_factory, updated=())
     def wrapped(*args: Any, **kwargs: Any) -> GradientTransformationExtraArgs:
         own = tuple(map(kept, args)), {name: kept(x) for name, x in kwargs.items()}
-        return _Injected(inner_factory, static_args, hyperparam_dtype, *own)
+        return _Injected(inner_factory, static_args, dtype, *own)
 
     return wrapped
 
@@ -122,6 +123,11 @@ class _Injected(GradientTransformationExtraArgs):
 
     def _identity(self) -> Any:
         return freeze(self._made_by)
+
+    @property
+    def made_by(self) -> tuple[Callable[..., Any], dict[str, Any]]:
+        names = ("inner_factory", "static_args", "hyperparam_dtype", "args", "kwargs")
+        return inject_hyperparams, dict(zip(names, self._made_by, strict=True))
 
     def __repr__(self) -> str:
         inner_factory, static_args, dtype, args, kwargs = self._made_by

@@ -247,5 +247,6 @@ def test_what_mup_must_know(params, roles, message):
 def test_a_rule_of_mup():
     with pytest.raises(ValueError, match="mup: rule must be 'adam' or 'sgd'"):
         gt.mup(ones(16), "lion")
-    assert repr(gt.mup(ones(16))) == "mup(<5 shapes>, 'adam')"
+    assert repr(gt.mup({"w": jnp.ones((2, 3))})) == "mup({'w': (2, 3)}, 'adam')"
+    assert gt.mup({"w": (2, 3), "b": (3,)}) == gt.mup({"w": jnp.ones((2, 3)), "b": jnp.ones(3)})
     assert gt.mup(ones(16)) == gt.mup(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), ones(16)))
