@@ -38,13 +38,18 @@ LAYERS = [
     ["sharding"],
     ["describing", "configuration"],
     ["states", "results", "testing", "plot"],
-    ["compat"],
+    ["compat", "race"],
 ]
 HEIGHT = {name: height for height, row in enumerate(LAYERS) for name in row}
 
 EVERYWHERE = {"jax", "numpy"}
 IN_ONE_PLACE = {"plot": {"matplotlib"}}
-INSIDE_FUNCTIONS = {"describing": {"rich"}, "compat": {"optax"}, "plot": {"matplotlib"}}
+INSIDE_FUNCTIONS = {
+    "describing": {"rich"},
+    "compat": {"optax"},
+    "plot": {"matplotlib"},
+    "race": {"rich", "tqdm", "sklearn"},
+}
 
 
 class Import(NamedTuple):
@@ -196,6 +201,7 @@ def test_dependencies_are_imported():
         "": ("gradtx",),
         "examples": ("examples",),
         "plot": ("gradtx/plot",),
+        "race": ("gradtx/race", "gradtx/plot"),
         "test": ("tests", "examples"),
         "torch": ("tests",),
     }
