@@ -3,6 +3,6 @@
 
 from gradtx.race._outcome import Outcome as Outcome
 from gradtx.race._outcome import TaskResult as TaskResult
+from gradtx.race._race_report import RaceReport as RaceReport
 from gradtx.race._racing import race as race
-from gradtx.race._report import RaceReport as RaceReport
 from gradtx.race._task import Task as Task

@@ -16,11 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradtx.race._builtin import BUILTIN
-from gradtx.race._racing import SEEDS, race
-from gradtx.race._report import RaceReport
+from gradtx.race._race_report import RaceReport
+from gradtx.race._racing import RATES, SEEDS, grid, race
 from gradtx.race._waiting import bar
-
-RATES = 11
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--rates",
         type=int,
-        help=f"how many learning rates, half a decade apart, around that given (default: {RATES})",
+        help=f"how many learning rates, three in a decade, around that given (default: {RATES})",
     )
     add("--steps", type=int, help="of each run (default: those of each task)")
     add("--png", help="write a picture; needs matplotlib")
@@ -54,8 +52,6 @@ def main(argv: Sequence[str] | None = None) -> RaceReport:
     form = parser()
     args = form.parse_args(argv)
     seeds, rates, steps = (2, 3, 20) if args.quick else (SEEDS, RATES, None)
-    rates = args.rates or rates
-    factors = [10 ** (0.5 * (i - rates // 2)) for i in range(rates)]
     for path in filter(None, (args.png, args.json)):  # before minutes of work
         if not Path(path).absolute().parent.is_dir():
             form.error(f"there is no folder for {path}")
@@ -68,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> RaceReport:
             args.contenders,
             args.task,
             seeds=args.seeds or seeds,
-            factors=factors,
+            factors=grid(args.rates or rates),
             steps=args.steps or steps,
             progress=None if args.quiet else bar,
         )

@@ -26,9 +26,11 @@ def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError("it needs scikit-learn's images: pip install 'gradtx[race]'") from error
-    data = load_digits()
-    order = np.random.default_rng(0).permutation(len(data.target))
-    return data.images[order].astype(np.float32) / 16, np.eye(10, dtype=np.float32)[data.target[order]]
+    pixels, numbers = load_digits(return_X_y=True)
+    images = np.asarray(pixels, np.float32).reshape(-1, 8, 8) / 16
+    labels = np.eye(10, dtype=np.float32)[np.asarray(numbers, np.int32)]
+    order = np.random.default_rng(0).permutation(len(images))
+    return images[order], labels[order]
 
 
 def digits() -> Task:
@@ -69,7 +71,7 @@ def convolution() -> Task:
 
     kernel = Role("hidden", kernel=(0, 1), in_axes=2, out_axes=3)
     roles = [("head", Role("head")), ("kernel*", kernel), ("bias*", Role("bias"))]
-    return _classifier(init, logits, roles, 240, 0.25, "two layers of 3 x 3 kernels on 8 x 8 images, held-out loss")
+    return _classifier(init, logits, roles, 200, 0.25, "two layers of 3 x 3 kernels on 8 x 8 images, held-out loss")
 
 
 def _classifier(init: Callable, logits: Callable, roles: list, steps: int, target: float, about: str) -> Task:

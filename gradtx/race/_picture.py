@@ -7,7 +7,7 @@ import numpy as np
 
 from gradtx.plot._plot import plot_curves
 from gradtx.race._outcome import TaskResult
-from gradtx.race._report import RaceReport
+from gradtx.race._race_report import RaceReport
 
 
 def picture(report: RaceReport) -> Any:
@@ -27,7 +27,7 @@ def picture(report: RaceReport) -> Any:
         factors = max((o.factors for o in result.outcomes), key=len)
         places = sorted({0, len(factors) // 2, len(factors) - 1})
         axes.set_xticks(
-            places, [f"rate x {factors[i]:.2g}" if i == places[-1] else f"{factors[i]:.2g}" for i in places]
+            places, [f"rate x {factors[i]:.3g}" if i == places[-1] else f"{factors[i]:.2g}" for i in places]
         )
     return figure
 

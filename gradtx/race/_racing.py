@@ -10,13 +10,20 @@ import numpy as np
 from gradtx.race._builtin import BUILTIN
 from gradtx.race._contender import Contender, contender
 from gradtx.race._outcome import Outcome, TaskResult
-from gradtx.race._report import RaceReport
+from gradtx.race._race_report import RaceReport
 from gradtx.race._runs import curves, spacing
 from gradtx.race._task import Task, checked, task_at
 
 SEEDS = 8
-FACTORS = tuple(10 ** (0.5 * n) for n in range(-5, 6))
-"""The multiples of the learning rates: half decades, from 1/316 to 316."""
+
+
+def grid(rates: int) -> tuple[float, ...]:
+    """Multiples of a learning rate, three in a decade, around 1."""
+    return tuple(10 ** ((i - rates // 2) / 3) for i in range(rates))
+
+
+RATES = 17
+FACTORS = grid(RATES)
 Bar = Callable[[str, int], AbstractContextManager[Callable[[], Any]]]
 
 
@@ -41,7 +48,7 @@ def race(
         "rosenbrock") or import paths, "mypackage.mytask:task"; or a dictionary of tasks by name. None for all that come
         with gradtx; what cannot run, because scikit-learn is not there, is left out and said.
       seeds: how many runs at each rate. With fewer than 6, no difference can be significant.
-      factors: the multiples of the learning rates.
+      factors: the multiples of the learning rates, by default 17 from 1/464 to 464, three in a decade.
       steps: of each run, in the place of those of the tasks.
       progress: called with a label and a number of ticks, it returns a context manager of a function to call at each
         tick; None shows nothing.
@@ -64,14 +71,14 @@ def race(
     for argument, given in (("seeds", seeds), ("steps", 1 if steps is None else steps)):
         if isinstance(given, bool) or not isinstance(given, int) or given < 1:
             raise ValueError(f"race: {argument} must be a whole number from 1 on, got {given!r}")
-    grid = np.sort(np.asarray(factors, float))
-    if grid.ndim != 1 or not grid.size or not (np.isfinite(grid) & (grid > 0)).all():
+    multiples = np.sort(np.asarray(factors, float))
+    if multiples.ndim != 1 or not multiples.size or not (np.isfinite(multiples) & (multiples > 0)).all():
         raise ValueError(f"race: factors must be positive numbers, got {factors!r}")
     found, left_out = _tasks(tasks)
     if steps is not None:
         found = {name: task._replace(steps=steps) for name, task in found.items()}
     bar = progress or (lambda label, total: nullcontext(lambda: None))
-    results = [_raced(name, task, known, grid, seeds, bar) for name, task in found.items()]
+    results = [_raced(name, task, known, multiples, seeds, bar) for name, task in found.items()]
     return RaceReport(tuple(names), seeds, tuple(results), left_out)
 
 
@@ -95,19 +102,20 @@ def _tasks(asked: Sequence[str] | Mapping[str, Any] | None) -> tuple[dict[str, T
     return found, left_out
 
 
-def _raced(name: str, task: Task, known: list[Contender], grid: np.ndarray, seeds: int, bar: Bar) -> TaskResult:
+def _raced(name: str, task: Task, known: list[Contender], multiples: np.ndarray, seeds: int, bar: Bar) -> TaskResult:
     every, measured = spacing(task.steps), {}
     for c in known:
-        factors = grid if c.has_rate else np.ones(1)
+        factors = multiples if c.has_rate else np.ones(1)
         with bar(f"{name}: {c.name}", task.steps // every) as tick:
             measured[c] = factors, curves(c, task, factors, seeds, tick)
     target, origin = task.target, "of the task"
     if target is None:
-        first = _outcome(known[0], *measured[known[0]], every, np.inf)
+        first = _outcome(known[0], measured[known[0]], every, np.inf)
         target, origin = float(first.best_losses.mean(1).min()), f"the best of {known[0].name}"
-    outcomes = tuple(_outcome(c, factors, losses, every, target) for c, (factors, losses) in measured.items())
+    outcomes = tuple(_outcome(c, runs, every, target) for c, runs in measured.items())
     return TaskResult(name, task.about, task.steps, target, origin, outcomes)
 
 
-def _outcome(c: Contender, factors: np.ndarray, losses: np.ndarray, every: int, target: float) -> Outcome:
+def _outcome(c: Contender, runs: tuple[np.ndarray, np.ndarray], every: int, target: float) -> Outcome:
+    factors, losses = runs
     return Outcome(c.name, factors, tuple(map(c.rate_text, factors)), losses, every, target)

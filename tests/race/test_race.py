@@ -321,7 +321,7 @@ def test_the_command_prints_draws_and_writes(mine: str, tmp_path: Path, capsys: 
     written = json.loads(data.read_text())
     assert [t["task"] for t in written["tasks"]] == ["rosenbrock", f"{mine}:bowl"]
     assert [o["contender"] for o in written["tasks"][1]["outcomes"]] == ["adam(1e-2)", f"{mine}:descent(0.1)"]
-    assert written["tasks"][0]["outcomes"][0]["rates"] == ["0.00316", "0.01", "0.0316"]
+    assert written["tasks"][0]["outcomes"][0]["rates"] == ["0.00464", "0.01", "0.0215"]
 
 
 def test_the_command_answers_mistakes(capsys: pytest.CaptureFixture):
