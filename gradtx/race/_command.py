@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> RaceReport:
     form = parser()
     args = form.parse_args(argv)
     seeds, rates, steps = (2, 3, 20) if args.quick else (SEEDS, RATES, None)
+    rates = rates if args.rates is None else args.rates
+    if rates < 1:
+        form.error(f"--rates must be 1 or more, got {rates}")
     for path in filter(None, (args.png, args.json)):  # before minutes of work
         if not Path(path).absolute().parent.is_dir():
             form.error(f"there is no folder for {path}")
@@ -63,9 +66,9 @@ def main(argv: Sequence[str] | None = None) -> RaceReport:
         report = race(
             args.contenders,
             args.task,
-            seeds=args.seeds or seeds,
-            factors=grid(args.rates or rates),
-            steps=args.steps or steps,
+            seeds=seeds if args.seeds is None else args.seeds,
+            factors=grid(rates),
+            steps=steps if args.steps is None else args.steps,
             progress=None if args.quiet else bar,
         )
     except (TypeError, ValueError, ImportError) as error:

@@ -325,7 +325,13 @@ def test_the_command_prints_draws_and_writes(mine: str, tmp_path: Path, capsys: 
 
 
 def test_the_command_answers_mistakes(capsys: pytest.CaptureFixture):
-    for arguments, said in ((["adamm(1)"], "adamm"), (["sgd(1.0)", "--json", "/no/such/folder/x"], "no folder")):
+    mistakes = {
+        "adamm is no name": ["adamm(1)"],
+        "there is no folder": ["sgd(1.0)", "--json", "/no/such/folder/x"],
+        "--rates must be 1 or more": ["sgd(1.0)", "--rates", "0"],
+        "seeds must be a whole number": ["sgd(1.0)", "--seeds", "0"],
+    }
+    for said, arguments in mistakes.items():
         with pytest.raises(SystemExit, match="2"):
             main(arguments)
         assert said in capsys.readouterr().err
