@@ -48,7 +48,7 @@ INSIDE_FUNCTIONS = {
     "describing": {"rich"},
     "compat": {"optax"},
     "plot": {"matplotlib"},
-    "race": {"rich", "tqdm", "sklearn"},
+    "race": {"rich", "tqdm", "sklearn", "PIL"},
 }
 
 

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> RaceReport:
         sys.path.insert(0, os.getcwd())
     try:
         if args.png:
-            from gradtx.race._picture import picture
+            from gradtx.race._picture import picture, saved
         report = race(
             args.contenders,
             args.task,
@@ -77,5 +77,5 @@ def main(argv: Sequence[str] | None = None) -> RaceReport:
     if args.json:
         Path(args.json).write_text(json.dumps(report.to_dict(), indent=1) + "\n")
     if args.png:
-        picture(report).savefig(args.png)
+        saved(picture(report), args.png)
     return report
