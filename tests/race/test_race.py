@@ -18,6 +18,7 @@ from gradtx.race import Outcome, Task, race
 from gradtx.race._builtin import BUILTIN
 from gradtx.race._command import main
 from gradtx.race._contender import contender
+from gradtx.race._digits_tasks import images_and_labels
 from gradtx.race._runs import curves, spacing
 from gradtx.race._statistics import basin, interval, sign_test
 
@@ -277,12 +278,12 @@ def test_tasks_of_users(mine: str):
 
 def test_without_its_data_a_task_is_left_out_or_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    monkeypatch.setattr("gradtx.race._digits_tasks.images_and_labels", lambda: __import__("sklearn.datasets"))
+    images_and_labels.cache_clear()
     few = {name: BUILTIN[name] for name in ("digits", "quadratic")}
     monkeypatch.setattr("gradtx.race._racing.BUILTIN", few)
     report = race(["sgd(0.1)"], seeds=1, factors=[1.0], steps=2)
     assert [r.task for r in report.results] == ["quadratic"] and list(report.left_out) == ["digits"]
-    assert "digits is left out" in str(report)
+    assert "digits is left out: it needs scikit-learn's images: pip install 'gradtx[race]'" in str(report)
     with pytest.raises(ImportError, match="the task digits"):
         race(["sgd(0.1)"], ["digits"])
 
