@@ -378,6 +378,7 @@ from gradtx.wrappers._unstacking import unstacked as unstacked
 if TYPE_CHECKING:
     from gradtx import compat as compat
     from gradtx import plot as plot
+    from gradtx import race as race
     from gradtx import testing as testing
 else:  # heavier, loaded on first use; and what to say of names that are not here
     from gradtx._front import __dir__ as __dir__

@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-LAZY = ("compat", "plot", "testing")
+LAZY = ("compat", "plot", "race", "testing")
 
 
 def __getattr__(name: str) -> Any:

@@ -38,7 +38,7 @@ LAYERS = [
     ["sharding"],
     ["describing", "configuration"],
     ["states", "results", "testing", "plot"],
-    ["compat", "verify"],
+    ["compat", "verify", "race"],
 ]
 HEIGHT = {name: height for height, row in enumerate(LAYERS) for name in row}
 
@@ -46,7 +46,13 @@ EVERYWHERE = {"jax", "numpy"}
 FOR_TYPE_CHECKERS = {"typing_extensions"}
 """They know it, and nothing imports it."""
 IN_ONE_PLACE = {"plot": {"matplotlib"}}
-INSIDE_FUNCTIONS = {"core": {"treescope"}, "describing": {"rich"}, "compat": {"optax"}, "plot": {"matplotlib"}}
+INSIDE_FUNCTIONS = {
+    "core": {"treescope"},
+    "describing": {"rich"},
+    "compat": {"optax"},
+    "plot": {"matplotlib"},
+    "race": {"rich", "tqdm", "sklearn", "PIL"},
+}
 
 
 class Import(NamedTuple):
@@ -198,6 +204,7 @@ def test_dependencies_are_imported():
         "": ("gradtx",),
         "examples": ("examples",),
         "plot": ("gradtx/plot",),
+        "race": ("gradtx/race", "gradtx/plot"),
         "test": ("tests", "examples"),
         "torch": ("tests",),
     }
