@@ -56,7 +56,7 @@ BEYOND: dict[str, Clause] = {
 """What not every good transformation does, but what one wants to know of it: `python -m gradtx.verify` tells."""
 
 
-class Outcome(NamedTuple):
+class Verdict(NamedTuple):
     """What came of a clause: whether it holds, None where it says nothing of this transformation, and a sentence."""
 
     clause: str
@@ -65,20 +65,20 @@ class Outcome(NamedTuple):
     cause: Exception | None = None
 
 
-def outcomes(case: Case, clauses: dict[str, Clause]) -> Iterator[Outcome]:
+def outcomes(case: Case, clauses: dict[str, Clause]) -> Iterator[Verdict]:
     """What comes of each clause, when it is asked for."""
     for name, clause in clauses.items():
         try:
             said = clause(case)
         except NotApplicable as reason:
-            yield Outcome(name, None, str(reason))
+            yield Verdict(name, None, str(reason))
         except Broken as broken:
-            yield Outcome(name, False, str(broken))
+            yield Verdict(name, False, str(broken))
         except Exception as error:  # of any class: an error where the contract allows none breaks the clause
             summary = str(error).partition("\n")[0]
-            yield Outcome(name, False, f"it raised {type(error).__name__}: {summary}", error)
+            yield Verdict(name, False, f"it raised {type(error).__name__}: {summary}", error)
         else:
-            yield Outcome(name, True, said or " ".join((clause.__doc__ or "").partition("\n\n")[0].split()))
+            yield Verdict(name, True, said or " ".join((clause.__doc__ or "").partition("\n\n")[0].split()))
 
 
 def with_formula(clauses: dict[str, Clause], formula: Reference | None) -> dict[str, Clause]:

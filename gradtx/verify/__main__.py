@@ -23,7 +23,7 @@ from gradtx.core._needs import needs
 from gradtx.core._nesting import is_transformation
 from gradtx.core._sentences import shortened
 from gradtx.testing._case import example_gradients, make_case
-from gradtx.testing._contract import BEYOND, CLAUSES, Outcome, outcomes, with_formula
+from gradtx.testing._contract import BEYOND, CLAUSES, Verdict, outcomes, with_formula
 from gradtx.verify._named_objects import Unusable, called, named_object
 
 PASS, FAIL, ALLOWED, NOTHING = "pass", "FAIL", "allowed", "n/a"
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if broken else 0
 
 
-def word_for(outcome: Outcome, allowed: set[str]) -> str:
+def word_for(outcome: Verdict, allowed: set[str]) -> str:
     if outcome.holds is None:
         return NOTHING
     return PASS if outcome.holds else ALLOWED if outcome.clause in allowed else FAIL
@@ -133,7 +133,7 @@ def extra_arguments(tx: Any, params: Any) -> dict[str, Any]:
     return {}
 
 
-def row(outcome: Outcome, word: str, width: int) -> str:
+def row(outcome: Verdict, word: str, width: int) -> str:
     """A line for each clause, or more where the sentence is long."""
     start = f"{outcome.clause:{width}}  {word:7}  "
     columns = max(shutil.get_terminal_size((120, 24)).columns, len(start) + 40)
