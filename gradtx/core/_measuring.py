@@ -25,7 +25,7 @@ class Live(NamedTuple):
 
 
 def _sum(measures: list) -> Any:
-    return jax.tree.map(lambda *xs: jnp.sum(jnp.stack(xs)), *measures)
+    return jax.tree.map(lambda *xs: jnp.sum(jnp.stack(xs)) if len(xs) > 1 else xs[0], *measures)
 
 
 def _by_names(live: list[Live]) -> dict[Names, list[Live]]:

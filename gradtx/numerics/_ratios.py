@@ -7,26 +7,29 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import _over_devices as reductions
+from gradtx.core._arithmetic import add, divide, exceeds, maximum, multiply, select, sum_over
 from gradtx.core._rescaling import in_range
 from gradtx.numerics._safe import abs_sq, euclidean_norm, norm_of
 
 
 def l2_norm(x: jax.Array, least: Any = 0.0) -> jax.Array:
     """sqrt(Σ |x|²), but at least `least`; its derivative is 0 for x = 0."""
-    return jnp.maximum(euclidean_norm(x), least)
+    return maximum(euclidean_norm(x), least)
 
 
-def l2_norms(x: jax.Array, y: jax.Array, axis: Any = None) -> jax.Array:
+def l2_norms(x: jax.Array, y: jax.Array, axis: Any = None) -> list[jax.Array]:
     """The norms of two arrays of one shape, along some axes, which stay with size 1, or all, which do not.
 
     They are under one condition whether squares left their range: each makes a program longer and a step slower.
     """
 
-    def squares(of: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return jnp.stack([jnp.sum(abs_sq(one), axis=axis, keepdims=axis is not None) for one in of])
+    def squares(of: jax.Array) -> jax.Array:
+        return sum_over(abs_sq(of), None) if axis is None else jnp.sum(abs_sq(of), axis=axis, keepdims=True)
 
-    across = reductions.across(x, axis)
-    return norm_of(in_range(squares((x, y)), lambda scale: squares((x / scale[0], y / scale[1])), across))
+    def again(scales: list[jax.Array]) -> list[jax.Array]:
+        return [squares(divide(of, scale)) for of, scale in zip((x, y), scales, strict=True)]
+
+    return in_range([squares(x), squares(y)], again, reductions.across(x, axis), norm_of)
 
 
 def along(x: jax.Array, unit: jax.Array, axis: Any = None) -> jax.Array:
@@ -40,5 +43,5 @@ def along(x: jax.Array, unit: jax.Array, axis: Any = None) -> jax.Array:
 
 def trust_ratio(param_norm: jax.Array, update_norm: jax.Array, coefficient: Any = 1.0, eps: Any = 0.0) -> jax.Array:
     """coefficient * param_norm / (update_norm + eps), or 1 where one of the norms is 0."""
-    known = (param_norm > 0) & (update_norm > 0)
-    return jnp.where(known, coefficient * param_norm / jnp.where(known, update_norm + eps, 1), 1)
+    known = jnp.logical_and(exceeds(param_norm, 0), exceeds(update_norm, 0))
+    return select(known, divide(multiply(coefficient, param_norm), select(known, add(update_norm, eps), 1)), 1)

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._arithmetic import add, multiply
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import FiniteNonNegative, NonNegativeInt, Positive
 from gradtx.core._transformation import GradientTransformationExtraArgs
@@ -40,7 +41,7 @@ def add_decayed_weights(
         return masked(add_decayed_weights(weight_decay), mask)
 
     def update(g, slots, p, t):
-        return g + weight_decay * p, slots
+        return add(g, multiply(weight_decay, p)), slots
 
     return per_parameter(None, update, WeightDecaySchedule if callable(weight_decay) else None, needs_params=True)
 

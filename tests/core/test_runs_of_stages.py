@@ -28,10 +28,28 @@ def test_a_chain_of_rules_is_one_call_a_leaf():
     nested = gt.chain(gt.clip(1.0), gt.named_chain(("adam", gt.adamw(falling, nesterov=True)), ("lr", gt.scale(0.5))))
     assert calls(nested)["update"] == 2, "of two leaves"
     assert calls(gt.chain(gt.clip_by_global_norm(1.0), gt.adamw(1e-3)))["update"] == 2, "what is measured comes before"
-    late = gt.chain(gt.scale_by_adam(), gt.clip_by_global_norm(1.0), gt.scale(-1.0))
+    late = gt.chain(gt.scale_by_adam(), gt.clip_by_global_norm(1.0), gt.scale_by_adam())
     assert calls(late)["update"] == 4, "the norm is that of all updates of Adam"
-    apart = gt.chain(gt.scale(2.0), gt.masked(gt.scale(3.0), ON_A), gt.scale(4.0))
+    apart = gt.chain(gt.scale_by_adam(), gt.masked(gt.scale_by_adam(), ON_A), gt.scale_by_adam())
     assert calls(apart)["update"] == 5, "a mask stands alone, and has one leaf"
+
+
+def test_few_operations_are_no_call():
+    for tx in (gt.sgd(0.1), gt.sgd(falling, momentum=0.9), gt.chain(gt.add_decayed_weights(0.1), gt.scale(-0.1))):
+        assert not calls(tx)["update"], f"{tx}"
+    params = {"a": jnp.ones(3), "b": jnp.ones((3, 5))}
+    assert calls(gt.sgd(0.1, momentum=0.9, nesterov=True), params)["update"] == 2
+
+
+def test_whether_operations_are_few_depends_on_the_shape():
+    @gt.transformation
+    def of_matrices():
+        return gt.per_parameter(None, lambda g, slots, p, t: (jnp.sin(jnp.cos(g * g)) * g if g.ndim > 1 else g, slots))
+
+    tx = gt.chain(of_matrices(), gt.scale(-1.0))
+    params = {"a": jnp.ones(3), "b": jnp.ones((3, 5)), "c": jnp.ones((4, 5))}
+    assert calls(tx, params)["update"] == 2
+    assert str(jax.make_jaxpr(tx.update)(params, tx.init(params), params)).count("sin") == 2
 
 
 ON_A = {"a": True, "b": False, "none": False}
