@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from gradtx.core._arithmetic import divide, sum_of
+
 Names = tuple[str, ...]
 Axis = int | tuple[int, ...] | None
 
@@ -142,7 +144,7 @@ def total(x: jax.Array, axis: Axis = None, keepdims: bool = False) -> jax.Array:
       ValueError: in a rule, for another rank than that of the parameter; where types show that the parameter is split
         and nobody said so; and where `axis` is not all of them and `over_axes` was given names only.
     """
-    names, found = _over(x, axis), jnp.sum(x, axis=axis, keepdims=keepdims)
+    names, found = _over(x, axis), sum_of(x, axis, keepdims)
     return summed(found, names) if names else found
 
 
@@ -152,9 +154,10 @@ def mean(x: jax.Array, axis: Axis = None, keepdims: bool = False) -> jax.Array:
     Args:
       x, axis, keepdims: as in `total`.
     """
-    if not _over(x, axis):
+    names = _over(x, axis)
+    if not names and not jnp.issubdtype(x.dtype, jnp.inexact):
         return jnp.mean(x, axis=axis, keepdims=keepdims)
-    return total(x, axis, keepdims) / max(size(x, axis), 1.0)
+    return divide(total(x, axis, keepdims), max(size(x, axis), 1.0) if names else size(x, axis))
 
 
 def largest(x: jax.Array, axis: Axis = None, keepdims: bool = False, initial: Any = None) -> jax.Array:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._arithmetic import divide, exceeds, select
+from gradtx.core._arithmetic import divide, exceeds, is_plain, select
 from gradtx.core._branching import branch
 from gradtx.core._dtypes import promotion, widen
 from gradtx.core._over_devices import sum_over
@@ -46,8 +46,12 @@ Squares = tuple[jax.Array, Any]
 
 def _as_arrays(found: Squares) -> Any:
     squares, scale = found
-    # A scale of 1 is made of the sum to have its sharding and its type, as in the other branch.
-    return squares, 0 * squares + scale if isinstance(scale, float) else scale
+    if not isinstance(scale, float):
+        return found
+    if is_plain(squares):
+        return squares, jnp.ones_like(squares) if squares.shape else squares.dtype.type(1)
+    # It is made of the sum to have its sharding and its type, as in the other branch.
+    return squares, 0 * squares + 1
 
 
 def in_range(
@@ -74,7 +78,7 @@ def in_range(
         return [(squares, 1.0) for squares in total]
 
     def rescaled() -> list[Squares]:
-        found = [_scale_of(x) for x in total]
+        found = [_scale_of(x, len(total) == 1) for x in total]
         return list(zip(again(found), found, strict=True))
 
     def finished(pairs: Callable[[], list[Squares]], finish: Callable[[Squares], Any]) -> Callable[[], list]:
@@ -116,10 +120,11 @@ def _limits(dtype: Any) -> tuple[Any, Any]:
     return dtype.type(float(limits.tiny) / float(limits.eps)), dtype.type(limits.max)
 
 
-def _scale_of(total: jax.Array) -> jax.Array:
+def _scale_of(total: jax.Array, alone: bool) -> jax.Array:
+    """The scale of each of these sums, of which one is out of range, or of other sums, unless it is `alone`."""
     least, most = _limits(total.dtype)
     much, little, one = [total.dtype.type(x) for x in (*scales(total.dtype), 1)]
-    usual = select(exceeds(least, total), little, one) if total.shape else little
+    usual = little if alone and not total.shape else select(exceeds(least, total), little, one)
     return select(exceeds(total, most), much, usual)
 
 

@@ -7,13 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._arithmetic import add, divide, multiply
+from gradtx.core._arithmetic import add, divide, multiply, subtract
 from gradtx.core._dtypes import complex_dtype
 
 
 def ema(average: jax.Array, x: jax.Array, decay: Any) -> jax.Array:
     """decay * average + (1 - decay) * x. A Python `decay` is folded in double precision."""
-    return add(multiply(decay, average), multiply(1 - decay, x))
+    rest = 1 - decay if isinstance(decay, int | float) else subtract(1.0, decay)
+    return add(multiply(decay, average), multiply(rest, x))
 
 
 def one_minus_power(decay: Any, t: jax.Array) -> jax.Array:

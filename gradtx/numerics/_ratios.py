@@ -7,14 +7,19 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import _over_devices as reductions
-from gradtx.core._arithmetic import add, divide, exceeds, maximum, multiply, select, sum_over
+from gradtx.core._arithmetic import add, divide, exceeds, maximum, multiply, select, sum_of
 from gradtx.core._rescaling import in_range
 from gradtx.numerics._safe import abs_sq, euclidean_norm, norm_of
 
 
 def l2_norm(x: jax.Array, least: Any = 0.0) -> jax.Array:
     """sqrt(Σ |x|²), but at least `least`; its derivative is 0 for x = 0."""
-    return maximum(euclidean_norm(x), least)
+    return at_least(euclidean_norm(x), least)
+
+
+def at_least(norm: jax.Array, least: Any) -> jax.Array:
+    """max(norm, least), for a norm, which is at least 0."""
+    return norm if isinstance(least, int | float) and least <= 0 else maximum(norm, least)
 
 
 def l2_norms(x: jax.Array, y: jax.Array, axis: Any = None) -> list[jax.Array]:
@@ -24,7 +29,7 @@ def l2_norms(x: jax.Array, y: jax.Array, axis: Any = None) -> list[jax.Array]:
     """
 
     def squares(of: jax.Array) -> jax.Array:
-        return sum_over(abs_sq(of), None) if axis is None else jnp.sum(abs_sq(of), axis=axis, keepdims=True)
+        return sum_of(abs_sq(of), axis, keepdims=axis is not None)
 
     def again(scales: list[jax.Array]) -> list[jax.Array]:
         return [squares(divide(of, scale)) for of, scale in zip((x, y), scales, strict=True)]

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of one array that stay finite at the edges of their domains, derivatives included."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core import _over_devices as reductions
-from gradtx.core._arithmetic import add, differs, divide, exceeds, multiply, select, sum_over
+from gradtx.core._arithmetic import add, differs, divide, exceeds, multiply, select, sum_of
 from gradtx.core._rescaling import Squares, in_range
 
 
@@ -37,19 +38,15 @@ def safe_divide(x: jax.Array, y: jax.Array) -> jax.Array:
 
 def over_root(x: jax.Array, square: jax.Array, eps: Any = 0.0, eps_root: Any = 0.0) -> jax.Array:
     """x / (sqrt(square + eps_root) + eps), and 0 with derivative 0 where the denominator is 0."""
-    root = safe_sqrt(_increased(square, eps_root))
+    root = safe_sqrt(add(square, eps_root))
     # Numbers that the program knows to be positive spare it the question whether the denominator is.
     known = _is_positive(eps, root.dtype) or _is_positive(eps_root, root.dtype)
-    return (divide if known else safe_divide)(x, _increased(root, eps))
+    return (divide if known else safe_divide)(x, add(root, eps))
 
 
 def _is_positive(x: Any, dtype: Any) -> bool:
     """Whether this is a Python number, and positive in this dtype also where the smallest numbers are taken for 0."""
     return isinstance(x, int | float) and x >= jnp.finfo(dtype).tiny
-
-
-def _increased(x: jax.Array, by: Any) -> jax.Array:
-    return x if isinstance(by, int | float) and by == 0 else add(x, by)
 
 
 def abs_sq(x: jax.Array) -> jax.Array:
@@ -75,7 +72,7 @@ def euclidean_norm(x: jax.Array, axis: Any = None, keepdims: bool = False, mean:
     stays = axis is not None  # for the scales, of which there is one for each sum
 
     def squares(of: jax.Array) -> jax.Array:
-        total = jnp.sum(abs_sq(of), axis=axis, keepdims=True) if stays else sum_over(abs_sq(of), None)
+        total = sum_of(abs_sq(of), axis, keepdims=stays)
         return divide(total, max(reductions.size(x, axis), 1.0)) if mean else total
 
     def again(scale: jax.Array) -> jax.Array:
@@ -95,4 +92,6 @@ def root_mean_square(x: jax.Array) -> jax.Array:
 def shrink_factor(size: jax.Array, limit: jax.Array | float) -> jax.Array:
     """min(1, limit / size): the factor that brings something of this size to at most the limit."""
     over = exceeds(size, limit)
+    if isinstance(limit, int | float) and _is_positive(limit, size.dtype) and limit < math.inf:
+        return divide(limit, select(over, size, limit))
     return select(over, divide(limit, select(over, size, 1)), 1)

@@ -3,7 +3,7 @@
 
 import jax.numpy as jnp
 
-from gradtx.core._arithmetic import multiply, sum_over
+from gradtx.core._arithmetic import multiply, sum_of
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
@@ -61,7 +61,7 @@ def clip_by_global_norm(max_norm: NonNegative) -> GradientTransformationExtraArg
     """
 
     def measure(g, slots, p, t):
-        return sum_over(abs_sq(g), None)
+        return sum_of(abs_sq(g))
 
     def shared(t, total):
         return shrink_factor(norm_of(total), max_norm)

@@ -3,11 +3,11 @@
 
 import jax.numpy as jnp
 
-from gradtx.core._arithmetic import maximum, multiply, sum_over
+from gradtx.core._arithmetic import maximum, multiply, sum_of
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import NonNegative, Real
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.numerics._ratios import l2_norm, l2_norms, trust_ratio
+from gradtx.numerics._ratios import at_least, l2_norm, l2_norms, trust_ratio
 from gradtx.numerics._safe import abs_sq, norm_of, root_mean_square, safe_divide
 
 
@@ -25,7 +25,7 @@ def scale_by_trust_ratio(
     """
 
     def update(g, slots, p, t):
-        of_p, of_g = [maximum(size, min_norm) for size in l2_norms(p, g)]
+        of_p, of_g = [at_least(size, min_norm) for size in l2_norms(p, g)]
         return multiply(g, trust_ratio(of_p, of_g, trust_coefficient, eps)), slots
 
     return per_parameter(None, update, needs_params=True)
@@ -80,7 +80,7 @@ def normalize_by_update_norm(scale_factor: Real = 1.0, eps: NonNegative = 1e-6) 
     """
 
     def measure(g, slots, p, t):
-        return sum_over(abs_sq(g), None)
+        return sum_of(abs_sq(g))
 
     def shared(t, total):
         return safe_divide(scale_factor, norm_of(total) + eps)

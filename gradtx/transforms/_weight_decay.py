@@ -41,7 +41,8 @@ def add_decayed_weights(
         return masked(add_decayed_weights(weight_decay), mask)
 
     def update(g, slots, p, t):
-        return add(g, multiply(weight_decay, p)), slots
+        decays = not isinstance(weight_decay, int | float) or weight_decay != 0
+        return add(g, multiply(weight_decay, p)) if decays else g, slots
 
     return per_parameter(None, update, WeightDecaySchedule if callable(weight_decay) else None, needs_params=True)
 
