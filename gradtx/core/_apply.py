@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._arithmetic import add
 from gradtx.core._calling import compiled_outside
 from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._operations import add
 from gradtx.core._trees import align, check_shapes, is_hole, is_none, paths
 from gradtx.core._types import Params, Updates
 

@@ -76,7 +76,7 @@ def _plan(links: Links) -> _Plan:
     runs: list[_Run] = []
     before: RuleStage | None = None
     for made in flat:
-        stage = _stage(made)
+        stage = made.stage if made.mask is None else _behind_mask(made)
         if stage is not None and stage.joins and before is not None and before.rule.modes_of is None:
             runs[-1] = runs[-1]._replace(stages=(*runs[-1].stages, stage))
         else:
@@ -85,11 +85,9 @@ def _plan(links: Links) -> _Plan:
     return _Plan(tree, runs)
 
 
-def _stage(made: Expansion) -> RuleStage | None:
-    """The rule that a stage is, also one that a mask hides leaves from; None if it is none, or not on its own."""
-    if made.mask is None:
-        return made.stage
-    mask, inner = made.mask
+def _behind_mask(made: Expansion) -> RuleStage | None:
+    """The rule that a mask hides leaves from; None if it is none, or not to be told from one on all leaves."""
+    mask, inner = made.mask  # type: ignore[misc]  # the caller has looked
     stage = _innermost(inner.made).stage
     return None if stage is None else stage.masked(mask)
 

@@ -232,7 +232,7 @@ def _on_one_leaf(
         token = LEAF.set(Leaf(part, g.ndim, p))
         try:
             with jax.named_scope(rule.name), promotion(g, slots, p):
-                told = rule.role(role, g.ndim + len(stack))
+                told = rule.role(role, g.ndim + len(stack)) if rule.uses_role else {}
                 if rule.whole and part is not None and part.names:
                     return on_whole(rule, part, (g, slots, p, t, *common), told, run, cuts)
                 return run(rule, (g, slots, p, t, *common), told)

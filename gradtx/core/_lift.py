@@ -58,6 +58,8 @@ class RuleStage(NamedTuple):
     moving: dict[str, Any]
     is_scheduled: bool = False
     mask: Mask | None = None
+    is_bare: bool = True
+    """Whether the state of the stage is that of its rule."""
 
     @property
     def joins(self) -> bool:
@@ -82,12 +84,12 @@ class RuleStage(NamedTuple):
         """The same rule on the leaves that a mask shows; None if it cannot be told from one on all leaves."""
         rule = self.rule
         is_blind = self.joins and rule.idle is None and rule.memory is None and not rule.needs and self.mask is None
-        return self._replace(mask=mask) if is_blind else None
+        return self._replace(mask=mask, is_bare=False) if is_blind else None
 
 
 def lifted(stage: RuleStage) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`init` and `update` of a stage that is a rule."""
-    source, rule, moving, is_scheduled, _ = stage
+    source, rule, moving, is_scheduled, *_ = stage
 
     def init(params: Params) -> OptState:
         if is_scheduled:
@@ -151,7 +153,7 @@ def update_tree(
 ) -> tuple[Updates, list[OptState]]:
     """One step of the rules of these stages over a tree. All but the first must be such that they join."""
     pairs = list(zip(stages, states, strict=True))
-    owns = [stage.own(state) for stage, state in pairs]
+    owns = [state if stage.is_bare else stage.own(state) for stage, state in pairs]
     for stage, own in zip(stages, owns, strict=True):
         _check_arguments(stage.rule, updates, own, params, extra)
     tree = _tree(stages[0].rule, updates, params)
@@ -173,7 +175,8 @@ def update_tree(
         _state_after(step, tree, slots, memory)
         for step, slots, (_, memory) in zip(steps, new_slots, shared, strict=True)
     ]
-    new_states = [stage.after(state, own) for (stage, state), own in zip(pairs, new_states, strict=True)]
+    after = zip(pairs, new_states, strict=True)
+    new_states = [own if stage.is_bare else stage.after(state, own) for (stage, state), own in after]
     return jax.tree.unflatten(tree.treedef, all_closed(tree.leaves, new_leaves)), new_states
 
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradtx.core._arithmetic import divide, sum_of
+from gradtx.core._operations import divide, sum_of
 
 Names = tuple[str, ...]
 Axis = int | tuple[int, ...] | None

@@ -14,9 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._arithmetic import divide, exceeds, is_plain, select
 from gradtx.core._branching import branch
+from gradtx.core._calling import compiled_outside
 from gradtx.core._dtypes import promotion, widen
+from gradtx.core._operations import divide, exceeds, is_plain, select
 from gradtx.core._over_devices import sum_over
 
 _KNOWN: contextvars.ContextVar[tuple[list, Any] | None] = contextvars.ContextVar("known squares", default=None)
@@ -104,6 +105,7 @@ def in_range_over(parts: dict[Any, jax.Array], again: Callable[[Any, jax.Array],
     return _joined(sum_over({names: _for_all(*each) for names, each in found.items()}))
 
 
+@compiled_outside
 def _is_usual(total: jax.Array) -> jax.Array:
     """Whether these sums of squares are in range."""
     least, most = _limits(total.dtype)

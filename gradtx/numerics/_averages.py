@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._arithmetic import add, divide, multiply, subtract
 from gradtx.core._dtypes import complex_dtype
+from gradtx.core._operations import add, divide, multiply, subtract
 
 
 def ema(average: jax.Array, x: jax.Array, decay: Any) -> jax.Array:

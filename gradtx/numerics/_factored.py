@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import _over_devices as reductions
-from gradtx.core._arithmetic import multiply
+from gradtx.core._operations import multiply
 from gradtx.numerics._safe import safe_divide, safe_sqrt
 
 Axes = tuple[int, int]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import _over_devices as reductions
-from gradtx.core._arithmetic import add, divide, exceeds, maximum, multiply, select, sum_of
+from gradtx.core._operations import add, divide, exceeds, maximum, multiply, select, sum_of
 from gradtx.core._rescaling import in_range
 from gradtx.numerics._safe import abs_sq, euclidean_norm, norm_of
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import _over_devices as reductions
-from gradtx.core._arithmetic import add, differs, divide, exceeds, multiply, select, sum_of
+from gradtx.core._operations import add, differs, divide, exceeds, multiply, select, sum_of
 from gradtx.core._rescaling import Squares, in_range
 
 
@@ -46,7 +46,7 @@ def over_root(x: jax.Array, square: jax.Array, eps: Any = 0.0, eps_root: Any = 0
 
 def _is_positive(x: Any, dtype: Any) -> bool:
     """Whether this is a Python number, and positive in this dtype also where the smallest numbers are taken for 0."""
-    return isinstance(x, int | float) and x >= jnp.finfo(dtype).tiny
+    return isinstance(x, int | float) and bool(x >= jnp.finfo(dtype).tiny)
 
 
 def abs_sq(x: jax.Array) -> jax.Array:

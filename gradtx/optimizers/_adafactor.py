@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import _over_devices as reductions
-from gradtx.core._arithmetic import add, maximum, minimum, subtract
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._operations import add, maximum, minimum, subtract
 from gradtx.core._ranges import Decay, DType, Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.core._arithmetic import multiply
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._operations import multiply
 from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates

@@ -3,8 +3,8 @@
 
 import jax.numpy as jnp
 
-from gradtx.core._arithmetic import multiply, sum_of
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._operations import multiply, sum_of
 from gradtx.core._ranges import NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.numerics._safe import abs_sq, euclidean_norm, norm_of, root_mean_square, shrink_factor

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from gradtx.core._arithmetic import sum_of
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._operations import sum_of
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 

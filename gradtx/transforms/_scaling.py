@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import jax
 
-from gradtx.core._arithmetic import multiply
 from gradtx.core._combine import identity
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._operations import multiply
 from gradtx.core._ranges import Decay, Real, at_step
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule

@@ -3,8 +3,8 @@
 
 import jax.numpy as jnp
 
-from gradtx.core._arithmetic import maximum, multiply, sum_of
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._operations import maximum, multiply, sum_of
 from gradtx.core._ranges import NonNegative, Real
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.numerics._ratios import at_least, l2_norm, l2_norms, trust_ratio

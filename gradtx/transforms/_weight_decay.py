@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._arithmetic import add, multiply
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._operations import add, multiply
 from gradtx.core._ranges import FiniteNonNegative, NonNegativeInt, Positive
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core._dtypes import compute_dtype, promotion, widen
+from gradtx.core._measuring import added_up
+from gradtx.core._operations import sum_of
 from gradtx.core._over_devices import Names, devices, reduced_over, sum_over
 from gradtx.core._rescaling import divided, in_range_over, knowing, known_squares
 from gradtx.core._roles import by_names, is_full_box, names_of, names_of_leaves, opened
@@ -82,8 +84,8 @@ def _sum_of_squares(tree: Any) -> jax.Array:
 
 
 def _squares_of(leaves: list, dtype: np.dtype) -> jax.Array:
-    squares = [jnp.sum(abs_sq(widen(x, dtype))) for x in leaves]
-    return jnp.sum(jnp.stack(squares)) if squares else jnp.zeros([], dtype)
+    squares = [sum_of(abs_sq(widen(x, dtype))) for x in leaves]
+    return added_up(squares) if squares else jnp.zeros([], dtype)
 
 
 def vdot(tree_x: Any, tree_y: Any) -> jax.Array:

@@ -61,11 +61,12 @@ _pair = _bound(lambda x, y: (x, y), lambda x, y: None)
 
 def select(condition: Any, x: Any, y: Any) -> Any:
     """`jnp.where`."""
-    cases = (x, y) if isinstance(x, np.generic) and type(x) is type(y) else _pair(x, y)
+    cases: Any = (x, y) if isinstance(x, np.generic) and type(x) is type(y) else _pair(x, y)
     if cases is None or not is_plain(condition):
         return jnp.where(condition, x, y)
     shape = np.broadcast_shapes(condition.shape, *[z.shape for z in cases])
-    return lax.select(*[z if z.shape == shape else _broadcast(z, shape) for z in (condition, *cases)])
+    condition, x, y = [z if z.shape == shape else _broadcast(z, shape) for z in (condition, *cases)]
+    return lax.select(condition, x, y)
 
 
 def _broadcast(x: Any, shape: tuple[int, ...]) -> Any:
