@@ -212,6 +212,11 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ),
     (
         "wrappers/_masked.py",
+        "return isinstance(x, np.ndarray | jax.Array) and x.dtype == bool and x.ndim == 0 and "
+        "not isinstance(x, Tracer)",
+    ): ("flags that are arrays: tests/wrappers/test_masked.py"),
+    (
+        "wrappers/_masked.py",
         "return found.tree(found.treedef.flatten_up_to(x), seen) if fits else x",
     ): ("extra arguments: tests/wrappers/test_masked.py"),
     ("numerics/_windows.py", "return jnp.maximum(spread, 8 * jnp.finfo(center.dtype).eps * jnp.abs(center))"): (
