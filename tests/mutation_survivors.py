@@ -199,6 +199,9 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("wrappers/_multi_steps.py", "number = x.astype(jnp.int32) if x.dtype == bool else x"): (
         "on several devices: tests/wrappers/test_accumulation_in_jax.py"
     ),
+    ("transforms/_monitoring.py", "return widened_dtype(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x.dtype"): (
+        "averages of integers: tests/transforms/test_monitoring.py"
+    ),
     (
         "transforms/_monitoring.py",
         "return complex_dtype(wide) if jnp.issubdtype(x.dtype, jnp.complexfloating) else wide",
