@@ -199,6 +199,9 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("wrappers/_multi_steps.py", "number = x.astype(jnp.int32) if x.dtype == bool else x"): (
         "on several devices: tests/wrappers/test_accumulation_in_jax.py"
     ),
+    ("transforms/_monitoring.py", "return widened_dtype(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x.dtype"): (
+        "averages of integers: tests/transforms/test_monitoring.py"
+    ),
     (
         "transforms/_monitoring.py",
         "return complex_dtype(wide) if jnp.issubdtype(x.dtype, jnp.complexfloating) else wide",
@@ -210,6 +213,11 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("transforms/_normalization.py", "return g * first * second, slots"): (
         "the first factor is 1 for norms in range: tests/transforms/test_norms_out_of_range.py"
     ),
+    (
+        "wrappers/_masked.py",
+        "return isinstance(x, np.ndarray | jax.Array) and x.dtype == bool and x.ndim == 0 and "
+        "not isinstance(x, Tracer)",
+    ): ("flags that are arrays: tests/wrappers/test_masked.py"),
     (
         "wrappers/_masked.py",
         "return found.tree(found.treedef.flatten_up_to(x), seen) if fits else x",

@@ -6,9 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._calling import compiled_outside
 from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._kinds import Tree
+from gradtx.core._operations import add
 from gradtx.core._trees import align_leaves, check_shapes, is_hole, is_none, paths
 from gradtx.core._types import Params
 
@@ -47,8 +49,10 @@ def _check_whole(p: Any, u: Any, path: str) -> None:
         )
 
 
-@jax.jit
+@compiled_outside
 def _add(p: Any, u: Any) -> jax.Array:
     wide_p, wide_u = widen((p, u), compute_dtype(p, u))
     with promotion(p, u):
-        return (wide_p + wide_u).astype(jnp.result_type(p))
+        new = add(wide_p, wide_u)
+    dtype = jnp.result_type(p)
+    return new if new.dtype == dtype else new.astype(dtype)

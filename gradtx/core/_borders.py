@@ -52,8 +52,11 @@ def narrowed(new: Updates, updates: Updates, params: Params, state: OptState, pa
             return new
     casts = {}
     for i, u in enumerate(leaves):  # without calls where nothing is to be done: this runs at each update outside jit
-        dtype, of_g, of_p = getattr(u, "dtype", None), getattr(gs[i], "dtype", None), getattr(ps[i], "dtype", None)
-        if dtype is not None and dtype != of_g and dtype != of_p and (wanted := _narrower(dtype, of_g, of_p)):
+        dtype = getattr(u, "dtype", None)
+        if dtype is None or dtype == (of_g := getattr(gs[i], "dtype", None)):
+            continue
+        of_p = getattr(ps[i], "dtype", None)
+        if dtype != of_p and (wanted := _narrower(dtype, of_g, of_p)):
             casts[i] = wanted
     if not casts or _lands_exactly(state, parts):
         return new

@@ -73,24 +73,37 @@ def update_of(links: Links, requirements: Callable[[], Any]) -> Callable[..., tu
 def _plan(links: Links) -> _Plan:
     flat: list[Expansion] = []
     tree = _nested(links, flat)
-    runs: list[list[Expansion]] = []
+    runs: list[_Run] = []
     before: RuleStage | None = None
     for made in flat:
-        if made.stage is not None and made.stage.joins and before is not None and before.rule.modes_of is None:
-            runs[-1].append(made)
+        stage = made.stage if made.mask is None else _behind_mask(made)
+        if stage is not None and stage.joins and before is not None and before.rule.modes_of is None:
+            runs[-1] = runs[-1]._replace(stages=(*runs[-1].stages, stage))
         else:
-            runs.append([made])
-        before = made.stage
-    return _Plan(tree, [_Run(tuple([x.stage for x in run if x.stage]), run[0].wide or run[0].update) for run in runs])
+            runs.append(_Run(() if stage is None else (stage,), made.wide or made.update))
+        before = stage
+    return _Plan(tree, runs)
+
+
+def _behind_mask(made: Expansion) -> RuleStage | None:
+    """The rule that a mask hides leaves from; None if it is none, or not to be told from one on all leaves."""
+    mask, inner = made.mask  # type: ignore[misc]  # the caller has looked
+    stage = _innermost(inner.made).stage
+    return None if stage is None else stage.masked(mask)
+
+
+def _innermost(made: Expansion) -> Expansion:
+    """What a recipe stands for."""
+    while made.inner is not None:
+        made = Inner(made.inner).made
+    return made
 
 
 def _nested(links: Links, flat: list[Expansion]) -> _Nested:
     """The chain with the chains inside of it; `flat` gets all other stages, in order."""
     inside: list[_Nested | None] = []
     for stage in links.stages:
-        made = stage.made
-        while made.inner is not None:
-            made = Inner(made.inner).made
+        made = _innermost(stage.made)
         flat += [] if made.links else [made]
         inside.append(_nested(made.links, flat) if made.links else None)
     return _Nested(links, inside)

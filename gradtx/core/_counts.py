@@ -11,8 +11,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
+from gradtx.core._calling import compiled_outside
 from gradtx.core._checked import checked
 from gradtx.core._kinds import ArrayLike, StateTree
 from gradtx.core._ranges import is_array, is_number
@@ -26,9 +28,13 @@ def safe_increment(count: ArrayLike) -> jax.Array:
     Args:
       count: a scalar (or array) of any real dtype; the dtype is kept.
     """
-    count = jnp.asarray(count)
-    kind = jnp.iinfo if jnp.issubdtype(count.dtype, jnp.integer) else jnp.finfo
-    return jnp.minimum(count, kind(count.dtype).max - 1) + jnp.ones([], count.dtype)
+    return _incremented(jnp.asarray(count))
+
+
+@compiled_outside
+def _incremented(count: jax.Array) -> jax.Array:
+    # What is larger than the largest whole number is the smallest, as the bits say.
+    return jax.lax.max(jax.lax.add(count, np.ones([], count.dtype)), count)
 
 
 def in_place_of(state: OptState, fresh: OptState) -> OptState:

@@ -15,10 +15,17 @@ def real_dtype(dtype: Any) -> np.dtype:
     return jnp.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.complexfloating) else jnp.dtype(dtype)
 
 
+_SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+
+
+@functools.lru_cache
+def _is_double(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.inexact) and real_dtype(dtype) == _DOUBLE
+
+
 def compute_dtype(*trees: Any) -> np.dtype:
     """The real dtype in which to compute with these arrays: the widest floating dtype among them, at least float32."""
-    dtypes = {real_dtype(x.dtype) for x in jax.tree.leaves(trees) if jnp.issubdtype(x.dtype, jnp.inexact)}
-    return np.dtype(np.float64) if np.dtype(np.float64) in dtypes else np.dtype(np.float32)
+    return _DOUBLE if any([_is_double(x.dtype) for x in jax.tree.leaves(trees)]) else _SINGLE
 
 
 def complex_dtype(dtype: Any) -> np.dtype:
@@ -40,7 +47,10 @@ def widen(tree: Any, dtype: np.dtype | None = None) -> Any:
     if dtype is None:
         tree = jax.tree.map(jnp.asarray, tree)
         dtype = compute_dtype(tree)
-    return jax.tree.map(functools.partial(cast, dtype=dtype), tree)
+    leaves, treedef = jax.tree.flatten(tree)
+    # Without a call for what stays as it is: this runs for each rule and each shape.
+    stay = [getattr(x, "dtype", None) == dtype and getattr(x, "weak_type", None) is False for x in leaves]
+    return treedef.unflatten([x if as_is else cast(x, dtype) for x, as_is in zip(leaves, stay, strict=True)])
 
 
 def cast(x: Any, dtype: np.dtype) -> jax.Array:
@@ -52,7 +62,8 @@ def cast(x: Any, dtype: np.dtype) -> jax.Array:
 
 def widen_floats(tree: Any, dtype: Any) -> Any:
     """`widen` that leaves booleans, whole numbers and random keys as they are."""
-    return jax.tree.map(lambda x: cast(x, dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x, tree)
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef.unflatten([cast(x, dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in leaves])
 
 
 def ending(new: Any, old: jax.Array, dtype: Any) -> Any:
@@ -69,5 +80,5 @@ def ending(new: Any, old: jax.Array, dtype: Any) -> Any:
 
 def promotion(*trees: Any) -> contextlib.AbstractContextManager:
     """The dtype promotion under which a rule runs: strict promotion, if the user set it, forbids complex times real."""
-    is_complex = any([jnp.iscomplexobj(x) for x in jax.tree.leaves(trees)])
+    is_complex = any([x.dtype.kind == "c" for x in jax.tree.leaves(trees)])
     return jax.numpy_dtype_promotion("standard") if is_complex else contextlib.nullcontext()

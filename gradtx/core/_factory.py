@@ -225,7 +225,8 @@ def _stage(call: Call, inner: GradientTransformation, lasting: bool) -> Expansio
         return _pair(factory, arguments, with_extra_args_support(inner), moving)
     rule = inner.rule._replace(name=factory.name)
     source = _rule_source(factory, arguments, moving, rule if lasting and not moving else None)
-    stage = RuleStage(source, rule, moving, any(map(callable, moving.values())))
+    is_scheduled = any(map(callable, moving.values()))
+    stage = RuleStage(source, rule, moving, is_scheduled, is_bare=not is_scheduled)
     return Expansion(*lifted(stage), stage=stage)
 
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._buckets import Bucket, update_matrices
+from gradtx.core._calling import called_on_leaves, compiled_outside
 from gradtx.core._dtypes import compute_dtype, ending, promotion, widen, widen_floats
 from gradtx.core._over_devices import LEAF, WHOLE, Leaf, Split, gathered, on_leaf, once, own_part, whole_shape_of
 from gradtx.core._roles import Boxed, Role
@@ -178,7 +179,7 @@ def _update(sources: "tuple[RuleSource, ...]") -> Callable[..., Any]:
             slots.append(new)
         return g, slots
 
-    return jax.jit(update)
+    return called_on_leaves(update, at=1)
 
 
 shared_updates = functools.lru_cache(maxsize=1024)(_update)
@@ -231,7 +232,7 @@ def _on_one_leaf(
         token = LEAF.set(Leaf(part, g.ndim, p))
         try:
             with jax.named_scope(rule.name), promotion(g, slots, p):
-                told = rule.role(role, g.ndim + len(stack))
+                told = rule.role(role, g.ndim + len(stack)) if rule.uses_role else {}
                 if rule.whole and part is not None and part.names:
                     return on_whole(rule, part, (g, slots, p, t, *common), told, run, cuts)
                 return run(rule, (g, slots, p, t, *common), told)
@@ -279,7 +280,7 @@ def _kernels(source: RuleSource) -> Kernels:
         new = map(kept, rows, bucket.slots)
         return [(u, slots[0] if len(slots) == 1 else tuple(slots)) for u, slots in zip(us, new, strict=True)]
 
-    return Kernels(jax.jit(measure), jax.jit(shared), jax.jit(matrices))
+    return Kernels(called_on_leaves(measure, at=1), compiled_outside(shared), jax.jit(matrices))
 
 
 shared_kernels = functools.lru_cache(maxsize=1024)(_kernels)

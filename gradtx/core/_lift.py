@@ -32,8 +32,22 @@ from gradtx.core._roles import (
 )
 from gradtx.core._said import check_said
 from gradtx.core._scheduled import handed_on, initial, own_state, values_at
-from gradtx.core._trees import align, check_shapes, check_state, is_hole, is_leaf, paths, places_of_values
+from gradtx.core._trees import align, check_hidden, check_shapes, check_state, is_hole, is_leaf, paths, places_of_values
 from gradtx.core._types import OptState, Params, Updates
+
+
+class Mask(NamedTuple):
+    """What a stage that hides leaves from a rule is to the lift.
+
+    Attributes:
+      seen: from updates and parameters to whether each leaf is seen, None counting as a leaf.
+      opened: from the state of the stage to that of the rule.
+      closed: from the state before and the new state of the rule to the new state of the stage.
+    """
+
+    seen: Callable[[Updates, Params], list[bool]]
+    opened: Callable[[OptState], OptState]
+    closed: Callable[[OptState, OptState], OptState]
 
 
 class RuleStage(NamedTuple):
@@ -43,16 +57,39 @@ class RuleStage(NamedTuple):
     rule: Rule
     moving: dict[str, Any]
     is_scheduled: bool = False
+    mask: Mask | None = None
+    is_bare: bool = True
+    """Whether the state of the stage is that of its rule."""
 
     @property
     def joins(self) -> bool:
         """Whether it can run on a leaf right after the stages before it, without a look at the other leaves."""
         return self.rule.measure is None and self.rule.modes_of is None
 
+    def inside(self, state: OptState) -> OptState:
+        """The state that `init` of the rule makes, with its count of steps."""
+        return state if self.mask is None else self.mask.opened(state)
+
+    def own(self, state: OptState) -> OptState:
+        """The state of the rule itself."""
+        inside = self.inside(state)
+        return own_state(self.rule.name, inside) if self.is_scheduled else inside
+
+    def after(self, state: OptState, own: OptState) -> OptState:
+        """What becomes of a state whose rule now has this one."""
+        inside = handed_on(self.inside(state), own) if self.is_scheduled else own
+        return inside if self.mask is None else self.mask.closed(state, inside)
+
+    def masked(self, mask: Mask) -> "RuleStage | None":
+        """The same rule on the leaves that a mask shows; None if it cannot be told from one on all leaves."""
+        rule = self.rule
+        is_blind = self.joins and rule.idle is None and rule.memory is None and not rule.needs and self.mask is None
+        return self._replace(mask=mask, is_bare=False) if is_blind else None
+
 
 def lifted(stage: RuleStage) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`init` and `update` of a stage that is a rule."""
-    source, rule, moving, is_scheduled = stage
+    source, rule, moving, is_scheduled, *_ = stage
 
     def init(params: Params) -> OptState:
         if is_scheduled:
@@ -88,6 +125,7 @@ class _Step(NamedTuple):
       same, groups: the hyperparameters that are the same for all leaves, and how to run where others are not.
       runs: for each leaf the source of the rule, and the hyperparameters.
       boxes: for each leaf what the rule is told about it.
+      seen: whether the rule sees each leaf of the tree; None if it sees all.
     """
 
     rule: Rule
@@ -103,6 +141,7 @@ class _Step(NamedTuple):
     groups: Any
     runs: list[tuple[RuleSource, dict[str, Any]]]
     boxes: list
+    seen: list[bool] | None = None
 
 
 def update_tree(
@@ -114,7 +153,7 @@ def update_tree(
 ) -> tuple[Updates, list[OptState]]:
     """One step of the rules of these stages over a tree. All but the first must be such that they join."""
     pairs = list(zip(stages, states, strict=True))
-    owns = [own_state(stage.rule.name, state) if stage.is_scheduled else state for stage, state in pairs]
+    owns = [state if stage.is_bare else stage.own(state) for stage, state in pairs]
     for stage, own in zip(stages, owns, strict=True):
         _check_arguments(stage.rule, updates, own, params, extra)
     tree = _tree(stages[0].rule, updates, params)
@@ -136,10 +175,9 @@ def update_tree(
         _state_after(step, tree, slots, memory)
         for step, slots, (_, memory) in zip(steps, new_slots, shared, strict=True)
     ]
-    after = zip(stages, states, new_states, strict=True)
-    return jax.tree.unflatten(tree.treedef, all_closed(tree.leaves, new_leaves)), [
-        handed_on(old, new) if stage.is_scheduled else new for stage, old, new in after
-    ]
+    after = zip(pairs, new_states, strict=True)
+    new_states = [own if stage.is_bare else stage.after(state, own) for (stage, state), own in after]
+    return jax.tree.unflatten(tree.treedef, all_closed(tree.leaves, new_leaves)), new_states
 
 
 def _tree(rule: Rule, updates: Updates, params: Params) -> _Tree:
@@ -153,10 +191,10 @@ def _tree(rule: Rule, updates: Updates, params: Params) -> _Tree:
     return _Tree(updates, params, leaves, treedef, gs, ps, places_of_values(gs))
 
 
-def _step(stage: RuleStage, outer: OptState, state: OptState, tree: _Tree) -> _Step:
+def _step(stage: RuleStage, whole: OptState, state: OptState, tree: _Tree) -> _Step:
     rule, values = stage.rule, stage.moving
     if stage.is_scheduled:
-        values = values_at(rule.name, values, outer)
+        values = values_at(rule.name, values, stage.inside(whole))
     fields = [getattr(state, name) for name in rule.slots]
     held = [align(tree.treedef, f, rule.name, "the state's trees", tree.updates, "the gradients") for f in fields]
     slots = _rows(list(map(all_opened, held)), len(tree.leaves))
@@ -175,7 +213,10 @@ def _step(stage: RuleStage, outer: OptState, state: OptState, tree: _Tree) -> _S
         check_scalars(rule.name, same)
     runs = [(stage.source, same)] * len(live) if groups is None else groups.runs
     boxes = [_told(rule, x) if isinstance(x, Boxed) else None for x in live]
-    return _Step(rule, stage.source, state, held, slots, count, counts, ages, memory, same, groups, runs, boxes)
+    seen = None if stage.mask is None else stage.mask.seen(tree.updates, tree.params)
+    if seen is not None:
+        check_hidden(rule.name, tree.updates, tree.found, seen, held)
+    return _Step(rule, stage.source, state, held, slots, count, counts, ages, memory, same, groups, runs, boxes, seen)
 
 
 def _live(step: _Step, tree: _Tree) -> list[Live]:
@@ -217,16 +258,20 @@ Row = tuple[int, Any, Sequence]
 
 def _by_leaves(steps: list[_Step], tree: _Tree, commons: list[list[tuple]]) -> Iterable[Row]:
     at_once = None
-    if not any([step.groups for step in steps]):
+    if not any([step.groups or step.seen for step in steps]):
         at_once = joined(tuple([step.source for step in steps]))
+    rows = list(zip(steps, commons, strict=True))
     for j, i in enumerate(tree.found):
-        run = at_once or joined(tuple([step.runs[j][0] for step in steps]))
-        rows = zip(steps, commons, strict=True)
-        parts = [OnLeaf(x.runs[j][1], x.boxes[j], x.slots[i], x.counts[i], common[j]) for x, common in rows]
+        shown = [row for row in rows if row[0].seen is None or row[0].seen[i]] if at_once is None else rows
+        run = at_once or joined(tuple([step.runs[j][0] for step, _ in shown]))
+        parts = [OnLeaf(x.runs[j][1], x.boxes[j], x.slots[i], x.counts[i], common[j]) for x, common in shown]
         try:
             u, new = run(parts, tree.gs[i], tree.ps[i])
         except (ValueError, TypeError) as error:
             raise _located(error, steps[0], tree, i) from error
+        if len(shown) < len(rows):
+            made = iter(new)
+            new = [x.slots[i] if x.seen is not None and not x.seen[i] else next(made) for x in steps]
         yield i, u, new
 
 

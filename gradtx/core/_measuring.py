@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core._calling import compiled_outside
 from gradtx.core._kernels import RuleSource
+from gradtx.core._operations import sum_of
 from gradtx.core._over_devices import Names, sum_over
 from gradtx.core._rescaling import divided, in_range_over, known_squares
 from gradtx.core._roles import names_of, opened
@@ -24,8 +26,14 @@ class Live(NamedTuple):
     count: Any
 
 
-def _sum(measures: list) -> Any:
-    return jax.tree.map(lambda *xs: jnp.sum(jnp.stack(xs)), *measures)
+def added_up(measures: list) -> Any:
+    """The sum of scalars, or of trees of them."""
+    return measures[0] if len(measures) == 1 else _sum_of_several(*measures)
+
+
+@compiled_outside
+def _sum_of_several(*measures: Any) -> Any:
+    return jax.tree.map(lambda *xs: sum_of(jnp.stack(xs)), *measures)
 
 
 def _by_names(live: list[Live]) -> dict[Names, list[Live]]:
@@ -39,7 +47,7 @@ def _by_names(live: list[Live]) -> dict[Names, list[Live]]:
 def _measured(live: list[Live], memory: Any, scale: jax.Array | None = None) -> Any:
     """The sum of the measures of these leaves; with a scale, of their gradients divided by it."""
     gs = [x.g if scale is None else divided(x.g, scale) for x in live]
-    return _sum(
+    return added_up(
         [x.source.kernels.measure(x.values, g, x.slots, x.p, x.count, memory) for x, g in zip(live, gs, strict=True)]
     )
 

@@ -21,6 +21,7 @@ from jax.core import Tracer
 
 from gradtx.core._checked import checked
 from gradtx.core._kinds import ArrayLike, AxesOrOne
+from gradtx.core._operations import divide, sum_of
 from gradtx.core._ranges import Bound
 
 Names = tuple[str, ...]
@@ -147,7 +148,7 @@ def total(x: ArrayLike, axis: AxesOrOne | None = None, keepdims: bool = False) -
       ValueError: in a rule, for another rank than that of the parameter; where types show that the parameter is split
         and nobody said so; and where `axis` is not all of them and `over_axes` was given names only.
     """
-    names, found = _over(x, axis), jnp.sum(x, axis=axis, keepdims=keepdims)
+    names, found = _over(x, axis), sum_of(x, axis, keepdims)
     return summed(found, names) if names else found
 
 
@@ -158,9 +159,10 @@ def mean(x: ArrayLike, axis: AxesOrOne | None = None, keepdims: bool = False) ->
     Args:
       x, axis, keepdims: as in `total`.
     """
-    if not _over(x, axis):
+    names = _over(x, axis)
+    if not names and not jnp.issubdtype(x.dtype, jnp.inexact):
         return jnp.mean(x, axis=axis, keepdims=keepdims)
-    return total(x, axis, keepdims) / max(size(x, axis), 1.0)
+    return divide(total(x, axis, keepdims), max(size(x, axis), 1.0) if names else size(x, axis))
 
 
 @checked

@@ -9,7 +9,7 @@ from gradtx.core._borders import Parts, bordered, of_shapes
 from gradtx.core._calls import Call, Value, expand_inside, register_value
 from gradtx.core._kernels import Rule, RuleSource
 from gradtx.core._kinds import Kind
-from gradtx.core._lift import RuleStage, lifted
+from gradtx.core._lift import Mask, RuleStage, lifted
 from gradtx.core._nesting import arguments_inside, arguments_named, is_factory, is_transformation, replaced, spelled
 from gradtx.core._types import OptState, Params, State, UpdateFn, Updates
 
@@ -32,7 +32,7 @@ class Expansion(NamedTuple):
 
     `wide` is the `update` of which chains and wrappers make theirs. It may return wider updates than `update` (see
     `core._borders`); None if there is no difference. Of a stage that is a rule, `stage` is it; of a chain, `links` are
-    its stages.
+    its stages; of a wrapper that only hides leaves, `mask` is how it does, and what is inside.
     """
 
     init: Callable[..., Any]
@@ -41,6 +41,7 @@ class Expansion(NamedTuple):
     inner: "GradientTransformation | None" = None
     stage: RuleStage | None = None
     links: Links | None = None
+    mask: "tuple[Mask, Inner] | None" = None
     parts: Parts | None = None
     needs: tuple[str, ...] | None = None
     gathers: bool = False
@@ -59,7 +60,7 @@ class GradientTransformation(Value, Generic[State]):
 
     Args:
       init, update: the two functions.
-      links: set by chains only.
+      links, mask: set by chains and masks only.
       parts: a function from a state to the transformations inside and their parts of that state, by path:
         `lambda state: {"inner_state": (inner, state.inner_state)}`. None if there are none inside.
       needs: the names of all extra arguments that `update` must be given, also those that transformations inside need;
@@ -79,6 +80,7 @@ class GradientTransformation(Value, Generic[State]):
         update: Callable[..., Any],
         *,
         links: Links | None = None,
+        mask: "tuple[Mask, Inner] | None" = None,
         parts: Parts | None = None,
         needs: Iterable[str] | None = None,
         gathers: bool = False,
@@ -87,9 +89,8 @@ class GradientTransformation(Value, Generic[State]):
             if not callable(function):
                 raise TypeError(f"{type(self).__name__}: {name} must be a function, got {function!r}")
         declared = None if needs is None else tuple(sorted(set(needs)))
-        self._set(
-            _call=None, _expansion=Expansion(init, update, links=links, parts=parts, needs=declared, gathers=gathers)
-        )
+        made = Expansion(init, update, links=links, mask=mask, parts=parts, needs=declared, gathers=gathers)
+        self._set(_call=None, _expansion=made)
 
     @classmethod
     def from_call(cls, call: Call) -> Self:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._roles import Boxed, is_entry_box, unboxed
+from gradtx.core._roles import Boxed, is_entry_box, opened, unboxed
 from gradtx.core._sentences import listed, shortened
 from gradtx.core._types import EmptyState
 
@@ -81,6 +81,12 @@ def check_shapes(
     So for a complex one of a real parameter, unless `may_be_complex`.
     """
     for i, (g, p) in enumerate(zip(leaves, params, strict=True)):
+        # Without a call for each leaf that is as it should be: this runs at each update outside jit.
+        if g is None:
+            continue
+        shape = getattr(g, "shape", None)
+        if shape is not None and shape == getattr(p, "shape", None) and g.dtype == getattr(p, "dtype", None):
+            continue
         if is_hole(g):
             continue
         if p is None:
@@ -94,6 +100,19 @@ def check_shapes(
                 f"{where}: the {name} at {paths(updates)[i]} has shape {jnp.shape(g)}, "
                 f"its parameter has shape {jnp.shape(p)}"
             )
+
+
+def check_hidden(where: str, updates: Any, places: list[int], seen: list, state: list[list]) -> None:
+    """Raises an error unless the state has something for those of the leaves at these places that are seen, only."""
+    for column in state:
+        has = [not (isinstance(opened(column[i]), tuple) and not opened(column[i])) for i in places]
+        wrong = [i for i, there in zip(places, has, strict=True) if there != seen[i]]
+        if wrong:
+            shown = [x for x in wrong if seen[x]]
+            text = listed([paths(updates)[i] for i in shown or wrong])
+            sides = ("the gradients", "the state's trees")
+            one, other = sides if shown else sides[::-1]
+            raise ValueError(f"{where}: the trees do not match: {one} have {text}, which {other} lack")
 
 
 class NoArrayError(TypeError):

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import _over_devices as reductions
+from gradtx.core._operations import multiply
 from gradtx.numerics._safe import safe_divide, safe_sqrt
 
 Axes = tuple[int, int]
@@ -36,7 +37,7 @@ def factored_root(row: jax.Array, col: jax.Array, axes: Axes) -> jax.Array:
     second, largest = axes
     row, col = jnp.expand_dims(row, largest), jnp.expand_dims(col, second)
     overall = safe_sqrt(reductions.mean(row, axis=second, keepdims=True))
-    return safe_divide(safe_sqrt(row), overall) * safe_sqrt(col)
+    return multiply(safe_divide(safe_sqrt(row), overall), safe_sqrt(col))
 
 
 @jax.custom_jvp

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions of one array that stay finite at the edges of their domains, derivatives included."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core import _over_devices as reductions
-from gradtx.core._rescaling import in_range
+from gradtx.core._operations import add, differs, divide, exceeds, multiply, select, sum_of
+from gradtx.core._rescaling import Squares, in_range
 
 
 @jax.custom_jvp
@@ -17,7 +19,7 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
     A zero gradient puts 0 under every root of an adaptive rule; with the true derivative, differentiating through the
     optimizer would give infinity times zero, NaN.
     """
-    return jnp.sqrt(x)
+    return jax.lax.sqrt(x)
 
 
 @safe_sqrt.defjvp
@@ -30,19 +32,33 @@ def _safe_sqrt_jvp(primals: tuple, tangents: tuple) -> tuple:
 
 def safe_divide(x: jax.Array, y: jax.Array) -> jax.Array:
     """x / y, and 0 with derivative 0 where y is 0."""
-    nonzero = y != 0
-    return jnp.where(nonzero, x / jnp.where(nonzero, y, 1), 0)
+    nonzero = differs(y, 0)
+    return select(nonzero, divide(x, select(nonzero, y, 1)), 0)
+
+
+def over_root(x: jax.Array, square: jax.Array, eps: Any = 0.0, eps_root: Any = 0.0) -> jax.Array:
+    """x / (sqrt(square + eps_root) + eps), and 0 with derivative 0 where the denominator is 0."""
+    root = safe_sqrt(add(square, eps_root))
+    # Numbers that the program knows to be positive spare it the question whether the denominator is.
+    known = _is_positive(eps, root.dtype) or _is_positive(eps_root, root.dtype)
+    return (divide if known else safe_divide)(x, add(root, eps))
+
+
+def _is_positive(x: Any, dtype: Any) -> bool:
+    """Whether this is a Python number, and positive in this dtype also where the smallest numbers are taken for 0."""
+    return isinstance(x, int | float) and bool(x >= jnp.finfo(dtype).tiny)
 
 
 def abs_sq(x: jax.Array) -> jax.Array:
     """The squared magnitude, real also for complex `x`."""
-    return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else x * x
+    return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else multiply(x, x)
 
 
-def norm_of(total: tuple[jax.Array, jax.Array]) -> jax.Array:
+def norm_of(total: Squares) -> jax.Array:
     """The norm from what `in_range` makes of a sum of squares."""
     squares, scale = total
-    return scale * safe_sqrt(squares)
+    root = safe_sqrt(squares)
+    return root if isinstance(scale, float) else multiply(scale, root)
 
 
 def euclidean_norm(x: jax.Array, axis: Any = None, keepdims: bool = False, mean: bool = False) -> jax.Array:
@@ -53,12 +69,19 @@ def euclidean_norm(x: jax.Array, axis: Any = None, keepdims: bool = False, mean:
       mean: whether to take the mean of the squares, 0 without elements, instead of their sum.
     """
 
-    def squares(of: jax.Array) -> jax.Array:
-        total = jnp.sum(abs_sq(of), axis=axis, keepdims=True)
-        return total / max(reductions.size(x, axis), 1.0) if mean else total
+    stays = axis is not None  # for the scales, of which there is one for each sum
 
-    found = norm_of(in_range(squares(x), lambda scale: squares(x / scale), reductions.across(x, axis)))
-    return found if keepdims else jnp.squeeze(found, axis)
+    def squares(of: jax.Array) -> jax.Array:
+        total = sum_of(abs_sq(of), axis, keepdims=stays)
+        return divide(total, max(reductions.size(x, axis), 1.0)) if mean else total
+
+    def again(scale: jax.Array) -> jax.Array:
+        return squares(divide(x, scale))
+
+    found = in_range(squares(x), again, reductions.across(x, axis), norm_of)
+    if stays == keepdims:
+        return found
+    return jnp.squeeze(found, axis) if stays else jnp.expand_dims(found, tuple(range(x.ndim)))
 
 
 def root_mean_square(x: jax.Array) -> jax.Array:
@@ -68,5 +91,7 @@ def root_mean_square(x: jax.Array) -> jax.Array:
 
 def shrink_factor(size: jax.Array, limit: jax.Array | float) -> jax.Array:
     """min(1, limit / size): the factor that brings something of this size to at most the limit."""
-    over = size > limit
-    return jnp.where(over, limit / jnp.where(over, size, 1), 1)
+    over = exceeds(size, limit)
+    if isinstance(limit, int | float) and _is_positive(limit, size.dtype) and limit < math.inf:
+        return divide(limit, select(over, size, limit))
+    return select(over, divide(limit, select(over, size, 1)), 1)

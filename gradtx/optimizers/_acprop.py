@@ -8,7 +8,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
-from gradtx.numerics._averages import ema, one_minus_power, zeros_like
+from gradtx.numerics._averages import correction, ema, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adabelief import ScaleByBeliefState
 from gradtx.transforms._scaling import scale_by_lr
@@ -34,7 +34,7 @@ def scale_by_acprop(
     """
 
     def shared(t, total):
-        return t == 1, 1 / one_minus_power(b2, jnp.maximum(t - 1, 1))
+        return t == 1, correction(b2, jnp.maximum(t - 1, 1))
 
     def update(g, slots, p, t, common):
         (mu, nu), (first, of_nu) = slots, common

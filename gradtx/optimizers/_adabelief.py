@@ -10,7 +10,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule, Updates
-from gradtx.numerics._averages import ema, one_minus_power, unbiased, weighted, zeros_like
+from gradtx.numerics._averages import correction, ema, unbiased, weighted, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
@@ -49,7 +49,7 @@ def scale_by_belief(
     """
 
     def shared(t, total):
-        return unbiased(b1, t, nesterov), 1 / one_minus_power(b2, t)
+        return unbiased(b1, t, nesterov), correction(b2, t)
 
     def update(g, slots, p, t, corrections):
         (mu, nu), (of_mu, of_nu) = slots, corrections

@@ -8,7 +8,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative, Positive
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
-from gradtx.numerics._averages import ema, one_minus_power, zeros_like
+from gradtx.numerics._averages import correction, ema, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.optimizers._amsgrad import ScaleByAmsgradState
@@ -55,7 +55,7 @@ def scale_by_adabound(
         return (*moments, zeros_like(p, real=True)) if amsbound else moments
 
     def shared(t, total):
-        corrections = (1 / one_minus_power(b1, t), 1 / one_minus_power(b2, t)) if bias_correction else (1.0, 1.0)
+        corrections = (correction(b1, t), correction(b2, t)) if bias_correction else (1.0, 1.0)
         # r - r / (gamma t + 1) would lose digits as long as gamma t is small.
         return *corrections, final_ratio * gamma * t / (gamma * t + 1), final_ratio * (1 + 1 / (gamma * t))
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gradtx.core import _over_devices as reductions
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._operations import add, maximum, minimum, subtract
 from gradtx.core._ranges import Decay, DType, Fraction, Limit, NonNegative, NonNegativeInt, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule, Updates
@@ -75,12 +76,12 @@ def scale_by_factored_rms(
         return *factors.factor_means(v, axes), jnp.zeros(1, v.dtype)
 
     def shared(t, total):
-        t = jnp.maximum(t - step_offset, 1)
+        t = maximum(subtract(t, step_offset), 1)
         decay = 1 - t**-decay_rate if decay_rate_fn is None else decay_rate_fn(t - 1, decay_rate)
-        return jnp.minimum(decay, decay_cap)
+        return minimum(decay, decay_cap)
 
     def update(g, slots, p, t, decay):
-        (row, col, v), axes, square = slots, axes_of(reductions.whole_shape(g)), abs_sq(g) + epsilon
+        (row, col, v), axes, square = slots, axes_of(reductions.whole_shape(g)), add(abs_sq(g), epsilon)
         if axes is None:
             v = average(v, square, decay)
             return factors.over_root(g, safe_sqrt(v)), (row, col, v)

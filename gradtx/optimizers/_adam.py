@@ -7,11 +7,12 @@ import jax
 
 from gradtx.core._combine import chain
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._operations import multiply
 from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule, Updates
-from gradtx.numerics._averages import ema, one_minus_power, zeros_like
-from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
+from gradtx.numerics._averages import correction, ema, unbiased, weighted, zeros_like
+from gradtx.numerics._safe import abs_sq, over_root
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
 from gradtx.wrappers._masked import MaskOfParams
@@ -56,14 +57,12 @@ def scale_by_adam(
         return zeros_like(p, mu_dtype), zeros_like(p, nu_dtype, real=True)
 
     def shared(t, total):
-        of_mu = b1 / one_minus_power(b1, t + 1) if nesterov else 1 / one_minus_power(b1, t)
-        return of_mu, (1 - b1) / one_minus_power(b1, t), 1 / one_minus_power(b2, t)
+        return unbiased(b1, t, nesterov), correction(b2, t)
 
     def update(g, slots, p, t, corrections):
-        (mu, nu), (of_mu, of_g, of_nu) = slots, corrections
+        (mu, nu), (of_mu, of_nu) = slots, corrections
         mu, nu = ema(mu, g, b1), ema(nu, abs_sq(g), b2)
-        direction = of_mu * mu + of_g * g if nesterov else of_mu * mu
-        return safe_divide(direction, safe_sqrt(of_nu * nu + eps_root) + eps), (mu, nu)
+        return over_root(weighted(mu, g, of_mu), multiply(of_nu, nu), eps, eps_root), (mu, nu)
 
     return per_parameter(init, update, ScaleByAdamState, shared=shared)
 

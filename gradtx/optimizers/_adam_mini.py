@@ -16,7 +16,7 @@ from gradtx.core._stacks import Stacked, over_stack, stack_axes
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._trees import align, show_path
 from gradtx.core._types import Params, ScalarOrSchedule
-from gradtx.numerics._averages import ema, one_minus_power, zeros_like
+from gradtx.numerics._averages import correction, ema, zeros_like
 from gradtx.numerics._blocks import block_mean, spread_blocks
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import ScaleByAdamState
@@ -77,7 +77,7 @@ def scale_by_adam_mini(
         return zeros_like(p, mu_dtype), block_mean(_zeros(p, nu_dtype), counts, _singles(blocks))
 
     def shared(t, total):
-        return 1 / one_minus_power(b1, t), 1 / one_minus_power(b2, t)
+        return correction(b1, t), correction(b2, t)
 
     def update(g, slots, p, t, corrections, role):
         (mu, nu), (of_mu, of_nu) = slots, corrections

@@ -8,7 +8,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
-from gradtx.numerics._averages import ema, one_minus_power, zeros_like
+from gradtx.numerics._averages import correction, ema, zeros_like
 from gradtx.numerics._safe import safe_divide
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._scaling import scale_by_lr
@@ -32,7 +32,7 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8)
     """
 
     def shared(t, total):
-        return 1 / one_minus_power(b1, t)
+        return correction(b1, t)
 
     def update(g, slots, p, t, of_mu):
         mu, nu = slots

@@ -11,7 +11,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule, Updates
-from gradtx.numerics._averages import ema, one_minus_power, zeros_like
+from gradtx.numerics._averages import correction, ema, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._weight_decay import decay_weights
 from gradtx.wrappers._masked import MaskOfParams
@@ -57,7 +57,7 @@ def scale_by_adamod(
         return zeros_like(p, mu_dtype), zeros_like(p, real=True), zeros_like(p, real=True)
 
     def shared(t, total):
-        return learning_rate, 1 / one_minus_power(b1, t), 1 / one_minus_power(b2, t)
+        return learning_rate, correction(b1, t), correction(b2, t)
 
     def update(g, slots, p, t, common):
         (mu, nu, mean_rate), (rate, of_mu, of_nu) = slots, common

@@ -12,7 +12,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
-from gradtx.numerics._averages import ema, one_minus_power, unbiased, weighted, zeros_like
+from gradtx.numerics._averages import correction, ema, unbiased, weighted, zeros_like
 from gradtx.numerics._ratios import along, l2_norms
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import ScaleByAdamState
@@ -76,7 +76,7 @@ def scale_by_adamp(
         return zeros_like(p, mu_dtype), zeros_like(p, real=True)
 
     def shared(t, total):
-        return unbiased(b1, t, nesterov), 1 / one_minus_power(b2, t)
+        return unbiased(b1, t, nesterov), correction(b2, t)
 
     def update(g, slots, p, t, corrections, role):
         (mu, nu), (of_mu, of_nu) = slots, corrections

@@ -11,7 +11,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule, Updates
-from gradtx.numerics._averages import ema, one_minus_power, zeros_like
+from gradtx.numerics._averages import correction, ema, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
@@ -50,7 +50,7 @@ def scale_by_adan(
         return zeros_like(p), zeros_like(p), zeros_like(p, real=True), zeros_like(p)
 
     def shared(t, total):
-        of_m, of_v, of_n = (1 / one_minus_power(b, t) for b in (b1, b2, b3))
+        of_m, of_v, of_n = (correction(b, t) for b in (b1, b2, b3))
         return t == 1, of_m, b2 * of_v, of_n
 
     def update(g, slots, p, t, common):

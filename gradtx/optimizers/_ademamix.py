@@ -12,7 +12,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule, Updates
-from gradtx.numerics._averages import ema, one_minus_power, zeros_like
+from gradtx.numerics._averages import correction, ema, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
@@ -60,7 +60,7 @@ def scale_by_ademamix(
         return zeros_like(p, mu_dtype), zeros_like(p, mu_dtype), zeros_like(p, real=True)
 
     def shared(t, total, memory):
-        common = 1 / one_minus_power(b1, t), 1 / one_minus_power(b2, t)
+        common = correction(b1, t), correction(b2, t)
         return common, {"count_m2": safe_increment(memory["count_m2"])}
 
     def update(g, slots, p, t, corrections):

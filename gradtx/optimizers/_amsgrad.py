@@ -11,7 +11,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule, Updates
-from gradtx.numerics._averages import ema, one_minus_power, zeros_like
+from gradtx.numerics._averages import correction, ema, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
 
@@ -58,8 +58,8 @@ def scale_by_amsgrad(
         return zeros_like(p, mu_dtype), zeros_like(p, real=True), zeros_like(p, real=True)
 
     def shared(t, total):
-        of_mu = 1 / one_minus_power(b1, t) if bias_correction_mu else 1.0
-        of_nu = 1 / one_minus_power(b2, t) if bias_correction_nu else 1.0
+        of_mu = correction(b1, t) if bias_correction_mu else 1.0
+        of_nu = correction(b2, t) if bias_correction_nu else 1.0
         return (of_mu, of_nu, 1.0) if max_of_corrected else (of_mu, 1.0, of_nu)
 
     def update(g, slots, p, t, corrections):

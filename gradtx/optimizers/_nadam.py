@@ -10,7 +10,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule, Updates
-from gradtx.numerics._averages import ema, one_minus_power, zeros_like
+from gradtx.numerics._averages import correction, ema, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms._scaling import scale_by_lr
@@ -57,7 +57,7 @@ def scale_by_nadam(
     def shared(t, total, memory):
         now, ahead = (b1 * (1 - 0.5 * 0.96 ** (s * momentum_decay)) for s in (t, t + 1))
         product = memory["momentum_product"] * now
-        weights = ahead / (1 - product * ahead), (1 - now) / (1 - product), 1 / one_minus_power(b2, t)
+        weights = ahead / (1 - product * ahead), (1 - now) / (1 - product), correction(b2, t)
         return weights, {"momentum_product": product}
 
     def update(g, slots, p, t, weights):

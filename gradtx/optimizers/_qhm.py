@@ -6,7 +6,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, Fraction, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
-from gradtx.numerics._averages import ema, one_minus_power, zeros_like
+from gradtx.numerics._averages import correction, ema, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._momentum import TraceState
@@ -77,7 +77,7 @@ def scale_by_qhadam(
         return zeros_like(p, mu_dtype), zeros_like(p, real=True)
 
     def shared(t, total):
-        return 1 / one_minus_power(b1, t), 1 / one_minus_power(b2, t)
+        return correction(b1, t), correction(b2, t)
 
     def update(g, slots, p, t, corrections):
         (mu, nu), (of_mu, of_nu) = slots, corrections

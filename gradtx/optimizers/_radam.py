@@ -13,7 +13,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative, Range
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
-from gradtx.numerics._averages import ema, one_minus_power, unbiased, weighted, zeros_like
+from gradtx.numerics._averages import correction, ema, unbiased, weighted, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._scaling import scale_by_lr
@@ -79,7 +79,7 @@ def scale_by_radam(
         adapts = (r > 4) & (r >= threshold)
         r, r_max = jnp.where(adapts, r, 5), jnp.where(adapts, r_max, 5)
         c = jnp.sqrt((r - 4) * (r - 2) * r_max / ((r_max - 4) * (r_max - 2) * r))
-        return adapts, c, unbiased(b1, t, nesterov), 1 / one_minus_power(b2, t)
+        return adapts, c, unbiased(b1, t, nesterov), correction(b2, t)
 
     def update(g, slots, p, t, common):
         (mu, nu), (adapts, c, of_mu, of_nu) = slots, common

@@ -12,7 +12,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, NonNegative, NonNegativeInt, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Params, ScalarOrSchedule, Updates
-from gradtx.numerics._averages import copy_of, ema, one_minus_power, zeros_like
+from gradtx.numerics._averages import copy_of, correction, ema, one_minus_power, zeros_like
 from gradtx.numerics._distance import inner
 from gradtx.numerics._interpolation import average_behind, averaged_step
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
@@ -105,7 +105,7 @@ def schedule_free_plus(
         weight = t**weight_step_power * max_lr**weight_lr_power
         weight_sum = memory["weight_sum"] + weight
         share = jnp.where(t <= average_from, 1, safe_divide(weight, weight_sum))
-        corrections = 1 / one_minus_power(momentum, t), 1 / one_minus_power(b2, t)
+        corrections = correction(momentum, t), correction(b2, t)
         memory = {"b1": new, "weight_sum": weight_sum, "max_lr": max_lr, "gradient_norm": norm}
         return (step, share, old, new, *corrections), memory
 

@@ -10,7 +10,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule, Updates
-from gradtx.numerics._averages import ema, one_minus_power, zeros_like
+from gradtx.numerics._averages import correction, ema, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.transforms._scaling import scale_by_lr
 from gradtx.transforms._weight_decay import add_decayed_weights
@@ -52,7 +52,7 @@ def scale_by_simplified_ademamix(
         return zeros_like(p), zeros_like(p, real=True)
 
     def shared(t, total):
-        return 1 / one_minus_power(b2, t)
+        return correction(b2, t)
 
     def update(g, slots, p, t, of_n):
         m, n = b1 * slots[0] + g, ema(slots[1], abs_sq(g), b2)

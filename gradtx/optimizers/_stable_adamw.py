@@ -8,7 +8,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, DType, Limit, NonNegative, is_number
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
-from gradtx.numerics._averages import ema, one_minus_power, zeros_like
+from gradtx.numerics._averages import correction, ema, zeros_like
 from gradtx.numerics._safe import abs_sq, root_mean_square, safe_divide, safe_sqrt, shrink_factor
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._scaling import scale_by_lr
@@ -46,7 +46,7 @@ def scale_by_stable_adam(
         return zeros_like(p, mu_dtype), zeros_like(p, real=True)
 
     def shared(t, total):
-        return 1 / one_minus_power(b1, t), 1 / one_minus_power(b2, t)
+        return correction(b1, t), correction(b2, t)
 
     def update(g, slots, p, t, corrections):
         (mu, nu), (of_mu, of_nu) = slots, corrections

@@ -8,7 +8,7 @@ from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
-from gradtx.numerics._averages import ema, one_minus_power, zeros_like
+from gradtx.numerics._averages import correction, ema, zeros_like
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 from gradtx.optimizers._adam import ScaleByAdamState
 from gradtx.transforms._scaling import scale_by_lr
@@ -39,7 +39,7 @@ def scale_by_yogi(
     """
 
     def shared(t, total):
-        return (1 / one_minus_power(b1, t), 1 / one_minus_power(b2, t)) if bias_correction else (1.0, 1.0)
+        return (correction(b1, t), correction(b2, t)) if bias_correction else (1.0, 1.0)
 
     def update(g, slots, p, t, corrections):
         (mu, nu), (of_mu, of_nu) = slots, corrections

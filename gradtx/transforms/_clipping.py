@@ -4,6 +4,7 @@
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._operations import multiply, sum_of
 from gradtx.core._ranges import LimitOrZero
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.numerics._safe import abs_sq, euclidean_norm, norm_of, root_mean_square, shrink_factor
@@ -28,7 +29,7 @@ def clip_by_norm(max_norm: LimitOrZero) -> GradientTransformationExtraArgs:
     """
 
     def update(g, slots, p, t):
-        return g * shrink_factor(euclidean_norm(g), max_norm), slots
+        return multiply(g, shrink_factor(euclidean_norm(g), max_norm)), slots
 
     return per_parameter(None, update)
 
@@ -42,7 +43,9 @@ def clip_by_block_rms(threshold: LimitOrZero) -> GradientTransformationExtraArgs
 
     Reference: Shazeer and Stern 2018, arXiv:1804.04235, section 6.
     """
-    return per_parameter(None, lambda g, slots, p, t: (g * shrink_factor(root_mean_square(g), threshold), slots))
+    return per_parameter(
+        None, lambda g, slots, p, t: (multiply(g, shrink_factor(root_mean_square(g), threshold)), slots)
+    )
 
 
 @transformation
@@ -58,12 +61,12 @@ def clip_by_global_norm(max_norm: LimitOrZero) -> GradientTransformationExtraArg
     """
 
     def measure(g, slots, p, t):
-        return jnp.sum(abs_sq(g))
+        return sum_of(abs_sq(g))
 
     def shared(t, total):
         return shrink_factor(norm_of(total), max_norm)
 
     def update(g, slots, p, t, factor):
-        return g * factor, slots
+        return multiply(g, factor), slots
 
     return per_parameter(None, update, measure=measure, shared=shared, rescales=True)

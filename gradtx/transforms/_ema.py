@@ -31,7 +31,7 @@ def ema(decay: Decay, debias: bool = True, accumulator_dtype: DType = None) -> G
     """
 
     def shared(t, total):
-        return 1 / moments.one_minus_power(decay, t) if debias else 1.0
+        return moments.correction(decay, t) if debias else 1.0
 
     def update(g, m, p, t, of_m):
         m = moments.ema(m, g, decay)

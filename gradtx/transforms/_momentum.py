@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._operations import add, multiply
 from gradtx.core._ranges import DType, Fraction, Momentum
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import Updates
-from gradtx.numerics._averages import one_minus_power, zeros_like
+from gradtx.numerics._averages import correction, zeros_like
 
 
 class TraceState(NamedTuple):
@@ -38,8 +39,8 @@ def trace(decay: Momentum, nesterov: bool = False, accumulator_dtype: DType = No
     """
 
     def update(g, v, p, t):
-        v = decay * v + g
-        return decay * v + g if nesterov else v, v
+        v = add(multiply(decay, v), g)
+        return add(multiply(decay, v), g) if nesterov else v, v
 
     return per_parameter(lambda p: zeros_like(p, accumulator_dtype), update, TraceState)
 
@@ -80,8 +81,8 @@ def scale_by_momentum(
         first = weight if dampen_first else jnp.where(t == 1, 1.0, weight)
         if not bias_correction:
             return first, 1.0, 1.0
-        later = 1 / one_minus_power(decay, t + 1) if nesterov else 1 / one_minus_power(decay, t)
-        return first, later, 1 / one_minus_power(decay, t)
+        later = correction(decay, t + 1) if nesterov else correction(decay, t)
+        return first, later, correction(decay, t)
 
     def update(g, v, p, t, common):
         weight, of_v, of_g = common

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._operations import sum_of
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.numerics._safe import abs_sq, safe_divide, safe_sqrt
 
@@ -19,7 +20,7 @@ def normalize() -> GradientTransformationExtraArgs:
     """u = g / ‖g‖, with the norm over all gradients together; u = 0 if all gradients are 0."""
 
     def measure(g, slots, p, t):
-        return jnp.sum(abs_sq(g))
+        return sum_of(abs_sq(g))
 
     def shared(t, total):
         squares, scale = total

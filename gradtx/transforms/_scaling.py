@@ -7,10 +7,11 @@ import jax
 
 from gradtx.core._combine import identity
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._operations import multiply
 from gradtx.core._ranges import Decay, Real, at_step
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
-from gradtx.numerics._averages import one_minus_power
+from gradtx.numerics._averages import correction
 
 
 class ScaleByScheduleState(NamedTuple):
@@ -34,7 +35,7 @@ def scale(step_size: Real) -> GradientTransformationExtraArgs:
     Args:
       step_size: any factor, negative ones too; its sign is used as it is.
     """
-    return per_parameter(None, lambda g, slots, p, t: (step_size * g, slots))
+    return per_parameter(None, lambda g, slots, p, t: (multiply(step_size, g), slots))
 
 
 @transformation
@@ -44,7 +45,7 @@ def scale_by_schedule(step_size_fn: Real) -> GradientTransformationExtraArgs:
     Args:
       step_size_fn: a schedule, or a number; its sign is used as it is.
     """
-    return per_parameter(None, lambda g, slots, p, t: (step_size_fn * g, slots), ScaleByScheduleState)
+    return per_parameter(None, lambda g, slots, p, t: (multiply(step_size_fn, g), slots), ScaleByScheduleState)
 
 
 @transformation
@@ -76,9 +77,9 @@ def scale_by_bias_correction(decay: Decay) -> GradientTransformationExtraArgs:
     """
 
     def shared(t, total):
-        return 1 / one_minus_power(decay, t)
+        return correction(decay, t)
 
     def update(g, slots, p, t, factor):
-        return factor * g, slots
+        return multiply(factor, g), slots
 
     return per_parameter(None, update, ScaleByBiasCorrectionState, shared=shared)

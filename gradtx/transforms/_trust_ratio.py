@@ -4,9 +4,10 @@
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._operations import maximum, multiply, sum_of
 from gradtx.core._ranges import NonNegative, Real
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.numerics._ratios import l2_norm, l2_norms, trust_ratio
+from gradtx.numerics._ratios import at_least, l2_norm, l2_norms, trust_ratio
 from gradtx.numerics._safe import abs_sq, norm_of, root_mean_square, safe_divide
 
 
@@ -24,8 +25,8 @@ def scale_by_trust_ratio(
     """
 
     def update(g, slots, p, t):
-        of_p, of_g = jnp.maximum(l2_norms(p, g), min_norm)
-        return g * trust_ratio(of_p, of_g, trust_coefficient, eps), slots
+        of_p, of_g = [at_least(size, min_norm) for size in l2_norms(p, g)]
+        return multiply(g, trust_ratio(of_p, of_g, trust_coefficient, eps)), slots
 
     return per_parameter(None, update, needs_params=True)
 
@@ -37,7 +38,7 @@ def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> GradientTransfor
     Args:
       min_scale: the smallest factor, so that parameters that start at zero can move.
     """
-    return per_parameter(None, lambda g, slots, p, t: (g * l2_norm(p, min_scale), slots), needs_params=True)
+    return per_parameter(None, lambda g, slots, p, t: (multiply(g, l2_norm(p, min_scale)), slots), needs_params=True)
 
 
 @transformation
@@ -51,7 +52,7 @@ def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> GradientTransform
     """
 
     def update(g, slots, p, t):
-        return g * jnp.maximum(root_mean_square(p), min_scale), slots
+        return multiply(g, maximum(root_mean_square(p), min_scale)), slots
 
     return per_parameter(None, update, needs_params=True)
 
@@ -79,7 +80,7 @@ def normalize_by_update_norm(scale_factor: Real = 1.0, eps: NonNegative = 1e-6) 
     """
 
     def measure(g, slots, p, t):
-        return jnp.sum(abs_sq(g))
+        return sum_of(abs_sq(g))
 
     def shared(t, total):
         return safe_divide(scale_factor, norm_of(total) + eps)

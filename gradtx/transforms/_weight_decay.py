@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._operations import add, multiply
 from gradtx.core._ranges import FiniteNonNegative, Limit, NonNegativeInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule, Updates
@@ -39,7 +40,8 @@ def add_decayed_weights(
         return masked(add_decayed_weights(weight_decay), mask)
 
     def update(g, slots, p, t):
-        return g + weight_decay * p, slots
+        decays = not isinstance(weight_decay, int | float) or weight_decay != 0
+        return add(g, multiply(weight_decay, p)) if decays else g, slots
 
     return per_parameter(None, update, WeightDecaySchedule if callable(weight_decay) else None, needs_params=True)
 

@@ -14,6 +14,8 @@ import numpy as np
 from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._kinds import Order, RealTree, Tree
+from gradtx.core._measuring import added_up
+from gradtx.core._operations import sum_of
 from gradtx.core._over_devices import Names, devices, reduced_over, sum_over
 from gradtx.core._ranges import NonNegative
 from gradtx.core._rescaling import divided, in_range_over, knowing, known_squares
@@ -87,8 +89,8 @@ def _sum_of_squares(tree: Any) -> jax.Array:
 
 
 def _squares_of(leaves: list, dtype: np.dtype) -> jax.Array:
-    squares = [jnp.sum(abs_sq(widen(x, dtype))) for x in leaves]
-    return jnp.sum(jnp.stack(squares)) if squares else jnp.zeros([], dtype)
+    squares = [sum_of(abs_sq(widen(x, dtype))) for x in leaves]
+    return added_up(squares) if squares else jnp.zeros([], dtype)
 
 
 @checked

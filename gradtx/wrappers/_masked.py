@@ -11,11 +11,12 @@ from jax.core import Tracer
 
 from gradtx.core._factory import transformation
 from gradtx.core._kinds import Kind, shown
+from gradtx.core._lift import Mask
 from gradtx.core._nesting import is_factory
 from gradtx.core._prefixes import Rows, is_function, of_boxes, of_whole, rows, said_of
 from gradtx.core._selectors import OfKind, described
 from gradtx.core._transformation import GradientTransformationExtraArgs, Transformation, as_inner
-from gradtx.core._trees import check_state, show_path
+from gradtx.core._trees import check_state, is_none, show_path
 from gradtx.core._types import OptState, Params, Updates
 
 
@@ -55,16 +56,29 @@ def masked(
         return MaskedState(tx.init(found.tree(found.updates, seen)))
 
     def update(updates: Updates, state: OptState, params: Params = None, **extra: Any) -> tuple[Updates, OptState]:
-        check_state("masked", state, MaskedState)
+        inside = opened(state)
         found, seen = seen_of(updates, params)
         extra = hide_extra(found, seen, extra, mask_compatible_extra_args) if extra else extra
         seen_params = None if found.params is None else found.tree(found.params, seen)
-        new, inner_state = tx.update(found.tree(found.updates, seen), state.inner_state, seen_params, **extra)
+        new, inner_state = tx.update(found.tree(found.updates, seen), inside, seen_params, **extra)
         merged = found.merged("masked", new, seen, found.updates)
         return found.whole(merged), state._replace(inner_state=inner_state)
 
+    def opened(state: OptState) -> OptState:
+        check_state("masked", state, MaskedState)
+        return state.inner_state
+
+    def seen_in(updates: Updates, params: Params) -> list[bool]:
+        found, seen = seen_of(updates, params)
+        # What a None hides, which stands for a branch of parameters, is nobody's question.
+        return jax.tree.structure(updates, is_leaf=is_none).flatten_up_to(jax.tree.unflatten(found.treedef, seen))
+
+    mask_of_leaves = Mask(seen_in, opened, lambda state, inside: state._replace(inner_state=inside))
     return GradientTransformationExtraArgs(
-        init, update, parts=lambda state: {"inner_state": (inner, state.inner_state)}
+        init,
+        update,
+        mask=(mask_of_leaves, tx),
+        parts=lambda state: {"inner_state": (inner, state.inner_state)},
     )
 
 

@@ -8,12 +8,10 @@
 the file hold for the versions that it names, and nothing is compared with others.
 """
 
-import gc
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import jax.numpy as jnp
 from jaxlib import version
 
 from . import programs
+from .calls import calls_of
 from .cases import Case, all_cases
 from .contenders import Contender, Ready
 from .trees import SMALL
@@ -62,28 +61,7 @@ def counts(contender: Contender) -> dict[str, int]:
     """All of one transformation."""
     x = Ready(contender)
     found = {"equations": programs.equations(x.traced.jaxpr), "operations": programs.operations(x.compiled)}
-    for _ in range(3):
-        x.update()
-    return {**found, "calls": calls(x.update), "compilations": compilations_of_a_second_step(x)}
-
-
-def calls(function: Callable[[], object]) -> int:
-    """Of functions written in Python, those of JAX too."""
-    count = 0
-
-    def on_event(frame: Any, event: str, argument: Any) -> None:
-        nonlocal count
-        count += event == "call"
-
-    gc.collect()
-    gc.disable()
-    sys.setprofile(on_event)
-    try:
-        function()
-    finally:
-        sys.setprofile(None)
-        gc.enable()
-    return count
+    return {**found, "calls": calls_of("update", x), "compilations": compilations_of_a_second_step(x)}
 
 
 def compilations_of_a_second_step(x: Ready) -> int:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from . import programs, torch_steps
+from .calls import calls_of
 from .cases import Case
 from .contenders import STAGES, Ready
 from .timing import Effort, Times, interleaved, timed
@@ -25,6 +26,9 @@ TIMED = {
 COUNTED = {
     "equations": "equations of the jaxpr",
     "operations": "instructions of the optimized HLO",
+    "trace_calls": "calls of Python functions that tracing a step takes",
+    "lower_calls": "that lowering it takes",
+    "update_calls": "that a warm update outside `jit` takes",
     "moved": "bytes that the program reads and writes, as XLA counts them",
     "floor": "bytes that any program must read and write",
     "peak": "bytes of arguments, results and all between, as XLA plans them",
@@ -135,6 +139,8 @@ def _count(measure: str, case: Case, x: Ready) -> float:
             return programs.equations(x.traced.jaxpr)
         case "operations":
             return programs.operations(x.compiled)
+        case "trace_calls" | "lower_calls" | "update_calls":
+            return calls_of(measure.removesuffix("_calls"), x)
         case "moved":
             return programs.moved_bytes(x.compiled)
         case "peak":

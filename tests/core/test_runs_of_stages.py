@@ -28,10 +28,31 @@ def test_a_chain_of_rules_is_one_call_a_leaf():
     nested = gt.chain(gt.clip(1.0), gt.named_chain(("adam", gt.adamw(falling, nesterov=True)), ("lr", gt.scale(0.5))))
     assert calls(nested)["update"] == 2, "of two leaves"
     assert calls(gt.chain(gt.clip_by_global_norm(1.0), gt.adamw(1e-3)))["update"] == 2, "what is measured comes before"
-    late = gt.chain(gt.scale_by_adam(), gt.clip_by_global_norm(1.0), gt.scale(-1.0))
+    late = gt.chain(gt.scale_by_adam(), gt.clip_by_global_norm(1.0), gt.scale_by_adam())
     assert calls(late)["update"] == 4, "the norm is that of all updates of Adam"
-    apart = gt.chain(gt.scale(2.0), gt.masked(gt.scale(3.0), ON_A), gt.scale(4.0))
-    assert calls(apart)["update"] == 5, "a mask stands alone, and has one leaf"
+    apart = gt.chain(gt.scale_by_adam(), gt.masked(gt.scale_by_adam(), ON_A), gt.scale_by_adam())
+    assert calls(apart)["update"] == 2, "a mask leaves stages out where it hides a leaf"
+    assert calls(gt.adamw(1e-3, mask=ON_A))["update"] == 2
+    measures = gt.chain(gt.scale_by_adam(), gt.masked(gt.clip_by_global_norm(1.0), ON_A), gt.scale_by_adam())
+    assert calls(measures)["update"] == 4, "a mask around a norm stands alone, and what it does is no call"
+
+
+def test_few_operations_are_no_call():
+    for tx in (gt.sgd(0.1), gt.sgd(falling, momentum=0.9), gt.chain(gt.add_decayed_weights(0.1), gt.scale(-0.1))):
+        assert not calls(tx)["update"], f"{tx}"
+    params = {"a": jnp.ones(3), "b": jnp.ones((3, 5))}
+    assert calls(gt.sgd(0.1, momentum=0.9, nesterov=True), params)["update"] == 2
+
+
+def test_whether_operations_are_few_depends_on_the_shape():
+    @gt.transformation
+    def of_matrices():
+        return gt.per_parameter(None, lambda g, slots, p, t: (jnp.sin(jnp.cos(g * g)) * g if g.ndim > 1 else g, slots))
+
+    tx = gt.chain(of_matrices(), gt.scale(-1.0))
+    params = {"a": jnp.ones(3), "b": jnp.ones((3, 5)), "c": jnp.ones((4, 5))}
+    assert calls(tx, params)["update"] == 2
+    assert str(jax.make_jaxpr(tx.update)(params, tx.init(params), params)).count("sin") == 2
 
 
 ON_A = {"a": True, "b": False, "none": False}
@@ -77,6 +98,14 @@ CHAINS = {
         gt.masked(gt.scale_by_sign(), ON_A),
         gt.ema(0.5),
     ],
+    "masks": [
+        gt.masked(gt.trace(0.9), ON_A),
+        gt.scale_by_adam(),
+        gt.masked(gt.add_decayed_weights(falling), lambda p: jax.tree.map(lambda x: x.ndim < 2, p)),
+        gt.masked(gt.masked(gt.scale(2.0), ON_A), ON_A),
+        gt.masked(gt.scale(3.0), False),
+    ],
+    "a mask first and last": [gt.masked(gt.scale_by_adam(), ON_A), gt.masked(gt.scale_by_adam(), ON_A)],
     "the same stage twice": [gt.trace(0.9), gt.trace(0.9), gt.scale(-0.1)],
     "numbers of one parameter": [gt.scale_by_adam(), gt.scale_by_trust_ratio(), gt.scale(-0.1)],
     "a scheduled average": [gt.ema(gt.linear_schedule(0.1, 0.9, 10)), gt.scale_by_rms(), gt.scale(-0.1)],
@@ -166,3 +195,21 @@ def test_slots_without_a_gradient_are_each_stage_s_own():
     for old, new in zip(state[:2], after[:2], strict=True):
         np.testing.assert_array_equal(old.trace["b"]["c"], new.trace["b"]["c"])
         assert np.any(old.trace["a"] != new.trace["a"])
+
+
+@pytest.mark.parametrize("in_a_run", [False, True])
+def test_a_state_made_with_another_mask_is_an_error(in_a_run: bool):
+    def tx(mask):
+        around = [gt.scale(2.0)] if in_a_run else []
+        return gt.chain(*around, gt.masked(gt.trace(0.9), mask), *around)
+
+    on_b = {"a": False, "b": True, "none": False}
+    lack = r"^trace: the trees do not match: the gradients have \['b'\]\['c'\], which the state's trees lack"
+    with pytest.raises(ValueError, match=lack):
+        tx(on_b).update(GRADS, tx(ON_A).init(PARAMS), PARAMS)
+    with pytest.raises(ValueError, match=r"^trace: the trees do not match"):
+        tx(ON_A).update(GRADS, tx(True).init(PARAMS), PARAMS)
+    if in_a_run:
+        wrong = (gt.states.EmptyState(),) * 3
+        with pytest.raises(TypeError, match=r"^masked: state must be the MaskedState"):
+            tx(ON_A).update(GRADS, wrong, PARAMS)

@@ -59,3 +59,14 @@ def test_none_gradients_under_a_mask():
     tx = masked(gradtx.adam(0.1), {"w": True, "b": True})
     u = update(tx, {"w": None, "b": PARAMS["b"]}, tx.init(PARAMS), PARAMS)
     assert u["w"] is None and np.all(np.isfinite(u["b"]["x"]))
+
+
+def test_a_flag_may_be_an_array_without_axes():
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    tx = gradtx.masked(gradtx.scale(3.0), {"a": np.array(True), "b": jnp.asarray(False)})
+    u, _ = tx.update(params, tx.init(params))
+    np.testing.assert_array_equal(u["a"], 3.0)
+    np.testing.assert_array_equal(u["b"], 1.0)
+    for wrong in (np.array([True]), np.array(1)):
+        with pytest.raises(TypeError, match="mask must hold True or False"):
+            gradtx.masked(gradtx.scale(3.0), {"a": wrong, "b": True})
