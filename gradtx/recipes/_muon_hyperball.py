@@ -3,17 +3,17 @@
 
 from typing import Any
 
-from gradtx._groups._grouping import groups
 from gradtx._roles._boxing import with_roles
 from gradtx._roles._inference import infer_roles
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegative
-from gradtx.core._selectors import of_kind
+from gradtx.core._selectors import of_kind, where
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
 from gradtx.optimizers._adam import adamw
 from gradtx.optimizers._hyperball import hyperball
 from gradtx.optimizers._muon import scale_by_muon
+from gradtx.wrappers._partition import partition
 
 
 @transformation
@@ -42,4 +42,4 @@ def muon_hyperball(
     """
     on_sphere = hyperball(learning_rate, scale_by_muon(bias_correction=False))
     rest = adamw(adam_learning_rate, weight_decay=weight_decay)
-    return with_roles(rules, groups([(of_kind("hidden"), on_sphere)], rest))
+    return with_roles(rules, partition({True: on_sphere, False: rest}, where(of_kind("hidden"))))

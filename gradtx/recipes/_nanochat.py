@@ -3,7 +3,6 @@
 
 from typing import Any
 
-from gradtx._groups._grouping import groups
 from gradtx._roles._boxing import with_roles
 from gradtx._roles._inference import infer_roles
 from gradtx.core._combine import chain
@@ -19,6 +18,7 @@ from gradtx.schedules._pieces import linear, warmup
 from gradtx.transforms._scaling import scale, scale_by_lr
 from gradtx.transforms._weight_decay import decay_weights
 from gradtx.wrappers._masked import masked
+from gradtx.wrappers._partition import partition
 
 
 @transformation
@@ -71,4 +71,4 @@ def nanochat(
         masked(scale_by_lr(head_learning_rate * by_width), head),
         masked(scale_by_lr(other_learning_rate * w), ~where(tables, head)),
     )
-    return with_roles(rules, groups([(of_kind("hidden"), hidden)], rest))
+    return with_roles(rules, partition({True: hidden, False: rest}, where(of_kind("hidden"))))

@@ -3,13 +3,12 @@
 
 from typing import Any
 
-from gradtx._groups._grouping import groups
 from gradtx._roles._boxing import with_roles
 from gradtx._roles._inference import infer_roles
 from gradtx.core._combine import chain
 from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegative, PositiveInt
-from gradtx.core._selectors import of_kind
+from gradtx.core._selectors import of_kind, where
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import ScalarOrSchedule
 from gradtx.optimizers._adam import adam
@@ -18,6 +17,7 @@ from gradtx.optimizers._normuon import scale_by_normuon
 from gradtx.schedules._pieces import linear, warmup
 from gradtx.transforms._scaling import scale, scale_by_lr
 from gradtx.transforms._weight_decay import decay_weights
+from gradtx.wrappers._partition import partition
 
 
 @transformation
@@ -61,4 +61,4 @@ def nanogpt_speedrun(
         scale_by_lr(rate, flip_sign=False),
     )
     rest = adam(adam_learning_rate * w, 0.65, 0.95)
-    return with_roles(rules, groups([(of_kind("hidden"), hidden)], rest))
+    return with_roles(rules, partition({True: hidden, False: rest}, where(of_kind("hidden"))))

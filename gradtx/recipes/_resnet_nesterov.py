@@ -6,7 +6,7 @@ from gradtx.core._factory import transformation
 from gradtx.core._ranges import NonNegative, PositiveInt
 from gradtx.core._selectors import where
 from gradtx.core._transformation import GradientTransformationExtraArgs
-from gradtx.core._types import ScalarOrSchedule
+from gradtx.core._types import Numeric, ScalarOrSchedule
 from gradtx.optimizers._sgd import sgd
 from gradtx.recipes._shared import is_kernel
 from gradtx.schedules._pieces import warmup
@@ -34,6 +34,6 @@ def resnet_nesterov(
     Reference: Goyal et al. 2017, arXiv:1706.02677.
     """
     w = warmup(round(total_steps * 5 / 90))
-    down = {round(total_steps * epoch / 90): 0.1 for epoch in (30, 60, 80)}
+    down: dict[Numeric, Numeric] = {round(total_steps * epoch / 90): 0.1 for epoch in (30, 60, 80)}
     rate = (learning_rate * w + 0.1 * (1 - w)) * piecewise_constant_schedule(1.0, down)
     return chain(add_decayed_weights(weight_decay, where(is_kernel)), sgd(rate, 0.9, nesterov=True))

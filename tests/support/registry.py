@@ -244,6 +244,9 @@ def _is_recipe(name: str) -> bool:
     return tx.expanded is not tx and not any(map(is_transformation, tx.arguments.values()))
 
 
+WITH_ROLES = {n for n in COVERED if {"rules"} & set(FACTORIES[n].signature.parameters) and n != "groups"}
+"""They say themselves what the parameters are, so that roles around them change nothing."""
+
 RECIPES = [n for n in COVERED if _is_recipe(n)]
 STAGES = [n for n in COVERED if n not in RECIPES]
 """Stages and wrappers: what recipes are made of."""
