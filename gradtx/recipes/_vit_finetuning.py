@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning of a vision transformer: AdamW with rates that fall from the last layer to the first."""
 
+from collections.abc import Callable
 from typing import Any
 
 from gradtx._groups._factors import layerwise_decay
@@ -24,6 +25,7 @@ def vit_finetuning(
     layer_decay: StaticFraction = 0.75,
     *,
     warmup_steps: NonNegativeInt | None = None,
+    depth: Callable[[str], Any] | None = None,
     rules: Any = infer_roles,
 ) -> GradientTransformationExtraArgs:
     """AdamW with layer-wise rates, as masked autoencoders are fine-tuned on ImageNet.
@@ -38,7 +40,7 @@ def vit_finetuning(
     Args:
       total_steps: the number of updates in the whole run.
       learning_rate: the peak, of the head: the paper's 1e-3 for each 256 images of a batch of 1,024.
-      layer_decay: see `layerwise_decay`.
+      layer_decay, depth: see `layerwise_decay`.
       warmup_steps: the steps in which the rate grows from 0; None for a twentieth, as 5 of the 100 epochs of ViT-B.
       rules: what the parameters are, see `with_roles`.
 
@@ -50,4 +52,4 @@ def vit_finetuning(
     warmed = total_steps // 20 if warmup_steps is None else warmup_steps
     rate = learning_rate * warmup_then_cosine("vit_finetuning", total_steps, warmed)
     base = adamw(rate, weight_decay=weight_decay, mask=where(of_kind("hidden", "head")))
-    return with_roles(rules, groups([("**", {"learning_rate": layerwise_decay(layer_decay)})], base))
+    return with_roles(rules, groups([("**", {"learning_rate": layerwise_decay(layer_decay, depth)})], base))

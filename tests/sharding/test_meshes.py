@@ -38,9 +38,8 @@ SUMS |= DECOMPOSED
 square ones are arbitrary in a space of gradients 0. Rounding grows in them too."""
 
 ELSEWHERE = {"zero", "sophia", "scale_by_sophia", "hutchinson_estimator_diag_hessian"}
-ELSEWHERE |= {"track_per_element_mean_and_variance_with_ema", "vit_finetuning"}
-"""Of a mesh of their own, with trees like other parameters among their arguments, or with factors for the layers of a
-stack, whose axis is spread here."""
+ELSEWHERE |= {"track_per_element_mean_and_variance_with_ema"}
+"""Of a mesh of their own, or with trees like other parameters among their arguments."""
 
 
 def half_square(params):

@@ -62,10 +62,8 @@ def kinds_by_rank(params):
     return jax.tree.map(lambda p: hidden if jnp.ndim(p) == 2 else gradtx.Role("head"), params)
 
 
-def layers_by_rank(params):
-    """Roles of any tree: the first axis is a stack of layers, if there are any."""
-    stacked, rest = gradtx.Role("hidden", stack=0), gradtx.Role("head")
-    return jax.tree.map(lambda p: stacked if jnp.ndim(p) and jnp.shape(p)[0] else rest, params)
+def first_layer(path):
+    return 0
 
 
 def half_square(params):
@@ -91,7 +89,7 @@ def unboxed(box):
 
 
 FUNCTIONS = (halve_tree, halve, only_matrices, as_columns, by_rank, every_second, no_parameter, boxed, unboxed)
-FUNCTIONS += (kinds_by_rank, layers_by_rank)
+FUNCTIONS += (kinds_by_rank, first_layer)
 """What examples are made of."""
 
 EXPLICIT: dict[str, Callable[[], Any]] = {
@@ -175,7 +173,7 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
     "algoperf_nadamw": lambda: _make("algoperf_nadamw")(40),
     "algoperf_shampoo": lambda: _make("algoperf_shampoo")(40, 0.01, 0.1, eps=0.01),
     "vit_adafactor": lambda: _make("vit_adafactor")(40, warmup_steps=1, cooldown_steps=1, rules=kinds_by_rank),
-    "vit_finetuning": lambda: _make("vit_finetuning")(40, rules=layers_by_rank),
+    "vit_finetuning": lambda: _make("vit_finetuning")(40, depth=first_layer, rules=kinds_by_rank),
     "resnet_lars": lambda: _make("resnet_lars")(40, 0.1, warmup_steps=1),
     "resnet_nesterov": lambda: _make("resnet_nesterov")(40),
 }
