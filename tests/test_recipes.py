@@ -206,10 +206,10 @@ def test_muon_hyperball():
 
 def test_llama_wsd():
     def step(p, g, s, k, name):
-        rate = 0.01 * min(1, k / 4) * min(1, (30 - k) / 3)
+        rate = 0.01 * min(1, k / 4) * min(1, (48 - k) / 4)
         return p - rate * (adam(g, s, b2=0.95) + 0.2 * p)
 
-    compare(recipes.llama_wsd(30, 0.01, 0.2, warmup_steps=4), step, {"w": (3, 4), "b": (4,)}, steps=30, clip=1.0)
+    compare(recipes.llama_wsd(48, 0.01, 0.2, warmup_steps=4), step, {"w": (3, 4), "b": (4,)}, steps=48, clip=1.0)
 
 
 def test_algoperf_nadamw():
@@ -308,7 +308,7 @@ def test_resnet_nesterov():
 def test_a_recipe_is_short_has_a_source_and_is_on_the_page(name: str):
     (function,) = ast.parse(inspect.getsource(inspect.unwrap(RECIPES[name]))).body
     assert isinstance(function, ast.FunctionDef) and ast.get_docstring(function)
-    assert len(ast.unparse(function.body[1:]).splitlines()) <= 20
+    assert sum(len(ast.unparse(line).splitlines()) for line in function.body[1:]) <= 20
     assert re.search(r"arXiv:\d{4}\.\d{5}", RECIPES[name].__doc__ or "")
     assert f"gradtx.recipes.{name}(" in PAGE or f"recipes.{name}(" in PAGE
 
