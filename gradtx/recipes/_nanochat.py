@@ -50,7 +50,8 @@ def nanochat(
       width: the width of the model.
       learning_rate, embedding_learning_rate, head_learning_rate: the peaks by kind: "hidden", "embedding", "head".
       weight_decay: of hidden matrices, at the start.
-      other_learning_rate: the peak for the rest. The model has scalars only, on the residual stream, with this rate.
+      other_learning_rate: the peak for the rest. That model has only scalars: those that multiply the residual stream
+        have this rate, those that add the embeddings to it 0.5, with a b1 of 0.96.
       rules: what the parameters are, see `with_roles`.
 
     References: https://github.com/karpathy/nanochat; Li et al. 2025, arXiv:2510.05491 (NorMuon); Amsel et al. 2025,

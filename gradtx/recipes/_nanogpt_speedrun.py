@@ -29,7 +29,7 @@ def nanogpt_speedrun(
     *,
     rules: Any = infer_roles,
 ) -> GradientTransformationExtraArgs:
-    """NorMuon with Polar Express and cautious decay for hidden matrices, Adam for the rest, as in December 2025.
+    """NorMuon with Polar Express and cautious decay for hidden matrices, Adam for the rest, as at the end of 2025.
 
     ```
     w(t) = 1, in the last 55 % of the run falling linearly to 0.1          rate = learning_rate w(t)
@@ -37,8 +37,8 @@ def nanogpt_speedrun(
     p = p - rate sqrt(max(1, outputs / inputs)) (y + rate weight_decay p [y p >= 0])
     ```
 
-    The momentum of NorMuon grows from 0.85 to 0.95 in 300 steps and falls back in the last 50. So the decay goes with
-    the square of the rate. Left out is what belongs to that model: rates that grow with the batch (times 1.51 and 1.93
+    So the decay goes with the square of the rate. The momentum of NorMuon grows from 0.85 to 0.95 in 300 steps and falls
+    back in the last 50. Left out is what belongs to that model: rates that grow with the batch (times 1.51 and 1.93
     after each third), multiples for single parameters, and 40 more steps with the last rate.
 
     Args:
