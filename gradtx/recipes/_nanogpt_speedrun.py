@@ -37,9 +37,9 @@ def nanogpt_speedrun(
     p = p - rate sqrt(max(1, outputs / inputs)) (y + rate weight_decay p [y p >= 0])
     ```
 
-    So the decay goes with the square of the rate. The momentum of NorMuon grows from 0.85 to 0.95 in 300 steps and falls
-    back in the last 50. Left out is what belongs to that model: rates that grow with the batch (times 1.51 and 1.93
-    after each third), multiples for single parameters, and 40 more steps with the last rate.
+    So the decay goes with the square of the rate. The momentum of NorMuon grows from 0.85 to 0.95 in 300 steps and
+    falls back in the last 50. Left out is what belongs to that model: rates that grow with the batch (times 1.51 and
+    1.93 after each third), multiples for single parameters, and 40 more steps with the last rate.
 
     Args:
       total_steps: the number of updates in the whole run.
