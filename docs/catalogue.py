@@ -226,7 +226,7 @@ def kind(record: Factory) -> str:
     package = record.module.split(".")[1]
     if package == "optimizers":
         return "rule" if record.name.startswith("scale_by_") else "recipe"
-    return {"wrappers": "wrapper", "sharding": "wrapper", "core": "combinator"}.get(package, "stage")
+    return {"recipes": "run", "wrappers": "wrapper", "sharding": "wrapper", "core": "combinator"}.get(package, "stage")
 
 
 def family(record: Factory) -> str:
@@ -273,6 +273,8 @@ def page() -> str:
             parts += [f"### {title}", *drawn, table("recipe", families[title])]
     parts += ["## Rules", "The stages that find the direction, for chains of your own."]
     parts += [table("rule", records["rule"])]
+    parts += ["## Runs", "The optimizers of [known runs](recipes.md), in `gradtx.recipes`."]
+    parts += [table("run", records["run"])]
     for title, name, say in (
         ("Stages", "stage", "What else a chain is made of."),
         ("Wrappers", "wrapper", "Transformations of transformations."),

@@ -104,7 +104,9 @@ def left_to_words(name: Name) -> list[str]:
 
 def entry(name: Name) -> str:
     left = ", ".join(f"`{a}`" for a in left_to_words(name))
-    return f"::: {name.path}" + (f"\n\n[Words used everywhere](index.md): {left}." if left else "")
+    # A recipe of a run is short, and its code says the most.
+    code = "\n    options:\n      show_source: true" if name.path.startswith("gradtx.recipes.") else ""
+    return f"::: {name.path}{code}" + (f"\n\n[Words used everywhere](index.md): {left}." if left else "")
 
 
 def section(match: re.Match) -> str:

@@ -12,6 +12,7 @@ from gradtx import numerics as numerics
 from gradtx import perturbations as perturbations
 from gradtx import precision as precision
 from gradtx import projections as projections
+from gradtx import recipes as recipes
 from gradtx import results as results
 from gradtx import schedules as schedules
 from gradtx import sharding as sharding

@@ -33,6 +33,7 @@ LAYERS = [
     ["optimizers"],
     ["aggregating", "_roles", "losses", "projections", "perturbations", "assignment", "microbatching", "curvature"],
     ["_groups", "_minimize"],
+    ["recipes"],
     ["surgery"],
     ["precision"],
     ["sharding"],

@@ -23,7 +23,7 @@ GRADIENTS = [{n: x for n, x in numbers(seed, 0.1).items() if n != "n"} for seed 
 SPREAD = {n: SPECS[n] for n in PARAMS}
 
 SUMS = {"momo_adam", "momo", "hyperball", "scale_by_hyperball", "schedule_free_plus", "keep_norm", "mechanize"}
-SUMS |= {"muon", "scale_by_muon", "muon8bit", "low_rank", "galore", "scale_by_galore", "trac"}
+SUMS |= {"muon_hyperball", "muon", "scale_by_muon", "muon8bit", "low_rank", "galore", "scale_by_galore", "trac"}
 """What they divide by or iterate on is a sum over 2^17 elements, which devices add in another order."""
 
 NEAR_ZERO = {"fira", "scale_by_fira"}

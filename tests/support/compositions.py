@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import gradtx as gt
 from gradtx import precision
-from support.registry import COVERED, PER_EXAMPLE, example, half_square
+from support.registry import COVERED, FACTORIES, PER_EXAMPLE, example, half_square
 from support.wrappers import WRAPPERS
 
 NEEDS_MORE = {"track_per_element_mean_and_variance_with_ema", "qk_clip"}
@@ -19,7 +19,10 @@ NEEDS_MORE = {"track_per_element_mean_and_variance_with_ema", "qk_clip"}
 ALONE = {"over_axes", "zero", "offload", "spread_matrices"}
 """They say where arrays lie: what else is placed on devices does not go with them."""
 
-BASES = sorted(n for n in COVERED if n not in {*WRAPPERS, *PER_EXAMPLE, *NEEDS_MORE, *ALONE} and n not in ("groups",))
+RUNS = {n for n, f in FACTORIES.items() if f.module.startswith("gradtx.recipes.")}
+"""They are compositions."""
+
+BASES = sorted(n for n in COVERED if n not in {*WRAPPERS, *PER_EXAMPLE, *NEEDS_MORE, *ALONE, *RUNS, "groups"})
 
 BEFORE = {
     "clip_by_global_norm": lambda: gt.clip_by_global_norm(1.0),

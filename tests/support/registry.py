@@ -56,6 +56,16 @@ def by_rank(params):
     return jax.tree.map(lambda p: "matrix" if jnp.ndim(p) == 2 else "rest", params)
 
 
+def kinds_by_rank(params):
+    """Roles of any tree: matrices are hidden, the rest is the head."""
+    hidden = gradtx.Role("hidden", in_axes=0, out_axes=1)
+    return jax.tree.map(lambda p: hidden if jnp.ndim(p) == 2 else gradtx.Role("head"), params)
+
+
+def first_layer(path):
+    return 0
+
+
 def half_square(params):
     """A loss of any tree of parameters."""
     squares = [jnp.sum(jnp.square(p.astype(jnp.float32))) for p in jax.tree.leaves(params)]
@@ -79,6 +89,7 @@ def unboxed(box):
 
 
 FUNCTIONS = (halve_tree, halve, only_matrices, as_columns, by_rank, every_second, no_parameter, boxed, unboxed)
+FUNCTIONS += (kinds_by_rank, first_layer)
 """What examples are made of."""
 
 EXPLICIT: dict[str, Callable[[], Any]] = {
@@ -152,12 +163,26 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
     "offload": lambda: _make("offload")(_make("adam")(0.1)),
     "zero": lambda: _make("zero")(_make("adam")(0.1), "devices", mesh=meshes.mesh(devices=1)),
     "decay_weights": lambda: _make("decay_weights")(0.1, "corrected", learning_rate=0.01, max_learning_rate=0.02),
+    # Recipes of known runs, made short.
+    "nanogpt_speedrun": lambda: _make("nanogpt_speedrun")(40, 0.02, 0.01, 0.1, rules=kinds_by_rank),
+    "nanochat": lambda: _make("nanochat")(40, 16, embedding_learning_rate=0.2, rules=kinds_by_rank),
+    "kimi_k2": lambda: _make("kimi_k2")(40, [(no_parameter, 0.5)], warmup_steps=1, rules=kinds_by_rank),
+    "muon_by_head": lambda: _make("muon_by_head")(0.01, rules=kinds_by_rank),
+    "muon_hyperball": lambda: _make("muon_hyperball")(0.01, 0.1, rules=kinds_by_rank),
+    "llama_wsd": lambda: _make("llama_wsd")(40, warmup_steps=1),
+    "algoperf_nadamw": lambda: _make("algoperf_nadamw")(40),
+    "algoperf_shampoo": lambda: _make("algoperf_shampoo")(40, 0.01, 0.1, eps=0.01),
+    "vit_adafactor": lambda: _make("vit_adafactor")(40, warmup_steps=1, cooldown_steps=1, rules=kinds_by_rank),
+    "vit_finetuning": lambda: _make("vit_finetuning")(40, depth=first_layer, rules=kinds_by_rank),
+    "resnet_lars": lambda: _make("resnet_lars")(40, 0.1, warmup_steps=1),
+    "resnet_nesterov": lambda: _make("resnet_nesterov")(40),
 }
 """Calls of the factories for which the annotations give no example, or one that no promise can be held on."""
 
 EXTRA: dict[str, dict[str, Any]] = {
     "gauss_newton_bartlett": {"sampled_grad": lambda params: params},
     "hutchinson_estimator_diag_hessian": {"obj_fn": half_square},
+    "kimi_k2": {"max_logits": np.full(2, 200.0, np.float32)},
     "qk_clip": {"max_logits": np.full(2, 200.0, np.float32)},
     "sam": {"grad_fn": lambda params, i: params},
     "scale_by_sophia": {"obj_fn": half_square},
@@ -216,6 +241,9 @@ def _is_recipe(name: str) -> bool:
     tx = example(name)
     return tx.expanded is not tx and not any(map(is_transformation, tx.arguments.values()))
 
+
+WITH_ROLES = {n for n in COVERED if {"rules"} & set(FACTORIES[n].signature.parameters) and n != "groups"}
+"""They say themselves what the parameters are, so that roles around them change nothing."""
 
 RECIPES = [n for n in COVERED if _is_recipe(n)]
 STAGES = [n for n in COVERED if n not in RECIPES]
