@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from gradtx.configuration._calling import named
+from gradtx.configuration._constructing import named
 from gradtx.configuration._from_string import parsed
 from gradtx.configuration._names import FUNCTION, Known, Maker, Names
 from gradtx.core._ranges import Range

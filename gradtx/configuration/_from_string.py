@@ -9,7 +9,7 @@ from typing import Any
 from jax.sharding import AxisType
 
 from gradtx._groups._factors import Factor
-from gradtx.configuration._calling import called
+from gradtx.configuration._constructing import called
 from gradtx.configuration._names import Known, Maker, Names
 from gradtx.core._calls import Value
 from gradtx.core._nesting import is_factory
