@@ -119,6 +119,8 @@ def plan(rules: Sequence[tuple[Any, Any]], base: Any, tree: Any, partial: bool, 
                 columns[argument] = _column(value, [parameters[i] for i in found])
                 _check_range(base, argument, columns[argument])
         for row, i in enumerate(found):
+            if any(isinstance(column[row], np.ndarray) for column in columns.values()):
+                _check_layers_are_here(names[i], leaves[i])
             new = {argument: column[row] for argument, column in columns.items()}
             said[i] = _joined(rules, said[i], number, new, names[i])
     said = [s and _with_second_rates(base, s) for s in said]
@@ -139,6 +141,18 @@ def of_rule(number: int, where: Any) -> Iterator[None]:
         yield
     except (ValueError, TypeError) as error:
         raise type(error)(f"groups: rule {number} ({described(where)}): {error}") from None
+
+
+def _check_layers_are_here(name: str, leaf: Any) -> None:
+    """Raises for a stack whose layers are on several devices, each of which would count its own from 0."""
+    split, role = carried_split(leaf), carried_role(leaf)
+    if split is None or not split.names or role is None:
+        return
+    if split.axes is None or any(split.axes[axis] for axis in role.stack):
+        raise ValueError(
+            f"groups: the layers of {name} are on several devices, between which it is split over "
+            f"{listed(split.names)}, and have values that differ: split another axis than that of the layers"
+        )
 
 
 def _check_range(base: Any, argument: Argument, column: list) -> None:

@@ -471,3 +471,23 @@ def test_rules_of_ones_own_are_not_local_in_silence(wrap: Any, message: str):
 
     with pytest.raises(ValueError, match=message):
         jax.jit(jax.shard_map(updated, mesh=ROW, in_specs=P("x"), out_specs=P("x")))(jnp.ones((8, 12)))
+
+
+def test_layers_that_differ_are_not_split_between_devices():
+    """Each device would count its own layers from 0."""
+    stack, rates = {"layers": jnp.ones((8, 16))}, [("layers", {"learning_rate": gt.layerwise_decay(0.5)})]
+    tx = gt.with_roles([("layers", gt.Role("hidden", stack=0))], gt.groups(rates, gt.sgd(1.0)))
+
+    def updated(spec: P) -> jax.Array:
+        inside = over_axes(tx, {"layers": spec})
+        step = jax.shard_map(
+            lambda g: inside.update(g, inside.init(g), g)[0],
+            mesh=ROW,
+            in_specs=({"layers": spec},),
+            out_specs={"layers": spec},
+        )
+        return jax.jit(step)(stack)["layers"]
+
+    np.testing.assert_array_equal(updated(P(None, "x")), tx.update(stack, tx.init(stack), stack)[0]["layers"])
+    with pytest.raises(ValueError, match="the layers of layers are on several devices.*split another axis"):
+        updated(P("x"))
