@@ -36,10 +36,63 @@ def adapters_forget_nothing(results: dict[str, tuple], folder: Path) -> None:
     assert lora[:2] < results["all"][:2] and results["all"][2] > side + 0.2
 
 
+def all_learn_at_some_rate(results: dict[str, list], folder: Path) -> None:
+    assert list(results) == ["Nesterov momentum", "AdamW", "Muon"]
+    for name, rows in results.items():
+        assert len(rows) == 3 and max(right for _, right in rows) > 0.5, (name, rows)
+        assert len({loss for loss, _ in rows}) == 3, (name, rows)
+
+
+def error_bits_keep_what_bfloat16_loses(results: dict[str, tuple], folder: Path) -> None:
+    exact, alone, bits = (results[n] for n in ("float32", "bfloat16 and nothing else", "bfloat16, error bits"))
+    assert bits[1] == pytest.approx(exact[1], rel=0.02) and alone[1] > 1.02 * exact[1]
+    assert (exact[0], alone[0], bits[0]) == pytest.approx((12, 10, 11), abs=0.01)
+    assert results["both: adamw_bf16"][0] < 5.1 < 6 < results["float32, 8-bit moments"][0] < 6.1
+
+
+def averages_are_of_the_same_run(results: dict[str, np.ndarray], folder: Path) -> None:
+    assert len(results) == 5 and all(x.shape == (3, 20) and np.isfinite(x).all() for x in results.values())
+    for name, values in results.items():
+        assert values[:, -1].mean() < 0.7 * values[:, 0].mean(), name
+    assert (results["constant rate"] != results["its moving average"]).all()
+    assert (folder / "averages.png").read_bytes().startswith(PNG)
+
+
+def gradients_are_quotients(results: dict[str, Any], folder: Path) -> None:
+    rows = results["rows"]
+    assert results["quotient"] == pytest.approx(rows[0, 3], rel=0.01)
+    assert float(results["gradient"].arguments["learning_rate"]) * 0.02 == pytest.approx(rows[0, 3], rel=1e-3)
+    assert rows[-1, 2] < rows[0, 2] and rows[-1, 0] > rows[0, 0]
+
+
+def training_beats_where_it_began(results: dict[str, Any], folder: Path) -> None:
+    adam, untrained, _, trained = results["tasks"]["as trained on"]
+    assert untrained == pytest.approx(adam, rel=1e-3)
+    assert trained < 0.9 * untrained and results["outer"][-1] < results["outer"][0]
+
+
+def promises_cost_accuracy(results: dict[float, tuple], folder: Path) -> None:
+    epsilons, right = zip(*(results[noise] for noise in (0.0, 0.5, 1.0, 2.0, 4.0)), strict=True)
+    assert epsilons[0] == np.inf and list(epsilons) == sorted(epsilons, reverse=True)
+    assert right[0] > 0.7 and right[0] > right[-1]
+
+
+def sam_ends_where_curvature_is_less(results: dict[str, tuple], folder: Path) -> None:
+    momentum, _, sam = results.values()
+    assert sam[1] < momentum[1] and sam[0] > momentum[0]
+
+
 CASES: dict[str, tuple[Sequence[str], Callable[[Any, Path], None]]] = {
     "frameworks": (["--steps", "12"], all_frameworks_agree),
-    "population": (["--steps", "200", "--out", "population.png"], rates_have_basins),
+    "population": (["--steps", "200"], rates_have_basins),
     "lora": (["--steps", "150"], adapters_forget_nothing),
+    "convnet": (["--steps", "40"], all_learn_at_some_rate),
+    "few_bits": (["--steps", "100"], error_bits_keep_what_bfloat16_loses),
+    "averages": (["--steps", "100"], averages_are_of_the_same_run),
+    "hypergradients": (["--steps", "3", "--inner", "30"], gradients_are_quotients),
+    "learned_optimizer": (["--steps", "30"], training_beats_where_it_began),
+    "privacy": (["--steps", "50"], promises_cost_accuracy),
+    "sharp_minima": (["--steps", "200"], sam_ends_where_curvature_is_less),
 }
 
 
