@@ -10,7 +10,6 @@ labels), the largest curvature of it, and the accuracy on held-out data, of whic
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -37,6 +36,7 @@ def runs(steps: int, rho: float) -> dict[str, tuple[Any, int]]:
     }
 
 
+@jax.jit
 def step(tx: Any, weights: Any, state: Any, data: Data, i: jax.Array) -> tuple:
     batch = jax.random.randint(jax.random.fold_in(jax.random.key(1), i), (BATCH,), 0, len(data.images))
     grads = jax.grad(cross_entropy)(weights, data.images[batch], data.labels[batch])
@@ -79,9 +79,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, tuple[float, float, flo
     for name, (tx, gradients) in runs(args.steps, args.rho).items():
         weights = init_weights(jax.random.key(0), SIZES)
         state = tx.init(weights)
-        compiled = jax.jit(partial(step, tx))
         for i in track(range(gradients), name, console=console):
-            weights, state = compiled(weights, state, data, jnp.int32(i))
+            weights, state = step(tx, weights, state, data, jnp.int32(i))
         numbers = (
             cross_entropy(weights, data.images, data.labels),
             largest_curvature(weights, data),

@@ -82,6 +82,22 @@ def sam_ends_where_curvature_is_less(results: dict[str, tuple], folder: Path) ->
     assert sam[1] < momentum[1] and sam[0] > momentum[0]
 
 
+def curvature_pays(results: dict[str, Any], folder: Path) -> None:
+    assert bool(results["fit"].converged) and int(results["fit"].evaluations) < 40
+    found = float(results["fit"].params["damping"]), float(results["fit"].params["frequency"])
+    assert found == pytest.approx((0.3, 2.0), abs=0.05)
+    assert abs(results["Adam"][0] - results["L-BFGS"][0]) <= 1
+    assert results["L-BFGS"][1] < results["Adam"][1]
+    assert (folder / "physics.png").read_bytes().startswith(PNG)
+
+
+def spectra_train(results: dict[float, list], folder: Path) -> None:
+    assert list(results) == [0.0, 0.25, 0.5, 1.0]
+    losses = np.asarray(list(results.values()))
+    assert losses.shape == (4, 4) and (losses.min(axis=1) < 0.8 * np.log(10)).all(), losses
+    assert len(set(losses.ravel().tolist())) == 16
+
+
 CASES: dict[str, tuple[Sequence[str], Callable[[Any, Path], None]]] = {
     "frameworks": (["--steps", "12"], all_frameworks_agree),
     "population": (["--steps", "200"], rates_have_basins),
@@ -92,6 +108,8 @@ CASES: dict[str, tuple[Sequence[str], Callable[[Any, Path], None]]] = {
     "hypergradients": (["--steps", "3", "--inner", "30"], gradients_are_quotients),
     "learned_optimizer": (["--steps", "30"], training_beats_where_it_began),
     "privacy": (["--steps", "50"], promises_cost_accuracy),
+    "physics": (["--steps", "60"], curvature_pays),
+    "svd_optimizer": (["--steps", "30"], spectra_train),
     "sharp_minima": (["--steps", "200"], sam_ends_where_curvature_is_less),
 }
 
