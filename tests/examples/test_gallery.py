@@ -98,6 +98,17 @@ def spectra_train(results: dict[float, list], folder: Path) -> None:
     assert len(set(losses.ravel().tolist())) == 16
 
 
+def methods_reach_the_minimum(results: dict[str, tuple], folder: Path) -> None:
+    assert list(results) == ["adam", "nadam", "adan", "minimize, L-BFGS"]
+    assert results["adam"][1] < 0.5 and results["minimize, L-BFGS"][1] < 1e-3
+    assert results["minimize, L-BFGS"][0] < results["adam"][0]
+
+
+def guide_is_near_the_posterior(results: dict[str, Any], folder: Path) -> None:
+    np.testing.assert_allclose(results["found"], results["exact"], atol=0.1)
+    assert np.isfinite(results["losses"]).all()
+
+
 CASES: dict[str, tuple[Sequence[str], Callable[[Any, Path], None]]] = {
     "frameworks": (["--steps", "12"], all_frameworks_agree),
     "population": (["--steps", "200"], rates_have_basins),
@@ -110,14 +121,21 @@ CASES: dict[str, tuple[Sequence[str], Callable[[Any, Path], None]]] = {
     "privacy": (["--steps", "50"], promises_cost_accuracy),
     "physics": (["--steps", "60"], curvature_pays),
     "svd_optimizer": (["--steps", "30"], spectra_train),
+    "optimistix_fit": (["--steps", "1000"], methods_reach_the_minimum),
+    "numpyro_svi": (["--steps", "400"], guide_is_near_the_posterior),
     "sharp_minima": (["--steps", "200"], sam_ends_where_curvature_is_less),
 }
+
+
+NEEDS = {"optimistix_fit": "optimistix", "numpyro_svi": "numpyro"}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_shows_what_it_says(
     example, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     arguments, holds = CASES[name]
     monkeypatch.syspath_prepend(str(EXAMPLES))  # some take the network of digits.py
     monkeypatch.chdir(tmp_path)
