@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     gradient = jax.jit(jax.grad(lambda tx: run(tx, data, args.inner)))(tx)
     console.print(f"{tx} ends at {value_of(tx):.4f}, and the gradient of that is\n{gradient}")
 
-    free = {"rate": jnp.log(0.02), "momentum": jnp.float32(0.0)}
+    free = start = {"rate": jnp.log(0.02), "momentum": jnp.float32(0.0)}
     outer = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1))
     state, rows = outer.init(free), []
 
@@ -90,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
     # A difference quotient says whether the gradient is right.
     h = 1e-2
-    nearby = (value_of(optimizer({"rate": jnp.log(0.02) + x, "momentum": jnp.float32(0.0)})) for x in (h, -h))
-    quotient = float(np.subtract(*map(float, nearby)) / (2 * h))
+    above, below = (value_of(optimizer({**start, "rate": start["rate"] + x})) for x in (h, -h))
+    quotient = float(above - below) / (2 * h)
     console.print(f"At the start, by differences: {quotient:+.4f}")
     return {"rows": np.asarray(rows), "quotient": quotient, "gradient": gradient}
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
+# pyright: reportMissingImports=false  # it is in an extra of its own, `solvers`
 """gradtx inside of optimistix: its loop and its criterion of convergence, with any transformation as the method.
 
-`optimistix.OptaxMinimiser` takes anything with `init` and `update`. The function is Rosenbrock's in ten dimensions, with
-a minimum at (1, ..., 1). `gradtx.minimize` is beside it, for L-BFGS with a line search, which needs values as well.
+`optimistix.OptaxMinimiser` takes anything with `init` and `update`. The function is Rosenbrock's in ten dimensions; its
+minimum is at (1, ..., 1). `gradtx.minimize` is beside it, for L-BFGS with a line search, which needs values as well.
 
     python examples/optimistix_fit.py
 """
