@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# pyright: reportMissingImports=false  # it is in an extra of its own, `solvers`
+# An extra of its own, `solvers`, has what this imports.
+# pyright: reportMissingImports=false
 """gradtx inside of numpyro: stochastic variational inference of a regression, beside the exact posterior.
 
 `optax_to_numpyro` takes anything with `init` and `update`. The model is a line with known noise, so that the posterior

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# pyright: reportMissingImports=false  # it is in an extra of its own, `solvers`
+# An extra of its own, `solvers`, has what this imports.
+# pyright: reportMissingImports=false
 """gradtx inside of optimistix: its loop and its criterion of convergence, with any transformation as the method.
 
 `optimistix.OptaxMinimiser` takes anything with `init` and `update`. The function is Rosenbrock's in ten dimensions; its
