@@ -31,9 +31,9 @@ MEASUREMENTS = 20
 def optimizers(steps: int) -> dict[str, Any]:
     constant = gradtx.adam(RATE)
     return {
-        "constant rate": constant,
-        "its moving average": gradtx.chain(constant, gradtx.params_ema(0.99, warmup=True)),
-        "its last snapshots": gradtx.chain(constant, gradtx.lawa(5, every=20)),
+        "constant": constant,
+        "params_ema": gradtx.chain(constant, gradtx.params_ema(0.99, warmup=True)),
+        "lawa": gradtx.chain(constant, gradtx.lawa(5, every=20)),
         "Schedule-Free": gradtx.schedule_free_adamw(RATE),
         "cosine": gradtx.adam(gradtx.cosine_decay_schedule(RATE, steps)),
     }
@@ -78,7 +78,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     for name, values in results.items():
         table.add_row(name, *(f"{values[:, i].mean():.3f}" for i in quarters))
     console.print(table)
-    plot_curves({"Held-out loss": results}, xlabel=f"steps / {every}", log=("Held-out loss",)).savefig(args.out)
+    relative = {name: values / results["constant"].mean(axis=0) for name, values in results.items()}
+    panels = {"Held-out loss": results, "Relative to the constant rate": relative}
+    plot_curves(panels, xlabel=f"steps / {every}", log=("Held-out loss",)).savefig(args.out)
     console.print(f"Picture: {args.out}")
     return results
 

@@ -93,7 +93,7 @@ def solve(steps: int, out: str, console: Console) -> dict[str, Any]:
         results[name], curves[name] = (int(done.evaluations), float(done.value), furthest), np.asarray(path)
         table.add_row(name, str(results[name][0]), f"{results[name][1]:.2e}", f"{furthest:.1e}")
     console.print(table)
-    plot_curves({"Path of the oscillator": curves}, xlabel="tenths of a second").savefig(out)
+    plot_curves({"Path of the oscillator": curves}, xlabel="time, in steps of 6 / 63").savefig(out)
     console.print(f"Picture: {out}")
     return results
 
