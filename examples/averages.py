@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Averages of the parameters, and Schedule-Free, beside a cosine schedule: the held-out loss along the way.
 
-A schedule is good at its end and has to know when that is. Averages of what a constant rate walks through are smooth at
-any time: a moving average (`params_ema`), the mean of the last snapshots (`lawa`), and Schedule-Free, which takes
-gradients between its average and its fast iterate. Each is a stage or an optimizer; `eval_params` gives what to
-evaluate. The data are those of digits.py, in small batches, so that a constant rate does not settle.
+A schedule lowers the rate so that the end is smooth, and has to know when that is. Averages of what a constant rate
+walks through are smooth at any time: a moving average (`params_ema`), the mean of the last snapshots (`lawa`), and
+Schedule-Free, which takes gradients between its average and its fast iterate. Each is a stage or an optimizer;
+`eval_params` gives what to evaluate. All have one rate, for which nothing was tuned, so that the order in the table is
+that of this rate and this length. The data are those of digits.py, in small batches.
 
     python examples/averages.py
 """
