@@ -157,6 +157,21 @@ def test_as_a_jit_argument_three_rates_trace_once():
     assert len(traces) == 1
 
 
+@pytest.mark.parametrize("inside", ["a branch", "a traced init"])
+def test_as_a_jit_argument_where_it_is_first_used_further_inside(inside: str):
+    """What bodies compute of the numbers belongs to the program, not to the branch in which a stage is first used."""
+    base, params = gradtx.sgd(0.1, momentum=0.9), {"a": jnp.ones(3), "b": jnp.ones(3)}
+    tx = gradtx.sam(base, gradtx.chain(gradtx.normalize(), gradtx.sgd(0.1)))
+    if inside == "a traced init":
+        stages = gradtx.chain(gradtx.trace(0.9), gradtx.scale_by_lr(0.1))
+        roles = [("a", gradtx.Role("bias")), ("b", gradtx.Role("norm"))]
+        tx = gradtx.with_roles(roles, gradtx.groups([(gradtx.of_kind("bias"), stages)], gradtx.adam(0.1)))
+    state = tx.init(params)
+    updates, _ = jax.jit(lambda tx, g, state: tx.update(g, state, params))(tx, params, state)
+    expected, _ = jax.jit(lambda g, state: tx.update(g, state, params))(params, state)
+    jax.tree.map(lambda u, e: np.testing.assert_allclose(u, e, rtol=1e-6), updates, expected)
+
+
 def test_as_a_static_argument_equal_optimizers_trace_once():
     traces = []
 

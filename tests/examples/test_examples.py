@@ -1,38 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each example runs, and shows what it says it shows."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core import _factory as factory
 from gradtx.plot import plot_curves, plot_paths, plot_schedules
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 PNG = b"\x89PNG"
-
-
-@pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch):
-    """Loads an example, a script and no package, as a module of its own."""
-
-    def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        # What an example defines is pickled by name; what it registers is nobody else's.
-        monkeypatch.setitem(sys.modules, spec.name, module)
-        monkeypatch.setattr(factory, "REGISTRY", dict(factory.REGISTRY))
-        spec.loader.exec_module(module)
-        return module
-
-    return load
 
 
 def test_digits_runs(example, tmp_path: Path, capsys: pytest.CaptureFixture):
