@@ -5,8 +5,6 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Generic, NamedTuple, Self
 
-import jax
-
 from gradtx.core._borders import Parts, bordered, of_shapes
 from gradtx.core._calls import Call, Value, expand_inside, register_value
 from gradtx.core._kernels import Rule, RuleSource
@@ -201,17 +199,8 @@ class GradientTransformation(Value, Generic[State]):
             stage = RuleStage(RuleSource(lambda values: rule), rule, {})
             return Expansion(*lifted(stage), stage=stage)
         # JAX rebuilds values from placeholders that no body could take: of those none has run.
-        if self._later is None:
-            self._run_bodies()
-        assert self._later is not None
-        return self._later()
-
-    def _run_bodies(self) -> None:
-        """Those of the transformations inside too: if a branch of `lax.cond` ran them first, its tracers would stay."""
-        for tx in jax.tree.leaves(self, is_leaf=lambda x: x is not self and isinstance(x, GradientTransformation)):
-            if isinstance(tx, GradientTransformation) and tx._call is not None and tx._later is None:
-                tx._run_bodies()
-        self._run_body()
+        later = self._later or self._call.factory.expand(self._call)
+        return later()
 
     def _identity(self) -> Any:
         return (self.init, self.update)
