@@ -39,6 +39,10 @@ KNOWN = {
     ("gradtx/_front.py", ".import_module"),
     # What the command line names, as `python -m` does.
     ("gradtx/verify/_named_objects.py", ".import_module"),
+    ("gradtx/race/_imported.py", ".import_module"),
+    # What a race writes where it is told to, and the texts and libraries that it reads.
+    ("gradtx/race/_command.py", ".write_text"),
+    ("gradtx/race/_picture.py", ".savefig"),
     # The width of the terminal.
     ("gradtx/verify/__main__.py", "shutil"),
 }

@@ -35,18 +35,18 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 class Basin(NamedTuple):
-    """The rates around the best one that reach the target, as factors; `open` ends are those of the grid."""
+    """The rates around the best one that reach the target, as factors; `open_ends` are those of the grid."""
 
     low: float
     high: float
-    open: tuple[bool, bool]
+    open_ends: tuple[bool, bool]
 
     @property
     def width(self) -> float:
         return self.high / self.low
 
     def __str__(self) -> str:
-        return f"{'>= ' if any(self.open) else ''}{self.width:.3g}x"
+        return f"{'>= ' if any(self.open_ends) else ''}{self.width:.3g}x"
 
 
 def basin(factors: np.ndarray, losses: np.ndarray, target: float) -> Basin | None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far a race is: a bar by Rich or tqdm where there is one and somebody watches, else a line."""
 
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,8 +32,4 @@ def bar(label: str, total: int) -> Iterator[Callable[[], Any]]:
 
 
 def _there(module: str) -> bool:
-    try:
-        __import__(module)
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec(module) is not None

@@ -224,7 +224,7 @@ def test_the_fastest_rate_need_not_be_the_best():
 def test_the_basin_is_found_by_interpolation():
     factors = 10.0 ** np.arange(5)
     found = basin(factors, np.array([3.0, 1.0, 0.0, 2.0, np.inf]), 2.0)
-    assert found is not None and found.open == (False, False)
+    assert found is not None and found.open_ends == (False, False)
     np.testing.assert_allclose([found.low, found.high, found.width], [10**0.5, 1e3, 10**2.5])
     found = basin(factors, np.array([1.0, 3.0, np.inf, 0.5, np.inf]), 2.0)  # only what is around the best
     assert found is not None and (found.low, found.high) == (1e3, 1e3)

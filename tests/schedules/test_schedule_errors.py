@@ -34,7 +34,7 @@ SGDR = {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 9, "decay_steps": 
         ("cosine_onecycle_schedule", (10, 1.0, 0.3, 0), ValueError, "div_factor must be a number > 0, got 0"),
         ("piecewise_interpolate_schedule", ("cubic", 1.0), ValueError, "interpolate_type must be .*linear.*'cubic'"),
         ("piecewise_interpolate_schedule", ("linear", 1.0, {3: -1}), ValueError, r"boundaries_and_scales\[3\].*got -1"),
-        (PIECES, (1.0, [3, 0.5]), TypeError, r"boundaries_and_scales must be a dict .* got \[3, 0.5\]"),
+        (PIECES, (1.0, [3, 0.5]), TypeError, r"boundaries_and_scales must be a dict.* got \[3, 0.5\]"),
         (PIECES, (1.0, {3: "half"}), TypeError, r"boundaries_and_scales\[3\] must be a number >= 0, got 'half'"),
         (PIECES, (1.0, {"3": 0.5}), TypeError, "a key of boundaries_and_scales must be a number, got '3'"),
         (VALUES, ([3, 3], [1.0, 0.5, 0.2]), ValueError, "boundaries must be strictly increasing, got 3 before 3"),

@@ -188,6 +188,12 @@ NO_CALLS = {"Decay", "DType", "Fraction", "NonNegative", "Positive", "Real", "Sc
 """Annotations, which are public and no functions."""
 
 OTHERS = {"set_optimizer_sharding": "changes a flax.nnx.Optimizer, see tests/sharding"}
+OTHERS |= {"explain_update": "takes the step that it is given, see tests/inspecting/test_explaining_updates.py"}
+OTHERS |= {"race": "runs for minutes, see tests/race"}
+OTHERS |= dict.fromkeys(
+    ("diff", "fingerprint", "from_dict", "from_string", "json_schema", "to_dict", "check_configuration"),
+    "reads texts and data, of which any may be given: see tests/configuration",
+)
 """Functions without a good call here, and why."""
 
 CODECS = {n: c for n, c in vars(precision).items() if inspect.isclass(c) and issubclass(c, precision.Codec)}
