@@ -74,10 +74,12 @@ def check_rules(context: str, rules: Any) -> Any:
     for i, rule in enumerate(rules):
         pair = isinstance(rule, tuple | list) and len(rule) == 2
         if not pair or not (_is_role(rule[1]) or is_function(rule[1])):
-            raise TypeError(f"{context}: rule {i} must be a pair of a choice of parameters and a Role, got {rule!r}")
-        chosen = check_where(f"{context}: rule {i}", rule[0])
+            raise TypeError(f"{context}: rules[{i}] must be a pair of a choice of parameters and a Role, got {rule!r}")
+        chosen = check_where(f"{context}: rules[{i}]", rule[0])
         if kinds := _kinds_in(chosen):
-            raise ValueError(f"{context}: rule {i} chooses by {kinds!r}, but these rules are to say what the kinds are")
+            raise ValueError(
+                f"{context}: rules[{i}] chooses by {kinds!r}, but these rules are to say what the kinds are"
+            )
         checked.append((chosen, rule[1]))
     return tuple(checked)
 

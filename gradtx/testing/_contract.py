@@ -130,6 +130,8 @@ def check_contract(
     if steps < 2:
         raise ValueError(f"check_contract: steps must be at least 2, to see a second update, got {steps}")
     clauses = with_formula(CLAUSES, formula)
+    if isinstance(allow, str) or not isinstance(allow, Collection):
+        raise TypeError(f"check_contract: allow must be names of clauses, got {allow!r} ({type(allow).__name__})")
     if unknown := sorted(set(allow) - set(clauses)):
         raise ValueError(f"check_contract: allow must name clauses, got {unknown[0]!r}; there are {', '.join(clauses)}")
     asked = {name: clause for name, clause in clauses.items() if name not in allow}

@@ -117,7 +117,7 @@ def _checked(exponents: Any) -> tuple[tuple[Any, Any], ...]:
         raise TypeError(f"{NAME}: exponents must be pairs of a choice of parameters and a power, got {exponents!r}")
     checked = []
     for i, rule in enumerate(exponents):
-        where = f"{NAME}: exponents: rule {i}"
+        where = f"{NAME}: exponents[{i}]"
         if not isinstance(rule, tuple | list) or len(rule) != 2:
             raise TypeError(f"{where} must be a pair of a choice of parameters and a power, got {rule!r}")
         chosen, power = rule

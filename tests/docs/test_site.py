@@ -19,7 +19,9 @@ def test_functions_that_pages_name_are_there():
     import gradtx
     import gradtx.compat.optax
     import gradtx.plot  # loads on first use
+    import gradtx.race
     import gradtx.testing
+    import gradtx.verify
 
     missing = []
     for page in DOCS.rglob("*.md"):

@@ -274,9 +274,13 @@ def test_contract():
 
 ERRORS = {
     "no pairs": (lambda: gt.qk_clip(0.5), TypeError, "exponents must be pairs .*, got 0.5"),
-    "no pair": (lambda: gt.qk_clip([("q", 0.5), "k"]), TypeError, "rule 1 must be a pair .*, got 'k'"),
-    "a negative power": (lambda: gt.qk_clip([("q", -1.0)]), ValueError, "rule 0: a power must be a number of at least"),
-    "no glob": (lambda: gt.qk_clip([("q/", 1.0)]), ValueError, "rule 0: the glob 'q/' matches no path"),
+    "no pair": (lambda: gt.qk_clip([("q", 0.5), "k"]), TypeError, r"exponents\[1\] must be a pair .*, got 'k'"),
+    "a negative power": (
+        lambda: gt.qk_clip([("q", -1.0)]),
+        ValueError,
+        r"exponents\[0\]: a power must be a number",
+    ),
+    "no glob": (lambda: gt.qk_clip([("q/", 1.0)]), ValueError, r"exponents\[0\]: the glob 'q/' matches no path"),
     "a threshold of 0": (lambda: gt.qk_clip(HALVES, 0.0), ValueError, "threshold"),
 }
 
