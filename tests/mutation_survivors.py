@@ -222,6 +222,10 @@ EXPLAINED: dict[tuple[str, str], str] = {
         "wrappers/_masked.py",
         "return found.tree(found.treedef.flatten_up_to(x), seen) if fits else x",
     ): ("extra arguments: tests/wrappers/test_masked.py"),
+    (
+        "transforms/_weight_decay.py",
+        'wanted = "needs a learning_rate" if needs_rate else f"takes no learning_rate, got {learning_rate!r}"',
+    ): ("the words of an error: tests/transforms/test_weight_decay.py"),
     ("numerics/_windows.py", "return jnp.maximum(spread, 8 * jnp.finfo(center.dtype).eps * jnp.abs(center))"): (
         "a spread in the rounding errors: tests/numerics/test_windows.py"
     ),

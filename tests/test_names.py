@@ -11,8 +11,9 @@ import gradtx
 from gradtx.compat import optax
 from support.public import namespaces, public_names
 
-# 366 before configuration (7) and explain_update, which are typed wherever a run is set up or looked at, race, recipes.
-MOST = 376
+# 366 before configuration (7) and explain_update, which are typed wherever a run is set up or looked at, race, recipes;
+# and room for those that a page of the docs makes.
+MOST = 380
 
 
 def test_the_top_level_is_what_people_type_every_day():

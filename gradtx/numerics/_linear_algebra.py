@@ -104,7 +104,7 @@ def _unit(tree: Any, otherwise: Any) -> Any:
 @checked
 def matrix_inverse_pth_root(
     matrix: ArrayLike,
-    p: int,
+    p: PositiveInt,
     num_iters: Whole = 100,
     ridge_epsilon: NonNegative = 1e-6,
     error_tolerance: NonNegative = 1e-6,
@@ -164,7 +164,7 @@ def matrix_inverse_pth_root(
 
 @checked
 def matrix_inverse_pth_root_eigh(
-    matrix: ArrayLike, p: int, ridge_epsilon: NonNegative = 1e-6, precision: Precision = HIGHEST
+    matrix: ArrayLike, p: PositiveInt, ridge_epsilon: NonNegative = 1e-6, precision: Precision = HIGHEST
 ) -> tuple[jax.Array, jax.Array]:
     """`matrix_inverse_pth_root` by eigenvalues, Q (max(Λ, 0) + ridge_epsilon λ)^(-1/p) Qᵀ, with max |A Q - Q Λ| / λ.
 
