@@ -189,8 +189,6 @@ def _prepared(where: str, matrix: Any, p: Any, ridge: Any, precision: Any) -> tu
 
     For A = 0, λ and s are 1, so that the root is ridge^(-1/p).
     """
-    if isinstance(p, bool) or not isinstance(p, int) or p < 1:
-        raise ValueError(f"{where}: p must be a whole number >= 1, got {p!r}")
     square = _square(where, matrix)
     largest = jnp.max(jnp.abs(square), initial=0)
     nothing = largest == 0

@@ -162,7 +162,7 @@ def test_nnls_of_optax_and_edges():
         (lambda: matrix_inverse_pth_root(jnp.eye(3), 0), "p must be a whole number >= 1"),
         (lambda: matrix_inverse_pth_root_eigh(jnp.eye(3), 1.5), "p must be a whole number >= 1"),
         (lambda: nnls(jnp.ones((2, 3)), jnp.ones(3), 1), r"got \(2, 3\) and \(3,\)"),
-        (lambda: lanczos(lambda v: v, jnp.ones(3), 0), "at least 1"),
+        (lambda: lanczos(lambda v: v, jnp.ones(3), 0), "num_iters must be a whole number >= 1"),
     ],
 )
 def test_errors(call, said):
