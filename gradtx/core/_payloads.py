@@ -18,7 +18,12 @@ class Payload:
 
     def decoded(self, shape: tuple[int, ...]) -> jax.Array:
         """The float32 array of this shape that the payload represents."""
-        return self.codec.decode(self, shape)
+        if not any(map(is_payload, self)):  # type: ignore[call-overload]  # a named tuple, by its other base
+            return self.codec.decode(self, shape)
+        # Stored once more, by a `stored` around this one.
+        like = jax.eval_shape(self.codec.encode, jax.ShapeDtypeStruct(shape, jnp.float32))
+        fields = [x.decoded(y.shape).astype(y.dtype) if is_payload(x) else x for x, y in zip(self, like, strict=True)]  # type: ignore[call-overload]
+        return type(self)(*fields).decoded(shape)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -206,3 +206,14 @@ def test_metrics_of_what_is_kept_twice():
     found = gradtx.metrics(state, tx)
     scales = [float(v) for name, v in found.items() if name.endswith("largest_scale")]
     assert scales and all(np.isfinite(scales)) and max(scales) > 0
+
+
+def test_evaluation_parameters_of_what_is_kept_twice():
+    average = gradtx.chain(gradtx.sgd(0.1), gradtx.params_ema(0.5))
+    tx = stored(stored(average, companded8(2, stochastic=False), min_size=0), precision.int4(2), min_size=0)
+    params = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)}
+    state = tx.init(params)
+    for _ in range(3):
+        updates, state = tx.update(params, state, params)
+    found = gradtx.eval_params(state, params)
+    np.testing.assert_allclose(found["w"], params["w"], atol=0.3)
