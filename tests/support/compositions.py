@@ -36,7 +36,9 @@ AFTER = {
     "params_ema": lambda: gt.params_ema(0.9),
 }
 AROUND = {
-    **{name: wrap for name, wrap in WRAPPERS.items() if name not in ("guard", "dynamic_loss_scale")},
+    # Guards are drawn apart. The memory in which `offload` keeps a state is a part of its types, which a state that was
+    # saved does not bring back by itself: tests/sharding/test_offload.py.
+    **{name: wrap for name, wrap in WRAPPERS.items() if name not in ("guard", "dynamic_loss_scale", "offload")},
     "int8": lambda tx: gt.stored(tx, precision.int8(2), min_size=0),
     "companded8": lambda tx: gt.stored(tx, precision.companded8(2), min_size=0),
     "float8": lambda tx: gt.stored(tx, precision.float8("e4m3"), min_size=0),
