@@ -50,6 +50,8 @@ def scale_by_zoom_linesearch(
     stepsize_precision: NonNegative = 1e-5,
     initial_guess_strategy: Literal["keep", "one"] = "keep",
     verbose: bool = False,
+    *,
+    strict: bool = False,
 ) -> GradientTransformationExtraArgs:
     """Scales the update u by a step size s for which φ(s) = value_fn(p + s u) satisfies the strong Wolfe conditions:
 
@@ -74,6 +76,8 @@ def scale_by_zoom_linesearch(
       stepsize_precision: the search ends when the bracket is narrower than this fraction of the step size.
       initial_guess_strategy: "keep" to start from the last step size, "one" to start from 1.
       verbose: whether to print the result of each search, also under `jit`.
+      strict: whether an argument of `update` that `value_fn` does not take is an error. If not, it is left to other
+        stages of the chain.
 
     References: Nocedal and Wright 2006, Numerical Optimization, algorithms 3.5 and 3.6; Moré and Thuente 1994 (trials);
     Hager and Zhang 2005 (approximate decrease).
@@ -101,7 +105,12 @@ def scale_by_zoom_linesearch(
         return Searched(found.point, found.point.step, info)
 
     return line_search(
-        "scale_by_zoom_linesearch", ScaleByZoomLinesearchState, ZoomLinesearchInfo, search, verbose=verbose
+        "scale_by_zoom_linesearch",
+        ScaleByZoomLinesearchState,
+        ZoomLinesearchInfo,
+        search,
+        verbose=verbose,
+        strict=strict,
     )
 
 
