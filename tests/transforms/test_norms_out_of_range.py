@@ -117,6 +117,18 @@ def test_examples_of_all_sizes_in_one_batch():
     assert_close(updated(private, batch), scaled(expected, 0.25))
 
 
+def test_a_norm_that_is_no_float32_leaves_nothing():
+    """Elements of 1e38 and more are numbers, their norm is none; a direction has one all the same."""
+    _, g = gradients(1.6e38)
+    for tx in (gradtx.clip_by_global_norm(1.0), gradtx.clip_by_norm(1.0)):
+        first = tx.init(PARAMS), PARAMS
+        updates, _ = jax.jit(tx.update)(g, *first)
+        assert all(not np.any(x) for x in jax.tree.leaves(updates))
+    _, state = gradtx.adam(0.1).update(updates, gradtx.adam(0.1).init(PARAMS), PARAMS)
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state))
+    np.testing.assert_allclose(norm(updated(gradtx.normalize(), g)), 1.0, rtol=1e-5)
+
+
 def test_under_vmap_each_has_its_own():
     """vmap runs both passes and takes the right one of each; derivatives are finite."""
     one, _ = gradients(1.0)
