@@ -682,6 +682,27 @@ def test_multiples_are_numbers(factor):
         gt.times(factor)
 
 
+def pair(step):
+    return jnp.asarray([0.1, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("value", "rate", "said"),
+    [
+        (gt.times(0.5), pair, r"groups: pair must be a scalar at each step, got shape \(2,\)"),
+        (gt.times(pair), 0.1, r"groups: pair must be a scalar at each step, got shape \(2,\)"),
+        (pair, 0.1, r"groups: pair must be a scalar at each step, got shape \(2,\)"),
+        (gt.times(jnp.ones(2)), 0.1, r"rule 0 .*times: factor must be a scalar, got shape \(2,\)"),
+        (gt.times(np.ones(2)), 0.1, r"rule 0 .*times: factor must be a scalar, got shape \(2,\)"),
+    ],
+)
+def test_several_numbers_are_no_value_of_a_group(value, rate, said):
+    """Two groups and two numbers: neither may be taken for the other."""
+    tx = gt.groups([("w", {"learning_rate": value})], gt.sgd(rate))
+    with pytest.raises(ValueError, match=said):
+        tx.update(MATRICES, tx.init(MATRICES), MATRICES)
+
+
 def test_a_choice_of_parameters_swapped():
     tx = gt.groups([("w", {"learning_rate": 0.5})], gt.muon(0.1))
     with pytest.raises(ValueError, match="the gradients have .*which the parameters lack"):
