@@ -105,7 +105,7 @@ def _scalar_at(x: Any, step: jax.Array) -> Any:
     """The value at this step of what is one number for all parameters of a group."""
     value = at_step("groups", x, step)
     if jnp.ndim(value):
-        name = getattr(x, "__qualname__", None) or repr(x)
+        name = getattr(x, "__qualname__", "a schedule")  # a repr may be of any length
         raise ValueError(f"groups: {name} must be a scalar at each step, got shape {jnp.shape(value)}")
     return value
 
