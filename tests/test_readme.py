@@ -26,7 +26,10 @@ def name(path: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")  # JAX as a reader has it, and code of Flax and Equinox
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_the_python_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_the_python_blocks_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.chdir(tmp_path)  # where pages save
     # A module that can be imported, as what a page defines is pickled by name; a copy of the registry, as what it
     # registers is nobody else's.
     module = types.ModuleType(re.sub(r"\W", "_", name(page)))
