@@ -175,7 +175,9 @@ def test_large_gradients_are_dropped_by_their_norm():
 def test_the_two_functions_agree_with_optax(value):
     tree = {"a": jnp.asarray([value, 2.0]), "b": jnp.asarray(3.0)}
     for name, extra in (("skip_not_finite", ()), ("skip_large_updates", (20.0,))):
-        (ours, report), (theirs, their_report) = (getattr(lib, name)(tree, 0, tree, *extra) for lib in (gt.skipping, optax))
+        (ours, report), (theirs, their_report) = (
+            getattr(library, name)(tree, 0, tree, *extra) for library in (gt.skipping, optax)
+        )
         assert ours == theirs
         jax.tree.map(np.testing.assert_allclose, report, their_report)
 
