@@ -30,8 +30,8 @@ def namespaces() -> dict[str, ModuleType]:
 
 
 def public(module: ModuleType) -> dict[str, Any]:
-    """The public names of a module that are no modules."""
-    return {n: x for n, x in vars(module).items() if not n.startswith("_") and not isinstance(x, ModuleType)}
+    """The public names of a module that are no modules, without the flag `TYPE_CHECKING`."""
+    return {n: x for n, x in vars(module).items() if not n.startswith("_") and not isinstance(x, ModuleType | bool)}
 
 
 def _meant(name: str) -> str | None:

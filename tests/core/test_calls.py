@@ -67,7 +67,7 @@ def test_a_default_is_checked_when_the_factory_is_made():
     with pytest.raises(ValueError, match=r"wrong: decay must be in \[0, 1\), got 1.5"):
 
         @gradtx.transformation
-        def wrong(decay: gradtx.Decay = 1.5):
+        def wrong(decay: gradtx.typing.Decay = 1.5):
             return gradtx.identity()
 
 
@@ -87,12 +87,12 @@ Whole = Annotated[int, Range(low=1, high=8, integer=True)]
 
 @gradtx.transformation
 def example(
-    learning_rate: gradtx.ScalarOrSchedule,
-    decay: gradtx.Decay = 0.9,
-    limit: gradtx.Positive | None = None,
+    learning_rate: gradtx.typing.ScalarOrSchedule,
+    decay: gradtx.typing.Decay = 0.9,
+    limit: gradtx.typing.Positive | None = None,
     odd: Annotation = 0.5,
     whole: Whole | str = 2,
-    dtype: gradtx.DType = None,
+    dtype: gradtx.typing.DType = None,
     flag: bool = False,
     kind: Literal["a", "b"] = "a",
     mask: Any | Callable = None,
@@ -117,9 +117,9 @@ def test_ranges_are_printed_by_their_names():
 
 def test_annotations_stay_what_they_are():
     hints, parameters = typing.get_type_hints(example, include_extras=True), inspect.signature(example).parameters
-    assert parameters["learning_rate"].annotation is gradtx.ScalarOrSchedule
+    assert parameters["learning_rate"].annotation is gradtx.typing.ScalarOrSchedule
     assert parameters["mask"].annotation == Any | Callable and parameters["flag"].annotation is bool
-    assert hints["decay"] == gradtx.Decay == example.__annotations__["decay"]
+    assert hints["decay"] == gradtx.typing.Decay == example.__annotations__["decay"]
     assert inspect.signature(gradtx.adam).parameters["b1"].default == 0.9
 
 

@@ -123,7 +123,7 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
     "dynamic_loss_scale": lambda: _make("dynamic_loss_scale")(_make("scale_by_adam")(), 1024.0, 2),
     "groups": lambda: _make("groups")([("**", {"learning_rate": gradtx.times(0.5)})], _make("adam")(0.1)),
     "graft": lambda: _make("graft")(_make("sign_sgd")(1.0), _make("adam")(0.1)),
-    "guard": lambda: _make("guard")(_make("scale_by_adam")(), gradtx.norm_spike(4, warmup=2)),
+    "guard": lambda: _make("guard")(_make("scale_by_adam")(), gradtx.skipping.norm_spike(4, warmup=2)),
     "sam": lambda: _make("sam")(_make("adam")(0.1), _make("chain")(_make("normalize")(), _make("sgd")(0.05))),
     "schedule_free": lambda: _make("schedule_free")(_make("sgd")(0.1), 0.1),
     "split_real_and_imaginary": lambda: _make("split_real_and_imaginary")(_make("scale_by_adam")()),
