@@ -30,7 +30,7 @@ class Falling:
 
 def of_known_types(
     rate: float | jax.Array | Callable[[jax.Array], jax.Array],
-    either: gradtx.ScalarOrSchedule,
+    either: gradtx.typing.ScalarOrSchedule,
     anything: Any,
     schedule: gradtx.Schedule,
     function: Callable[[jax.Array], float],
