@@ -322,6 +322,8 @@ def factory_decorator(
         return value
 
     factory = Factory(body, construct, expand, cls, schedules)
+    if not body.__module__.startswith("gradtx."):
+        _ = factory.defaults  # what is wrong with the signature appears here
     FACTORIES[f"{body.__module__}.{body.__qualname__}"] = factory
     construct.factory = factory  # type: ignore[attr-defined]  # a function attribute
     construct.__signature__ = factory.printed()  # type: ignore[attr-defined]  # what inspect and help show
