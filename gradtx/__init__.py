@@ -3,23 +3,11 @@
 
 from typing import TYPE_CHECKING
 
-from gradtx import aggregating as aggregating
-from gradtx import assignment as assignment
-from gradtx import curvature as curvature
-from gradtx import losses as losses
-from gradtx import microbatching as microbatching
 from gradtx import numerics as numerics
-from gradtx import perturbations as perturbations
 from gradtx import precision as precision
-from gradtx import projections as projections
-from gradtx import recipes as recipes
-from gradtx import results as results
 from gradtx import schedules as schedules
 from gradtx import sharding as sharding
-from gradtx import skipping as skipping
-from gradtx import states as states
 from gradtx import tree as tree
-from gradtx import typing as typing
 from gradtx._groups._factors import layerwise_decay as layerwise_decay
 from gradtx._groups._factors import mup as mup
 from gradtx._groups._factors import times as times
@@ -353,10 +341,22 @@ from gradtx.wrappers._trac import trac as trac
 from gradtx.wrappers._unstacking import unstacked as unstacked
 
 if TYPE_CHECKING:
+    from gradtx import aggregating as aggregating
+    from gradtx import assignment as assignment
     from gradtx import compat as compat
+    from gradtx import curvature as curvature
+    from gradtx import losses as losses
+    from gradtx import microbatching as microbatching
+    from gradtx import perturbations as perturbations
     from gradtx import plot as plot
+    from gradtx import projections as projections
     from gradtx import race as race
+    from gradtx import recipes as recipes
+    from gradtx import results as results
+    from gradtx import skipping as skipping
+    from gradtx import states as states
     from gradtx import testing as testing
-else:  # heavier, loaded on first use; and what to say of names that are not here
+    from gradtx import typing as typing
+else:  # loaded on first use; and what to say of names that are not here
     from gradtx._front import __dir__ as __dir__
     from gradtx._front import __getattr__ as __getattr__

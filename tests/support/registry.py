@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx import precision
+from gradtx import _front, precision
 from gradtx.core._calls import Factory
 from gradtx.core._factory import REGISTRY
 from gradtx.core._transformation import is_transformation
@@ -26,6 +26,7 @@ from support import meshes
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.full(3, 0.5, jnp.float32)}
 GRADIENTS = example_gradients(PARAMS)
 
+_front.namespaces()  # some factories are in those that load on first use
 FACTORIES: dict[str, Factory] = {f.name: f for f in REGISTRY.values() if f.module.startswith("gradtx.")}
 
 
