@@ -11,6 +11,7 @@ A block in which anything is not understood stays as it is written.
 import re
 from html import escape
 from typing import NamedTuple
+from unicodedata import normalize
 
 GREEK = dict(
     alpha="α", beta="β", gamma="γ", delta="δ", eps="ε", eta="η", theta="θ", kappa="κ", lambd="λ", mu="μ", nu="ν",
@@ -25,20 +26,23 @@ NAMES = frozenset(
 FENCE = re.compile(r"^```\n((?:(?!```).*\n)+?)```$", re.MULTILINE)
 TOKEN = re.compile(
     r"""(?P<code>`[^`]*`)
-    | (?P<words>[^\W\d_²³ᵀ]\w*(?:'s|-[^\W\d_]{2,})\b)
-    | (?P<raised>[²ᵀ])
+    | (?P<words>[^\W\d_²ᵀᵗᵖ]\w*(?:'s|-[^\W\d_]{2,})\b)
+    | (?P<raised>[²ᵀᵗᵖ]) | (?P<root>√)
     | (?P<number>\d[\d,]*(?<!,)(?:\.\d+)?(?:e[-+]?\d+)?)
-    | (?P<name>(?:[^\W\d_]|∇)[^\W²³⁻¹⁶ᵀ]*(?:'(?![a-z]))?)
+    | (?P<name>(?:[^\W\d_]|∇)(?:[^\W²ᵀᵗᵖ]|\u0302)*(?:'(?![a-z]))?)
     | (?P<dots>\.\.\.)
     | (?P<relation><=|>=|≤|≥|≠|←|=|(?<=\ )[<>](?=\ ))
     | (?P<sign>[-+])
     | (?P<times>\*(?!\*)) | (?P<over>/) | (?P<power>\^|\*\*)
-    | (?P<open>[(\[<⟨]) | (?P<close>[)\]>⟩]) | (?P<bar>\||‖)
+    | (?P<open>[(\[<⟨⌊]) | (?P<close>[)\]>⟩⌋]) | (?P<bar>\||‖)
     | (?P<below>_) | (?P<dot>\.) | (?P<comma>[,;]) | (?P<colon>:)
     | (?P<space>\ ) | (?P<percent>%)""",
     re.VERBOSE,
 )
-CLOSES = {"(": ")", "[": "]", "<": ">", "⟨": "⟩", "|": "|", "‖": "‖"}
+RAISED = {"²": "<mn>2</mn>", "ᵀ": "<mi>T</mi>", "ᵗ": "<mi>t</mi>", "ᵖ": "<mi>p</mi>"}
+LOWERED = "₀₁₂ₘₐₓ"
+HAT = "\u0302"  # above the letter before
+CLOSES = {"(": ")", "[": "]", "<": ">", "⟨": "⟩", "⌊": "⌋", "|": "|", "‖": "‖"}
 
 
 class NoFormula(ValueError):
@@ -52,6 +56,7 @@ class Token(NamedTuple):
 
 
 def tokens(text: str) -> list[Token]:
+    text = text.replace("−", "-")
     found, at, spaced = [], 0, False
     while at < len(text):
         match = TOKEN.match(text, at)
@@ -67,7 +72,7 @@ def tokens(text: str) -> list[Token]:
 def is_prose(token: Token, after: Token | None) -> bool:
     if token.kind != "name":
         return token.kind in ("code", "words", "colon", "percent")
-    letters = token.text.rstrip("'").rstrip("0123456789")
+    letters = token.text.rstrip("'").rstrip("0123456789" + LOWERED).replace(HAT, "")
     calls = after is not None and after.text in ("(", "[") and not after.spaced
     return not (len(letters) == 1 or letters in GREEK or letters in NAMES or "_" in token.text or calls)
 
@@ -114,11 +119,12 @@ def row(parts: list[str]) -> str:
 def name(text: str) -> str:
     """A variable: its index below, Greek letters as such, a prime."""
     bare = text.rstrip("'")
-    split = re.fullmatch(r"([^\W\d_]+?)(\d+|_\w+)?", bare)
-    base, index = (split[1], (split[2] or "").lstrip("_")) if split else (bare, "")
+    split = re.fullmatch(rf"([^\W\d_{LOWERED}]+?{HAT}?)(\d+|_\w+|[{LOWERED}]+)?", bare)
+    base, index = (split[1], normalize("NFKD", split[2] or "").lstrip("_")) if split else (bare, "")
     if len(base) > 1 and base not in GREEK and "_" in bare:
         base, index = bare, ""
-    out = mo(base) if base == "Σ" else mi(GREEK.get(base, base))
+    out = mo(base) if base == "Σ" else mi(GREEK.get(base.rstrip(HAT), base.rstrip(HAT)))
+    out = f'<mover accent="true">{out}<mo stretchy="false">^</mo></mover>' if base.endswith(HAT) else out
     out = f"<msub>{out}{f'<mn>{index}</mn>' if index.isdigit() else mi(index)}</msub>" if index else out
     return f"<msup>{out}{mo('′')}</msup>" if bare != text else out
 
@@ -183,7 +189,7 @@ class Parser:
     def begins(self, token: Token) -> bool:
         if token.kind == "bar":
             return token.text != self.closing[-1]
-        return token.kind in ("number", "name", "open", "aside", "dots")
+        return token.kind in ("number", "name", "open", "root", "aside", "dots")
 
     def factors(self) -> list[str]:
         """What a sum sign stands before: up to the next operator."""
@@ -198,7 +204,7 @@ class Parser:
             token = self.peek()
             if token.kind == "raised":
                 self.take()
-                out = raised(out, {"²": "<mn>2</mn>", "ᵀ": "<mi>T</mi>"}[token.text])
+                out = raised(out, RAISED[token.text])
             elif token.kind == "power":
                 self.take()
                 out = raised(out, self.exponent())
@@ -240,6 +246,8 @@ class Parser:
         self.at += 1
         if token.kind == "number":
             return f"<mn>{token.text}</mn>"
+        if token.kind == "root":
+            return f"<msqrt>{bare([self.factor()])}</msqrt>"
         if token.kind == "aside":
             return f"<mtext>{escape(token.text)}</mtext>"
         if token.kind == "dots":

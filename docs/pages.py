@@ -3,7 +3,7 @@
 
 - Lines `@names ...` become entries of the reference, see `reference.py`.
 - Formulas are typeset, see `formulas.py`: in fenced blocks without a language, and in tables as code behind a line
-  break.
+  break or in a column named so.
 - A public name in `code` leads to its entry, the first time in each section.
 - Pictures lead to their files, where they can be enlarged.
 """
@@ -15,7 +15,7 @@ from html import unescape
 from markdown.extensions import Extension
 from markdown.preprocessors import Preprocessor
 from markdown.treeprocessors import Treeprocessor
-from markdown.util import ETX, AtomicString
+from markdown.util import ETX, STX, AtomicString
 
 from docs import formulas, reference
 
@@ -36,15 +36,24 @@ class Formulas(Preprocessor):
 
 class FormulasInTables(Treeprocessor):
     def run(self, root: etree.Element) -> None:
+        for table in root.iter("table"):
+            heads = [head.text for head in table.iter("th")]
+            if "formula" in heads:
+                for row in table.iterfind("tbody/tr"):
+                    cell = row[heads.index("formula")]
+                    self.typeset(cell, re.sub(f"{STX}(\\d+){ETX}", lambda m: chr(int(m[1])), cell.text or ""))
         for cell in root.iter("td"):
             before = cell.text or ""
             for child in cell:
-                is_formula = child.tag == "code" and before.endswith(ETX)  # behind HTML, which is <br>
-                html = formulas.block(unescape(child.text or "")) if is_formula else None
-                if html is not None:
-                    child.tag, child.text = "span", AtomicString(self.md.htmlStash.store(html))
-                    child.set("class", "formula")
+                if child.tag == "code" and before.endswith(ETX):  # behind HTML, which is <br>
+                    self.typeset(child, unescape(child.text or ""))
                 before = child.tail or ""
+
+    def typeset(self, parent: etree.Element, text: str) -> None:
+        html = formulas.block(text)
+        if html is not None:
+            parent.tag = "span" if parent.tag == "code" else parent.tag
+            parent.text = AtomicString(self.md.htmlStash.store(f'<span class="formula">{html}</span>'))
 
 
 def wrap(parent: etree.Element, i: int, tag: str, attributes: dict[str, str]) -> None:

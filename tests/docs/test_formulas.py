@@ -7,6 +7,7 @@ import random
 import re
 import xml.etree.ElementTree as etree
 from html import unescape
+from unicodedata import normalize
 
 import pytest
 
@@ -73,14 +74,13 @@ def of_source(text: str) -> str:
         parts = text.split(bar)
         text = "".join(p + ([f" {function}(", ")"][i % 2] if i < len(parts) - 1 else "") for i, p in enumerate(parts))
     text = re.sub(r"<(?=\S)([^<>]*)(?<=\S)>|⟨([^⟩]*)⟩", lambda m: f" inner({m[1] or m[2]})", text)
-    text = (
-        text.replace("²", "**2")
-        .replace("³", "**3")
-        .replace("^(-ᵀ)", "**(-tr)")
-        .replace("ᵀ", "**tr ")
-        .replace("^", "**")
+    text = re.sub(
+        r"√(\w[\w\u0302]*)", r"sqrt(\1)", text.replace("√(", "sqrt(").replace("^(-ᵀ)", "**(-tr)").replace("ᵀ", "**tr ")
     )
-    text = text.replace("'", "prime")
+    text = normalize("NFKD", text.replace("²", "^2").replace("ᵗ", "^t").replace("ᵖ", "^p").replace("−", "-"))
+    text = (
+        text.replace("\u0302", "hat").replace("⌊", " floor(").replace("⌋", ")").replace("'", "prime").replace("^", "**")
+    )
     text = re.sub(r"(\w+)(?=\()", lambda m: m[0] if m[0][0].isdigit() else f"f_{m[0]}", text)
     text = re.sub(r"\)_1", ")", text)
     text = re.sub(r"([\w)])\s+(?=[\w(])|(?<=\))(?=[\w(])|(?<=\d)(?=[a-zA-Z](?!-?\d))", r"\1*", text)
@@ -89,7 +89,7 @@ def of_source(text: str) -> str:
 
 def canonical(text: str) -> str:
     """Greek as words, no underscores in names, and each side of a relation an item of a tuple."""
-    text = "".join(LETTERS.get(c, c) for c in text)
+    text = normalize("NFKD", "".join(LETTERS.get(c, c) for c in text)).replace("\u0302", "hat")
     text = re.sub(r"(?<!\*)(<=|>=|≤|≥|←|=|<|>)", ",", text)
     return re.sub(r"(?<![a-z])f_|_", lambda m: m[0] if len(m[0]) > 1 else "", text)
 
@@ -106,6 +106,8 @@ def of_mathml(node: etree.Element) -> str:
         return f"(({inner[0]})/({inner[1]}))"
     if node.tag in ("msqrt", "mroot"):
         return f"f_{'sqrt' if node.tag == 'msqrt' else 'cbrt'}({inner[0]})"
+    if node.tag == "mover":
+        return inner[0] + "hat"
     if node.tag == "msub":
         return inner[0] if inner[0].endswith(")") else inner[0] + inner[1]
     if node.tag == "msubsup":
@@ -115,23 +117,31 @@ def of_mathml(node: etree.Element) -> str:
             return inner[0] + "prime"
         return f"({inner[0]})**({inner[1].replace('T', 'tr') if inner[1] in ('T', '-T') else inner[1]})"
     if node.get("class") == "in":
-        function = {"‖": "f_norm", "|": "f_bar", "⟨": "f_inner", "(": "", "[": ""}[inner[0]]
+        function = {"‖": "f_norm", "|": "f_bar", "⟨": "f_inner", "(": "", "[": "", "⌊": "f_floor"}[inner[0]]
         return f"{function}({''.join(inner[1:-1])})"
     out = ""
     for i, (child, said) in enumerate(zip(node, inner, strict=True)):
         follows = node[i + 1] if i + 1 < len(node) else None
-        called = follows is not None and follows.get("class") == "in" and child.tag in ("mi", "msub", "msup")
+        called = follows is not None and follows.get("class") == "in" and child.tag in ("mi", "msub", "msup", "mover")
         out += f"f_{said}" if called else said
     return out
 
 
 # Prose, dots and indices are not evaluated; a sum sign, `log x` and `max |x|` bind by rules that Python does not have.
 NOT_EVALUATED = re.compile(r"\.\.\.|\[|Σ|`|:|\*\*|%|\.Q|\*$|(log|max|min) ")
+TEXTBOOK = [
+    row[2].strip().replace("\\|", "|")
+    for line in (DOCS / "coming_from.md").read_text().partition("## PyTorch")[0].splitlines()
+    if len(row := re.split(r"(?<!\\)\|", line)) == 5
+]
 STATEMENTS = sorted(
     {
         part
-        for path, text in BLOCKS.items()
-        if path not in PROTOCOLS
+        for text in [
+            *(text for path, text in BLOCKS.items() if path not in PROTOCOLS),
+            *(part for cell in TEXTBOOK for part in cell.split("; ")),
+        ]
+        if formulas.block(text)
         for line in text.splitlines()
         for part in re.split(r" {2,}", re.sub(r"\s+(=)\s+", r" \1 ", line.strip()))
         if not NOT_EVALUATED.search(part)
@@ -139,6 +149,17 @@ STATEMENTS = sorted(
         and not any(t.kind in ("prose", "aside") for t in formulas.grouped(formulas.tokens(part)))
     }
 )
+
+
+def test_the_formulas_of_textbooks_are_typeset():
+    left = [text for text in TEXTBOOK[2:] if formulas.block(text) is None]
+    assert len(TEXTBOOK) > 30
+    assert left == [
+        "rates + κ where ḡ g > 0, × (1 − φ) where < 0",
+        "max(min(g, c), −c)",
+        "the same, ‖g‖ over all parameters",
+        "one update from the mean of k gradients",
+    ]
 
 
 def test_most_statements_are_evaluated():
