@@ -108,10 +108,10 @@ def test_examples_of_all_sizes_in_one_batch():
     sizes = jnp.asarray([1.0, 1e20, 1e-25, 0.0])
     batch = jax.tree.map(lambda g: jnp.stack([s * g for s in sizes]), one)
     expected = scaled(one, 2 / norm(one) + 1e-25)
-    found, clipped = gradtx.per_example_global_norm_clip(batch, 1.0)
+    found, clipped = gradtx.aggregating.per_example_global_norm_clip(batch, 1.0)
     assert clipped == 2
     assert_close(found, expected)
-    layers, _ = gradtx.per_example_layer_norm_clip(batch, 2**0.5)
+    layers, _ = gradtx.aggregating.per_example_layer_norm_clip(batch, 2**0.5)
     assert_close(layers, {k: scaled(one[k], 2 / norm(one[k]) + 1e-25) for k in one})
     private = gradtx.differentially_private_aggregate(1.0, 0.0, seed=0)
     assert_close(updated(private, batch), scaled(expected, 0.25))
