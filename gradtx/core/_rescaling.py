@@ -98,11 +98,12 @@ def in_range_over(
     """
 
     def of_part(leaves: list) -> Squares:
-        arrays = list(map(array_of, leaves))
-        small = [x for x in arrays if is_small(x)]
-        large = [leaf for leaf, x in zip(leaves, arrays, strict=True) if not is_small(x)] if small else leaves
-        if not small:
+        # Outside of a trace nothing is small, which is found once.
+        are_small = [is_small(array_of(x)) for x in leaves] if leaves and is_plain(array_of(leaves[0])) else []
+        if not any(are_small):
             return in_range(squares(leaves), lambda scale: squares(leaves, scale))
+        large = [x for x, small in zip(leaves, are_small, strict=True) if not small]
+        small = [array_of(x) for x, small in zip(leaves, are_small, strict=True) if small]
         sums = added_up([_at_all_scales(x, dtype) for x in small])
         if not large:
             return joined(sums)
