@@ -21,7 +21,16 @@ CALLS = {
         {"a": lib.adam(1e-2), "b": lib.sgd(0.1, momentum=0.9)}, {"enc": "a", "head": "b"}
     ),
     "adamw": lambda lib: lib.adamw(1e-2),
+    "flatten": lambda lib: lib.chain(lib.clip(1.0), lib.flatten(lib.adam(1e-2))),
+    "flatten around masked": lambda lib: lib.flatten(lib.masked(lib.adam(1e-2), all_of)),
+    "masked around flatten": lambda lib: lib.masked(lib.flatten(lib.adam(1e-2)), {"enc": True, "head": False}),
 }
+
+
+def all_of(tree):
+    return jax.tree.map(lambda _: True, tree)
+
+
 LBFGS = {"lbfgs": lambda lib: lib.lbfgs(), "lbfgs without a search": lambda lib: lib.lbfgs(0.1, linesearch=None)}
 
 
