@@ -28,7 +28,8 @@ def safe_increment(count: ArrayLike) -> jax.Array:
     Args:
       count: a scalar (or array) of any real dtype; the dtype is kept.
     """
-    return _incremented(jnp.asarray(count))
+    # To make sure of an array that is one takes longer than the sum, at each update outside of a trace.
+    return _incremented(count if isinstance(count, jax.Array) else jnp.asarray(count))
 
 
 @compiled_outside
