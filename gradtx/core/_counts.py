@@ -27,9 +27,15 @@ def safe_increment(count: ArrayLike) -> jax.Array:
 
     Args:
       count: a scalar (or array) of any real dtype; the dtype is kept.
+
+    Raises:
+      TypeError: for conditions and complex numbers, which do not count.
     """
-    # To make sure of an array that is one takes longer than the sum, at each update outside of a trace.
-    return _incremented(count if isinstance(count, jax.Array) else jnp.asarray(count))
+    if not isinstance(count, jax.Array):  # to make sure of one that is takes longer than the sum, at each update
+        count = jnp.asarray(count)
+    if count.dtype.kind in "bc":
+        raise TypeError(f"safe_increment: count must be whole numbers or floats, got {count.dtype}")
+    return _incremented(count)
 
 
 @compiled_outside
