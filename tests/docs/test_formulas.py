@@ -28,13 +28,9 @@ def docstrings() -> dict[str, str]:
 
 BLOCKS = {f"{path}-{i}": b for path, d in docstrings().items() for i, b in enumerate(formulas.FENCE.findall(d))}
 PROTOCOLS = {
-    "gradtx.microbatching.Accumulator-0",
-    "gradtx.sharding.spread_matrices-0",
-    "gradtx.per_matrix-0",
-    "gradtx.per_parameter-0",
-    "gradtx.groups-0",
-    "gradtx.GuardRule-0",
-    "gradtx.guard_rules.GuardRule-0",
+    key
+    for key in BLOCKS
+    if re.search(r"\.(Accumulator|spread_matrices|per_matrix|per_parameter|groups|GuardRule)-0$", key)
 }
 """Blocks that are no formulas but signatures, code or a diagram."""
 
