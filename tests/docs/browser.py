@@ -74,6 +74,10 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def end_headers(self):
+        self.send_header("Cache-Control", "max-age=600")  # what pages share is read once
+        super().end_headers()
+
 
 @contextmanager
 def served(site: Path) -> Iterator[str]:
