@@ -180,7 +180,7 @@ def far(links: dict[str, list[str]], home: str = "/") -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("site", type=Path, help="the folder of the built site")
     parser.add_argument("--pictures", type=Path, help="a folder for a screenshot of each page at each width")
     given = parser.parse_args()

@@ -171,7 +171,7 @@ def test_typeset_formulas_have_the_same_values(text: str):
     assert evaluated(set_in_type) == pytest.approx(evaluated(written), rel=1e-9), (set_in_type, written)
 
 
-def evaluated(code: str) -> list[float]:
+def evaluated(code: str) -> list[complex]:
     value = eval(code.replace(";", ","), {"__builtins__": {}}, Values())
     return [complex(v) for v in (value if isinstance(value, tuple) else (value,))]
 
