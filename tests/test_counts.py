@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import __main__ as suite
-from benchmarks import counts, goals, measures, programs, tables, timing
+from benchmarks import counts, goals, growth, measures, programs, tables, timing
 
 PAGES = (Path(__file__).parents[1] / "docs").glob("*.md")
 COMMANDS = [x for page in PAGES for x in re.findall(r"`python -m tests\.benchmarks(?: ([^`]*))?`", page.read_text())]
@@ -80,7 +80,7 @@ def test_the_commands_of_the_pages_measure_something(command: str):
     options = suite.parsed([word.strip('"') for word in command.split()])
     assert options.growth or options.record or suite.chosen(options)
     for table, case in suite.chosen(options):
-        assert table in options.table and case.contenders and case.over in case.contenders
+        assert table in options.table and case.contenders and (case.memory_bound or case.over in case.contenders)
 
 
 @pytest.mark.slow
@@ -93,3 +93,32 @@ def test_a_case_from_its_arrays_to_its_tables():
     assert "| `sgd/large` |" in tables.page([result])
     found = {goal.what: goal for goal in goals.goals([result])}
     assert found["trace, the worst case over Optax"].found == result.ratio("trace")
+
+
+@pytest.mark.slow
+def test_a_step_that_is_not_in_place_stands_beside_the_one_that_is():
+    options = suite.parsed(["--quick", "--case", "adam/floor"])
+    ((table, case),) = suite.chosen(options)
+    result = measures.measured(table, case, ["step", "moved", "floor"], timing.Effort(0.0, 1, 1))
+    assert result.values["step"].keys() >= {"gradtx", "optax", "by hand", "not in place", "copy"}
+    assert result.ratios["step"]["copy"] == result.ratios["moved"]["gradtx"] == 1.0
+    # Three loops: each moment is read twice, and the gradient too.
+    assert result.values["moved"]["by hand"] == 10 * 4 * 256 * 128
+    assert result.values["floor"]["by hand"] == 7 * 4 * 256 * 128
+    page = tables.page([result])
+    assert "| 1.43 | " in page and "| copy |" in page
+
+
+@pytest.mark.slow
+def test_growth_from_its_arrays_to_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    few = {"adam": (2, 3), "clip_adamw": (2,)}
+    axes = {"leaves": few, "numbers": {name: tuple(1000 * n for n in places) for name, places in few.items()}}
+    monkeypatch.setattr(growth, "AXES", {x: growth.AXES[x]._replace(places=places) for x, places in axes.items()})
+    results = list(growth.measured(False, timing.Effort(0.0, 1, 1)))
+    page = growth.page(results)
+    assert page.count("`adam`") == 4 and page.count("`clip_adamw`") == 2 and "| `adam` | 3,000 |" in page
+    places, seconds = growth.curve(results, "numbers", "adam", "optax", "tracing and lowering")
+    first = results[3].values
+    assert places == [2000, 3000] and seconds[0] == first["trace"]["optax"] + first["lower"]["optax"]
+    growth.draw(results, tmp_path / "growth.png")
+    assert 10_000 < (tmp_path / "growth.png").stat().st_size < 100_000

@@ -4,15 +4,15 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from .cases import in_the_mean
-from .measures import BANDWIDTH, COUNTED, TIMED, Result
+from .cases import BANDWIDTH, in_the_mean
+from .measures import COUNTED, TIMED, Result
 
 TIMES = [m for m in TIMED if m not in ("restored", "construct")]
 
 
 def geometric_mean(ratios: Iterable[float]) -> float:
-    logarithms = [math.log(x) for x in ratios]
-    return math.exp(sum(logarithms) / len(logarithms))
+    found = list(ratios)
+    return math.prod(found) ** (1 / len(found))
 
 
 def seconds(x: float) -> str:
@@ -43,12 +43,18 @@ def value(measure: str, x: float) -> str:
     return seconds(x) if measure in TIMED else count(x)
 
 
+def cell(result: Result, measure: str, name: str) -> str:
+    """What a contender takes, and in parentheses its ratio; nothing where it takes no part."""
+    x = result.values.get(measure, {}).get(name)
+    return "" if x is None else f"{value(measure, x)} ({ratio(result.ratios[measure][name])})"
+
+
 def beside(results: Sequence[Result], measures: Sequence[str]) -> str:
     """A row for each case: what the contender takes, and in parentheses its ratio."""
     found = [m for m in measures if any(m in r.values for r in results)]
     rows = []
     for r in results:
-        cells = [f"{value(m, next(iter(r.values[m].values())))} ({ratio(r.ratio(m) or 0.0)})" for m in found]
+        cells = [cell(r, m, next(iter(r.values[m]))) for m in found]
         rows.append([f"`{r.case}`" + ("" if r.over == "optax" else f" over {r.over}"), *cells])
     return table(["", *found], rows) if found else ""
 
@@ -66,12 +72,11 @@ def means(results: Sequence[Result], measures: Sequence[str]) -> str:
 
 
 def contenders(result: Result, measures: Sequence[str]) -> str:
-    """A row for each contender of one case; the ratios are to the one without."""
+    """A row for each contender of one case."""
     found = [m for m in measures if m in result.values]
     rows = []
-    for name in result.values[found[0]] if found else ():
-        cells = [f"{value(m, result.values[m][name])} ({ratio(result.ratios[m][name])})" for m in found]
-        rows.append([name, *cells])
+    for name in dict.fromkeys(name for m in found for name in result.values[m]):
+        rows.append([name, *(cell(result, m, name) for m in found)])
     return table([f"`{result.case}`", *found], rows) if found else ""
 
 
@@ -105,12 +110,30 @@ def bandwidth(results: Sequence[Result]) -> str:
     return table(header[: len(rows[0])], rows)
 
 
+def rates(result: Result) -> str:
+    """A row for each contender of a memory-bound case: its time, its bytes, and how fast it moves them."""
+    times = result.values.get("step", {})
+    moved, floor, pages = (result.values.get(m, {}) for m in ("moved", "floor", "pages"))
+    rows = []
+    for name in dict.fromkeys([*times, *moved, *pages]):
+        # A loop that moves the floor, and PyTorch's, whose programs are not XLA's, are taken to move no more than that.
+        least = floor.get(name, next(iter(floor.values()), 0.0))
+        count = moved.get(name, least)
+        rate = f"{count / times[name] / 1e9:.1f} GB/s" if count and name in times else ""
+        over = f"{count / least:.2f}" if name in moved and least else ""
+        rows.append([name, cell(result, "step", name), over, rate, f"{pages[name]:,.0f}" if name in pages else ""])
+    return table([f"`{result.case}`", "step", "moved / floor", "at", "pages"], rows)
+
+
 def page(results: Sequence[Result]) -> str:
     """All tables."""
     parts = []
     for name in dict.fromkeys(r.table for r in results):
         found = [r for r in results if r.table == name]
         parts.append(f"## {name}\n")
+        if name == "floor":
+            parts += [rates(r) for r in found]
+            continue
         if name in ("stacks", "groups", "moments"):
             parts += [contenders(r, [*TIMED, *COUNTED]) for r in found]
             continue
