@@ -96,20 +96,21 @@ def test_a_case_from_its_arrays_to_its_tables():
 
 
 @pytest.mark.slow
+@jax.numpy_dtype_promotion("standard")  # Optax's Adam needs it
 def test_a_step_that_is_not_in_place_stands_beside_the_one_that_is():
     options = suite.parsed(["--quick", "--case", "adam/floor"])
     ((table, case),) = suite.chosen(options)
     result = measures.measured(table, case, ["step", "moved", "floor"], timing.Effort(0.0, 1, 1))
     assert result.values["step"].keys() >= {"gradtx", "optax", "by hand", "not in place", "copy"}
     assert result.ratios["step"]["copy"] == result.ratios["moved"]["gradtx"] == 1.0
-    # Three loops: each moment is read twice, and the gradient too.
-    assert result.values["moved"]["by hand"] == 10 * 4 * 256 * 128
+    # Three loops: the gradient and the new moments are read twice. And a few numbers.
+    assert result.values["moved"]["by hand"] == pytest.approx(10 * 4 * 256 * 128, rel=1e-4)
     assert result.values["floor"]["by hand"] == 7 * 4 * 256 * 128
-    page = tables.page([result])
-    assert "| 1.43 | " in page and "| copy |" in page
+    assert " GB/s | 1.43 | 1.43 |" in tables.page([result])
 
 
 @pytest.mark.slow
+@jax.numpy_dtype_promotion("standard")  # Optax's Adam needs it
 def test_growth_from_its_arrays_to_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     few = {"adam": (2, 3), "clip_adamw": (2,)}
     axes = {"leaves": few, "numbers": {name: tuple(1000 * n for n in places) for name, places in few.items()}}

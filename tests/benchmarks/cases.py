@@ -23,6 +23,9 @@ RATE = 1e-3
 BANDWIDTH = "copy"
 """A loop that only moves bytes, as many as a step must: where a step is bound by memory, it is measured too."""
 
+ANEW = "not in place"
+"""The contender whose results lie in memory of their own."""
+
 
 class Case(NamedTuple):
     """Contenders by name, and the one to which the others' ratios are taken: the first, where it takes no part."""
@@ -106,7 +109,7 @@ def floor(size: Size) -> list[Case]:
     cases = []
     for recipe in ("sgd", "adam", "adamw", "lion"):
         case = paired(f"{recipe}/floor", FIRST_ORDER[recipe], partial(trees.large, size), torch=recipe)
-        anew = {"not in place": case.ours._replace(in_place=False)}
+        anew = {ANEW: case.ours._replace(in_place=False)}
         by_hand = {"by hand": Contender(adam_by_hand, case.ours.params)} if recipe == "adam" else {}
         contenders = {**case.contenders, **by_hand, **anew}
         cases.append(case._replace(contenders=contenders, over=BANDWIDTH, memory_bound=True))

@@ -4,7 +4,7 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from .cases import BANDWIDTH, in_the_mean
+from .cases import ANEW, BANDWIDTH, in_the_mean
 from .measures import COUNTED, TIMED, Result
 
 TIMES = [m for m in TIMED if m not in ("restored", "construct")]
@@ -110,19 +110,20 @@ def bandwidth(results: Sequence[Result]) -> str:
     return table(header[: len(rows[0])], rows)
 
 
-def rates(result: Result) -> str:
-    """A row for each contender of a memory-bound case: its time, its bytes, and how fast it moves them."""
-    times = result.values.get("step", {})
-    moved, floor, pages = (result.values.get(m, {}) for m in ("moved", "floor", "pages"))
+def rates(results: Sequence[Result]) -> str:
+    """Each step in times of a loop that moves the floor; then what its program moves, and pages, in place and not."""
+    names = dict.fromkeys(name for r in results for name in (*r.values.get("step", {}), *r.values.get("moved", {})))
+    names.pop(BANDWIDTH, None)
     rows = []
-    for name in dict.fromkeys([*times, *moved, *pages]):
-        # A loop that moves the floor, and PyTorch's, whose programs are not XLA's, are taken to move no more than that.
-        least = floor.get(name, next(iter(floor.values()), 0.0))
-        count = moved.get(name, least)
-        rate = f"{count / times[name] / 1e9:.1f} GB/s" if count and name in times else ""
-        over = f"{count / least:.2f}" if name in moved and least else ""
-        rows.append([name, cell(result, "step", name), over, rate, f"{pages[name]:,.0f}" if name in pages else ""])
-    return table([f"`{result.case}`", "step", "moved / floor", "at", "pages"], rows)
+    for r in results:
+        steps, moved, floor, pages = (r.values.get(m, {}) for m in ("step", "moved", "floor", "pages"))
+        cells = [ratio(r.ratios["step"][name]) if name in steps else "" for name in names]
+        over = [f"{moved[x] / floor[x]:.2f}" if x in moved and x in floor else "" for x in ("gradtx", ANEW)]
+        rate = f"{floor['gradtx'] / steps[BANDWIDTH] / 1e9:.1f} GB/s" if floor and BANDWIDTH in steps else ""
+        handed_out = [f"{pages[x]:,.0f}" if x in pages else "" for x in ("gradtx", ANEW)]
+        rows.append([f"`{r.case}`", *cells, rate, *over, *handed_out])
+    beside = ["moved / floor", ANEW, "pages", ANEW]
+    return table(["step / copy", *names, "copy", *beside], rows) if rows else ""
 
 
 def page(results: Sequence[Result]) -> str:
@@ -132,7 +133,7 @@ def page(results: Sequence[Result]) -> str:
         found = [r for r in results if r.table == name]
         parts.append(f"## {name}\n")
         if name == "floor":
-            parts += [rates(r) for r in found]
+            parts.append(rates(found))
             continue
         if name in ("stacks", "groups", "moments"):
             parts += [contenders(r, [*TIMED, *COUNTED]) for r in found]
