@@ -78,9 +78,10 @@ def test_ratios_are_of_the_times_of_one_round():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_of_the_pages_measure_something(command: str):
     options = suite.parsed([word.strip('"') for word in command.split()])
-    assert options.growth or options.record or suite.chosen(options)
+    assert options.record or suite.chosen(options)
     for table, case in suite.chosen(options):
-        assert table in options.table and case.contenders and (case.memory_bound or case.over in case.contenders)
+        assert table in (growth.AXES if options.growth else options.table)
+        assert case.contenders and (case.memory_bound or case.over in case.contenders)
 
 
 @pytest.mark.slow
@@ -112,14 +113,18 @@ def test_a_step_that_is_not_in_place_stands_beside_the_one_that_is():
 @pytest.mark.slow
 @jax.numpy_dtype_promotion("standard")  # Optax's Adam needs it
 def test_growth_from_its_arrays_to_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    few = {"adam": (2, 3), "clip_adamw": (2,)}
-    axes = {"leaves": few, "numbers": {name: tuple(1000 * n for n in places) for name, places in few.items()}}
-    monkeypatch.setattr(growth, "AXES", {x: growth.AXES[x]._replace(places=places) for x, places in axes.items()})
-    results = list(growth.measured(False, timing.Effort(0.0, 1, 1)))
-    page = growth.page(results)
-    assert page.count("`adam`") == 4 and page.count("`clip_adamw`") == 2 and "| `adam` | 3,000 |" in page
-    places, seconds = growth.curve(results, "numbers", "adam", "optax", "tracing and lowering")
-    first = results[3].values
-    assert places == [2000, 3000] and seconds[0] == first["trace"]["optax"] + first["lower"]["optax"]
+    few = {"leaves": (2, 3), "numbers": (1000, 2000)}
+    axes = {which: axis._replace(places=few[which]) for which, axis in growth.AXES.items()}
+    monkeypatch.setattr(growth, "AXES", axes)
+    monkeypatch.setattr(growth, "COMPILED", 2)
+    results = [growth.measured(axis, case, timing.Effort(0.0, 1, 1)) for axis, case in growth.cases()]
+    assert [r.case for r in results] == [f"{x}/{n}" for x in growth.RECIPES for a in few.values() for n in a]
+    assert results[0].values.keys() == {"step", "trace", "lower", "compile"}
+    assert results[1].values.keys() == {"trace", "lower"}  # too many leaves to compile
+    assert "| `adam` | 2,000 |" in growth.page(results)
+    assert growth.curve(results, "leaves", "adam", "optax", "compiling")[0] == [2]
+    places, seconds = growth.curve(results, "leaves", "adam", "optax", "tracing and lowering")
+    first = results[0].values
+    assert places == [2, 3] and seconds[0] == first["trace"]["optax"] + first["lower"]["optax"]
     growth.draw(results, tmp_path / "growth.png")
     assert 10_000 < (tmp_path / "growth.png").stat().st_size < 100_000

@@ -59,9 +59,12 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def chosen(options: argparse.Namespace) -> list[tuple[str, Case]]:
     """The cases that were asked for, each with its table."""
-    made = all_cases(SMALL if options.quick else FULL)
-    wanted = [(table, case) for table in options.table if table != START for case in made[table]]
-    return [(t, case) for t, case in wanted if any(fnmatch.fnmatch(case.name, x) for x in options.case)]
+    if options.growth:
+        found = growth.cases(options.quick)
+    else:
+        made = all_cases(SMALL if options.quick else FULL)
+        found = [(table, case) for table in options.table if table != START for case in made[table]]
+    return [(t, case) for t, case in found if any(fnmatch.fnmatch(case.name, x) for x in options.case)]
 
 
 def machine() -> dict[str, str]:
@@ -96,7 +99,7 @@ def main() -> None:
     effort = Effort(0.0, 1, 1, clock) if options.quick else Effort(options.seconds, options.rounds, 200, clock)
     print(", ".join(f"{name} {x}" for name, x in machine().items()), "\n", flush=True)
     if options.growth:
-        results = kept(growth.measured(options.quick, effort), options.json)
+        results = kept((growth.measured(axis, case, effort) for axis, case in chosen(options)), options.json)
         print(growth.page(results))
         if not options.quick:
             growth.draw(results, growth.OUT)
