@@ -82,16 +82,18 @@ def first_order(size: Size) -> list[Case]:
 
 def many_leaves(size: Size) -> list[Case]:
     params = partial(trees.small_leaves, size.many)
-    adam = paired("packed/leaves", FIRST_ORDER["adam"], partial(trees.small_leaves, size.leaves))
-    in_one = Contender(lambda: packed(gradtx.adam(RATE)), adam.ours.params)
-    return [
-        *(paired(f"{name}/many", FIRST_ORDER[name], params, torch=name) for name in ("sgd", "adamw")),
-        adam._replace(contenders={"packed": in_one, **adam.contenders}),
-    ]
+    return [paired(f"{name}/many", FIRST_ORDER[name], params, torch=name) for name in ("sgd", "adamw")]
 
 
-def packed(tx: Any) -> Any:
-    """All gradients as one leaf, and so the state too: whether few large arrays are worth the packing."""
+def packed(size: Size) -> list[Case]:
+    """Whether it is worth it to keep the moments of many leaves as one array."""
+    case = paired("packed/leaves", FIRST_ORDER["adam"], partial(trees.small_leaves, size.leaves))
+    in_one = Contender(lambda: packing(gradtx.adam(RATE)), case.ours.params)
+    return [case._replace(contenders={"packed": in_one, **case.contenders})]
+
+
+def packing(tx: Any) -> Any:
+    """All gradients as one leaf, and so the state too."""
 
     def init(params: Params) -> Any:
         return tx.init(ravel_pytree(params)[0])
@@ -216,6 +218,7 @@ TABLES: dict[str, Callable[[Size], list[Case]]] = {
     "first-order": first_order,
     "floor": floor,
     "many": many_leaves,
+    "packed": packed,
     "stacks": stacks,
     "matrices": matrices,
     "groups": groups,

@@ -135,7 +135,7 @@ def page(results: Sequence[Result]) -> str:
         if name == "floor":
             parts.append(rates(found))
             continue
-        if name in ("stacks", "groups", "moments"):
+        if name in ("packed", "stacks", "groups", "moments"):
             parts += [contenders(r, [*TIMED, *COUNTED]) for r in found]
             continue
         if name == "first-order":
