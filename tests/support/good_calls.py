@@ -164,6 +164,7 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "init_sharded": {"tx": TX, "params": PARAMS, "mesh": meshes.mesh(devices=1)},
     "state_shardings": {"tx": TX, "params": PARAMS, "mesh": meshes.mesh(devices=1)},
     "check_contract": {"tx": gradtx.sgd(0.1), "params": {"w": VECTOR}, "steps": 2},
+    "check_hyperparameters": {"tx": TX, "state": STATE},
     "example_arguments": {"factory": gradtx.adam},
     "add_scale": {"tree_x": PARAMS, "scalar": 0.5, "tree_y": LIKE},
     "gradtx.tree.clip": {"tree": PARAMS, "min_value": -1.0, "max_value": 1.0},
