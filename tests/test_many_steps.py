@@ -11,6 +11,7 @@ import pytest
 from support.registry import COVERED, FACTORIES, example, half_square, turns
 
 NAMES = [n for n in COVERED if FACTORIES[n].module.startswith("gradtx.optimizers")]
+NAMES += ["stable_spam_clip", "stabilize_norm"]  # which count the gradients that are finite
 DRAWN = {f"{begin}{name}" for name in ("dion", "psgd_kron", "apollo", "apollo_mini") for begin in ("", "scale_by_")}
 """They draw random numbers, which are others in float64."""
 
