@@ -6,6 +6,7 @@
 
 import ast
 import copy
+import gc
 import inspect
 import sys
 import textwrap
@@ -131,3 +132,21 @@ def mutants(function: types.FunctionType, logic: bool = False) -> Iterator[tuple
         code = namespace[tree.name].__code__
         if code.co_freevars == function.__code__.co_freevars:  # else a method that calls that of its base by `super`
             yield first + place.line - 1, code
+
+
+def put(function: types.FunctionType, code: types.CodeType) -> None:
+    """Makes the function a mutant, and those inside of it that are there already, as what a decorator returned is."""
+    made = dict(_inner(function.__code__, code))
+    function.__code__ = code
+    for thing in gc.get_objects():
+        if isinstance(thing, types.FunctionType) and id(thing.__code__) in made:
+            thing.__code__ = made[id(thing.__code__)]
+
+
+def _inner(old: types.CodeType, new: types.CodeType) -> Iterator[tuple[int, types.CodeType]]:
+    """The identities of the codes inside of a code, each with what it is in the other code."""
+    olds, news = ([x for x in code.co_consts if isinstance(x, types.CodeType)] for code in (old, new))
+    for a, b in zip(olds, news, strict=True) if len(olds) == len(news) else ():
+        if a.co_name == b.co_name and a.co_freevars == b.co_freevars:
+            yield id(a), b
+            yield from _inner(a, b)

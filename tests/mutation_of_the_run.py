@@ -35,7 +35,8 @@ import optax  # noqa: E402, F401
 import pytest  # noqa: E402
 
 import gradtx  # noqa: E402, F401
-from mutants import functions, mutants  # noqa: E402
+from mutants import functions, mutants, put  # noqa: E402
+from mutation_survivors import EXPLAINED  # noqa: E402
 
 PACKAGES = ("core", "numerics", "precision", "_roles", "optimizers", "wrappers")
 LAWS = ["tests/test_formulas.py", "tests/test_laws.py", "tests/parameters/test_stacks.py"]
@@ -84,7 +85,7 @@ class Mutating:
     def pytest_configure(self) -> None:
         module, name, number = self.mutant
         function = dict(functions(sys.modules[module], methods=True))[name]
-        _, function.__code__ = list(mutants(function, logic=True))[number]
+        put(function, list(mutants(function, logic=True))[number][1])
 
 
 def first_failure(tests: list[str], mutant: tuple[str, str, int] | None = None) -> str:
@@ -140,7 +141,10 @@ def main() -> int:
             sound.add(found)
             noticed += bool(found)
             line, text = line_of(*mutant)
-            print(f"{' '.join(map(str, mutant))}, line {line}: {found[:150] or f'not noticed: {text}'}", flush=True)
+            why = EXPLAINED.get((mutant[0].removeprefix("gradtx.").replace(".", "/") + ".py", text), "not explained")
+            print(
+                f"{' '.join(map(str, mutant))}, line {line}: {found[:150] or f'not noticed: {text}: {why}'}", flush=True
+            )
         print(f"{package}: {noticed} of {arguments.each} noticed", flush=True)
     return 0
 

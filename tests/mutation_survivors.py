@@ -219,4 +219,14 @@ EXPLAINED: dict[tuple[str, str], str] = {
         "optimizers/_sophia.py",
         "return jnp.clip(mu / jnp.where((mu == 0) & (size == 0), 1, size), -limit, limit), (mu, nu)",
     ): "what 0 / 0 is: tests/optimizers/test_eps_of_zero.py",
+    ("_roles/_rules.py", "if not _is_role(role) and i in found:"): (
+        "with `or`, the same roles: one spread over its parameters, or those of a function that is asked in vain"
+    ),
+    ("_roles/_inference.py", "return ((-2,), (-1,), heads) if rank == 2 else ((), (), heads)"): (
+        "of two axes, 1 is -1"
+    ),
+    (
+        "precision/_int8.py",
+        "return ((0.9 if self.stochastic else 0.45) / parts + 2e-7) * block_max + TINY",
+    ): "a margin for rounding errors, of which the numbers of the tests need less",
 }
