@@ -33,8 +33,7 @@ PROTOCOLS = {
     "gradtx.per_matrix-0",
     "gradtx.per_parameter-0",
     "gradtx.groups-0",
-    "gradtx.GuardRule-0",
-    "gradtx.guard_rules.GuardRule-0",
+    "gradtx.skipping.GuardRule-0",
 }
 """Blocks that are no formulas but signatures, code or a diagram."""
 
