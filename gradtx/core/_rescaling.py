@@ -123,7 +123,7 @@ def _limits(dtype: Any) -> tuple[Any, Any]:
 
 
 def _scale_of(total: jax.Array, alone: bool) -> jax.Array:
-    """The scale of each of these sums, of which one is out of range, or of other sums, unless it is `alone`."""
+    """The scale for each of these sums. `alone` says that there is only this one, and that it is out of range."""
     least, most = _limits(total.dtype)
     much, little, one = [total.dtype.type(x) for x in (*scales(total.dtype), 1)]
     usual = little if alone and not total.shape else select(exceeds(least, total), little, one)

@@ -198,7 +198,7 @@ class GradientTransformation(Value, Generic[State]):
             rule = self._rule
             stage = RuleStage(RuleSource(lambda values: rule), rule, {})
             return Expansion(*lifted(stage), stage=stage)
-        # JAX rebuilds values from placeholders that no body could take: of those none has run.
+        # JAX also builds values from placeholders, which no body could take: so the body of one it built runs only now.
         later = self._later or self._call.factory.expand(self._call)
         return later()
 
