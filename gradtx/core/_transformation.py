@@ -271,10 +271,11 @@ def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
     Args:
       tx: any object with `init` and `update`. The arguments that it takes are read off the signature of its `update`.
     """
-    return _with_extra_args("with_extra_args_support: tx", tx)
+    return taking_extra_args("with_extra_args_support: tx", tx)
 
 
-def _with_extra_args(where: str, tx: Any) -> GradientTransformationExtraArgs:
+def taking_extra_args(where: str, tx: Any) -> GradientTransformationExtraArgs:
+    """`with_extra_args_support`; an error, which begins with `where`, if `tx` is no transformation."""
     if isinstance(tx, GradientTransformationExtraArgs):
         return tx
     check_transformation(where, tx)
@@ -314,4 +315,4 @@ class Inner:
 
 def as_inner(where: str, tx: Any) -> Inner:
     """`tx` as a wrapper runs it; an error, which begins with `where`, if it is no transformation."""
-    return Inner(_with_extra_args(where, tx))
+    return Inner(taking_extra_args(where, tx))
