@@ -194,6 +194,14 @@ def test_arguments_are_no_attributes():
         _ = adam(0.1).learning_rate
     with pytest.raises(AttributeError, match="has no attribute 'nix'"):
         _ = adam(0.1).nix
+    tx = gradtx.chain(gradtx.clip(1.0), adam(0.1))
+    for of in (tx, gradtx.guard(tx)):
+        with pytest.raises(AttributeError, match=r"inside .* '.*1.learning_rate', and replace\(learning_rate"):
+            _ = of.learning_rate
+    with pytest.raises(AttributeError, match="inside .* '0.learning_rate', '1.learning_rate', and replace"):
+        _ = gradtx.chain(adam(0.1), adam(0.2)).learning_rate
+    with pytest.raises(AttributeError, match="has no attribute 'nix'"):
+        _ = tx.nix
     with pytest.raises(AttributeError, match=r"arguments\['steps'\]"):
         _ = gradtx.schedules.cosine(100).steps
 
