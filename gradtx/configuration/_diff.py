@@ -12,7 +12,7 @@ from gradtx.configuration._names import FUNCTION, Known, Maker, Names
 from gradtx.configuration._to_dict import Opaque, Writer, check_called, is_made
 from gradtx.core._checked import checked
 from gradtx.core._nesting import is_transformation
-from gradtx.core._sentences import listed
+from gradtx.core._sentences import listed, shortened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,8 +233,4 @@ def _plain(x: Any) -> Any:
 
 def sentence(difference: Difference) -> str:
     """The first changes, as the middle of a sentence."""
-    return listed([_cut(str(change)) for change in difference], joint="; ")
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 160 else f"{text[:157]}..."
+    return listed([shortened(str(change), 160) for change in difference], joint="; ")

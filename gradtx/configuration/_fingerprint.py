@@ -11,6 +11,7 @@ from gradtx.configuration._from_dict import from_data
 from gradtx.configuration._names import Names
 from gradtx.configuration._to_dict import data_of
 from gradtx.core._checked import checked
+from gradtx.core._sentences import shortened
 
 
 @checked
@@ -56,7 +57,7 @@ def check_configuration(kept: Mapping[str, Any] | str, tx: Any, *, names: Names 
         if present != kept:
             raise ValueError(
                 f"check_configuration: the state was saved under an optimizer with the fingerprint {kept}, and that of "
-                f"{_cut(repr(tx))} is {present}; to be told what changed, keep to_dict(tx, defaults=True)"
+                f"{shortened(repr(tx), 160)} is {present}; to be told what changed, keep to_dict(tx, defaults=True)"
             )
     elif not isinstance(kept, Mapping):
         raise TypeError(f"check_configuration: kept must be what to_dict or fingerprint returned, got {kept!r}")
@@ -74,7 +75,3 @@ def _canonical(x: Any) -> Any:
     if isinstance(x, list):
         return list(map(_canonical, x))
     return int(x) if isinstance(x, float) and x.is_integer() else x
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 160 else f"{text[:157]}..."

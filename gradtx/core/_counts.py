@@ -40,7 +40,7 @@ def safe_increment(count: ArrayLike) -> jax.Array:
 
 @compiled_outside
 def _incremented(count: jax.Array) -> jax.Array:
-    # What is larger than the largest whole number is the smallest, as the bits say.
+    # One more than the largest whole number wraps around to the smallest: the count stays where it is.
     return jax.lax.max(jax.lax.add(count, np.ones([], count.dtype)), count)
 
 
