@@ -108,13 +108,25 @@ def test_examples_of_all_sizes_in_one_batch():
     sizes = jnp.asarray([1.0, 1e20, 1e-25, 0.0])
     batch = jax.tree.map(lambda g: jnp.stack([s * g for s in sizes]), one)
     expected = scaled(one, 2 / norm(one) + 1e-25)
-    found, clipped = gradtx.per_example_global_norm_clip(batch, 1.0)
+    found, clipped = gradtx.aggregating.per_example_global_norm_clip(batch, 1.0)
     assert clipped == 2
     assert_close(found, expected)
-    layers, _ = gradtx.per_example_layer_norm_clip(batch, 2**0.5)
+    layers, _ = gradtx.aggregating.per_example_layer_norm_clip(batch, 2**0.5)
     assert_close(layers, {k: scaled(one[k], 2 / norm(one[k]) + 1e-25) for k in one})
     private = gradtx.differentially_private_aggregate(1.0, 0.0, seed=0)
     assert_close(updated(private, batch), scaled(expected, 0.25))
+
+
+def test_a_norm_that_is_no_float32_leaves_nothing():
+    """Elements of 1e38 and more are numbers, their norm is none; a direction has one all the same."""
+    _, g = gradients(1.6e38)
+    for tx in (gradtx.clip_by_global_norm(1.0), gradtx.clip_by_norm(1.0)):
+        first = tx.init(PARAMS), PARAMS
+        updates, _ = jax.jit(tx.update)(g, *first)
+        assert all(not np.any(x) for x in jax.tree.leaves(updates))
+    _, state = gradtx.adam(0.1).update(updates, gradtx.adam(0.1).init(PARAMS), PARAMS)
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state))
+    np.testing.assert_allclose(norm(updated(gradtx.normalize(), g)), 1.0, rtol=1e-5)
 
 
 def test_under_vmap_each_has_its_own():
