@@ -3,13 +3,11 @@
 
 In a page, a line `@names gradtx.transforms` becomes the public names that are defined in that room, or that the
 namespace exports, a section for each module, headed by the first line of its docstring. A name belongs to the most
-specific of all such lines. Arguments that a docstring leaves to the page of words are listed below it with a link. A
-public name on no page is a warning.
+specific of all such lines. Arguments that a docstring leaves to the page of words are listed below it with a link.
 """
 
 import ast
 import functools
-import logging
 import re
 from itertools import groupby
 from pathlib import Path
@@ -19,8 +17,6 @@ ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "api"
 WORDS = PAGES / "index.md"
 ASK = re.compile(r"^@names (\S+)$", re.MULTILINE)
-log = logging.getLogger("mkdocs.hooks.reference")
-written: set[str] = set()
 
 
 class Name(NamedTuple):
@@ -112,7 +108,6 @@ def entry(name: Name) -> str:
 def section(match: re.Match) -> str:
     ask = match[1]
     names = sorted((n for n in public() if claimed_by(n) == ask), key=lambda n: (n.module, n.path.lower()))
-    written.update(n.path for n in names)
     lines = []
     for module, group in groupby(names, key=lambda n: n.module):
         # What a namespace collects from everywhere has no sections.
@@ -121,12 +116,20 @@ def section(match: re.Match) -> str:
     return "\n\n".join(lines)
 
 
-def on_page_markdown(markdown: str, **_) -> str:
-    return ASK.sub(section, markdown)
+@functools.cache
+def targets() -> dict[str, str]:
+    """The public paths by what pages call them: with their namespace, or without, where that is clear.
 
-
-def on_env(env, **_):
-    missing = sorted({n.path for n in public()} - written)
-    if missing:
-        log.warning(f"public names on no page of the reference: {', '.join(missing)}")
-    return env
+    A name that is also that of an argument, such as `where`, is not.
+    """
+    nodes = [node for module in {n.module for n in public()} for node in ast.walk(ast.parse(source(module)))]
+    functions = [node.args for node in nodes if isinstance(node, ast.FunctionDef)]
+    arguments = {a.arg for f in functions for a in (*f.posonlyargs, *f.args, *f.kwonlyargs)}
+    found: dict[str, str] = {}
+    for path in (n.path for n in public()):
+        namespace, _, last = path.rpartition(".")
+        found |= {path: path, path.removeprefix("gradtx."): path} if namespace != "gradtx" else {path: path}
+        # `max` is hardly that of `gradtx.tree`.
+        if last not in arguments and (namespace == "gradtx" or "_" in last):
+            found.setdefault(last, path)
+    return found

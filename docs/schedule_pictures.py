@@ -27,7 +27,7 @@ NAMES = {**vars(gradtx), **vars(gradtx.schedules)}
 
 OUT = ROOT / "docs" / "images" / "schedules.png"
 STEPS = 100
-COLUMNS = 6
+COLUMNS = 4
 
 CYCLE = "dict(init_value=0.1, peak_value={}, warmup_steps=8, decay_steps={})"
 
@@ -89,7 +89,7 @@ def color(name: str) -> str:
 
 def draw(out: Path) -> None:
     rows = -(-len(SCHEDULES) // COLUMNS)
-    figure = Figure(figsize=(COLUMNS * 2.0, rows * 1.25), dpi=100, layout="constrained")
+    figure = Figure(figsize=(COLUMNS * 2.0, rows * 1.25), dpi=150, layout="constrained")
     grid = figure.subplots(rows, COLUMNS, sharex=True)
     counts = np.arange(0, STEPS + 1e-9, 0.125)
     for axes, (name, call) in zip(grid.flat, SCHEDULES.items(), strict=False):

@@ -37,7 +37,7 @@ class ScaleBySpectrumState(NamedTuple):
 
 
 @gradtx.transformation
-def scale_by_spectrum(power: gradtx.NonNegative = 0.5, decay: gradtx.Decay = 0.9):
+def scale_by_spectrum(power: gradtx.typing.NonNegative = 0.5, decay: gradtx.typing.Decay = 0.9):
     """u = U h(S) V', with singular values h(s) = s^power of root mean square 1."""
 
     def init(p):

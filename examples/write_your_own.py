@@ -31,7 +31,7 @@ class ScaleByConsensusState(NamedTuple):
 
 # The ten lines. The rule sees one array; trees, None leaves, precision and checks of the arguments are not its job.
 @gradtx.transformation
-def scale_by_consensus(decay: gradtx.Decay = 0.9, eps: gradtx.NonNegative = 1e-12):
+def scale_by_consensus(decay: gradtx.typing.Decay = 0.9, eps: gradtx.typing.NonNegative = 1e-12):
     """mean = decay mean + (1 - decay) g; size likewise of |g|; u = mean / (size + eps), between -1 and 1."""
 
     def init(p):
@@ -46,7 +46,7 @@ def scale_by_consensus(decay: gradtx.Decay = 0.9, eps: gradtx.NonNegative = 1e-1
 
 
 @gradtx.transformation
-def consensus(learning_rate: gradtx.ScalarOrSchedule, decay: gradtx.Decay = 0.9):
+def consensus(learning_rate: gradtx.typing.ScalarOrSchedule, decay: gradtx.typing.Decay = 0.9):
     """The recipe: the direction, then the learning rate."""
     return gradtx.chain(scale_by_consensus(decay), gradtx.scale_by_lr(learning_rate))
 

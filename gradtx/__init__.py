@@ -3,20 +3,10 @@
 
 from typing import TYPE_CHECKING
 
-from gradtx import aggregating as aggregating
-from gradtx import assignment as assignment
-from gradtx import curvature as curvature
-from gradtx import losses as losses
-from gradtx import microbatching as microbatching
 from gradtx import numerics as numerics
-from gradtx import perturbations as perturbations
 from gradtx import precision as precision
-from gradtx import projections as projections
-from gradtx import recipes as recipes
-from gradtx import results as results
 from gradtx import schedules as schedules
 from gradtx import sharding as sharding
-from gradtx import states as states
 from gradtx import tree as tree
 from gradtx._groups._factors import layerwise_decay as layerwise_decay
 from gradtx._groups._factors import mup as mup
@@ -51,23 +41,12 @@ from gradtx.core._factory import transformation as transformation
 from gradtx.core._matrices import MuonDimensionNumbers as MuonDimensionNumbers
 from gradtx.core._metrics import metrics as metrics
 from gradtx.core._needs import needs as needs
-from gradtx.core._ranges import Decay as Decay
-from gradtx.core._ranges import DType as DType
-from gradtx.core._ranges import Fraction as Fraction
-from gradtx.core._ranges import NonNegative as NonNegative
-from gradtx.core._ranges import Positive as Positive
-from gradtx.core._ranges import Range as Range
-from gradtx.core._ranges import Real as Real
 from gradtx.core._roles import Role as Role
 from gradtx.core._selectors import of_kind as of_kind
 from gradtx.core._selectors import where as where
 from gradtx.core._transformation import GradientTransformation as GradientTransformation
 from gradtx.core._transformation import GradientTransformationExtraArgs as GradientTransformationExtraArgs
 from gradtx.core._transformation import with_extra_args_support as with_extra_args_support
-from gradtx.core._types import OptState as OptState
-from gradtx.core._types import Params as Params
-from gradtx.core._types import ScalarOrSchedule as ScalarOrSchedule
-from gradtx.core._types import Updates as Updates
 from gradtx.describing._describe import describe as describe
 from gradtx.describing._explain_path import explain_path as explain_path
 from gradtx.describing._explain_update import explain_update as explain_update
@@ -298,8 +277,6 @@ from gradtx.transforms._ema import ema as ema
 from gradtx.transforms._filters import grokfast as grokfast
 from gradtx.transforms._filters import mars_correction as mars_correction
 from gradtx.transforms._gradient_scaling import scale_gradient as scale_gradient
-from gradtx.transforms._hessian_diagonal import gauss_newton_bartlett as gauss_newton_bartlett
-from gradtx.transforms._hessian_diagonal import hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian
 from gradtx.transforms._linesearch import scale_by_zoom_linesearch as scale_by_zoom_linesearch
 from gradtx.transforms._linesearch import value_and_grad_from_state as value_and_grad_from_state
 from gradtx.transforms._momentum import scale_by_momentum as scale_by_momentum
@@ -309,8 +286,6 @@ from gradtx.transforms._monitoring import monitor as monitor
 from gradtx.transforms._monitoring import snapshot as snapshot
 from gradtx.transforms._noise import add_noise as add_noise
 from gradtx.transforms._normalization import normalize as normalize
-from gradtx.transforms._per_example_clipping import per_example_global_norm_clip as per_example_global_norm_clip
-from gradtx.transforms._per_example_clipping import per_example_layer_norm_clip as per_example_layer_norm_clip
 from gradtx.transforms._plateau import early_stopping as early_stopping
 from gradtx.transforms._plateau import reduce_on_plateau as reduce_on_plateau
 from gradtx.transforms._privacy import differentially_private_aggregate as differentially_private_aggregate
@@ -332,8 +307,6 @@ from gradtx.transforms._trust_ratio import scale_by_trust_ratio as scale_by_trus
 from gradtx.transforms._weight_decay import add_decayed_weights as add_decayed_weights
 from gradtx.transforms._weight_decay import decay_weights as decay_weights
 from gradtx.tree._reductions import global_norm as global_norm
-from gradtx.tree._targets import incremental_update as incremental_update
-from gradtx.tree._targets import periodic_update as periodic_update
 from gradtx.wrappers._conditional import conditionally_mask as conditionally_mask
 from gradtx.wrappers._conditional import conditionally_transform as conditionally_transform
 from gradtx.wrappers._finite import apply_if_finite as apply_if_finite
@@ -344,13 +317,6 @@ from gradtx.wrappers._freezing import selective_transform as selective_transform
 from gradtx.wrappers._freezing import split_frozen as split_frozen
 from gradtx.wrappers._grafting import graft as graft
 from gradtx.wrappers._guard import guard as guard
-from gradtx.wrappers._guard_rules import GuardedStep as GuardedStep
-from gradtx.wrappers._guard_rules import GuardRule as GuardRule
-from gradtx.wrappers._guard_rules import SkipReason as SkipReason
-from gradtx.wrappers._guard_rules import guard_rule as guard_rule
-from gradtx.wrappers._guard_rules import loss_spike as loss_spike
-from gradtx.wrappers._guard_rules import norm_spike as norm_spike
-from gradtx.wrappers._guard_rules import skip_when as skip_when
 from gradtx.wrappers._hyperparameters import inject_hyperparams as inject_hyperparams
 from gradtx.wrappers._lookahead import lookahead as lookahead
 from gradtx.wrappers._loss_scale import dynamic_loss_scale as dynamic_loss_scale
@@ -359,8 +325,6 @@ from gradtx.wrappers._low_rank import low_rank as low_rank
 from gradtx.wrappers._masked import masked as masked
 from gradtx.wrappers._mechanic import mechanize as mechanize
 from gradtx.wrappers._multi_steps import MultiSteps as MultiSteps
-from gradtx.wrappers._multi_steps import skip_large_updates as skip_large_updates
-from gradtx.wrappers._multi_steps import skip_not_finite as skip_not_finite
 from gradtx.wrappers._orthograd import orthograd as orthograd
 from gradtx.wrappers._partition import partition as partition
 from gradtx.wrappers._primal_averaging import primal_averaging as primal_averaging
@@ -377,10 +341,22 @@ from gradtx.wrappers._trac import trac as trac
 from gradtx.wrappers._unstacking import unstacked as unstacked
 
 if TYPE_CHECKING:
+    from gradtx import aggregating as aggregating
+    from gradtx import assignment as assignment
     from gradtx import compat as compat
+    from gradtx import curvature as curvature
+    from gradtx import losses as losses
+    from gradtx import microbatching as microbatching
+    from gradtx import perturbations as perturbations
     from gradtx import plot as plot
+    from gradtx import projections as projections
     from gradtx import race as race
+    from gradtx import recipes as recipes
+    from gradtx import results as results
+    from gradtx import skipping as skipping
+    from gradtx import states as states
     from gradtx import testing as testing
-else:  # heavier, loaded on first use; and what to say of names that are not here
+    from gradtx import typing as typing
+else:  # loaded on first use; and what to say of names that are not here
     from gradtx._front import __dir__ as __dir__
     from gradtx._front import __getattr__ as __getattr__

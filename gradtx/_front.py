@@ -6,7 +6,24 @@ import sys
 from types import ModuleType
 from typing import Any
 
-LAZY = ("compat", "plot", "race", "testing")
+TOOLS = ("compat", "plot", "race", "testing")
+"""The namespaces of what is no part of a transformation."""
+LAZY = (
+    "aggregating",
+    "assignment",
+    "curvature",
+    "losses",
+    "microbatching",
+    "perturbations",
+    "projections",
+    "recipes",
+    "results",
+    "skipping",
+    "states",
+    "typing",
+    *TOOLS,
+)
+"""The namespaces that load on first use, as nothing at the top level needs them."""
 
 
 def __getattr__(name: str) -> Any:
@@ -19,19 +36,24 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*public(sys.modules["gradtx"]), *namespaces()})
+    return sorted({*public(sys.modules["gradtx"]), *_loaded(), *LAZY})
 
 
 def namespaces() -> dict[str, ModuleType]:
-    """The public namespaces in `gradtx`, those that load on first use only if they are loaded."""
-    root = sys.modules["gradtx"]
-    modules = {n: x for n, x in vars(root).items() if isinstance(x, ModuleType) and not n.startswith("_")}
-    return {n: x for n, x in modules.items() if n in LAZY or public(x)} | {n: root for n in LAZY if n not in modules}
+    """The public namespaces in `gradtx`, loaded, without the tools."""
+    found = {n: importlib.import_module(f"gradtx.{n}") for n in LAZY if n not in TOOLS} | _loaded()
+    # Sorted, as the order in which they were loaded says nothing.
+    return {n: found[n] for n in sorted(found) if n not in TOOLS}
+
+
+def _loaded() -> dict[str, ModuleType]:
+    modules = {n: x for n, x in vars(sys.modules["gradtx"]).items() if isinstance(x, ModuleType)}
+    return {n: x for n, x in modules.items() if not n.startswith("_") and public(x)}
 
 
 def public(module: ModuleType) -> dict[str, Any]:
-    """The public names of a module that are no modules."""
-    return {n: x for n, x in vars(module).items() if not n.startswith("_") and not isinstance(x, ModuleType)}
+    """The public names of a module that are no modules, without the flag `TYPE_CHECKING`."""
+    return {n: x for n, x in vars(module).items() if not n.startswith("_") and not isinstance(x, ModuleType | bool)}
 
 
 def _meant(name: str) -> str | None:

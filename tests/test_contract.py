@@ -34,7 +34,7 @@ class ToyState(NamedTuple):
 
 
 @gradtx.transformation
-def toy_average(b: gradtx.Decay = 0.9) -> gradtx.GradientTransformationExtraArgs:
+def toy_average(b: gradtx.typing.Decay = 0.9) -> gradtx.GradientTransformationExtraArgs:
     """A moving average."""
 
     def update(g, mu, p, t):
@@ -45,19 +45,19 @@ def toy_average(b: gradtx.Decay = 0.9) -> gradtx.GradientTransformationExtraArgs
 
 
 @gradtx.transformation
-def toy_descent(learning_rate: gradtx.ScalarOrSchedule, b: gradtx.Decay = 0.9):
+def toy_descent(learning_rate: gradtx.typing.ScalarOrSchedule, b: gradtx.typing.Decay = 0.9):
     """Descent along the average."""
     return gradtx.chain(toy_average(b), toy_rate(learning_rate))
 
 
 @gradtx.transformation
-def toy_rate(learning_rate: gradtx.ScalarOrSchedule):
+def toy_rate(learning_rate: gradtx.typing.ScalarOrSchedule):
     """A learning rate, which may be a schedule."""
     return gradtx.per_parameter(None, lambda g, slots, p, t: (-learning_rate * g, slots))
 
 
 @gradtx.transformation
-def toy_sizes(size: gradtx.core._ranges.PositiveInt, flag: bool, dtype: gradtx.DType, f: Callable = abs):
+def toy_sizes(size: gradtx.core._ranges.PositiveInt, flag: bool, dtype: gradtx.typing.DType, f: Callable = abs):
     """Parameters of other kinds."""
     return gradtx.identity()
 

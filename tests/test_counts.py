@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import __main__ as suite
-from benchmarks import counts, goals, measures, programs, tables, timing
+from benchmarks import counts, goals, measures, packages, programs, tables, timing
 
 PAGES = (Path(__file__).parents[1] / "docs").glob("*.md")
 COMMANDS = [x for page in PAGES for x in re.findall(r"`python -m tests\.benchmarks(?: ([^`]*))?`", page.read_text())]
@@ -24,6 +24,13 @@ def test_no_count_differs_from_the_recorded_one():
     assert not found, "\n".join([*found, counts.AGAIN])
 
 
+@pytest.mark.skipif(counts.versions() != counts.recorded()["versions"], reason=OTHERS)
+def test_an_import_costs_what_is_recorded():
+    found, wanted = {"import": packages.import_counts()}, {"import": counts.recorded()["import"]}
+    sentences = counts.differences(found, wanted, counts.OF_IMPORT)
+    assert not sentences, "\n".join([*sentences, counts.AGAIN])
+
+
 def with_count(what: str, number: int) -> dict[str, dict[str, int]]:
     return {"adam/gpt": {"equations": 100, "operations": 1000, "calls": 10, "compilations": 0, what: number}}
 
@@ -32,8 +39,8 @@ def with_count(what: str, number: int) -> dict[str, dict[str, int]]:
     ("what", "number", "says"),
     [
         ("operations", 1020, ""),
-        ("operations", 1021, "adam/gpt: 1021 instructions of its optimized HLO, up from 1000: a step costs more."),
-        ("compilations", 1, "adam/gpt: 1 compilations in a second step, up from 0: a step costs more."),
+        ("operations", 1021, "adam/gpt: 1021 instructions of its optimized HLO, up from 1000: it costs more."),
+        ("compilations", 1, "adam/gpt: 1 compilations in a second step, up from 0: it costs more."),
         ("calls", 9, ""),
         (
             "equations",

@@ -38,22 +38,22 @@ class WrapperState(NamedTuple):
 
 
 @gradtx.transformation
-def plain_average(b: gradtx.Decay = 0.9, dtype: gradtx.DType = None):
+def plain_average(b: gradtx.typing.Decay = 0.9, dtype: gradtx.typing.DType = None):
     return gradtx.per_parameter(lambda p: jnp.zeros(p.shape, dtype), lambda g, mu, p, t: (g, mu), PlainState)
 
 
 @gradtx.transformation
-def plain_rate(learning_rate: gradtx.ScalarOrSchedule):
+def plain_rate(learning_rate: gradtx.typing.ScalarOrSchedule):
     return gradtx.per_parameter(None, lambda g, slots, p, t: (-learning_rate * g, slots))
 
 
 @gradtx.transformation
-def plain_descent(learning_rate: gradtx.ScalarOrSchedule, b: gradtx.Decay = 0.9):
+def plain_descent(learning_rate: gradtx.typing.ScalarOrSchedule, b: gradtx.typing.Decay = 0.9):
     return gradtx.chain(plain_average(b), plain_rate(learning_rate))
 
 
 @gradtx.transformation
-def plain_alias(learning_rate: gradtx.ScalarOrSchedule):
+def plain_alias(learning_rate: gradtx.typing.ScalarOrSchedule):
     return plain_descent(learning_rate, 0.5)
 
 

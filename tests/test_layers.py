@@ -38,7 +38,7 @@ LAYERS = [
     ["precision"],
     ["sharding"],
     ["describing", "configuration"],
-    ["states", "results", "testing", "plot"],
+    ["states", "results", "typing", "skipping", "testing", "plot"],
     ["compat", "verify", "race"],
 ]
 HEIGHT = {name: height for height, row in enumerate(LAYERS) for name in row}

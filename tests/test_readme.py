@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gradtx.core import _factory as factory
+from support.loggers import stand_in
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
@@ -26,7 +27,11 @@ def name(path: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.usefixtures("standard_promotion")  # JAX as a reader has it, and code of Flax and Equinox
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_the_python_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_the_python_blocks_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.chdir(tmp_path)  # where pages save
+    stand_in(monkeypatch)  # for the loggers of a page
     # A module that can be imported, as what a page defines is pickled by name; a copy of the registry, as what it
     # registers is nobody else's.
     module = types.ModuleType(re.sub(r"\W", "_", name(page)))

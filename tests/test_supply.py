@@ -2,6 +2,7 @@
 """What docs/support.md promises on security: no code is run that data brings along, and nothing is read or written."""
 
 import ast
+import importlib.util
 import os
 import re
 import subprocess
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import gradtx
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "gradtx"
@@ -143,3 +146,53 @@ def test_versions_are_the_same_everywhere():
     line = next(x for x in ci.splitlines() if x.startswith("oldest_jax="))
     found = subprocess.run(["bash", "-c", f'{line}; printf "$oldest_jax"'], cwd=ROOT, capture_output=True, text=True)
     assert found.stdout == jax and '"jax==$oldest_jax"' in ci
+
+
+# A release.
+
+NEWS = (ROOT / "CHANGELOG.md").read_text()
+RELEASES = re.findall(r"^## \[(\d.*?)\] - \d{4}-\d\d-\d\d\n(.*?)(?=^## |\Z)", NEWS, re.MULTILINE | re.DOTALL)
+
+
+def test_the_release_is_named_once():
+    assert NEWS.index("## [Unreleased]") < NEWS.index("## [0")
+    assert RELEASES[0][0] == gradtx.__version__
+    assert f"version = {{{gradtx.__version__}}}" in (ROOT / "docs" / "cite.md").read_text()
+
+
+@pytest.mark.parametrize(("version", "notes"), RELEASES, ids=[v for v, _ in RELEASES])
+def test_each_release_says_how_to_upgrade_and_what_it_was_tested_with(version: str, notes: str):
+    assert re.search(r"^### Upgrading from \d", notes, re.MULTILINE)
+    pair = r"Python 3\.\d+ and JAX [\d.]+"
+    assert re.match(rf"\nTested with {pair}, the oldest, up to {pair}, the newest", notes)
+
+
+def test_names_that_moved_are_where_the_upgrade_says():
+    moved = re.findall(r"^\| `gradtx\.(.*)` \| `gradtx\.(\w+)\.\w+`, \.\.\. \|$", RELEASES[0][1], re.MULTILINE)
+    assert len(moved) == 5
+    for names, namespace in moved:
+        for name in names.split("`, `"):
+            assert hasattr(getattr(gradtx, namespace), name), f"{namespace}.{name}"
+            with pytest.raises(AttributeError, match=rf"gradtx\.{namespace}\.{name}\b"):
+                getattr(gradtx, name)
+
+
+def test_the_description_has_no_link_into_the_repository():
+    """What the build makes of the README for a package index, with and without an address of the repository."""
+    spec = importlib.util.spec_from_file_location("description", ROOT / "docs" / "description.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    readme = (ROOT / "README.md").read_text()
+    inside = [t for t in re.findall(r"\]\(([^)\s]+)\)", readme) if "://" not in t]
+    assert len(inside) > 20
+
+    linked = module.description(readme, "https://example.org/gradtx/")
+    assert len(re.findall(r"\]\(https://example\.org/gradtx/(?:blob|raw)/HEAD/", linked)) == len(inside)
+    assert " fit](https://example.org/gradtx/raw/HEAD/docs/images/paths.png)" in linked
+    assert all((ROOT / t).exists() for t in re.findall(r"gradtx/(?:blob|raw)/HEAD/([^)#\s]+)", linked))
+
+    bare = module.description(readme, None)
+    assert not re.search(r"\]\((?!https?://)", bare) and "![" not in bare
+    assert "What differs on\npurpose is on a page, with a test of each side." in bare
+    assert re.findall(r"^```.*?^```", bare, re.M | re.S) == re.findall(r"^```.*?^```", readme, re.M | re.S)
+    assert "readme" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"]

@@ -208,7 +208,7 @@ def test_a_formula(here: str, capsys: pytest.CaptureFixture):
         (["gradtx:adamw(*[1])"], "'*[1]' is no name, call or literal"),
         (["gradtx:adamw(**{})"], "'adamw(**{})' is no name, call or literal"),
         (["gradtx:__version__"], "gradtx:__version__ must be a transformation (an object with init and update)"),
-        (["gradtx:gauss_newton_bartlett(8)"], "update needs sampled_grad, which this command does not have"),
+        (["gradtx:curvature.gauss_newton_bartlett(8)"], "update needs sampled_grad, which this command does not have"),
         (
             ["gradtx:sgd(0.1)", "--allow", "survives nan"],
             "--allow: there is no clause 'survives nan'; there are updates",

@@ -14,7 +14,7 @@ import numpy as np
 
 from gradtx.core._calls import Value, factory_decorator, register_value
 from gradtx.core._checked import checked
-from gradtx.core._ranges import Range, is_number
+from gradtx.core._ranges import Range, is_array, is_number
 from gradtx.core._roles import Role, unboxed
 from gradtx.core._selectors import named_leaves
 from gradtx.core._stacks import stack_axes
@@ -89,12 +89,18 @@ def times(factor: Annotated[Any, Range(low=0.0, high_open=True, example=0.5)]):
     """In rules of `groups`: `factor` times the base's value, which may be a schedule.
 
     Args:
-      factor: a number, finite and at least 0, an array, a traced value or a schedule.
+      factor: a number, finite and at least 0, a scalar array, a traced value or a schedule.
 
     Raises:
-      ValueError: for a factor that is negative or not finite.
+      ValueError: for a factor that is negative or not finite, and where it is used for one that is no scalar.
     """
-    return lambda parameters: [factor] * len(parameters)
+
+    def of(parameters: Sequence[Parameter]) -> Factors:
+        if is_array(factor) and jnp.ndim(factor):
+            raise ValueError(f"times: factor must be a scalar, got shape {jnp.shape(factor)}")
+        return [factor] * len(parameters)
+
+    return of
 
 
 @_multiple

@@ -49,7 +49,7 @@ def groups(
 
     Raises:
       ValueError: for a rule that chooses nothing, for two rules that give a parameter the same hyperparameter, for
-        hyperparameters that have no effect on any parameter of the rule, or belong to stages that do not work on single
+        arguments that have no effect on any parameter of the rule, and for numbers of stages that do not work on single
         parameters, with paths and rules.
     """
     checked = checked_rules(rules, base)

@@ -89,16 +89,25 @@ class GroupSchedule:
     def __call__(self, step: jax.Array) -> jax.Array:
         dtype = jnp.result_type(float)
         factors = [1.0 if x is None else x.factor if isinstance(x, Times) else 0.0 for x in self.entries]
-        factors = [at_step("groups", x, step) for x in factors]
+        factors = [_scalar_at(x, step) for x in factors]
         constant = all(map(is_number, factors))
         factors = factors if constant else jnp.stack([jnp.asarray(x, dtype) for x in factors])
-        base = at_step("groups", self.base, step)
+        base = _scalar_at(self.base, step)
         values = jnp.asarray(base, dtype) * jnp.asarray(factors, dtype)
         own = {i: x for i, x in enumerate(self.entries) if x is not None and not isinstance(x, Times)}
         if own:
-            given = jnp.stack([jnp.asarray(at_step("groups", x, step), dtype) for x in own.values()])
+            given = jnp.stack([jnp.asarray(_scalar_at(x, step), dtype) for x in own.values()])
             values = values.at[jnp.asarray(list(own), jnp.int32)].set(given)
         return values
+
+
+def _scalar_at(x: Any, step: jax.Array) -> Any:
+    """The value at this step of what is one number for all parameters of a group."""
+    value = at_step("groups", x, step)
+    if jnp.ndim(value):
+        name = getattr(x, "__qualname__", "a schedule")  # a repr may be of any length
+        raise ValueError(f"groups: {name} must be a scalar at each step, got shape {jnp.shape(value)}")
+    return value
 
 
 def inherited(tx: Any) -> dict[tuple[Path, str], GroupSchedule]:

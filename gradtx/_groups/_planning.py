@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx._groups._effects import options_without_use, users
 from gradtx._groups._factors import Factor, Parameter
 from gradtx._groups._overriding import (
     Path,
@@ -24,7 +24,6 @@ from gradtx._groups._overriding import (
     with_entries,
     without_inherited,
 )
-from gradtx.core._by_group import reached
 from gradtx.core._calls import freeze
 from gradtx.core._prefixes import MaskedNode, of_boxes
 from gradtx.core._ranges import is_number
@@ -217,56 +216,36 @@ def _with_second_rates(base: Any, said: Said) -> Said:
 
 
 def _check_effect(rules: Sequence, base: Any, tree: Any, said: list[Said | None]) -> None:
-    """Raises for a rule with a hyperparameter that no stage uses for any of the rule's parameters."""
+    """Raises for a rule with an argument that no stage uses for any of the rule's parameters."""
     names = named_leaves(tree).names
     variants = {BASE: base} | {
         what.label: what.variant for _, what in rules if isinstance(what, Override) and what.label
     }
     here = [s for s in said if s is not None and s.label in variants]
-    used = {(s.label, a): _users(variants[s.label], s.label, a, tree, said) for s in here for a in s.entries}
+    mine = {label: [s if s is not None and s.label == label else None for s in said] for label in variants}
+    used = {
+        (s.label, a): users(variants[s.label], a, tree, [x and x.entries for x in mine[s.label]])
+        for s in here
+        for a in s.entries
+    }
     for number, (_, what) in enumerate(rules):
         chosen = [(n, s.label) for n, s in zip(names, said, strict=True) if s is not None and number in s.rules]
-        for (path, name), value in what.entries if isinstance(what, Override) and chosen else ():
+        if not isinstance(what, Override) or not chosen:
+            continue
+        without = []
+        for (path, name), value in what.entries:
             others = second_rates(base, path, name)
             counted = [name, *others] if isinstance(value, Factor) else [name]
             if not any(n in used.get((label, (path, x)), ()) for n, label in chosen for x in counted):
-                meant = f"; there is {listed(others)} too" if others else ""
-                raise ValueError(
-                    f"groups: {_as_text(rules, number)}: {name} has no effect on the parameters that the rule chooses, "
-                    f"{listed(n for n, _ in chosen)}: no stage that sees them uses it{meant}"
-                )
-
-
-def _users(tx: Any, label: str, argument: Argument, tree: Any, said: list[Said | None]) -> set[str]:
-    """The paths of the parameters for which a rule in `tx` uses the argument.
-
-    The argument is made to differ, and `init` is traced: which parameters are given to rules in which something
-    differs? So nothing is assumed of masks, labels and wrappers.
-    """
-    (path, name), (names, leaves, treedef) = argument, named_leaves(tree)
-    mine = [s if s is not None and s.label == label else None for s in said]
-    entry = next(s.entries[argument] for s in mine if s is not None and argument in s.entries)
-    if value_at(tx, path, name) is None:
-        return set()
-    probe = with_entries(
-        tx, path, name, [None, Times(entry.reshape(-1)[0]) if isinstance(entry, np.ndarray) else entry]
-    )
-    boxes = [
-        x
-        if is_absent(x)
-        else MaskedNode()
-        if s is None
-        else Boxed(_shape(opened(x)), carried_role(x), int(argument in s.entries))
-        for x, s in zip(leaves, mine, strict=True)
-    ]
-    # Off any mesh: a plan is made at once, also in a trace for devices that do not exist.
-    with reached() as found, jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
-        jax.eval_shape(probe.init, treedef.unflatten(boxes))
-    return found if found <= set(names) else set(names)  # unless a wrapper makes other trees
-
-
-def _shape(x: Any) -> Any:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype) if hasattr(x, "dtype") else x
+                without.append((name, f"; there is {listed(others)} too" if others else ""))
+        if what.label is not None:
+            own = [x and x.entries for x in mine[what.label]]
+            without += [(name, "") for name in options_without_use(base, what.variant, tree, own)]
+        for name, meant in without:
+            raise ValueError(
+                f"groups: {_as_text(rules, number)}: {name} has no effect on the parameters that the rule chooses, "
+                f"{listed(n for n, _ in chosen)}: no stage that sees them uses it{meant}"
+            )
 
 
 def _as_text(rules: Sequence, number: int) -> str:

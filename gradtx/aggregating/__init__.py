@@ -16,3 +16,5 @@ from gradtx.aggregating._element_variance import (
 from gradtx.aggregating._element_variance import (
     track_per_element_mean_and_variance_with_ema as track_per_element_mean_and_variance_with_ema,
 )
+from gradtx.transforms._per_example_clipping import per_example_global_norm_clip as per_example_global_norm_clip
+from gradtx.transforms._per_example_clipping import per_example_layer_norm_clip as per_example_layer_norm_clip

@@ -119,11 +119,11 @@ class Known:
         if not (names is None or isinstance(names, Mapping) and all(isinstance(n, str) for n in names)):
             raise TypeError(f"{where}: names must be a dictionary of names and what they mean, got {names!r}")
         self.where, self.given = where, dict(names or {})
+        self.functions = {**_functions(), **self.given}  # first, as the namespaces load that have factories
         makers = dict(_others())
         for name, factory in [*_factories(), *((n, x.factory) for n, x in self.given.items() if _makes_values(x))]:
             makers[name] = Maker(name, factory.public, factory.signature.parameters, factory)
         self.makers = makers
-        self.functions = {**_functions(), **self.given}
 
     def name_of(self, factory: Factory) -> str:
         return next(name for name, maker in reversed(self.makers.items()) if maker.factory is factory)
@@ -210,10 +210,10 @@ def _scalar(name: str, dtype: Any, value: Any) -> Any:
 def _functions() -> dict[str, Any]:
     """The public functions of gradtx by their shortest names, and those that are defaults of its factories."""
     found: dict[str, Any] = {}
-    for factory in FACTORIES.values():
+    spaces = _front.namespaces()
+    for _, factory in sorted(FACTORIES.items()):
         if factory.module.startswith("gradtx."):
             found |= {f.__name__: f for f in factory.defaults.values() if inspect.isfunction(f)}
-    spaces = {n: m for n, m in _front.namespaces().items() if n not in _front.LAZY}
     for place, module in {"": sys.modules["gradtx"], **spaces}.items():
         for name, x in _front.public(module).items():
             if inspect.isfunction(inspect.unwrap(x) if callable(x) else x):

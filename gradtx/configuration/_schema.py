@@ -42,11 +42,12 @@ def json_schema(*, names: Names = None) -> Schema:
     """
     known = Known("json_schema", names)
     writer = Writer(known, defaults=False, opaque=True)
-    calls = {name: _of_call(maker, writer) for name, maker in known.makers.items()}
+    makers = dict(sorted(known.makers.items()))
+    calls = {name: _of_call(maker, writer) for name, maker in makers.items()}
     calls[FUNCTION] = _call(FUNCTION, {"name": {"enum": sorted(known.functions)}}, ["name"], "A function, not called.")
     kinds = {"Transformation": GradientTransformation, "Schedule": Schedule, "Multiple": Factor}
-    groups = {kind: [n for n, m in known.makers.items() if _makes(m, cls)] for kind, cls in kinds.items()}
-    groups["Schedule"] += [name for name in known.makers if name.startswith("Schedule.")]
+    groups = {kind: [n for n, m in makers.items() if _makes(m, cls)] for kind, cls in kinds.items()}
+    groups["Schedule"] += [name for name in makers if name.startswith("Schedule.")]
     groups["Multiple"] += ["layerwise_decay", "mup"]
     groups["Numbers"] = ["Array", "array", "float"]
     groups["Moving"] = ["Numbers", "Schedule", FUNCTION]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a signature demands of a call: arguments are bound to names, checked against the annotations, handed on.
 
-All that depends on the signature alone is found once, when the factory is made; a call only looks at what it is given.
+All that depends on the signature alone is found once, at the first call; a call only looks at what it is given.
 """
 
 import difflib
@@ -10,14 +10,16 @@ import inspect
 import types
 import typing
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
+from inspect import Parameter
+from typing import Any, Self
 
 import numpy as np
 
 from gradtx.core._kinds import TEXT, of_hint
-from gradtx.core._ranges import Range, check_argument, is_array, is_number, readable, specification
+from gradtx.core._ranges import Floating, Range, check_argument, is_array, is_number, readable, specification
 
-REQUIRED = inspect.Parameter.empty
+REQUIRED = Parameter.empty
 
 OTHER_NAMES = {
     "lr": ("learning_rate",),
@@ -40,35 +42,69 @@ TAKES_FACTORIES = {"inner_factory", "body"}
 
 
 class Arguments:
-    """The parameters of a function, which is called `name` in errors, and what its annotations say of them."""
+    """The parameters of a function, which is called `name` in errors, and what its annotations say of them.
+
+    They are read when they are asked for first: of all functions of a library, a program calls few.
+    """
 
     is_plain = False
     """Whether it is a function and no factory, whose body may say more of texts, sizes and functions left out."""
 
     def __init__(self, name: str, function: Callable[..., Any], schedules: bool):
-        self.name, self.schedules = name, schedules
-        self.signature = inspect.signature(function)
-        self.hints = typing.get_type_hints(function, include_extras=True)
-        parameters = self.signature.parameters.values()
-        self.specs = {p.name: s for p in parameters if (s := specification(self.hints.get(p.name)))}
-        self.hyperparameters = tuple(
-            n for n, s in self.specs.items() if isinstance(s, Range) and not (s.integer or s.static)
-        )
+        self.name, self.function, self.schedules = name, function, schedules
 
-        kinds = inspect.Parameter
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        return inspect.signature(self.function)
 
-        def named(*kind: Any) -> tuple[str, ...]:
-            return tuple(p.name for p in parameters if p.kind in kind)
+    @cached_property
+    def hints(self) -> dict[str, Any]:
+        return typing.get_type_hints(self.function, include_extras=True)
 
-        self.by_place = named(kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
-        self.by_keyword = named(kinds.KEYWORD_ONLY)
-        self.rest, self.keywords = named(kinds.VAR_POSITIONAL), named(kinds.VAR_KEYWORD)
-        self.required = tuple(
-            n for n in self.by_place + self.by_keyword if self.signature.parameters[n].default is REQUIRED
-        )
-        self._with_names = frozenset(named(kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY))
-        self.checks = {p.name: check for p in parameters if (check := self._check_of(p))}
-        self.defaults = {p.name: self._default(p) for p in parameters}
+    @cached_property
+    def specs(self) -> dict[str, Range | Floating]:
+        return {n: s for n in self.signature.parameters if (s := specification(self.hints.get(n)))}
+
+    @cached_property
+    def hyperparameters(self) -> tuple[str, ...]:
+        return tuple(n for n, s in self.specs.items() if isinstance(s, Range) and not (s.integer or s.static))
+
+    def _named(self, *kinds: Any) -> tuple[str, ...]:
+        return tuple(p.name for p in self.signature.parameters.values() if p.kind in kinds)
+
+    @cached_property
+    def by_place(self) -> tuple[str, ...]:
+        return self._named(Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+
+    @cached_property
+    def by_keyword(self) -> tuple[str, ...]:
+        return self._named(Parameter.KEYWORD_ONLY)
+
+    @cached_property
+    def rest(self) -> tuple[str, ...]:
+        return self._named(Parameter.VAR_POSITIONAL)
+
+    @cached_property
+    def keywords(self) -> tuple[str, ...]:
+        return self._named(Parameter.VAR_KEYWORD)
+
+    @cached_property
+    def required(self) -> tuple[str, ...]:
+        names = self.by_place + self.by_keyword
+        return tuple(n for n in names if self.signature.parameters[n].default is REQUIRED)
+
+    @cached_property
+    def _with_names(self) -> frozenset[str]:
+        return frozenset(self._named(Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY))
+
+    @cached_property
+    def checks(self) -> dict[str, Callable[[Any], Any]]:
+        return {n: check for n, p in self.signature.parameters.items() if (check := self._check_of(p))}
+
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """What stands for each argument that is not given, checked like one that is."""
+        return {n: self._default(p) for n, p in self.signature.parameters.items()}
 
     def bind(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
         """All arguments of a call by name, in the order of the signature, checked."""
@@ -94,8 +130,7 @@ class Arguments:
 
     def printed(self) -> inspect.Signature:
         """The signature with ranges by their names."""
-        parameters = [p.replace(annotation=readable(p.annotation)) for p in self.signature.parameters.values()]
-        return self.signature.replace(parameters=parameters)
+        return Printed.of(self)
 
     def _fit(self, args: tuple, kwargs: dict[str, Any], arguments: dict[str, Any]) -> bool:
         """Whether each argument has one name that takes it, and each name without a default has an argument."""
@@ -126,23 +161,22 @@ class Arguments:
         meant = meant or difflib.get_close_matches(unknown, self._with_names, n=1)
         return f"; for {unknown}, give {' and '.join(meant)}" if meant else ""
 
-    def _default(self, parameter: inspect.Parameter) -> Any:
-        """What stands for an argument that is not given, checked like one that is."""
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+    def _default(self, parameter: Parameter) -> Any:
+        if parameter.kind is Parameter.VAR_POSITIONAL:
             return ()
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        if parameter.kind is Parameter.VAR_KEYWORD:
             return {}
         check = self.checks.get(parameter.name)
         return parameter.default if check is None or parameter.default is REQUIRED else check(parameter.default)
 
-    def _check_of(self, parameter: inspect.Parameter) -> Callable[[Any], Any] | None:
+    def _check_of(self, parameter: Parameter) -> Callable[[Any], Any] | None:
         """What makes of an argument the value to keep, or an error; None where all is well."""
         check = None if parameter.kind is parameter.VAR_KEYWORD else self._check_of_one(parameter)
         if check is None or parameter.kind is not parameter.VAR_POSITIONAL:
             return check
         return lambda values: tuple(map(check, values))
 
-    def _check_of_one(self, parameter: inspect.Parameter) -> Callable[[Any], Any] | None:
+    def _check_of_one(self, parameter: Parameter) -> Callable[[Any], Any] | None:
         name, spec, hint = parameter.name, self.specs.get(parameter.name), self.hints.get(parameter.name)
         if spec is not None:
             optional = type(None) in typing.get_args(hint) or parameter.default is None
@@ -178,6 +212,27 @@ class Arguments:
     def __repr__(self) -> str:
         bare = [p.replace(annotation=p.empty) for p in self.signature.parameters.values()]
         return f"{self.name}{self.signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)}"
+
+
+class Printed(inspect.Signature):
+    """What `inspect` and `help` show of a function: its signature with ranges by their names, made when they ask."""
+
+    _arguments: Arguments | None = None
+
+    @classmethod
+    def of(cls, arguments: Arguments) -> Self:
+        self = cls.__new__(cls)
+        self._arguments = arguments
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        """Only asked for what is not there: what `Signature` keeps, before the first use."""
+        if self._arguments is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        whole = self._arguments.signature
+        parameters = [p.replace(annotation=readable(p.annotation)) for p in whole.parameters.values()]
+        super().__init__(parameters, return_annotation=whole.return_annotation)
+        return object.__getattribute__(self, name)
 
 
 def _kind_of_function(hint: Any) -> str | None:

@@ -10,7 +10,7 @@ import contextlib
 import contextvars
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,27 +94,36 @@ def is_grouped(leaf: Any) -> bool:
     return is_box(leaf) and leaf.group is not None
 
 
-_reached: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("reached", default=None)
+class Began(NamedTuple):
+    """That `init` of a rule ran for the parameters of these paths, and whether groups of them have other numbers."""
+
+    source: RuleSource
+    names: list[str]
+    differs: bool
+
+
+_began: contextvars.ContextVar[list[Began] | None] = contextvars.ContextVar("began", default=None)
 
 
 @contextlib.contextmanager
-def reached() -> Iterator[set[str]]:
-    """Collects the paths of all parameters for which `init` of a rule with hyperparameters by group runs meanwhile.
+def noting() -> Iterator[list[Began]]:
+    """Collects for which parameters `init` of which rules runs meanwhile.
 
     Any number of masks, labels and wrappers may lie between the one who asks and the rules, so it is nobody's argument.
     """
-    found: set[str] = set()
-    token = _reached.set(found)
+    found: list[Began] = []
+    token = _began.set(found)
     try:
         yield found
     finally:
-        _reached.reset(token)
+        _began.reset(token)
 
 
-def note_reached(params: Params) -> None:
-    if (found := _reached.get()) is not None:
+def note_began(source: RuleSource, params: Params, differs: bool) -> None:
+    if (found := _began.get()) is not None:
         names, leaves, _ = named_leaves(params)
-        found.update(name for name, leaf in zip(names, leaves, strict=True) if not is_absent(leaf))
+        present = [name for name, leaf in zip(names, leaves, strict=True) if not is_absent(leaf)]
+        found.append(Began(source, present, differs))
 
 
 def by_group(values: dict[str, Any], leaves: list) -> tuple[dict[str, Any], ByGroup]:

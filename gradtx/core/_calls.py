@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import get_opaque_trace_state
 
 from gradtx.core._arguments import Arguments
 from gradtx.core._naming import in_words_of, is_raised_by_gradtx
 from gradtx.core._ranges import Floating, is_array, is_number
 from gradtx.core._sentences import listed
 from gradtx.core._texts import shown, sorts
+from gradtx.core._tracing import is_tracing
 
 CONTAINERS = frozenset((dict, OrderedDict, list, tuple))
 """What an argument may consist of: the constants and children inside are told apart one by one."""
@@ -142,6 +142,10 @@ class Call:
                 entries.append((treedef, tuple(CHILD if c else x for x, c in zip(leaves, found, strict=True))))
             self._parts = Layout(self.factory, tuple(entries)), tuple(children)
         return self._parts
+
+    def may_hold_values(self) -> bool:
+        """Whether there may be values among the arguments, found without splitting them."""
+        return not self._plain or any(isinstance(x, Value) for x in self.arguments.values())
 
     @property
     def key(self) -> tuple:
@@ -265,17 +269,13 @@ class Value:
         return _unpickle, (self._call.factory.public, self._call.arguments)
 
 
-NO_TRACE = get_opaque_trace_state(convention="gradtx")
-"""What JAX says outside of everybody's `jit`, `grad`, `vmap` and `eval_shape`."""
-
-
 def expand_inside(call: Call) -> None:
     """While JAX traces, expands the values among the arguments now.
 
     They keep what they expand to, and it may hold tracers. Expanded later, inside of what a wrapper traces (a branch, a
     loop, the shapes of a state), these would be of a trace that has ended by the next use.
     """
-    if get_opaque_trace_state(convention="gradtx") != NO_TRACE:
+    if call.may_hold_values() and is_tracing():
         for child in call.children:
             if isinstance(child, Value):
                 child._expanded()  # type: ignore[attr-defined]  # the subclasses have it
@@ -322,6 +322,8 @@ def factory_decorator(
         return value
 
     factory = Factory(body, construct, expand, cls, schedules)
+    if not body.__module__.startswith("gradtx."):
+        _ = factory.defaults  # what is wrong with the signature appears here
     FACTORIES[f"{body.__module__}.{body.__qualname__}"] = factory
     construct.factory = factory  # type: ignore[attr-defined]  # a function attribute
     construct.__signature__ = factory.printed()  # type: ignore[attr-defined]  # what inspect and help show

@@ -27,8 +27,14 @@ def safe_increment(count: ArrayLike) -> jax.Array:
 
     Args:
       count: a scalar (or array) of any real dtype; the dtype is kept.
+
+    Raises:
+      TypeError: for conditions and complex numbers, which do not count.
     """
-    return _incremented(jnp.asarray(count))
+    count = jnp.asarray(count)
+    if count.dtype.kind in "bc":
+        raise TypeError(f"safe_increment: count must be whole numbers or floats, got {count.dtype}")
+    return _incremented(count)
 
 
 @compiled_outside

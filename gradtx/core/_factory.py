@@ -15,9 +15,8 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import get_opaque_trace_state
 
-from gradtx.core._calls import NO_TRACE, Call, Factory, Value, factory_decorator, freeze
+from gradtx.core._calls import Call, Factory, Value, factory_decorator, freeze
 from gradtx.core._checked import checked
 from gradtx.core._initial import check_scalars
 from gradtx.core._kernels import Rule, RuleSource
@@ -27,6 +26,7 @@ from gradtx.core._matrices import modes_of
 from gradtx.core._naming import naming
 from gradtx.core._ranges import is_number
 from gradtx.core._scheduled import handed_on, initial, own_state, values_at
+from gradtx.core._tracing import is_tracing
 from gradtx.core._transformation import (
     Expansion,
     GradientTransformation,
@@ -205,7 +205,7 @@ def _expand(call: Call) -> Callable[[], Expansion]:
     if not isinstance(inner, GradientTransformation):
         where = f"{call.factory.name}: what the body of the factory returns"
         inner = with_extra_args_support(check_transformation(where, inner))
-    lasting = get_opaque_trace_state(convention="gradtx") == NO_TRACE
+    lasting = inner._call is None and inner.rule is not None and not is_tracing()
     return functools.partial(_expansion, call, inner, lasting)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._buckets import Bucket, init_matrices
-from gradtx.core._by_group import by_group, check_memory, note_reached
+from gradtx.core._by_group import by_group, check_memory, note_began
 from gradtx.core._dtypes import compute_dtype, widen
 from gradtx.core._kernels import Rule, RuleSource, init_whole
 from gradtx.core._over_devices import on_leaf
@@ -25,8 +25,7 @@ def init_tree(source: RuleSource, rule: Rule, values: dict[str, Any], params: Pa
     same, varying = by_group(values, leaves)
     check_scalars(rule.name, same)
     check_memory(rule, varying)
-    if varying:
-        note_reached(params)
+    note_began(source, params, bool(varying))
     at = functools.cache(lambda dtype: source.at(widen(same, dtype)))
     modes = [None] * len(leaves)
     if rule.modes_of is not None:

@@ -6,11 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core._calling import compiled_outside
 from gradtx.core._kernels import RuleSource
-from gradtx.core._operations import sum_of
 from gradtx.core._over_devices import Names, sum_over
-from gradtx.core._rescaling import divided, in_range_over, known_squares
+from gradtx.core._rescaling import added_up, divided, in_range_over, known_squares
 from gradtx.core._roles import names_of, opened
 
 
@@ -24,16 +22,6 @@ class Live(NamedTuple):
     slots: Any
     p: Any
     count: Any
-
-
-def added_up(measures: list) -> Any:
-    """The sum of scalars, or of trees of them."""
-    return measures[0] if len(measures) == 1 else _sum_of_several(*measures)
-
-
-@compiled_outside
-def _sum_of_several(*measures: Any) -> Any:
-    return jax.tree.map(lambda *xs: sum_of(jnp.stack(xs)), *measures)
 
 
 def _by_names(live: list[Live]) -> dict[Names, list[Live]]:
@@ -59,11 +47,10 @@ def total_of(live: list[Live], memory: Any) -> Any:
 
 def total_in_range(live: list[Live], memory: Any) -> tuple[jax.Array, jax.Array]:
     """The squares of the gradients as `in_range` has them: summed again, of g/s, where they left the range."""
-    known = known_squares([opened(x.g) for x in live], jnp.result_type(float))
+    dtype = jnp.result_type(float)
+    known = known_squares([opened(x.g) for x in live], dtype)
     if known is not None:
         return known
-    groups = _by_names(live)
     return in_range_over(
-        {names: _measured(leaves, memory) for names, leaves in groups.items()},
-        lambda names, scale: _measured(groups[names], memory, scale),
+        _by_names(live), lambda some, scale=None: _measured(some, memory, scale), dtype, lambda x: opened(x.g)
     )

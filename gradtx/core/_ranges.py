@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import DTypeLike
 
-from gradtx.core._types import ScalarOrSchedule
+from gradtx.core._types import NumberOrSchedule, ScalarOrSchedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,24 +76,23 @@ class Floating:
     """Marks a parameter that is the dtype in which something is stored; `None` means the library's choice."""
 
 
-# Any, because inside a rule the values are numbers, while a caller may pass whatever `ScalarOrSchedule` allows.
-Real = Annotated[Any, Range()]
-Positive = Annotated[Any, Range(low=0.0, low_open=True, example=0.5)]
-NonNegative = Annotated[Any, Range(low=0.0, example=0.01)]
-FiniteNonNegative = Annotated[Any, Range(low=0.0, high_open=True, example=0.01)]
-Decay = Annotated[Any, Range(low=0.0, high=1.0, high_open=True, example=0.9)]
-Fraction = Annotated[Any, Range(low=0.0, high=1.0, example=0.5)]
+Real = Annotated[NumberOrSchedule, Range()]
+Positive = Annotated[NumberOrSchedule, Range(low=0.0, low_open=True, example=0.5)]
+NonNegative = Annotated[NumberOrSchedule, Range(low=0.0, example=0.01)]
+FiniteNonNegative = Annotated[NumberOrSchedule, Range(low=0.0, high_open=True, example=0.01)]
+Decay = Annotated[NumberOrSchedule, Range(low=0.0, high=1.0, high_open=True, example=0.9)]
+Fraction = Annotated[NumberOrSchedule, Range(low=0.0, high=1.0, example=0.5)]
 StaticFraction = Annotated[float, Range(low=0.0, high=1.0, low_open=True, static=True, example=0.5)]
-Numbers = Annotated[Any, Range(many=True)]
-Whole = Annotated[Any, Range(low=0.0, whole=True, example=2.0)]
-Minimum = Annotated[Any, Range(low=0.0, many=True, example=0.01)]
-Bound = Annotated[Any, Range(endless=True)]
-Limit = Annotated[Any, Range(low=0.0, low_open=True, endless=True, example=0.5)]
-LimitOrZero = Annotated[Any, Range(low=0.0, endless=True, example=0.01)]
-Momentum = Annotated[Any, Range(low=-1.0, high=1.0, example=0.9)]  # 1 is a sum; negative ones are of use in games
+Numbers = Annotated[NumberOrSchedule, Range(many=True)]
+Whole = Annotated[NumberOrSchedule, Range(low=0.0, whole=True, example=2.0)]
+Minimum = Annotated[NumberOrSchedule, Range(low=0.0, many=True, example=0.01)]
+Bound = Annotated[NumberOrSchedule, Range(endless=True)]
+Limit = Annotated[NumberOrSchedule, Range(low=0.0, low_open=True, endless=True, example=0.5)]
+LimitOrZero = Annotated[NumberOrSchedule, Range(low=0.0, endless=True, example=0.01)]
+Momentum = Annotated[NumberOrSchedule, Range(low=-1.0, high=1.0, example=0.9)]  # 1 is a sum; below 0 for games
 PositiveInt = Annotated[int, Range(low=1, integer=True, example=2)]
 NonNegativeInt = Annotated[int, Range(low=0, integer=True, example=0)]
-DType = Annotated[Any, Floating()]
+DType = Annotated[DTypeLike | None, Floating()]
 
 
 _NAMES = {

@@ -8,7 +8,7 @@ Who has summed their squares makes them known to what runs inside; the arrays te
 import contextlib
 import contextvars
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from gradtx.core._branching import branch
 from gradtx.core._calling import compiled_outside
 from gradtx.core._dtypes import promotion, widen
-from gradtx.core._operations import divide, exceeds, is_plain, select
+from gradtx.core._operations import add, divide, exceeds, is_plain, multiply, select
 from gradtx.core._over_devices import sum_over
 
 _KNOWN: contextvars.ContextVar[tuple[list, Any] | None] = contextvars.ContextVar("known squares", default=None)
@@ -41,17 +41,15 @@ def known_squares(arrays: list, dtype: Any) -> tuple[jax.Array, jax.Array] | Non
     return known[1] if all([x is y for x, y in zip(known[0], arrays, strict=True)]) else None
 
 
-Squares = tuple[jax.Array, Any]
-"""(Σ |x/s|², s); s is the Python number 1 where no square left the range."""
+Squares = tuple[jax.Array, jax.Array]
+"""(Σ |x/s|², s)."""
 
 
-def _as_arrays(found: Squares) -> Any:
-    squares, scale = found
-    if not isinstance(scale, float):
-        return found
+def _unscaled(squares: jax.Array) -> tuple[jax.Array, Any]:
+    """The squares and s = 1, of the type of what stands for them in the other branch."""
     if is_plain(squares):
         return squares, jnp.ones_like(squares) if squares.shape else squares.dtype.type(1)
-    # It is made of the sum to have its sharding and its type, as in the other branch.
+    # It is made of the sum to have its sharding.
     return squares, 0 * squares + 1
 
 
@@ -59,7 +57,7 @@ def in_range(
     total: Any,
     again: Callable[[Any], Any],
     reduce: Callable[[Any], Any] | None = None,
-    finish: Callable[[Squares], Any] = _as_arrays,
+    only_large: bool = False,
 ) -> Any:
     """(Σ |x/s|², s): the sum as it is and s = 1, if no square in it overflowed or vanished; else s is a power of two.
 
@@ -70,64 +68,152 @@ def in_range(
       total: Σ |x|², or a list of such sums, which are under one condition: each makes a program longer.
       again: Σ |x/s|² for the s that it is given, of the structure and shape of `total`.
       reduce: the sum between devices of which each has a part of all x; None for one device.
-      finish: what becomes of each pair, such as a norm.
+      only_large: whether a sum that is too small may stay as it is.
     """
     if not isinstance(total, list):
-        return in_range([total], lambda scales: [again(*scales)], reduce, finish)[0]
-
-    def usual() -> list[Squares]:
-        return [(squares, 1.0) for squares in total]
+        return in_range([total], lambda scales: [again(*scales)], reduce, only_large)[0]
 
     def rescaled() -> list[Squares]:
-        found = [_scale_of(x, len(total) == 1) for x in total]
+        found = [_scale_of(x, len(total) == 1, only_large) for x in total]
         return list(zip(again(found), found, strict=True))
 
-    def finished(pairs: Callable[[], list[Squares]], finish: Callable[[Squares], Any]) -> Callable[[], list]:
-        return lambda: [finish(x) for x in pairs()]
-
-    take = functools.reduce(jnp.logical_and, map(_is_usual, total))
-    if reduce is None:
-        return branch(take, finished(usual, finish), finished(rescaled, finish))
-    parts = branch(take, finished(usual, _as_arrays), finished(rescaled, _as_arrays))
-    return [finish(_joined(x)) for x in reduce([_for_all(*part) for part in parts])]
+    take = functools.reduce(jnp.logical_and, [_is_usual(x, only_large) for x in total])
+    found = branch(take, lambda: [_unscaled(x) for x in total], rescaled)
+    return found if reduce is None else [joined(x) for x in reduce([_for_all(*part) for part in found])]
 
 
-def in_range_over(parts: dict[Any, jax.Array], again: Callable[[Any, jax.Array], jax.Array]) -> Any:
-    """`in_range` of the sum of several totals, each a part of what devices along some mesh axes have altogether.
+def in_range_over(
+    parts: dict[Any, list],
+    squares: Callable[..., jax.Array],
+    dtype: Any,
+    array_of: Callable[[Any], Any] = lambda x: x,
+) -> Squares:
+    """(Σ |x/s|², s) over leaves, as of `in_range`, of which devices along some mesh axes have a part each.
 
     Args:
-      parts: this device's total for each set of mesh axes.
-      again: Σ |x/s|² for the mesh axes and the s that it is given.
+      parts: this device's leaves for each set of mesh axes.
+      squares: Σ |x|² of some of them, or with a scale as second argument Σ |x/s|².
+      dtype: of these sums.
+      array_of: the array of a leaf.
     """
-    found = {names: in_range(total, functools.partial(again, names)) for names, total in parts.items()}
+
+    def of_part(leaves: list) -> Squares:
+        # Outside of a trace nothing is small, which is found once.
+        are_small = [is_small(array_of(x)) for x in leaves] if leaves and is_plain(array_of(leaves[0])) else []
+        if not any(are_small):
+            return in_range(squares(leaves), lambda scale: squares(leaves, scale))
+        large = [x for x, small in zip(leaves, are_small, strict=True) if not small]
+        small = [array_of(x) for x, small in zip(leaves, are_small, strict=True) if small]
+        sums = added_up([_at_all_scales(x, dtype) for x in small])
+        if not large:
+            return joined(sums)
+        total = add(sums[0], squares(large))
+        return in_range(total, lambda scale: add(_at(scale, sums), squares(large, scale)))
+
+    found = {names: of_part(leaves) for names, leaves in parts.items()}
     if not any(found):
         return found[()]
-    return _joined(sum_over({names: _for_all(*each) for names, each in found.items()}))
+    return joined(sum_over({names: _for_all(*each) for names, each in found.items()}))
+
+
+def added_up(measures: list) -> Any:
+    """The sum of scalars, or of trees of them."""
+    return measures[0] if len(measures) == 1 else _sum_of_several(*measures)
 
 
 @compiled_outside
-def _is_usual(total: jax.Array) -> jax.Array:
-    """Whether these sums of squares are in range."""
-    least, most = _limits(total.dtype)
+def _sum_of_several(*measures: Any) -> Any:
+    return jax.tree.map(lambda *xs: _sum(xs), *measures)
+
+
+AT_ONCE = 32
+"""XLA makes one loop of a chain of additions, in a time that grows with the square of its length."""
+
+
+def _sum(xs: Sequence[jax.Array]) -> jax.Array:
+    if len(xs) > AT_ONCE:
+        groups = [_sum(xs[i : i + AT_ONCE]) for i in range(0, len(xs), AT_ONCE)]
+        xs = jax.lax.optimization_barrier(groups)
+        return _sum(xs)
+    return functools.reduce(add, xs)
+
+
+SMALL = 1024
+"""The squares of so many numbers are summed for all scales at once: a shorter program than one with a condition.
+
+They are added one after another, as XLA does it with up to 32 times 32 numbers.
+"""
+
+
+def is_small(x: Any) -> bool:
+    """Whether the squares of an array are to be summed `at_all_scales`."""
+    return is_plain(x) and 0 < x.size <= SMALL and jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def at_all_scales(x: jax.Array, only_large: bool = False) -> tuple:
+    """Σ |x/s|² for each s that may be needed, as `_for_all`, in one pass; `only_large` as in `in_range`."""
+    of = scales(x.dtype)[: 1 if only_large else 2]
+    return _sums_of_squares(x, *[multiply(x, x.dtype.type(1 / s)) for s in of])
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _at_all_scales(x: jax.Array, dtype: Any) -> tuple:
+    return at_all_scales(widen(x, dtype))
+
+
+@jax.custom_jvp
+def _sums_of_squares(*xs: jax.Array) -> tuple:
+    """Σ x² of each of these arrays of one shape, in one loop over them."""
+    zeros = (xs[0].dtype.type(0),) * len(xs)
+
+    def added(a: tuple, b: tuple) -> tuple:
+        return tuple([jax.lax.add(x, y) for x, y in zip(a, b, strict=True)])
+
+    return tuple(jax.lax.reduce(tuple([jax.lax.mul(x, x) for x in xs]), zeros, added, range(xs[0].ndim)))
+
+
+@_sums_of_squares.defjvp
+def _sums_of_squares_jvp(xs: tuple, tangents: tuple) -> tuple:
+    # Where a scaled number is infinite, nobody uses the sum, and infinity times the cotangent 0 would be NaN.
+    finite = [jnp.where(jnp.isinf(x), 0, x) for x in xs]
+    return _sums_of_squares(*xs), tuple([2 * jnp.sum(x * dx) for x, dx in zip(finite, tangents, strict=True)])
+
+
+def _is_usual(total: jax.Array, only_large: bool = False) -> jax.Array:
+    """Whether these sums of squares are in range, or with `only_large` below its end."""
+    return (_has_not_overflowed if only_large else _is_within)(total)
+
+
+@compiled_outside
+def _is_within(total: jax.Array) -> jax.Array:
+    least, most = limits(total.dtype)
     found = jax.lax.eq(jax.lax.clamp(least, total, most), total)
     return jnp.all(found) if total.shape else found
 
 
-def _limits(dtype: Any) -> tuple[Any, Any]:
+@compiled_outside
+def _has_not_overflowed(total: jax.Array) -> jax.Array:
+    found = jax.lax.le(total, jnp.broadcast_to(limits(total.dtype)[1], total.shape))
+    return jnp.all(found) if total.shape else found
+
+
+def limits(dtype: Any) -> tuple[Any, Any]:
     """The least and the largest of what is in range.
 
     What a sum of at least this size lost to underflow is less than its rounding.
     """
-    limits = jnp.finfo(dtype)
-    return dtype.type(float(limits.tiny) / float(limits.eps)), dtype.type(limits.max)
+    info = jnp.finfo(dtype)
+    return dtype.type(float(info.tiny) / float(info.eps)), dtype.type(info.max)
 
 
-def _scale_of(total: jax.Array, alone: bool) -> jax.Array:
+def _scale_of(total: jax.Array, alone: bool, only_large: bool) -> Any:
     """The scale of each of these sums, of which one is out of range, or of other sums, unless it is `alone`."""
-    least, most = _limits(total.dtype)
-    much, little, one = [total.dtype.type(x) for x in (*scales(total.dtype), 1)]
-    usual = little if alone and not total.shape else select(exceeds(least, total), little, one)
-    return select(exceeds(total, most), much, usual)
+    one, much, little = [total.dtype.type(x) for x in (1, *scales(total.dtype))]
+    if only_large and is_plain(total) and not total.shape:
+        return much
+    if alone and not total.shape:
+        return select(exceeds(total, limits(total.dtype)[1]), much, little)
+    return by_range(total, one, much, little)
 
 
 def scales(dtype: Any) -> tuple[float, float]:
@@ -151,14 +237,23 @@ def _for_all(squares: jax.Array, scale: jax.Array) -> jax.Array:
     return jnp.stack([squares * r * r for r in ratios])
 
 
-def _joined(sums: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(Σ |x/s|², s) of the sums between devices for all three."""
+def joined(sums: Any) -> Squares:
+    """(Σ |x/s|², s) of the sums for all three."""
+    one = sums[0]
+    return by_range(one, *sums), by_range(one, *[one.dtype.type(s) for s in (1, *scales(one.dtype))])
+
+
+def by_range(total: jax.Array, usual: Any, if_large: Any, if_small: Any = None) -> Any:
+    """Of three what is right where a sum of squares is in range, where it overflowed, and where it is too small."""
+    least, most = limits(total.dtype)
+    others = usual if if_small is None else select(exceeds(least, total), if_small, usual)
+    return select(exceeds(total, most), if_large, others)
+
+
+def _at(scale: jax.Array, sums: Any) -> jax.Array:
+    """The sum for this s."""
     one, of_much, of_little = sums
-    much, little = scales(one.dtype)
-    least, most = _limits(one.dtype)
-    small, large = one < least, one > most
-    squares = jnp.where(large, of_much, jnp.where(small, of_little, one))
-    return squares, jnp.where(large, much, jnp.where(small, little, 1)).astype(one.dtype)
+    return select(exceeds(scale, 1), of_much, select(exceeds(1, scale), of_little, one))
 
 
 def divided(x: Any, scale: jax.Array) -> Any:

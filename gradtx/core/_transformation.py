@@ -178,6 +178,17 @@ class GradientTransformation(Value, Generic[State]):
             tx = replaced(tx, *found[0], changes[name])
         return tx
 
+    def __getattr__(self, name: str) -> Any:
+        """Only asked for what is not there, which may be an argument of a stage inside."""
+        if not name.startswith("_") and self._call is not None and name not in self.arguments:
+            if found := arguments_named(self, name):
+                way = f"replace({name}=...)" if len(found) == 1 else "replace(**{...: ...})"
+                raise AttributeError(
+                    f"{self!r} has no attribute {name!r}; inside of it is the argument {spelled(found)}, "
+                    f"and {way} makes another"
+                )
+        return super().__getattr__(name)
+
     def _run_body(self) -> None:
         assert self._call is not None
         object.__setattr__(self, "_later", self._call.factory.expand(self._call))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the transformations that see a parameter do with it."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -27,7 +28,11 @@ Multiple = float | tuple[float, float] | str
 OWN = "own"
 """Stands for a value that is no constant multiple of the base's, such as another schedule."""
 
-_ZEROS = (set_to_zero(), freeze(True).expanded.arguments["inner"])
+
+@functools.cache
+def _zeros() -> tuple[Any, ...]:
+    """What makes all updates zero."""
+    return set_to_zero(), freeze(True).expanded.arguments["inner"]
 
 
 def role_of(root: RouteNode, path: str) -> Role | None:
@@ -63,7 +68,7 @@ def _rule(node: RouteNode, path: str, of_groups: bool = False) -> _Found | None:
     if node.plan is not None and path not in node.children[0].seen:
         return _Found(FROZEN, True, True)
     if not node.children:
-        name = FROZEN if node.tx in _ZEROS else stage_name(node)
+        name = FROZEN if node.tx in _zeros() else stage_name(node)
         return _Found(name, False, name == FROZEN or _remembers(node))
     found = [rule for child in node.children if (rule := _rule(child, path, node.plan is not None)) is not None]
     if not found:
@@ -92,7 +97,7 @@ def label_of(node: RouteNode, path: str) -> tuple[Any, RouteNode]:
 def stage_name(node: RouteNode) -> str:
     """The factory's name, or that of the function of a transformation that gradtx did not make."""
     if node.factory:
-        return "set_to_zero" if node.tx in _ZEROS else node.factory
+        return "set_to_zero" if node.tx in _zeros() else node.factory
     if isinstance(node.tx, GradientTransformation) and type(node.tx) not in (
         GradientTransformation,
         GradientTransformationExtraArgs,

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from gradtx.core import _over_devices as reductions
 from gradtx.core._operations import add, divide, exceeds, maximum, multiply, select, sum_of
 from gradtx.core._rescaling import in_range
-from gradtx.numerics._safe import abs_sq, euclidean_norm, norm_of
+from gradtx.numerics._safe import abs_sq, euclidean_norm, norm_of, small_norm
 
 
 def l2_norm(x: jax.Array, least: Any = 0.0) -> jax.Array:
     """sqrt(Σ |x|²), but at least `least`; its derivative is 0 for x = 0."""
-    return at_least(euclidean_norm(x), least)
+    return at_least(euclidean_norm(x, least=least), least)
 
 
 def at_least(norm: jax.Array, least: Any) -> jax.Array:
@@ -28,13 +28,17 @@ def l2_norms(x: jax.Array, y: jax.Array, axis: Any = None) -> list[jax.Array]:
     They are under one condition whether squares left their range: each makes a program longer and a step slower.
     """
 
+    small = [] if axis is not None else [norm for of in (x, y) if (norm := small_norm(of)) is not None]
+    if len(small) == 2:
+        return small
+
     def squares(of: jax.Array) -> jax.Array:
         return sum_of(abs_sq(of), axis, keepdims=axis is not None)
 
     def again(scales: list[jax.Array]) -> list[jax.Array]:
         return [squares(divide(of, scale)) for of, scale in zip((x, y), scales, strict=True)]
 
-    return in_range([squares(x), squares(y)], again, reductions.across(x, axis), norm_of)
+    return [norm_of(x) for x in in_range([squares(x), squares(y)], again, reductions.across(x, axis))]
 
 
 def along(x: jax.Array, unit: jax.Array, axis: Any = None) -> jax.Array:

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import _over_devices as reductions
+from gradtx.core._dtypes import real_dtype
 from gradtx.core._operations import add, differs, divide, exceeds, multiply, select, sum_of
-from gradtx.core._rescaling import Squares, in_range
+from gradtx.core._rescaling import Squares, at_all_scales, by_range, in_range, is_small, limits, scales
 
 
 @jax.custom_jvp
@@ -54,39 +55,55 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else multiply(x, x)
 
 
-def norm_of(total: Squares) -> jax.Array:
-    """The norm from what `in_range` makes of a sum of squares."""
+def norm_of(total: Squares, count: Any = 1) -> jax.Array:
+    """The norm from what `in_range` makes of a sum of squares; with a count of the numbers, their root mean square."""
     squares, scale = total
-    root = safe_sqrt(squares)
-    return root if isinstance(scale, float) else multiply(scale, root)
+    return multiply(scale, safe_sqrt(divide(squares, count)))
 
 
-def euclidean_norm(x: jax.Array, axis: Any = None, keepdims: bool = False, mean: bool = False) -> jax.Array:
+def small_norm(x: jax.Array, only_large: bool = False) -> jax.Array | None:
+    """The norm of all numbers of an array that `is_small`, None of others; `only_large` as in `in_range`."""
+    if not is_small(x) or x.dtype.itemsize < 4 or reductions.across(x) is not None:
+        return None
+    one, *others = at_all_scales(x, only_large)
+    norms = [multiply(s, safe_sqrt(total)) for s, total in zip(scales(x.dtype), others, strict=False)]
+    return by_range(one, safe_sqrt(one), *norms)
+
+
+def euclidean_norm(
+    x: jax.Array, axis: Any = None, keepdims: bool = False, mean: bool = False, least: Any = 0.0
+) -> jax.Array:
     """sqrt(Σ |x|²) along some axes or all, also where squares overflow or vanish; its derivative at 0 is 0.
 
     Args:
       axis, keepdims: as in `jnp.sum`.
       mean: whether to take the mean of the squares, 0 without elements, instead of their sum.
+      least: a norm that is smaller need only be known to be so. If this is a Python number, the program is shorter.
     """
 
     stays = axis is not None  # for the scales, of which there is one for each sum
+    only_large = isinstance(least, int | float) and least >= math.sqrt(limits(real_dtype(x.dtype))[0])
 
     def squares(of: jax.Array) -> jax.Array:
-        total = sum_of(abs_sq(of), axis, keepdims=stays)
-        return divide(total, max(reductions.size(x, axis), 1.0)) if mean else total
+        return sum_of(abs_sq(of), axis, keepdims=stays)
 
     def again(scale: jax.Array) -> jax.Array:
         return squares(divide(x, scale))
 
-    found = in_range(squares(x), again, reductions.across(x, axis), norm_of)
+    count = max(reductions.size(x, axis), 1.0) if mean else 1
+    small = None if stays else small_norm(x, only_large)
+    if small is None:
+        found = norm_of(in_range(squares(x), again, reductions.across(x, axis), only_large), count)
+    else:
+        found = divide(small, math.sqrt(count))
     if stays == keepdims:
         return found
     return jnp.squeeze(found, axis) if stays else jnp.expand_dims(found, tuple(range(x.ndim)))
 
 
-def root_mean_square(x: jax.Array) -> jax.Array:
-    """sqrt(mean(|x|²)), and 0 for an array without elements."""
-    return euclidean_norm(x, mean=True)
+def root_mean_square(x: jax.Array, least: Any = 0.0) -> jax.Array:
+    """sqrt(mean(|x|²)), and 0 for an array without elements; `least` as in `euclidean_norm`."""
+    return euclidean_norm(x, mean=True, least=least)
 
 
 def shrink_factor(size: jax.Array, limit: jax.Array | float) -> jax.Array:

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 
 from gradtx.numerics._kronecker import Arrays, adjoint, along, gram, if_finite
 from gradtx.numerics._linear_algebra import HIGHEST
@@ -40,6 +39,8 @@ def preconditioned(x: jax.Array, factors: Arrays) -> jax.Array:
 
 def divided(x: jax.Array, factors: Arrays) -> jax.Array:
     """x with each axis multiplied by the inverse of Qᴴ."""
+    from jax.scipy.linalg import solve_triangular  # here, as it loads much that only few need
+
     for axis, q in enumerate(factors):
         if q.ndim == 1:
             x = x / _shaped(jnp.conj(q), axis, x.ndim)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unit-wise norms: the norms of the weights that lead to each unit of a layer."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -8,6 +10,7 @@ from gradtx.core import _over_devices as reductions
 from gradtx.core._checked import checked
 from gradtx.core._dtypes import promotion, widen
 from gradtx.core._kinds import ArrayLike, AxesOrOne
+from gradtx.core._operations import divide, exceeds, maximum, select
 from gradtx.core._ranges import NonNegative
 from gradtx.numerics._safe import euclidean_norm
 
@@ -73,7 +76,11 @@ def unitwise_clip(g_norm: ArrayLike, max_norm: ArrayLike, grad: ArrayLike, div_e
         )
     arrays = [jnp.asarray(x) for x in (g_norm, max_norm, grad)]
     g_norm, max_norm, grad = widen(arrays)
-    over = g_norm > max_norm
-    factor = jnp.where(over, max_norm / jnp.where(over, jnp.maximum(g_norm, div_eps), 1), 1)
     with promotion(grad):
-        return grad * factor
+        return grad * clip_factor(g_norm, max_norm, div_eps)
+
+
+def clip_factor(norm: jax.Array, limit: jax.Array, least: Any = 1e-6) -> jax.Array:
+    """1 where the norm is within its limit, elsewhere limit / max(norm, least)."""
+    over = exceeds(norm, limit)
+    return select(over, divide(limit, select(over, maximum(norm, least), 1)), 1)

@@ -82,7 +82,7 @@ def scale_by_came(
             v_row, v_col = ema(v_row, row, b2), ema(v_col, col, b2)
             root = factors.factored_root(v_row, v_col, axes)
         x = factors.over_root(g, root)
-        x = x * shrink_factor(root_mean_square(x), clipping_threshold)
+        x = x * shrink_factor(root_mean_square(x, clipping_threshold), clipping_threshold)
         mu = ema(mu, x, b1)
         if axes is None:
             return mu, (mu, v_row, v_col, v, s_row, s_col)

@@ -104,7 +104,7 @@ def scale_by_muon(
 
     def update(m: jax.Array, slots: tuple, p: None, t: jax.Array, coefficients: jax.Array) -> tuple:
         x = m if equilibrate is None else equilibrated(m, equilibrate)
-        x = x if ns_dtype is None else widen(x, ns_dtype)
+        x = x if ns_dtype is None else widen(x, jnp.dtype(ns_dtype))
         least = jnp.asarray(eps, jnp.real(x).dtype)
         u = orthogonalized(x, coefficients, ns_steps, scaled_by, least).astype(m.dtype)
         u = u if renormalize is None else renormalized(u, renormalize)

@@ -110,7 +110,7 @@ def scale_by_psgd_kron(
 
         new = branch(due, moved, lambda: factors)
         u = preconditioned(x, new).reshape(m.shape)
-        return u if clip is None else u * shrink_factor(root_mean_square(u), clip), new
+        return u if clip is None else u * shrink_factor(root_mean_square(u, clip), clip), new
 
     return per_matrix(
         init,

@@ -52,7 +52,7 @@ def scale_by_stable_adam(
         (mu, nu), (of_mu, of_nu) = slots, corrections
         mu, nu = ema(mu, g, b1), ema(nu, abs_sq(g), b2)
         root = safe_sqrt(of_nu * nu)
-        factor = shrink_factor(root_mean_square(safe_divide(g, jnp.maximum(root, eps))), threshold)
+        factor = shrink_factor(root_mean_square(safe_divide(g, jnp.maximum(root, eps)), threshold), threshold)
         decay = 0 if p is None else weight_decay * p
         return factor * (safe_divide(of_mu * mu, root + eps) + decay), (mu, nu)
 

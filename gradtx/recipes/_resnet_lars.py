@@ -27,8 +27,8 @@ def resnet_lars(
     v = 0.9 v + rate r (g + weight_decay p)          p = p - v          rate = learning_rate (1 - p(t))²
     ```
 
-    p(t) is the part of the steps after the warm-up that is over. Rate and warm-up depend on the batch: there is no
-    default. The decay is that of the first residual networks.
+    p(t) is the part of the steps after the warm-up that is over; its power, 2, and the 0.001 are the paper's. Rate and
+    warm-up depend on the batch: there is no default. The weight decay is that of the first residual networks.
 
     Args:
       total_steps: the number of updates in the whole run.
@@ -38,7 +38,7 @@ def resnet_lars(
     Raises:
       ValueError: if the warm-up is as long as the run.
 
-    References: You, Gitman and Ginsburg 2017, arXiv:1708.03888; He et al. 2015, arXiv:1512.03385 (decay).
+    References: You, Gitman and Ginsburg 2017, arXiv:1708.03888; He et al. 2015, arXiv:1512.03385 (weight decay).
     """
     decay_steps = steps_between("resnet_lars", total_steps, warmup_steps)
     w = warmup(warmup_steps).then(polynomial_schedule(1.0, 0.0, 2, decay_steps))

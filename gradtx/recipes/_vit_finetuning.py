@@ -39,9 +39,11 @@ def vit_finetuning(
 
     Args:
       total_steps: the number of updates in the whole run.
-      learning_rate: the peak, of the head: the paper's 1e-3 for each 256 images of a batch of 1,024.
+      learning_rate: the peak, of the head: the paper's 1e-3 for each 256 images of a batch of 1,024. The authors' code
+        has half of it for ViT-B, with a layer decay of 0.65.
       layer_decay, depth: see `layerwise_decay`.
       warmup_steps: the steps in which the rate grows from 0; None for a twentieth, as 5 of the 100 epochs of ViT-B.
+        ViT-L and ViT-H take 5 of 50.
       rules: what the parameters are, see `with_roles`.
 
     Raises:

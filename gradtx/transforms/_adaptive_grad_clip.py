@@ -3,14 +3,13 @@
 
 from typing import Any
 
-import jax.numpy as jnp
-
 from gradtx.core import _over_devices as reductions
 from gradtx.core._factory import per_parameter, transformation
+from gradtx.core._operations import maximum, multiply
 from gradtx.core._ranges import NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.numerics._ratios import l2_norms
-from gradtx.numerics._units import unitwise_axes, unitwise_clip
+from gradtx.numerics._units import clip_factor, unitwise_axes
 
 
 @transformation
@@ -36,8 +35,7 @@ def adaptive_grad_clip(
     def update(g, slots, p, t, role):
         over = role.in_axes if axis is None and role is not None and role.in_axes else axis
         p_norm, g_norm = l2_norms(p, g, unitwise_axes(reductions.whole_shape(g), over))
-        limit = clipping * jnp.maximum(p_norm, eps)
-        return unitwise_clip(jnp.broadcast_to(g_norm, g.shape), jnp.broadcast_to(limit, g.shape), g), slots
+        return multiply(g, clip_factor(g_norm, multiply(clipping, maximum(p_norm, eps)))), slots
 
     return per_parameter(None, update, needs_params=True, uses_role=True)
 

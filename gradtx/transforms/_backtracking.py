@@ -52,6 +52,8 @@ def scale_by_backtracking_linesearch(
     rtol: NonNegative = 0.0,
     store_grad: bool = False,
     verbose: bool = False,
+    *,
+    strict: bool = False,
 ) -> GradientTransformationExtraArgs:
     """Scales the update u by the first s of s0, decrease_factor s0, decrease_factor² s0, ... for which
 
@@ -73,6 +75,7 @@ def scale_by_backtracking_linesearch(
       atol, rtol: by how much the value may exceed the limit, absolutely and relative to |value|.
       store_grad: whether to evaluate the gradient with each value, so that `value_and_grad_from_state` can return it.
       verbose: whether to print the result of each search, also under `jit`.
+      strict: whether an argument of `update` that `value_fn` does not take is an error.
 
     Reference: Nocedal and Wright 2006, Numerical Optimization, algorithm 3.1.
     """
@@ -112,4 +115,5 @@ def scale_by_backtracking_linesearch(
         search,
         holds_gradient=store_grad,
         verbose=verbose,
+        strict=strict,
     )

@@ -29,7 +29,7 @@ def clip_by_norm(max_norm: LimitOrZero) -> GradientTransformationExtraArgs:
     """
 
     def update(g, slots, p, t):
-        return multiply(g, shrink_factor(euclidean_norm(g), max_norm)), slots
+        return multiply(g, shrink_factor(euclidean_norm(g, least=max_norm), max_norm)), slots
 
     return per_parameter(None, update)
 
@@ -44,7 +44,7 @@ def clip_by_block_rms(threshold: LimitOrZero) -> GradientTransformationExtraArgs
     Reference: Shazeer and Stern 2018, arXiv:1804.04235, section 6.
     """
     return per_parameter(
-        None, lambda g, slots, p, t: (multiply(g, shrink_factor(root_mean_square(g), threshold)), slots)
+        None, lambda g, slots, p, t: (multiply(g, shrink_factor(root_mean_square(g, threshold), threshold)), slots)
     )
 
 

@@ -41,6 +41,7 @@ class Line:
         value_fn: Any,
         bounds: tuple | None,
         extra: dict[str, Any],
+        strict: bool,
     ):
         given = {"value": value, "grad": grad, "value_fn": value_fn}
         missing = [n for n, x in given.items() if x is None]
@@ -57,7 +58,7 @@ class Line:
         check_shapes(where, "update", updates, us, self.ps)
         gs = align(self.treedef, grad, where, "grad", updates, "the updates")
         check_shapes(where, "gradient", grad, gs, self.ps)
-        self.value_fn = _with_known_arguments(value_fn, extra)
+        self.value_fn = _with_known_arguments(where, value_fn, extra, strict)
         self.params, self.dtype = params, compute_dtype(params)
         self.value = jnp.asarray(value).astype(self.dtype)
         self.box = None if bounds is None else box_leaves(where, bounds, self.treedef, updates, self.ps)
@@ -145,6 +146,7 @@ def line_search(
     *,
     holds_gradient: bool = True,
     verbose: bool = False,
+    strict: bool = False,
 ) -> GradientTransformationExtraArgs:
     """The stage that multiplies updates by the step that a search finds.
 
@@ -153,6 +155,7 @@ def line_search(
       info_type: a named tuple of the number of evaluations and of errors, which are infinite before the first search.
       search: from the line, its point at step 0 and the step of the state to what it finds.
       holds_gradient: whether the points and the state have a gradient.
+      strict: whether an extra argument that `value_fn` does not take is an error.
     """
 
     def init(params: Params) -> Any:
@@ -173,7 +176,7 @@ def line_search(
         **extra: Any,
     ) -> tuple[Updates, Any]:
         check_state(name, state, state_type)
-        line = Line(name, updates, params, value, grad, value_fn, bounds, extra)
+        line = Line(name, updates, params, value, grad, value_fn, bounds, extra, strict)
         start = line.start(grad) if holds_gradient else Point(jnp.zeros([], line.dtype), line.value, line.slope)
         point, tried, info = search(line, start, state.learning_rate.astype(line.dtype))
         if verbose:
@@ -217,14 +220,18 @@ def _is_inexact(p: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(p), jnp.inexact)
 
 
-def _with_known_arguments(value_fn: Callable, extra: dict[str, Any]) -> Callable:
-    """`value_fn`, bound to those extra arguments that it takes; others are for other stages."""
+def _with_known_arguments(where: str, value_fn: Callable, extra: dict[str, Any], strict: bool) -> Callable:
+    """`value_fn`, bound to those extra arguments that it takes; others are for other stages, or if `strict` errors."""
     try:
         rest = list(inspect.signature(value_fn).parameters.values())[1:]
     except ValueError:  # a function of C without a signature
         return value_fn
     takes_all = any(x.kind is x.VAR_KEYWORD for x in rest)
     known = extra if takes_all else {x.name: extra[x.name] for x in rest if x.name in extra}
+    if strict and len(known) < len(extra):
+        raise TypeError(
+            f"{where}: value_fn does not take {', '.join(n for n in extra if n not in known)}, which update was given"
+        )
     return (lambda params: value_fn(params, **known)) if known else value_fn
 
 

@@ -3,7 +3,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,11 @@ import jax.numpy as jnp
 from gradtx.core._branching import branch
 from gradtx.core._checked import checked
 from gradtx.core._factory import transformation
-from gradtx.core._ranges import Decay, Limit, NonNegative, PositiveInt, Range
+from gradtx.core._ranges import Decay, Limit, NonNegative, Positive, PositiveInt, is_number
 from gradtx.core._transformation import GradientTransformationExtraArgs
 from gradtx.core._types import OptState, Params, Updates
 from gradtx.numerics._wolfe import Conditions, Point, wolfe_search
 from gradtx.transforms._lines import Line, Searched, line_search, value_and_gradient
-
-Growth = Annotated[Any, Range(low=1.0, low_open=True, example=2.0)]
 
 
 class ZoomLinesearchInfo(NamedTuple):
@@ -45,13 +43,15 @@ def scale_by_zoom_linesearch(
     max_linesearch_steps: PositiveInt,
     max_learning_rate: Limit | None = None,
     tol: NonNegative = 0.0,
-    increase_factor: Growth = 2.0,
+    increase_factor: Positive = 2.0,
     slope_rtol: Decay = 1e-4,
     curv_rtol: NonNegative = 0.9,
     approx_dec_rtol: NonNegative | None = 1e-6,
     stepsize_precision: NonNegative = 1e-5,
     initial_guess_strategy: Literal["keep", "one"] = "keep",
     verbose: bool = False,
+    *,
+    strict: bool = False,
 ) -> GradientTransformationExtraArgs:
     """Scales the update u by a step size s for which φ(s) = value_fn(p + s u) satisfies the strong Wolfe conditions:
 
@@ -68,13 +68,16 @@ def scale_by_zoom_linesearch(
       max_linesearch_steps: the largest number of evaluations, each of the value and the gradient.
       max_learning_rate: the largest s; None for no bound.
       tol: by how much the conditions may be violated.
-      increase_factor: until a bracket is found, each trial is larger by this factor at least, its square at most.
+      increase_factor: until a bracket is found, each trial is larger by this factor at least, its square at most; for a
+        factor of at most 1, no trial is larger than the first.
       slope_rtol, curv_rtol: the constants of the two conditions, c1 and c2 in the literature.
       approx_dec_rtol: a value up to φ(0) + approx_dec_rtol |φ(0)| is accepted too if slopes indicate a decrease; None
         to accept no such value.
       stepsize_precision: the search ends when the bracket is narrower than this fraction of the step size.
       initial_guess_strategy: "keep" to start from the last step size, "one" to start from 1.
       verbose: whether to print the result of each search, also under `jit`.
+      strict: whether an argument of `update` that `value_fn` does not take is an error. If not, it is left to other
+        stages of the chain.
 
     References: Nocedal and Wright 2006, Numerical Optimization, algorithms 3.5 and 3.6; Moré and Thuente 1994 (trials);
     Hager and Zhang 2005 (approximate decrease).
@@ -83,13 +86,17 @@ def scale_by_zoom_linesearch(
     def search(line: Line, start: Point, last: jax.Array) -> Searched:
         number = functools.partial(jnp.asarray, dtype=line.dtype)
         one = number(1)
+        first = one if initial_guess_strategy == "one" else jnp.where(last > 0, last, one)
+        longest = number(jnp.inf if max_learning_rate is None else max_learning_rate)
+        if not (is_number(increase_factor) and increase_factor > 1):
+            longest = jnp.where(increase_factor > 1, longest, jnp.minimum(first, longest))
         found = wolfe_search(
             line.point_at,
             start,
-            one if initial_guess_strategy == "one" else jnp.where(last > 0, last, one),
+            first,
             Conditions(*(None if x is None else number(x) for x in (slope_rtol, curv_rtol, approx_dec_rtol, tol))),
             max_steps=max_linesearch_steps,
-            longest=number(jnp.inf if max_learning_rate is None else max_learning_rate),
+            longest=longest,
             shortest=line.shortest(),
             increase_factor=number(increase_factor),
             precision=number(stepsize_precision),
@@ -98,7 +105,12 @@ def scale_by_zoom_linesearch(
         return Searched(found.point, found.point.step, info)
 
     return line_search(
-        "scale_by_zoom_linesearch", ScaleByZoomLinesearchState, ZoomLinesearchInfo, search, verbose=verbose
+        "scale_by_zoom_linesearch",
+        ScaleByZoomLinesearchState,
+        ZoomLinesearchInfo,
+        search,
+        verbose=verbose,
+        strict=strict,
     )
 
 

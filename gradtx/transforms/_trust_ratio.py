@@ -52,7 +52,7 @@ def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> GradientTransform
     """
 
     def update(g, slots, p, t):
-        return multiply(g, maximum(root_mean_square(p), min_scale)), slots
+        return multiply(g, maximum(root_mean_square(p, min_scale), min_scale)), slots
 
     return per_parameter(None, update, needs_params=True)
 

@@ -37,3 +37,5 @@ from gradtx.tree._search import NamedTupleKey as NamedTupleKey
 from gradtx.tree._search import get as get
 from gradtx.tree._search import get_all_with_path as get_all_with_path
 from gradtx.tree._search import set as set
+from gradtx.tree._targets import incremental_update as incremental_update
+from gradtx.tree._targets import periodic_update as periodic_update

@@ -14,11 +14,10 @@ import numpy as np
 from gradtx.core._checked import checked
 from gradtx.core._dtypes import compute_dtype, promotion, widen
 from gradtx.core._kinds import Order, RealTree, Tree
-from gradtx.core._measuring import added_up
 from gradtx.core._operations import sum_of
 from gradtx.core._over_devices import Names, devices, reduced_over, sum_over
 from gradtx.core._ranges import NonNegative
-from gradtx.core._rescaling import divided, in_range_over, knowing, known_squares
+from gradtx.core._rescaling import added_up, divided, in_range_over, knowing, known_squares
 from gradtx.core._roles import by_names, is_full_box, names_of, names_of_leaves, opened
 from gradtx.core._trees import is_none
 from gradtx.numerics._safe import abs_sq, norm_of
@@ -49,10 +48,10 @@ def _squares_in_range(parts: dict[Names, list]) -> tuple[jax.Array, jax.Array]:
     if known is not None:
         return known
 
-    def again(names: Names, scale: jax.Array) -> jax.Array:
-        return _squares_of([divided(x, scale) for x in parts[names]], dtype)
+    def squares(leaves: list, scale: jax.Array | None = None) -> jax.Array:
+        return _squares_of(leaves if scale is None else [divided(x, scale) for x in leaves], dtype)
 
-    return in_range_over({names: _squares_of(leaves, dtype) for names, leaves in parts.items()}, again)
+    return in_range_over(parts, squares, dtype)
 
 
 @checked

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a step costs, in counts that are the same on every machine; `counts.json` has those of the last commit.
+"""What a step and an import cost, in counts that are the same everywhere; `counts.json` has those of the last commit.
 
     python -m tests.benchmarks --record     counts anew, and writes counts.json
     python -m tests.benchmarks.counts       counts, and prints it
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxlib import version
 
-from . import programs
+from . import packages, programs
 from .calls import calls_of
 from .cases import Case, all_cases
 from .contenders import Contender, Ready
@@ -38,6 +38,7 @@ COUNTS = {
     "calls": "calls of Python functions in a warm update outside jit",
     "compilations": "compilations in a second step",
 }
+OF_IMPORT = {"modules": "modules that an import loads", "calls": "calls of Python functions that it takes"}
 AGAIN = "If that is what the change is for, run `python -m tests.benchmarks --record`, and commit the file with it."
 
 
@@ -100,19 +101,22 @@ def record() -> None:
     FILE.write_text(json.dumps(count_all(), indent=1) + "\n")
 
 
-def differences(found: dict[str, dict[str, int]], wanted: dict[str, dict[str, int]]) -> list[str]:
+def differences(
+    found: dict[str, dict[str, int]], wanted: dict[str, dict[str, int]], meanings: dict[str, str] = COUNTS
+) -> list[str]:
     """A sentence for each count that is out of bounds."""
     sentences = [f"{name} is new, and not recorded." for name in found.keys() - wanted.keys()]
     sentences += [f"{name} is recorded, and there is no such case." for name in wanted.keys() - found.keys()]
     for name in found.keys() & wanted.keys():
-        for what, meaning in COUNTS.items():
+        for what, meaning in meanings.items():
             new, old = found[name][what], wanted[name][what]
             if new > old * (1 + RISE):
-                sentences.append(f"{name}: {new} {meaning}, up from {old}: a step costs more.")
+                sentences.append(f"{name}: {new} {meaning}, up from {old}: it costs more.")
             elif new < old * (1 - FALL):
                 sentences.append(f"{name}: {new} {meaning}, down from {old}: a gain that nothing holds yet.")
     return sorted(sentences)
 
 
 if __name__ == "__main__":
-    print(json.dumps({"versions": versions(), "counts": {name: counts(case.ours) for name, case in cases().items()}}))
+    found = {name: counts(case.ours) for name, case in cases().items()}
+    print(json.dumps({"versions": versions(), "import": packages.import_counts(), "counts": found}))

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import gradtx
-from gradtx.compat import _spellings, optax
+from gradtx.compat import _line_searches, _spellings, optax
 
 ROOT = Path(__file__).parents[2]
 PAGES = [(ROOT / "docs" / page).read_text() for page in ("differences.md", "coming_from_optax.md")]
@@ -60,6 +60,8 @@ def test_adapters_are_on_a_page():
 def test_defaults_that_differ_are_in_the_table():
     table = PAGES[1].partition("## Defaults")[2].partition("\n## ")[0]
     functions = [n for n, x in vars(_spellings).items() if getattr(x, "__module__", "") == _spellings.__name__]
-    changed = [n for n in functions if hasattr(gradtx, n)]
-    assert set(changed) == {"MultiSteps", "optimistic_adam", "optimistic_adam_v2"}
+    functions += [n for n in vars(_line_searches) if hasattr(optax, n) and not n.startswith("_")]
+    changed = [n for n in functions if hasattr(gradtx, n) and getattr(gradtx, n) is not getattr(optax, n, None)]
+    searches = {"lbfgs", "scale_by_zoom_linesearch", "scale_by_backtracking_linesearch"}
+    assert set(changed) == {"MultiSteps", "optimistic_adam", "optimistic_adam_v2", *searches}
     assert [n for n in changed if n not in table] == []

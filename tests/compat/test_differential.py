@@ -75,7 +75,8 @@ def cases() -> dict[str, Case]:
         if transformations.is_transformation(name):
             taken.add(id(find(optax, name)))
             found[name] = transformations.transformation(name)
-    for name in ("contrib.muon", "contrib.scale_by_muon", "optimistic_adam", "optimistic_adam_v2"):
+    muons = ("contrib.muon", "contrib.scale_by_muon")
+    for name in (*muons, "optimistic_adam", "optimistic_adam_v2", "scale_by_backtracking_linesearch"):
         found.setdefault(name, transformations.transformation(name))
     return dict(sorted(found.items()))
 

@@ -32,14 +32,16 @@ VALUES = [
     gt.with_roles(ROLES, gt.muon(0.02)),
     gt.with_roles(gt.infer_roles, gt.muon(0.02)),
     gt.with_roles([("a/**", functools.partial(gt.infer_roles, stack=0)), ("**", gt.infer_roles)], gt.muon(0.02)),
-    gt.MultiSteps(gt.sgd(0.1), 2, should_skip_update_fn=functools.partial(gt.skip_large_updates, max_squared_norm=9.0)),
+    gt.MultiSteps(
+        gt.sgd(0.1), 2, should_skip_update_fn=functools.partial(gt.skipping.skip_large_updates, max_squared_norm=9.0)
+    ),
     gt.with_roles(gt.as_rules({"w": gt.Role("norm"), "b[0]": None}), gt.adam(0.1)),
     gt.with_roles({"w": gt.Role("hidden"), "b": gt.Role("bias")}, gt.adam(0.1)),
     gt.groups([("b", {"learning_rate": gt.times(RATE), "b1": 0.8}), ("c", "frozen"), ("d", gt.sgd(0.1))], gt.adam(0.1)),
     gt.groups((("**", {"learning_rate": gt.times(2.0) * gt.layerwise_decay(0.9) * gt.mup(PARAMS)}),), gt.adam(0.1)),
     gt.stored(gt.adam(0.1), {"mu": precision.int8(64), "nu": [("w", precision.bfloat16()), ("**", precision.int4())]}),
     gt.stored(gt.shampoo(0.1), precision.symmetric()),
-    gt.guard(gt.adam(0.1), gt.norm_spike(z=4.0), gt.loss_spike(8, warmup=4)),
+    gt.guard(gt.adam(0.1), gt.skipping.norm_spike(z=4.0), gt.skipping.loss_spike(8, warmup=4)),
     gt.MultiSteps(gt.adam(0.1), 4, averaged=("value",), accumulator_dtype=jnp.bfloat16),
     gt.inject_hyperparams(gt.adamw, "b1", jnp.float32)(RATE, b2=0.99, weight_decay=np.float32(0.1)),
     gt.inject_hyperparams(gt.adam)(learning_rate=WrappedSchedule(RATE)),
@@ -94,7 +96,7 @@ def check(value):
 
 def test_a_factory_of_a_user():
     @gt.transformation
-    def halved_for_configuration(learning_rate: gt.NonNegative, *, after: int = 0):
+    def halved_for_configuration(learning_rate: gt.typing.NonNegative, *, after: int = 0):
         return gt.sgd(learning_rate)
 
     tx = gt.chain(halved_for_configuration(0.1, after=2))
@@ -116,7 +118,7 @@ def test_arguments_without_an_annotation():
 
 def test_two_factories_of_one_name_have_their_modules():
     def make(module):
-        def twice_for_configuration(learning_rate: gt.NonNegative):
+        def twice_for_configuration(learning_rate: gt.typing.NonNegative):
             return gt.sgd(learning_rate)
 
         twice_for_configuration.__module__, twice_for_configuration.__qualname__ = module, "twice_for_configuration"

@@ -115,7 +115,7 @@ def test_what_is_wrong_is_not_valid(data, right):
 
 def test_factories_of_users():
     @gt.transformation
-    def mine_for_the_schema(learning_rate: gt.NonNegative, *, power: gt.Positive = 2.0):
+    def mine_for_the_schema(learning_rate: gt.typing.NonNegative, *, power: gt.typing.Positive = 2.0):
         return gt.sgd(learning_rate)
 
     assert mine_for_the_schema(0.1).factory is not None

@@ -11,15 +11,9 @@ import optax
 import pytest
 
 import gradtx as gt
-import parity
 from gradtx.core._transformation import as_inner
-from support import problems
 
 F16, BF16, F32, F64 = jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64
-FIRST = list({c.name: c for c in reversed(parity.CALLS)}.values())
-"""One call of each name that gradtx and Optax share."""
-UNTOUCHED = {"identity", "freeze", "masked", "selective_transform"}
-"""They hand on gradients, or some of them, as they are."""
 PARAMS = {"w": jnp.linspace(-1, 1, 6).reshape(2, 3), "b": jnp.asarray([0.3, -0.7, 1.1])}
 
 
@@ -41,22 +35,6 @@ def one(tx, g, p, **extra):
 
 def traced(tx, g, p, **extra):
     return jax.eval_shape(lambda g, p: one(tx, g, p, **extra), g, p)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("call", FIRST, ids=lambda c: c.name)
-@pytest.mark.usefixtures("standard_promotion")
-def test_the_dtypes_of_all_shared_names(call):
-    """Of equal dtypes, Optax's; of mixed ones the promoted dtype, which some of Optax's round to the narrower."""
-    ours = getattr(gt, call.name)(*call.args, **call.kwargs)
-    theirs = operator.attrgetter(call.at or call.name)(optax)(*call.args, **call.kwargs)
-    start = cast(problems.start(), F32)
-    extra = call.extra(start) if call.extra else {}
-    low = cast(start, BF16)
-    assert dtypes(traced(ours, low, low, **extra)) == dtypes(traced(theirs, low, low, **extra)) == {jnp.dtype(BF16)}
-    for g, p in ((start, low), (low, start)):
-        found = dtypes(traced(ours, g, p, **extra))
-        assert found == {jnp.dtype(F32)} or call.name in UNTOUCHED and found <= dtypes(g) | dtypes(p)
 
 
 STAGES = [gt.clip_by_global_norm(1.0), gt.scale_by_adam(), gt.add_decayed_weights(0.1), gt.scale_by_lr(1e-2)]

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the arguments of a factory are bound, checked, kept and printed."""
 
+import functools
 import inspect
+import pickle
 import typing
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -9,8 +11,9 @@ from typing import Annotated, Any, Literal
 import pytest
 
 import gradtx
-from gradtx.core._arguments import Arguments
+from gradtx.core._arguments import Arguments, Printed
 from gradtx.core._ranges import Range
+from support.public import public_names
 
 
 def every_kind(a, /, b, c=3, *rest, d, e=5, **more):
@@ -67,8 +70,29 @@ def test_a_default_is_checked_when_the_factory_is_made():
     with pytest.raises(ValueError, match=r"wrong: decay must be in \[0, 1\), got 1.5"):
 
         @gradtx.transformation
-        def wrong(decay: gradtx.Decay = 1.5):
+        def wrong(decay: gradtx.typing.Decay = 1.5):
             return gradtx.identity()
+
+
+def test_the_signatures_of_gradtx_are_all_in_order():
+    """They are read at the first call, so an import does not find a default that is out of range."""
+    functions = [x for _, _, x in public_names() if isinstance(getattr(x, "__signature__", None), Printed)]
+    assert len(functions) > 400
+    for function in functions:
+        arguments = function.__signature__._arguments
+        assert list(arguments.defaults) == list(inspect.signature(function).parameters)
+
+
+def test_a_signature_that_is_read_late_is_one_like_others():
+    def printed():
+        return Arguments("plain", plain, schedules=True).printed()
+
+    whole = inspect.signature(plain)
+    assert printed() == whole and hash(printed()) == hash(whole) and str(printed()) == "(a, b=2, *, c=3)"
+    assert printed().replace(parameters=()) == inspect.Signature()
+    assert pickle.loads(pickle.dumps(printed())) == whole and printed().bind(1).arguments == {"a": 1}
+    assert not inspect.signature(functools.partial(gradtx.scale, 2.0)).parameters
+    assert not hasattr(printed(), "nothing") and not hasattr(printed().replace(), "nothing")
 
 
 def test_what_the_caller_does_to_his_containers_later_changes_nothing():
@@ -87,12 +111,12 @@ Whole = Annotated[int, Range(low=1, high=8, integer=True)]
 
 @gradtx.transformation
 def example(
-    learning_rate: gradtx.ScalarOrSchedule,
-    decay: gradtx.Decay = 0.9,
-    limit: gradtx.Positive | None = None,
+    learning_rate: gradtx.typing.ScalarOrSchedule,
+    decay: gradtx.typing.Decay = 0.9,
+    limit: gradtx.typing.Positive | None = None,
     odd: Annotation = 0.5,
     whole: Whole | str = 2,
-    dtype: gradtx.DType = None,
+    dtype: gradtx.typing.DType = None,
     flag: bool = False,
     kind: Literal["a", "b"] = "a",
     mask: Any | Callable = None,
@@ -117,9 +141,9 @@ def test_ranges_are_printed_by_their_names():
 
 def test_annotations_stay_what_they_are():
     hints, parameters = typing.get_type_hints(example, include_extras=True), inspect.signature(example).parameters
-    assert parameters["learning_rate"].annotation is gradtx.ScalarOrSchedule
+    assert parameters["learning_rate"].annotation is gradtx.typing.ScalarOrSchedule
     assert parameters["mask"].annotation == Any | Callable and parameters["flag"].annotation is bool
-    assert hints["decay"] == gradtx.Decay == example.__annotations__["decay"]
+    assert hints["decay"] == gradtx.typing.Decay == example.__annotations__["decay"]
     assert inspect.signature(gradtx.adam).parameters["b1"].default == 0.9
 
 

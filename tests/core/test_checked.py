@@ -66,7 +66,10 @@ def bad(**arguments: Any) -> dict[str, Any]:
             lambda: gradtx.minimize(gradtx.adam, PARAMS),
             "fn must be a function, got the factory adam: call it",
         ),
-        (lambda: gradtx.periodic_update(PARAMS, PARAMS, 1, "2"), "update_period must be a whole number >= 0, got '2'"),
+        (
+            lambda: gradtx.tree.periodic_update(PARAMS, PARAMS, 1, "2"),
+            "update_period must be a whole number >= 0, got '2'",
+        ),
     ],
 )
 def test_what_is_refused(call, said: str):

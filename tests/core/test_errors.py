@@ -153,8 +153,8 @@ def test_rules_that_change_the_shape_of_their_state():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: gradtx.skip_when("x"), "skip_when: predicate must be a function, got 'x'"),
-        (lambda: gradtx.GuardRule(1, True), "GuardRule: refuses must be a function, got True"),
+        (lambda: gradtx.skipping.skip_when("x"), "skip_when: predicate must be a function, got 'x'"),
+        (lambda: gradtx.skipping.GuardRule(1, True), "GuardRule: refuses must be a function, got True"),
         (lambda: gradtx.stateless(3), "stateless: f must be a function, got 3"),
         (lambda: gradtx.adopt(0.1, clip_value_fn="x"), "adopt: clip_value_fn must be a function, got 'x'"),
         (
@@ -194,6 +194,14 @@ def test_arguments_are_no_attributes():
         _ = adam(0.1).learning_rate
     with pytest.raises(AttributeError, match="has no attribute 'nix'"):
         _ = adam(0.1).nix
+    tx = gradtx.chain(gradtx.clip(1.0), adam(0.1))
+    for of in (tx, gradtx.guard(tx)):
+        with pytest.raises(AttributeError, match=r"inside .* '.*1.learning_rate', and replace\(learning_rate"):
+            _ = of.learning_rate
+    with pytest.raises(AttributeError, match="inside .* '0.learning_rate', '1.learning_rate', and replace"):
+        _ = gradtx.chain(adam(0.1), adam(0.2)).learning_rate
+    with pytest.raises(AttributeError, match="has no attribute 'nix'"):
+        _ = tx.nix
     with pytest.raises(AttributeError, match=r"arguments\['steps'\]"):
         _ = gradtx.schedules.cosine(100).steps
 
@@ -298,13 +306,13 @@ def test_a_count_that_shared_lacks():
 
 
 @gradtx.transformation
-def in_the_body(decay: gradtx.Decay = 0.9):
+def in_the_body(decay: gradtx.typing.Decay = 0.9):
     rest = 1 - decay
     return gradtx.per_parameter(None, lambda g, s, p, t: (rest * g, s))
 
 
 @gradtx.transformation
-def branching(weight: gradtx.NonNegative = 0.1):
+def branching(weight: gradtx.typing.NonNegative = 0.1):
     return gradtx.identity() if weight == 0 else gradtx.scale(2.0) if weight > 1 else gradtx.scale(1.0)
 
 
@@ -329,7 +337,7 @@ def test_a_hyperparameter_in_the_body():
         gradtx.groups([("w", {"learning_rate": halve})], adam("x"))
 
     @gradtx.transformation
-    def wrong(rate: gradtx.Real):
+    def wrong(rate: gradtx.typing.Real):
         return chain(adam("x"), gradtx.scale(rate))
 
     with pytest.raises(TypeError, match=r"^adam: learning_rate must be [^.]*got 'x' \(str\)$"):

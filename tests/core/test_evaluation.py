@@ -11,7 +11,7 @@ from gradtx.core._evaluation import eval_from, eval_params
 class LastState(NamedTuple):
     """A stage that remembers the parameters it saw last, and answers with them."""
 
-    last: gradtx.Updates
+    last: gradtx.typing.Updates
 
     def eval_params(self, params):
         return eval_from(lambda p, last: last, params, self.last)

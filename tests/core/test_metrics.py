@@ -98,7 +98,7 @@ def skips(tx, factors):
     ("tx", "factors", "want"),
     [
         (gt.guard(gt.sgd(0.1)), [1, NAN, 1, INF, INF], [0, 1, 0, 1, 1]),
-        (gt.guard(gt.sgd(0.1), gt.skip_when(lambda step: step.norm > 9)), [1, 10, 1], [0, 1, 0]),
+        (gt.guard(gt.sgd(0.1), gt.skipping.skip_when(lambda step: step.norm > 9)), [1, 10, 1], [0, 1, 0]),
         (gt.chain(gt.clip(1.0), gt.with_roles((("**", gt.Role()),), gt.guard(gt.sgd(0.1)))), [1, NAN, 1], [0, 1, 0]),
         # A scale that has just grown, and one that has just shrunk.
         (gt.dynamic_loss_scale(gt.sgd(0.1), growth_interval=2), [1, 1, NAN, 1, 1, 1], [0, 0, 1, 0, 0, 0]),
@@ -106,7 +106,11 @@ def skips(tx, factors):
         (gt.apply_if_finite(gt.sgd(0.1), 2), [1, NAN, NAN, NAN, 1], [0, 1, 1, 0, 0]),
         # A round of which one gradient is dropped, and one of which both are.
         (gt.MultiSteps(gt.sgd(0.1), 2), [NAN, 1, NAN, NAN, 1, 1], [0, 0, 0, 1, 0, 0]),
-        (gt.guard(gt.guard(gt.sgd(0.1), gt.skip_when(lambda step: step.norm > 9))), [1, 10, NAN, 1], [0, 1, 1, 0]),
+        (
+            gt.guard(gt.guard(gt.sgd(0.1), gt.skipping.skip_when(lambda step: step.norm > 9))),
+            [1, 10, NAN, 1],
+            [0, 1, 1, 0],
+        ),
     ],
 )
 def test_whether_the_last_step_was_skipped(tx, factors, want):

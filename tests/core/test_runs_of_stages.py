@@ -144,7 +144,7 @@ def test_groups_differ_in_several_stages_of_a_run():
 
 
 class Remembered(NamedTuple):
-    kept: gt.Updates
+    kept: gt.typing.Updates
 
 
 def test_an_error_is_that_of_the_stage_and_the_leaf():

@@ -93,7 +93,7 @@ class Counted(NamedTuple):
 
 
 @gradtx.transformation
-def remember_largest(power: gradtx.Positive = 1.0):
+def remember_largest(power: gradtx.typing.Positive = 1.0):
     return gradtx.per_parameter(
         lambda p: jnp.zeros([]), lambda g, m, p, t: (g**power, jnp.maximum(m, jnp.max(jnp.abs(g)))), Counted
     )

@@ -39,7 +39,7 @@ def test_weight_decays(make: Any):
 @pytest.mark.parametrize("step_size", [1.5, -0.1, math.nan, jnp.asarray(2.0), np.ones(2)])
 def test_incremental_update(step_size: Any):
     with pytest.raises(ValueError, match=r"incremental_update: step_size must be a scalar in \[0, 1\], got"):
-        gradtx.incremental_update(PARAMS, PARAMS, step_size)
+        gradtx.tree.incremental_update(PARAMS, PARAMS, step_size)
 
 
 def test_complex_gradients_of_real_parameters():

@@ -277,7 +277,7 @@ def test_equal_transformations_share_compiled_rules():
     traces = []
 
     @gradtx.transformation
-    def counting(factor: gradtx.Real):
+    def counting(factor: gradtx.typing.Real):
         def update(g, slots, p, t):
             traces.append(g.shape)
             return factor * g, slots

@@ -75,7 +75,7 @@ def counting_body() -> tuple[Callable, list]:
     ran = []
 
     @gradtx.transformation
-    def scaled(factor: gradtx.Real, mode: str = "plain"):
+    def scaled(factor: gradtx.typing.Real, mode: str = "plain"):
         ran.append(factor)
         return gradtx.per_parameter(None, lambda g, slots, p, t: (factor * g, slots), Counted)
 
@@ -102,7 +102,7 @@ def test_the_body_of_a_factory_runs_again_with_the_numbers_of_the_step(factor):
 
 def test_what_a_body_makes_in_one_jit_is_not_used_in_another():
     @gradtx.transformation
-    def tabled(factor: gradtx.Real = 1.0):
+    def tabled(factor: gradtx.typing.Real = 1.0):
         table = jnp.arange(3.0)  # a tracer where the call is in somebody's jit
         return gradtx.per_parameter(None, lambda g, slots, p, t: (factor * table + g, slots))
 
@@ -135,7 +135,7 @@ def test_the_fields_of_a_state_are_read_off_once():
     class Distance(NamedTuple):
         count: jax.Array
         distance: jax.Array
-        sum: gradtx.Updates
+        sum: gradtx.typing.Updates
 
     def memory():
         asked.append(1)

@@ -188,7 +188,7 @@ def test_the_seed_of_hutchinson_may_be_a_number():
     """As that of every other random stage. optax keeps the number as the key, and update fails."""
     params = jnp.ones(3)
     for f, key in (
-        (gt.hutchinson_estimator_diag_hessian, [0, 5]),
+        (gt.curvature.hutchinson_estimator_diag_hessian, [0, 5]),
         (optax.contrib.hutchinson_estimator_diag_hessian, 5),
     ):
         np.testing.assert_array_equal(f(5).init(params).key, key)

@@ -74,10 +74,10 @@ def test_both_margins_may_be_zero():
 def test_target_networks_keep_their_dtype():
     new, old = jnp.ones(2), jnp.zeros(2, jnp.bfloat16)
     assert optax.incremental_update(new, old, 0.5).dtype == jnp.float32
-    assert gt.incremental_update(new, old, 0.5).dtype == jnp.bfloat16
+    assert gt.tree.incremental_update(new, old, 0.5).dtype == jnp.bfloat16
     with pytest.raises(TypeError):
         optax.periodic_update(new, old, jnp.asarray(2), 2)
-    assert jax.jit(gt.periodic_update)(new, old, jnp.asarray(2), 2).dtype == jnp.bfloat16
+    assert jax.jit(gt.tree.periodic_update)(new, old, jnp.asarray(2), 2).dtype == jnp.bfloat16
     assert optax.incremental_update(jnp.ones(2), jnp.zeros((3, 1)), 0.5).shape == (3, 2)
     with pytest.raises(ValueError, match=r"has shape \(2,\)"):
-        gt.incremental_update(jnp.ones(2), jnp.zeros((3, 1)), 0.5)
+        gt.tree.incremental_update(jnp.ones(2), jnp.zeros((3, 1)), 0.5)

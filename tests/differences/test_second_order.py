@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import gradtx as gt
+from gradtx.compat import optax as compat
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 X = jnp.asarray([3.0, 4.0])
@@ -55,6 +56,30 @@ def test_values_that_are_not_finite():
     assert state.value == bowl(X) and state.learning_rate > 0  # the next search goes on from it
     updates, state = search(gt.scale_by_zoom_linesearch(10), u, walled)
     assert walled(X + updates) < bowl(X)
+
+
+def test_an_argument_that_the_function_does_not_take():
+    """It may be of another stage of the chain. Optax raises, and so do `compat` and whoever asks for it."""
+
+    def given(tx):
+        value, grad = jax.value_and_grad(bowl)(X)
+        return tx.update(
+            -grad, tx.init(X), X, value=value, grad=grad, value_fn=lambda x, part=1.0: bowl(x), part=2, more=3
+        )
+
+    for lib in (optax, compat):
+        for tx in (lib.scale_by_zoom_linesearch(5), lib.scale_by_backtracking_linesearch(5), lib.lbfgs()):
+            with pytest.raises(TypeError, match="more"):
+                given(tx)
+    with pytest.raises(
+        TypeError, match="scale_by_zoom_linesearch: value_fn does not take more, which update was given"
+    ):
+        given(gt.scale_by_zoom_linesearch(5, strict=True))
+    loose = given(gt.scale_by_zoom_linesearch(5))[0]
+    np.testing.assert_array_equal(loose, given(compat.scale_by_zoom_linesearch(5, strict=False))[0])
+    value, grad = jax.value_and_grad(bowl)(X)
+    plateau = gt.chain(gt.sgd(1.0), gt.reduce_on_plateau(), gt.scale_by_zoom_linesearch(5))
+    plateau.update(grad, plateau.init(X), X, value=value, grad=grad, value_fn=bowl, weight=1.0)
 
 
 def test_missing_arguments():

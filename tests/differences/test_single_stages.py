@@ -62,7 +62,9 @@ def test_unitwise_norms_of_many_axes():
 def test_per_example_norms_in_float16():
     grads = jnp.full((4, 1000), 300.0, jnp.float16)
     np.testing.assert_array_equal(optax.per_example_global_norm_clip(grads, 1.0)[0], np.zeros(1000))
-    np.testing.assert_allclose(gt.per_example_global_norm_clip(grads, 1.0)[0], np.full(1000, 4 * 1000**-0.5), rtol=1e-5)
+    np.testing.assert_allclose(
+        gt.aggregating.per_example_global_norm_clip(grads, 1.0)[0], np.full(1000, 4 * 1000**-0.5), rtol=1e-5
+    )
 
 
 def test_modes_of_differentiation_of_scale_gradient():

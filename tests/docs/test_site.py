@@ -2,9 +2,10 @@
 """The site: every page stands in its navigation once, and what a page calls by name is there."""
 
 import re
-from pathlib import Path
 
-DOCS = Path(__file__).parents[2] / "docs"
+from support.site import DOCS, script
+
+reference = script("reference")
 
 
 def test_every_page_is_in_the_navigation_once():
@@ -12,6 +13,10 @@ def test_every_page_is_in_the_navigation_once():
     listed = re.findall(r": ([\w/]+\.md)$", navigation, re.MULTILINE)
     pages = {str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md")}
     assert sorted(listed) == sorted(pages)
+
+
+def test_every_public_name_is_on_a_page_of_the_reference():
+    assert [name.path for name in reference.public() if reference.claimed_by(name) is None] == []
 
 
 def test_functions_that_pages_name_are_there():

@@ -565,7 +565,9 @@ CASES = [
         split(0.03, rms_of_decayed),
     ),
     case(
-        lambda: through_complex(gt.split_real_and_imaginary(gt.chain(gt.gauss_newton_bartlett(3.0), gt.scale(-0.001)))),
+        lambda: through_complex(
+            gt.split_real_and_imaginary(gt.chain(gt.curvature.gauss_newton_bartlett(3.0), gt.scale(-0.001)))
+        ),
         split(0.001, gauss_newton),
     ),
     case(lambda: per_example(gt.dpsgd(0.1, 0.7, 0.5, 3)), private(0.1, 0.7, 0.5, 3)),
@@ -595,7 +597,7 @@ CASES = [
                 2.0,
                 0.7,
                 4,
-                gt.hutchinson_estimator_diag_hessian(7, probes="normal"),
+                gt.curvature.hutchinson_estimator_diag_hessian(7, probes="normal"),
             ),
             with_objective,
         ),
@@ -610,7 +612,7 @@ CASES = [
         sophia(0.01, bartlett(5.0), eps=0.3, gamma=0.05, limit=None),
     ),
     case(
-        lambda: feeding(gt.chain(gt.hutchinson_estimator_diag_hessian(), gt.scale(-0.002)), with_objective),
+        lambda: feeding(gt.chain(gt.curvature.hutchinson_estimator_diag_hessian(), gt.scale(-0.002)), with_objective),
         descends_by(hutchinson(), 0.002),
     ),
 ]

@@ -16,7 +16,7 @@ SIZES = np.array([1.0, 3.0, -0.5, 0.0])
 
 
 @gt.transformation
-def of_examples(clip: Any, limit: gt.Positive, **options: Any) -> Any:
+def of_examples(clip: Any, limit: gt.typing.Positive, **options: Any) -> Any:
     """Makes gradients of four examples of each gradient, and adds how many were clipped to their clipped sum."""
 
     def clipped(g, p):
@@ -29,7 +29,7 @@ def of_examples(clip: Any, limit: gt.Positive, **options: Any) -> Any:
 
 
 @gt.transformation
-def in_the_model(scaled: Any, scale: gt.Real) -> Any:
+def in_the_model(scaled: Any, scale: gt.typing.Real) -> Any:
     """The derivative of g x with x as the inputs of `scale_gradient`."""
 
     def slope(g, p):
@@ -209,10 +209,16 @@ CASES = [
         lambda: descending(gt.flatten(gt.chain(gt.scale_by_adam(), gt.clip_by_norm(1.0), gt.add_decayed_weights(0.2)))),
         flattened_adam(0.1, 0.2),
     ),
-    case(lambda: descending(of_examples(gt.per_example_global_norm_clip, 0.7)), clipped_examples(0.1, 0.7, "global")),
-    case(lambda: descending(of_examples(gt.per_example_layer_norm_clip, 0.7)), clipped_examples(0.1, 0.7, "uniform")),
     case(
-        lambda: descending(of_examples(gt.per_example_layer_norm_clip, 0.7, uniform=False)),
+        lambda: descending(of_examples(gt.aggregating.per_example_global_norm_clip, 0.7)),
+        clipped_examples(0.1, 0.7, "global"),
+    ),
+    case(
+        lambda: descending(of_examples(gt.aggregating.per_example_layer_norm_clip, 0.7)),
+        clipped_examples(0.1, 0.7, "uniform"),
+    ),
+    case(
+        lambda: descending(of_examples(gt.aggregating.per_example_layer_norm_clip, 0.7, uniform=False)),
         clipped_examples(0.1, 0.7, "by size"),
     ),
     case(lambda: descending(in_the_model(gt.scale_gradient, 0.3)), lambda p, g, s, t: p - 0.03 * g),

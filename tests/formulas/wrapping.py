@@ -190,7 +190,9 @@ CASES = [
         gradient=spiking,
     ),
     case(
-        lambda: rounds(4, should_skip_update_fn=functools.partial(gt.skip_large_updates, max_squared_norm=500.0)),
+        lambda: rounds(
+            4, should_skip_update_fn=functools.partial(gt.skipping.skip_large_updates, max_squared_norm=500.0)
+        ),
         in_rounds(0.05, 4, drops=large(500.0)),
         "MultiSteps without large gradients",
         gradient=overflowing,

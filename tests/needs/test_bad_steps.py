@@ -64,11 +64,14 @@ def test_optax_takes_a_spike_and_has_no_loss_scale():
 
 
 def test_ours_leaves_a_spike_out_and_says_so():
-    tx = gt.guard(gt.sgd(1.0), gt.norm_spike(window=32, z=6.0, warmup=4))
+    tx = gt.guard(gt.sgd(1.0), gt.skipping.norm_spike(window=32, z=6.0, warmup=4))
     steps, state = moved(tx)
     assert steps[6] == 0 and np.all(steps[[5, 7]] > 0)
     seen = gt.metrics(state)
-    assert int(seen["skipped"]) == 1 and gt.SkipReason(int(seen["last_reason"])) is gt.SkipReason.NORM_SPIKE
+    assert (
+        int(seen["skipped"]) == 1
+        and gt.skipping.SkipReason(int(seen["last_reason"])) is gt.skipping.SkipReason.NORM_SPIKE
+    )
 
 
 def test_our_loss_scale_finds_the_largest_that_fits():

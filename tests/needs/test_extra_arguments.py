@@ -41,7 +41,7 @@ def test_optax_raises_when_the_stage_is_reached():
 
 # gradtx.
 
-HUTCHINSON = gt.hutchinson_estimator_diag_hessian()
+HUTCHINSON = gt.curvature.hutchinson_estimator_diag_hessian()
 
 
 @pytest.mark.parametrize(

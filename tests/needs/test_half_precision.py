@@ -61,7 +61,7 @@ def test_ours_decays():
 
 def test_a_norm_guards_its_step_also_in_float16():
     """The norm that decides is that of float32; a sum of squares in float16 would refuse every step."""
-    tx = gt.guard(gt.sgd(0.1), gt.norm_spike(8, warmup=1))
+    tx = gt.guard(gt.sgd(0.1), gt.skipping.norm_spike(8, warmup=1))
     state = tx.init(HALF)
     for factor in (1.0, 1.0, 100.0, 1e4):  # 1e4 times 10 is infinite in float16
         _, state = tx.update(jax.tree.map(lambda g, f=factor: g * jnp.float16(f), HALF), state, HALF)

@@ -24,7 +24,7 @@ class PreconditionerState(NamedTuple):
 
 
 @gradtx.transformation
-def full_matrix_adagrad(eps: gradtx.NonNegative = 1e-6):
+def full_matrix_adagrad(eps: gradtx.typing.NonNegative = 1e-6):
     """A preconditioner in ten lines: u = (Σ g gᵀ + eps)^(-1/2) g."""
 
     def update(g, s, p, t):

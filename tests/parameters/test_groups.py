@@ -307,6 +307,38 @@ def test_a_number_that_reaches_nothing(rule, base, message):
     gt.groups([("**", {n: x for n, x in rule[1].items() if n != "nesterov"})], base).init(MATRICES)
 
 
+@pytest.mark.parametrize(
+    ("rule", "base", "name"),
+    [
+        (("b", {"ns_steps": 3}), gt.muon(0.1), "ns_steps"),
+        (("b", {"preconditioning": "schatten", "learning_rate": 0.2}), gt.chain(gt.clip(1.0), gt.muon(0.1)), "precond"),
+        (("b", {"0.inner.nesterov": True}), gt.chain(gt.masked(gt.adam(0.1), gt.where("w")), gt.sgd(0.1)), "nesterov"),
+        (("b", {"transforms['w'].nu_dtype": "bfloat16"}), gt.partition(
+            {"w": gt.adam(0.1), "b": gt.adam(0.1)}, {"w": "w", "b": "b"}), "nu_dtype"),
+    ],
+)  # fmt: skip
+def test_an_option_that_reaches_nothing(rule, base, name):
+    with pytest.raises(ValueError, match=rf"groups: rule 0 \('b'\): {name}.* has no effect on .* chooses, b: no stage"):
+        gt.groups([rule], base).init(MATRICES)
+    gt.groups([("**", rule[1])], base).init(MATRICES)  # `w` has it
+    gt.groups([("b", {n: gt.muon(0.1).arguments[n] for n in ("ns_steps", "preconditioning")})], gt.muon(0.1)).init(
+        MATRICES
+    )  # what is as before needs no effect
+
+
+@pytest.mark.parametrize(
+    ("option", "base"),
+    [
+        ({"nesterov": False}, gt.muon(0.1)),  # of both halves
+        ({"should_skip_update_fn": None}, gt.MultiSteps(gt.adam(0.1), 2)),  # of no rule on parameters
+        ({"mask": None}, gt.adamw(0.1, mask={"w": True, "b": False})),  # other rules
+        ({"momentum": None}, gt.sgd(0.1, momentum=0.9)),
+    ],
+)
+def test_an_option_that_reaches_something(option, base):
+    gt.groups([("b", option)], base).init(MATRICES)
+
+
 # How it is put together.
 
 
@@ -648,6 +680,27 @@ def test_foreign_bases():
 def test_multiples_are_numbers(factor):
     with pytest.raises((ValueError, TypeError), match="times: factor must be a (finite )?number"):
         gt.times(factor)
+
+
+def pair(step):
+    return jnp.asarray([0.1, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("value", "rate", "said"),
+    [
+        (gt.times(0.5), pair, r"groups: pair must be a scalar at each step, got shape \(2,\)"),
+        (gt.times(pair), 0.1, r"groups: pair must be a scalar at each step, got shape \(2,\)"),
+        (pair, 0.1, r"groups: pair must be a scalar at each step, got shape \(2,\)"),
+        (gt.times(jnp.ones(2)), 0.1, r"rule 0 .*times: factor must be a scalar, got shape \(2,\)"),
+        (gt.times(np.ones(2)), 0.1, r"rule 0 .*times: factor must be a scalar, got shape \(2,\)"),
+    ],
+)
+def test_several_numbers_are_no_value_of_a_group(value, rate, said):
+    """Two groups and two numbers: neither may be taken for the other."""
+    tx = gt.groups([("w", {"learning_rate": value})], gt.sgd(rate))
+    with pytest.raises(ValueError, match=said):
+        tx.update(MATRICES, tx.init(MATRICES), MATRICES)
 
 
 def test_a_choice_of_parameters_swapped():

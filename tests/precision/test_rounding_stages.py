@@ -262,7 +262,7 @@ def test_inside_of_wrappers_it_does_the_same(name: str):
         (gradtx.with_roles(roles, inner), 10),
         (gradtx.MultiSteps(inner, 2), 20),
         (gradtx.record_metrics(inner), 10),
-        (gradtx.guard(inner, gradtx.norm_spike(4, warmup=2)), 10),
+        (gradtx.guard(inner, gradtx.skipping.norm_spike(4, warmup=2)), 10),
         (gradtx.groups([("b", {"learning_rate": gradtx.times(1.0)})], inner), 10),
     ):
         found, state = trained(tx, params, steps)

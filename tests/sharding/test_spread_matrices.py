@@ -193,7 +193,7 @@ def test_factors_of_blocks():
 
 
 @gt.transformation
-def of_unit_norm(size: gt.Positive):
+def of_unit_norm(size: gt.typing.Positive):
     return gt.per_matrix(None, lambda g, slots, p, t: (size * g / jnp.sqrt(jnp.sum(g * g)), slots))
 
 

@@ -9,11 +9,15 @@ from types import ModuleType
 from typing import Any
 
 import gradtx
-from gradtx import _front, aggregating, precision, recipes, schedules, sharding
+from gradtx import _front, aggregating, curvature, precision, recipes, schedules, sharding, skipping
 
 ROOT = Path(__file__).parents[2]
 NAMES: dict[str, Any] = {
-    **{n: x for room in (sharding, precision, aggregating, recipes, schedules, gradtx) for n, x in vars(room).items()}
+    **{
+        n: x
+        for room in (sharding, precision, aggregating, curvature, skipping, recipes, schedules, gradtx)
+        for n, x in vars(room).items()
+    }
 }
 """What a value prints as is made of these names: those of the top level, and of namespaces with factories."""
 SCHEDULES = {n: NAMES[n] for n in NAMES if getattr(NAMES[n], "__module__", "").startswith("gradtx.schedules._")}

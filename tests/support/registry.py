@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx import precision
+from gradtx import _front, precision
 from gradtx.core._calls import Factory
 from gradtx.core._factory import REGISTRY
 from gradtx.core._transformation import is_transformation
@@ -26,6 +26,7 @@ from support import meshes
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.full(3, 0.5, jnp.float32)}
 GRADIENTS = example_gradients(PARAMS)
 
+_front.namespaces()  # some factories are in those that load on first use
 FACTORIES: dict[str, Factory] = {f.name: f for f in REGISTRY.values() if f.module.startswith("gradtx.")}
 
 
@@ -123,7 +124,7 @@ EXPLICIT: dict[str, Callable[[], Any]] = {
     "dynamic_loss_scale": lambda: _make("dynamic_loss_scale")(_make("scale_by_adam")(), 1024.0, 2),
     "groups": lambda: _make("groups")([("**", {"learning_rate": gradtx.times(0.5)})], _make("adam")(0.1)),
     "graft": lambda: _make("graft")(_make("sign_sgd")(1.0), _make("adam")(0.1)),
-    "guard": lambda: _make("guard")(_make("scale_by_adam")(), gradtx.norm_spike(4, warmup=2)),
+    "guard": lambda: _make("guard")(_make("scale_by_adam")(), gradtx.skipping.norm_spike(4, warmup=2)),
     "sam": lambda: _make("sam")(_make("adam")(0.1), _make("chain")(_make("normalize")(), _make("sgd")(0.05))),
     "schedule_free": lambda: _make("schedule_free")(_make("sgd")(0.1), 0.1),
     "split_real_and_imaginary": lambda: _make("split_real_and_imaginary")(_make("scale_by_adam")()),

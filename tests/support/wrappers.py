@@ -22,7 +22,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "dynamic_loss_scale": lambda tx: gradtx.dynamic_loss_scale(tx, 1024.0, 2),
     "flatten": lambda tx: gradtx.flatten(tx),
     "graft": lambda tx: gradtx.graft(gradtx.sign_sgd(1.0), tx),
-    "guard": lambda tx: gradtx.guard(tx, gradtx.norm_spike(4, warmup=2)),
+    "guard": lambda tx: gradtx.guard(tx, gradtx.skipping.norm_spike(4, warmup=2)),
     "lookahead": lambda tx: gradtx.lookahead(tx, 2, 0.8),
     "low_rank": lambda tx: gradtx.low_rank(tx, 1),
     "masked": lambda tx: gradtx.masked(tx, only_matrices),

@@ -90,6 +90,32 @@ def test_a_search_that_begins_shorter():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), searched(gradtx), searched(optax))
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.5, jnp.asarray(0.5)], ids=["1", "0.5", "traced"])
+def test_a_search_whose_trials_do_not_grow(factor):
+    """The first trial is taken if it decreases the value, however little; a factor above 1 would look further."""
+
+    def loss(p):
+        return jnp.sum(p**2)
+
+    def moved(tx, rate):
+        p = jnp.asarray([3.0])
+        value, grad = jax.value_and_grad(loss)(p)
+        return jax.jit(lambda tx: tx.update(-rate * grad, tx.init(p), p, value=value, grad=grad, value_fn=loss)[0])(tx)
+
+    tx = gradtx.scale_by_zoom_linesearch(20, increase_factor=factor)
+    grows = gradtx.scale_by_zoom_linesearch(20, increase_factor=2.0)
+    np.testing.assert_allclose(moved(tx, 1e-3), [-6e-3], rtol=1e-5)
+    assert moved(grows, 1e-3) < -0.1
+    np.testing.assert_allclose(moved(tx, 0.5), [-3.0], rtol=1e-5)
+    assert -6 < moved(tx, 10.0) < 0  # a trial that is too long is bracketed, whatever the factor
+    # A second search starts from the last step, in Optax too, whose steps shrink by the factor at each trial.
+    theirs = optax.scale_by_zoom_linesearch(20, increase_factor=float(factor))
+    p = jnp.asarray([3.0])
+    value, grad = jax.value_and_grad(loss)(p)
+    updates, _ = theirs.update(-1e-3 * grad, theirs.init(p), p, value=value, grad=grad, value_fn=loss)
+    assert -6.1e-3 < updates < 0
+
+
 def test_a_loss_scale_that_stays():
     tx = gradtx.dynamic_loss_scale(gradtx.sgd(1.0), 8.0, growth_interval=1, factor=1.0)
     state = tx.init(PARAMS)

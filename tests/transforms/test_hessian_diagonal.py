@@ -24,7 +24,7 @@ def test_hutchinson_has_the_numbers_and_state_of_optax(x64):
     with jax.enable_x64(x64):
         params = jax.tree.map(lambda p: jnp.asarray(p, float), PARAMS)
         for key in (None, jax.random.PRNGKey(5)):
-            ours, theirs = (lib.hutchinson_estimator_diag_hessian(key) for lib in (gt, optax.contrib))
+            ours, theirs = (lib.hutchinson_estimator_diag_hessian(key) for lib in (gt.curvature, optax.contrib))
             state, their_state = ours.init(params), theirs.init(params)
             for _ in range(3):
                 estimate, state = ours.update(params, state, params, obj_fn=coupled)
@@ -39,7 +39,7 @@ def test_hutchinson_has_the_numbers_and_state_of_optax(x64):
 @pytest.mark.parametrize("probes", ["rademacher", "normal"])
 def test_hutchinson_is_unbiased(probes):
     params = PARAMS["b"]
-    tx = gt.hutchinson_estimator_diag_hessian(probes=probes)
+    tx = gt.curvature.hutchinson_estimator_diag_hessian(probes=probes)
 
     def one(state, _):
         estimate, state = tx.update(params, state, params, obj_fn=lambda p: coupled({"b": p}))
@@ -54,7 +54,7 @@ def test_hutchinson_is_unbiased(probes):
 def test_bartlett_is_the_gauss_newton_diagonal():
     """Of a logistic model with one parameter for each logit, where it is the mean of q (1 - q) over the examples."""
     logits = jnp.asarray([[0.3, -1.0, 0.5, 2.0]])
-    tx = gt.gauss_newton_bartlett(1.0)
+    tx = gt.curvature.gauss_newton_bartlett(1.0)
 
     def loss(x, label):
         return -jax.nn.log_softmax(x)[label]
@@ -72,7 +72,7 @@ def test_bartlett_is_the_gauss_newton_diagonal():
 def test_parameters_without_gradients_are_constants():
     params = {**PARAMS, "steps": jnp.asarray(3), "none": None}
     g = {"b": params["b"], "w": None, "steps": None, "none": None}
-    tx = gt.hutchinson_estimator_diag_hessian()
+    tx = gt.curvature.hutchinson_estimator_diag_hessian()
     estimate, _ = tx.update(
         g, tx.init(params), params, obj_fn=lambda p: jnp.sum(p["b"] ** 2) * p["steps"].astype(float)
     )
@@ -114,20 +114,22 @@ def test_sophia_prints_its_win_rate(capfd):
 
 
 def test_bad_input():
-    tx = gt.hutchinson_estimator_diag_hessian()
+    tx = gt.curvature.hutchinson_estimator_diag_hessian()
     state = tx.init(PARAMS)
     with pytest.raises(ValueError, match="hutchinson_estimator_diag_hessian: update needs obj_fn"):
         gt.sophia(0.1).update(PARAMS, gt.sophia(0.1).init(PARAMS), PARAMS)
     with pytest.raises(ValueError, match="update needs the parameters"):
         tx.update(PARAMS, state, obj_fn=coupled)
     with pytest.raises(ValueError, match="gauss_newton_bartlett: update needs sampled_grad"):
-        gt.gauss_newton_bartlett(8.0).update(PARAMS, gt.states.EmptyState(), PARAMS)
+        gt.curvature.gauss_newton_bartlett(8.0).update(PARAMS, gt.states.EmptyState(), PARAMS)
     with pytest.raises(ValueError, match=r"gauss_newton_bartlett: the trees do not match: .*\['w'\]"):
-        gt.gauss_newton_bartlett(8.0).update(PARAMS, gt.states.EmptyState(), PARAMS, sampled_grad={"b": PARAMS["b"]})
+        gt.curvature.gauss_newton_bartlett(8.0).update(
+            PARAMS, gt.states.EmptyState(), PARAMS, sampled_grad={"b": PARAMS["b"]}
+        )
     with pytest.raises(TypeError, match="random_seed must be a key of jax.random or a whole number"):
-        gt.hutchinson_estimator_diag_hessian("seed")
+        gt.curvature.hutchinson_estimator_diag_hessian("seed")
     with pytest.raises(ValueError, match="probes must be one of"):
-        gt.hutchinson_estimator_diag_hessian(probes="uniform")
+        gt.curvature.hutchinson_estimator_diag_hessian(probes="uniform")
     with pytest.raises(TypeError, match="scale_by_sophia: hessian_diagonal_fn must be a transformation"):
         gt.sophia(0.1, hessian_diagonal_fn=coupled)
     with pytest.raises(TypeError, match="scale_by_sophia: state must be the SophiaState"):

@@ -108,13 +108,25 @@ def test_examples_of_all_sizes_in_one_batch():
     sizes = jnp.asarray([1.0, 1e20, 1e-25, 0.0])
     batch = jax.tree.map(lambda g: jnp.stack([s * g for s in sizes]), one)
     expected = scaled(one, 2 / norm(one) + 1e-25)
-    found, clipped = gradtx.per_example_global_norm_clip(batch, 1.0)
+    found, clipped = gradtx.aggregating.per_example_global_norm_clip(batch, 1.0)
     assert clipped == 2
     assert_close(found, expected)
-    layers, _ = gradtx.per_example_layer_norm_clip(batch, 2**0.5)
+    layers, _ = gradtx.aggregating.per_example_layer_norm_clip(batch, 2**0.5)
     assert_close(layers, {k: scaled(one[k], 2 / norm(one[k]) + 1e-25) for k in one})
     private = gradtx.differentially_private_aggregate(1.0, 0.0, seed=0)
     assert_close(updated(private, batch), scaled(expected, 0.25))
+
+
+def test_a_norm_that_is_no_float32_leaves_nothing():
+    """Elements of 1e38 and more are numbers, their norm is none; a direction has one all the same."""
+    _, g = gradients(1.6e38)
+    for tx in (gradtx.clip_by_global_norm(1.0), gradtx.clip_by_norm(1.0)):
+        first = tx.init(PARAMS), PARAMS
+        updates, _ = jax.jit(tx.update)(g, *first)
+        assert all(not np.any(x) for x in jax.tree.leaves(updates))
+    _, state = gradtx.adam(0.1).update(updates, gradtx.adam(0.1).init(PARAMS), PARAMS)
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state))
+    np.testing.assert_allclose(norm(updated(gradtx.normalize(), g)), 1.0, rtol=1e-5)
 
 
 def test_under_vmap_each_has_its_own():
@@ -138,8 +150,60 @@ def test_what_is_not_finite_is_not_hidden(bad):
     assert np.isnan(updated(gradtx.clip_by_global_norm(1.0), g)["w"][0, 0])
 
 
-def test_the_second_pass_runs_only_where_it_is_needed():
-    """In the compiled program it is a branch."""
-    one, _ = gradients(1.0)
-    text = jax.jit(gradtx.global_norm).lower(one).as_text()
-    assert text.count("stablehlo.case") == 1
+TREES = {"small": {"a": (16,), "b": (5, 7)}, "large": {"a": (40, 60)}, "mixed": {"a": (16,), "b": (40, 60), "c": (3,)}}
+OF_EACH_KIND = pytest.mark.parametrize("kind", TREES)
+
+
+def of_kind(kind, size):
+    """Arrays with the sizes at which squares are summed in one pass, in two, or some so and some so."""
+    return {
+        k: np.linspace(-1, 1.5, int(np.prod(s)), dtype=np.float32).reshape(s) * size for k, s in TREES[kind].items()
+    }
+
+
+@OF_EACH_KIND
+def test_norms_of_every_size_in_compiled_programs(kind):
+    run = jax.jit(lambda g: (gradtx.global_norm(g), updated_alone(gradtx.clip_by_block_rms(1.0), g)))
+    for power in range(-102, 121, 6):
+        g = of_kind(kind, np.float32(2.0**power))
+        found, clipped = run(g)
+        np.testing.assert_allclose(np.float64(found), norm(g), rtol=1e-6, err_msg=str(power))
+        rms = {k: norm([x]) / x.size**0.5 for k, x in g.items()}
+        assert_close(clipped, {k: scaled(x, min(1.0, 1 / rms[k])) for k, x in g.items()}, rtol=2e-6)
+
+
+@OF_EACH_KIND
+@pytest.mark.parametrize("size", [1e-30, 1e-10, 1.0, 1e10, 1e30])
+def test_derivatives_of_every_size(kind, size):
+    """Also where a number divided by one of the other scales is infinite."""
+    g = of_kind(kind, np.float32(size))
+    found = jax.jit(jax.grad(gradtx.global_norm))(g)
+    assert_close(found, scaled(g, 1 / norm(g)), rtol=1e-5)
+    along = jax.jit(lambda g: jax.jvp(gradtx.global_norm, (g,), (g,))[1])(g)
+    np.testing.assert_allclose(np.float64(along), norm(g), rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 33, 100])
+def test_norms_of_many_leaves(count):
+    g = [np.full(3, i + 1, np.float32) for i in range(count)]
+    np.testing.assert_allclose(jax.jit(gradtx.global_norm)(g), norm(g), rtol=1e-6)
+    np.testing.assert_allclose(gradtx.global_norm(g), norm(g), rtol=1e-6)
+
+
+def test_a_limit_that_is_reached_only_by_large_numbers_asks_for_no_small_ones():
+    """Below it a norm need not be known; a norm below a limit that is as small is."""
+    g = of_kind("small", np.float32(1e-25))
+    for limit in (1.0, 1e-26):
+        found = jax.jit(lambda g, limit=limit: updated_alone(gradtx.clip_by_norm(limit), g))(g)
+        assert_close(found, {k: scaled(x, min(1.0, limit / norm([x]))) for k, x in g.items()})
+
+
+def updated_alone(tx, g):
+    return tx.update(g, tx.init(g))[0]
+
+
+@pytest.mark.parametrize(("kind", "branches"), [("small", 0), ("large", 1), ("mixed", 1)])
+def test_the_second_pass_runs_only_where_it_is_needed(kind, branches):
+    """In the compiled program it is a branch, with nothing of small arrays, which are summed for all scales at once."""
+    text = jax.jit(gradtx.global_norm).lower(of_kind(kind, np.float32(1.0))).as_text()
+    assert text.count("stablehlo.case") == branches

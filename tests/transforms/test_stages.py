@@ -5,6 +5,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradtx
@@ -138,6 +139,15 @@ def test_a_count_saturates():
     state = (state[0]._replace(count=jnp.int32(last)), *state[1:])
     u, state = gradtx.adam(0.1).update(jnp.ones(2), state)
     assert state[0].count == last and np.all(np.isfinite(u))
+
+
+@pytest.mark.parametrize("count", [True, 1j], ids=str)
+def test_what_does_not_count(count):
+    """Optax raises too."""
+    with pytest.raises(TypeError, match=r"safe_increment: count must be whole numbers or floats, got"):
+        gradtx.numerics.safe_increment(jnp.asarray(count))
+    with pytest.raises(ValueError, match="safely increment"):
+        optax.safe_increment(jnp.asarray(count))
 
 
 def test_no_gradient_changes_nothing():

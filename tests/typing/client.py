@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 import gradtx
-from gradtx import GradientTransformation, GradientTransformationExtraArgs, OptState, Params, Role, Schedule, Updates
+from gradtx import GradientTransformation, GradientTransformationExtraArgs, Role, Schedule
 from gradtx.states import ScaleByAdamState
+from gradtx.typing import OptState, Params, Updates
 
 Tree = dict[str, jax.Array]
 
@@ -47,7 +48,7 @@ def negated(inner: GradientTransformation) -> GradientTransformationExtraArgs:
 
 
 @gradtx.transformation
-def scale_by_half(factor: gradtx.Positive = 0.5) -> GradientTransformationExtraArgs:
+def scale_by_half(factor: gradtx.typing.Positive = 0.5) -> GradientTransformationExtraArgs:
     """u = factor g."""
 
     def update(g: jax.Array, slots: tuple[()], p: jax.Array | None, t: None) -> tuple[jax.Array, tuple[()]]:

@@ -161,7 +161,7 @@ def test_nothing_is_dropped_when_asked_and_the_next_round_is_clean():
 
 
 def test_large_gradients_are_dropped_by_their_norm():
-    skip = functools.partial(gt.skip_large_updates, max_squared_norm=100.0)
+    skip = functools.partial(gt.skipping.skip_large_updates, max_squared_norm=100.0)
     grads = gradients(3)
     large = jax.tree.map(lambda g: 100 * g, grads[1])
     updates, state = run(
@@ -175,14 +175,16 @@ def test_large_gradients_are_dropped_by_their_norm():
 def test_the_two_functions_agree_with_optax(value):
     tree = {"a": jnp.asarray([value, 2.0]), "b": jnp.asarray(3.0)}
     for name, extra in (("skip_not_finite", ()), ("skip_large_updates", (20.0,))):
-        (ours, report), (theirs, their_report) = (getattr(lib, name)(tree, 0, tree, *extra) for lib in (gt, optax))
+        (ours, report), (theirs, their_report) = (
+            getattr(library, name)(tree, 0, tree, *extra) for library in (gt.skipping, optax)
+        )
         assert ours == theirs
         jax.tree.map(np.testing.assert_allclose, report, their_report)
 
 
 def test_squares_that_overflow_the_gradient_s_dtype_are_not_too_large():
     tree = {"a": jnp.full(3, 300.0, jnp.float16), "none": None}
-    skip, report = gt.skip_large_updates(tree, 0, tree, 3e5)
+    skip, report = gt.skipping.skip_large_updates(tree, 0, tree, 3e5)
     assert not skip and report["norm_squared"] == 270000.0
 
 

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
 import gradtx as gt
-from gradtx import SkipReason
+from gradtx.skipping import SkipReason
 from gradtx.testing import check_contract
 
 PARAMS = {"w": jnp.asarray([[1.0, -2.0], [0.5, 3.0]]), "b": jnp.zeros(2)}
@@ -73,7 +73,7 @@ def train(tx, steps, accidents, jit):
 @pytest.mark.parametrize("jit", [False, True])
 def test_a_training_with_accidents_is_bit_for_bit_the_training_without(jit):
     inner = gt.adamw(0.05, weight_decay=0.01)
-    tx = gt.guard(inner, gt.norm_spike(window=32, z=6.0, warmup=16))
+    tx = gt.guard(inner, gt.skipping.norm_spike(window=32, z=6.0, warmup=16))
     params, state = train(tx, range(STEPS), ACCIDENTS, jit)
     calm = [i for i in range(STEPS) if i not in ACCIDENTS]
     want, want_state = train(inner, calm, {}, jit)
@@ -85,7 +85,7 @@ def test_a_training_with_accidents_is_bit_for_bit_the_training_without(jit):
 
 
 def test_a_training_inside_scan():
-    tx = gt.guard(gt.adamw(0.05), gt.norm_spike(window=32, z=6.0, warmup=16))
+    tx = gt.guard(gt.adamw(0.05), gt.skipping.norm_spike(window=32, z=6.0, warmup=16))
 
     def run(steps, factors):
         def step(carry, inputs):
@@ -132,7 +132,7 @@ def test_updates_are_zero_and_the_inner_state_stays():
 
 
 def test_metrics():
-    tx = gt.chain(gt.identity(), gt.guard(gt.sgd(0.1), gt.skip_when(lambda step: step.norm > 5, reason=77)))
+    tx = gt.chain(gt.identity(), gt.guard(gt.sgd(0.1), gt.skipping.skip_when(lambda step: step.norm > 5, reason=77)))
     seen = [gt.metrics(state) for _, state in states(tx, [1.0, NAN, 10.0, 2.0])]
     column = {n: [round(float(m[n]), 3) for m in seen] for n in ("skipped", "consecutive_skips", "last_reason")}
     assert column == {"skipped": [0, 1, 2, 2], "consecutive_skips": [0, 1, 2, 0], "last_reason": [0, 1, 77, 77]}
@@ -141,7 +141,7 @@ def test_metrics():
 
 
 def test_a_window_publishes_its_statistics():
-    tx = gt.guard(gt.sgd(0.1), gt.norm_spike(4, warmup=4))
+    tx = gt.guard(gt.sgd(0.1), gt.skipping.norm_spike(4, warmup=4))
     metrics = gt.metrics(states(tx, [9.0, 1.0, 2.0, 3.0, 4.0])[-1][1])
     np.testing.assert_allclose(metrics["mean"], 1.3 * 2.5, rtol=1e-6)
     np.testing.assert_allclose(metrics["std"], 1.3 * np.std([1, 2, 3, 4]), rtol=1e-6)
@@ -185,16 +185,16 @@ def test_norm_spike_against_the_formula():
         else:
             window.append(x)
     assert {20, 50, 51, 90} <= set(refused)
-    assert norms_refused(gt.guard(gt.sgd(0.1), gt.norm_spike(16, 3.0, 8)), factors) == refused
+    assert norms_refused(gt.guard(gt.sgd(0.1), gt.skipping.norm_spike(16, 3.0, 8)), factors) == refused
 
 
 def test_a_small_norm_is_no_spike_and_warmup_accepts_all():
-    tx = gt.guard(gt.sgd(0.1), gt.norm_spike(8, 3.0, warmup=4))
+    tx = gt.guard(gt.sgd(0.1), gt.skipping.norm_spike(8, 3.0, warmup=4))
     assert norms_refused(tx, [1.0, 50.0, 1.1, 0.9, 0.0, 1.0]) == []
 
 
 def test_loss_spike():
-    tx = gt.guard(gt.sgd(0.1), gt.loss_spike(8, 3.0, warmup=4))
+    tx = gt.guard(gt.sgd(0.1), gt.skipping.loss_spike(8, 3.0, warmup=4))
     state, seen = tx.init(PARAMS), []
     for loss in [-2.0, -2.1, -1.9, -2.0, 0.0, NAN, -9.0, -2.0]:
         _, state = tx.update(GRADS, state, PARAMS, value=jnp.asarray(loss, jnp.bfloat16))
@@ -209,21 +209,23 @@ def test_predicates_see_the_step():
         assert step.params is PARAMS and set(step.extra) == {"value", "accuracy"}
         return (step.extra["accuracy"] < 0.5) & (step.value > 1) & (step.updates["w"][0, 0] > 0)
 
-    tx = gt.guard(gt.sgd(0.1), gt.skip_when(predicate))
+    tx = gt.guard(gt.sgd(0.1), gt.skipping.skip_when(predicate))
     for accuracy, skipped in ((0.6, 0), (0.4, 1)):
         _, state = tx.update(GRADS, tx.init(PARAMS), PARAMS, value=2.0, accuracy=jnp.asarray(accuracy))
         assert int(state.skipped) == skipped
 
 
 def test_the_first_rule_that_refuses_is_the_reason():
-    tx = gt.guard(gt.sgd(0.1), gt.skip_when(lambda s: s.norm > 9, 7), gt.skip_when(lambda s: s.norm > 2, 8))
+    tx = gt.guard(
+        gt.sgd(0.1), gt.skipping.skip_when(lambda s: s.norm > 9, 7), gt.skipping.skip_when(lambda s: s.norm > 2, 8)
+    )
     assert [int(s.last_reason) for _, s in states(tx, [1.0, 3.0, 30.0])] == [0, 8, 7]
 
 
-@gt.guard_rule
-def no_more_than_doubled(factor: gt.Positive = 2.0):
+@gt.skipping.guard_rule
+def no_more_than_doubled(factor: gt.typing.Positive = 2.0):
     """A rule of one's own: with a state and a hyperparameter."""
-    return gt.GuardRule(
+    return gt.skipping.GuardRule(
         50,
         lambda step, largest: (largest > 0) & (step.norm > factor * largest),
         init=lambda: jnp.zeros([]),
@@ -241,7 +243,7 @@ def test_a_rule_of_ones_own():
 
 def test_overruled_after_so_many_skips():
     """A level that stays is no spike: the rules begin anew with it. What is not finite is never taken."""
-    tx = gt.guard(gt.sgd(0.1), gt.norm_spike(8, 3.0, warmup=2), max_consecutive_skips=3)
+    tx = gt.guard(gt.sgd(0.1), gt.skipping.norm_spike(8, 3.0, warmup=2), max_consecutive_skips=3)
     factors = [1.0, 1.1, 1.0, 1.1, 50.0, NAN, 51.0, NAN, 50.0, 51.0, 50.0, 51.0, 500.0]
     found = states(tx, factors)
     assert [int(s.consecutive_skips) for _, s in found] == [0, 0, 0, 0, 1, 2, 3, 4, 0, 0, 0, 0, 1]
@@ -253,12 +255,12 @@ def test_overruled_after_so_many_skips():
 
 @pytest.mark.parametrize("bound", [1, 3])
 def test_so_many_steps_are_left_out(bound):
-    tx = gt.guard(gt.sgd(0.1), gt.norm_spike(8, 3.0, warmup=2), max_consecutive_skips=bound)
+    tx = gt.guard(gt.sgd(0.1), gt.skipping.norm_spike(8, 3.0, warmup=2), max_consecutive_skips=bound)
     assert norms_refused(tx, [1.0, 1.1, 1.0] + [50.0] * 6) == list(range(3, 3 + bound))
 
 
 def test_without_a_bound_it_refuses_for_ever():
-    tx = gt.guard(gt.sgd(0.1), gt.norm_spike(8, 3.0, warmup=2), max_consecutive_skips=None)
+    tx = gt.guard(gt.sgd(0.1), gt.skipping.norm_spike(8, 3.0, warmup=2), max_consecutive_skips=None)
     assert norms_refused(tx, [1.0, 1.1, 1.0] + [50.0] * 40) == list(range(3, 43))
 
 
@@ -274,7 +276,7 @@ def test_without_a_bound_it_refuses_for_ever():
 @pytest.mark.usefixtures("standard_promotion")
 def test_types_stay(inner, parameters, gradients):
     """Also those of a transformation that changes its own."""
-    tx = gt.guard(inner, gt.norm_spike(4, warmup=1), gt.loss_spike(4, warmup=1))
+    tx = gt.guard(inner, gt.skipping.norm_spike(4, warmup=1), gt.skipping.loss_spike(4, warmup=1))
     params, g = (jax.tree.map(lambda x, d=d: x.astype(d), t) for t, d in ((PARAMS, parameters), (GRADS, gradients)))
     state = tx.init(params)
     step = jax.jit(tx.update)
@@ -295,7 +297,7 @@ def test_a_population():
     limits = jnp.asarray([1.0, 3.0, 30.0])
 
     def run(z, factors):
-        tx = gt.guard(gt.adam(0.1), gt.norm_spike(8, z, warmup=4))
+        tx = gt.guard(gt.adam(0.1), gt.skipping.norm_spike(8, z, warmup=4))
 
         def step(state, factor):
             updates, state = tx.update(times(factor), state, PARAMS)
@@ -317,7 +319,7 @@ def test_a_population():
 def test_inside_shard_map_all_devices_decide_alike(check_vma):
     mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
     params, g = jnp.ones([16]), jnp.linspace(-1.0, 1.0, 16)
-    rules = gt.norm_spike(8, 3.0, warmup=2), gt.loss_spike(8, 3.0, warmup=2)
+    rules = gt.skipping.norm_spike(8, 3.0, warmup=2), gt.skipping.loss_spike(8, 3.0, warmup=2)
     whole = gt.guard(gt.scale_by_adam(), *rules)
     split = gt.guard(gt.scale_by_adam(), *rules, axis_name="d")
     spread = jax.tree.map(lambda x: Spec("d") if x.shape == (16,) else Spec(), whole.init(params))
@@ -357,7 +359,9 @@ def test_derivatives_do_not_see_a_skipped_step(transform):
 
         return transform(jax.grad(of_rate))(jnp.float32(0.1))
 
-    guarded = distance(lambda rate: gt.guard(gt.adam(rate), gt.norm_spike(4, warmup=1)), [1.0, NAN, 0.9, 500.0])
+    guarded = distance(
+        lambda rate: gt.guard(gt.adam(rate), gt.skipping.norm_spike(4, warmup=1)), [1.0, NAN, 0.9, 500.0]
+    )
     np.testing.assert_allclose(guarded, distance(gt.adam, [1.0, 0.9]), rtol=1e-5)
 
 
@@ -366,7 +370,7 @@ def test_on_an_explicit_mesh():
     mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):
         params = jax.device_put(jnp.ones([16]), NamedSharding(mesh, Spec("d")))
-        tx = gt.guard(gt.adam(0.1), gt.norm_spike(4, warmup=1))
+        tx = gt.guard(gt.adam(0.1), gt.skipping.norm_spike(4, warmup=1))
         state = tx.init(params)
         for factor in (1.0, NAN):
             updates, state = jax.jit(tx.update)(params * factor, state, params)
@@ -392,7 +396,7 @@ def test_extra_arguments_and_none_reach_inner():
 
 def test_evaluation_parameters_schedules_and_restart_go_through():
     rate = gt.linear_schedule(1.0, 0.0, 10)
-    tx = gt.guard(gt.chain(gt.sgd(rate), gt.params_ema(0.5)), gt.norm_spike())
+    tx = gt.guard(gt.chain(gt.sgd(rate), gt.params_ema(0.5)), gt.skipping.norm_spike())
     state = states(tx, [1.0, NAN, 1.0])[-1][1]
     np.testing.assert_array_equal(gt.eval_params(state, PARAMS)["w"], gt.eval_params(state.inner_state, PARAMS)["w"])
     rates = [float(v) for n, v in gt.metrics(state, tx).items() if n.endswith("learning_rate")]
@@ -402,7 +406,7 @@ def test_evaluation_parameters_schedules_and_restart_go_through():
 
 
 def test_complex_gradients():
-    tx = gt.guard(gt.sgd(0.1), gt.norm_spike(4, warmup=1))
+    tx = gt.guard(gt.sgd(0.1), gt.skipping.norm_spike(4, warmup=1))
     params = jnp.asarray([1.0 + 2.0j, 3.0])
     state = tx.init(params)
     for bad in (params, params.at[0].set(complex(0, NAN)), params * 100):
@@ -411,32 +415,34 @@ def test_complex_gradients():
 
 
 def test_rules_are_values():
-    rule = gt.norm_spike(z=4.0)
-    assert repr(rule) == "norm_spike(z=4.0)" and rule == gt.norm_spike(128, 4.0) != gt.loss_spike(z=4.0)
-    assert jax.tree.leaves(gt.guard(gt.identity(), rule, gt.loss_spike())) == [4.0, 6.0]
-    assert pickle.loads(pickle.dumps(rule)) == rule and hash(rule) == hash(gt.norm_spike(z=4.0))
+    rule = gt.skipping.norm_spike(z=4.0)
+    assert repr(rule) == "norm_spike(z=4.0)" and rule == gt.skipping.norm_spike(128, 4.0) != gt.skipping.loss_spike(
+        z=4.0
+    )
+    assert jax.tree.leaves(gt.guard(gt.identity(), rule, gt.skipping.loss_spike())) == [4.0, 6.0]
+    assert pickle.loads(pickle.dumps(rule)) == rule and hash(rule) == hash(gt.skipping.norm_spike(z=4.0))
     assert rule.replace(z=5.0).arguments["z"] == 5.0
-    by_hand = gt.GuardRule(9, np.less)
-    assert by_hand == gt.GuardRule(9, np.less) and pickle.loads(pickle.dumps(by_hand)) == by_hand
-    assert gt.SkipReason(2).name == "NORM_SPIKE"
+    by_hand = gt.skipping.GuardRule(9, np.less)
+    assert by_hand == gt.skipping.GuardRule(9, np.less) and pickle.loads(pickle.dumps(by_hand)) == by_hand
+    assert gt.skipping.SkipReason(2).name == "NORM_SPIKE"
 
 
 def test_bad_input():
     with pytest.raises(TypeError, match=r"guard: rules\[1\] must be a rule such as norm_spike\(\), got"):
-        gt.guard(gt.sgd(0.1), gt.norm_spike(), gt.norm_spike)
+        gt.guard(gt.sgd(0.1), gt.skipping.norm_spike(), gt.skipping.norm_spike)
     with pytest.raises(TypeError, match="guard: inner must be a transformation"):
         gt.guard(3.0)
     with pytest.raises(ValueError, match="norm_spike: warmup must be at most window, which is 8, got 32"):
-        gt.norm_spike(8)
+        gt.skipping.norm_spike(8)
     with pytest.raises(ValueError, match="loss_spike: z must be a number > 0, got -1"):
-        gt.loss_spike(z=-1.0)
+        gt.skipping.loss_spike(z=-1.0)
     with pytest.raises(TypeError, match="norm_spike: z must be a number or an array"):
-        gt.norm_spike(z=lambda step: 3.0)
+        gt.skipping.norm_spike(z=lambda step: 3.0)
     with pytest.raises(ValueError, match="GuardRule: reason must be at least 1, got 0"):
-        gt.GuardRule(0, np.less)
+        gt.skipping.GuardRule(0, np.less)
     with pytest.raises(ValueError, match="skip_when: reason must be a whole number >= 1, got 0"):
-        gt.skip_when(np.less, 0)
-    tx = gt.guard(gt.sgd(0.1), gt.skip_when(lambda step: jnp.ones(3, bool)))
+        gt.skipping.skip_when(np.less, 0)
+    tx = gt.guard(gt.sgd(0.1), gt.skipping.skip_when(lambda step: jnp.ones(3, bool)))
     with pytest.raises(ValueError, match=r"guard: skip_when\(.*\) must say one True or False for a step, got shape"):
         tx.update(GRADS, tx.init(PARAMS), PARAMS)
     with pytest.raises(TypeError, match="guard: state must be the GuardState"):

@@ -106,13 +106,13 @@ def test_loss_scale_finds_the_scale_anywhere():
 
 
 def test_with_a_guard_inside_norms_are_those_of_the_loss():
-    tx = gt.dynamic_loss_scale(gt.guard(gt.sgd(0.1), gt.norm_spike(8, warmup=3)), 4.0, growth_interval=2)
+    tx = gt.dynamic_loss_scale(gt.guard(gt.sgd(0.1), gt.skipping.norm_spike(8, warmup=3)), 4.0, growth_interval=2)
     found = run(tx, [1.0, 1.1, 1.0, 1.1, NAN, 1.0, 90.0])
     outer, inner = found[-1][1], found[-1][1].inner_state
     assert (int(outer.skipped), int(inner.skipped)) == (1, 1)
     np.testing.assert_allclose(inner.norm, 90 * np.sqrt(5.25), rtol=1e-6)
     metrics = gt.metrics(outer, tx)
-    assert float(metrics["loss_scale"]) == 16.0 and int(metrics["last_reason"]) == gt.SkipReason.NORM_SPIKE
+    assert float(metrics["loss_scale"]) == 16.0 and int(metrics["last_reason"]) == gt.skipping.SkipReason.NORM_SPIKE
     np.testing.assert_array_equal(gt.eval_params(outer, PARAMS)["w"], PARAMS["w"])
 
 

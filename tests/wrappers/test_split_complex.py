@@ -36,7 +36,7 @@ def test_both_parts_are_parameters_of_their_own():
 
 
 def test_missing_gradients_extra_arguments_and_evaluation():
-    tx = gt.split_real_and_imaginary(gt.chain(gt.gauss_newton_bartlett(1.0), gt.params_ema(0.0)))
+    tx = gt.split_real_and_imaginary(gt.chain(gt.curvature.gauss_newton_bartlett(1.0), gt.params_ema(0.0)))
     state = tx.init(PARAMS)
     g = {"r": None, "z": PARAMS["z"]}
     updates, state = tx.update(g, state, PARAMS, sampled_grad=g)

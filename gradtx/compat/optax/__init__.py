@@ -2,6 +2,9 @@
 """Every public name of Optax 0.2.8 at its place: `from gradtx.compat import optax` instead of `import optax`."""
 
 from gradtx.compat._deprecated import deprecated_names as _deprecated_names
+from gradtx.compat._line_searches import lbfgs as lbfgs
+from gradtx.compat._line_searches import scale_by_backtracking_linesearch as scale_by_backtracking_linesearch
+from gradtx.compat._line_searches import scale_by_zoom_linesearch as scale_by_zoom_linesearch
 from gradtx.compat._spellings import AdaptiveGradClipState as AdaptiveGradClipState
 from gradtx.compat._spellings import AddDecayedWeightsState as AddDecayedWeightsState
 from gradtx.compat._spellings import ClipByGlobalNormState as ClipByGlobalNormState
@@ -110,7 +113,6 @@ from gradtx.optimizers._fromage import fromage as fromage
 from gradtx.optimizers._lamb import lamb as lamb
 from gradtx.optimizers._lars import lars as lars
 from gradtx.optimizers._lbfgs import ScaleByLBFGSState as ScaleByLBFGSState
-from gradtx.optimizers._lbfgs import lbfgs as lbfgs
 from gradtx.optimizers._lbfgs import scale_by_lbfgs as scale_by_lbfgs
 from gradtx.optimizers._lion import ScaleByLionState as ScaleByLionState
 from gradtx.optimizers._lion import lion as lion
@@ -163,7 +165,6 @@ from gradtx.transforms._adaptive_grad_clip import adaptive_grad_clip as adaptive
 from gradtx.transforms._apply_every import ApplyEvery as ApplyEvery
 from gradtx.transforms._apply_every import apply_every as apply_every
 from gradtx.transforms._backtracking import ScaleByBacktrackingLinesearchState as ScaleByBacktrackingLinesearchState
-from gradtx.transforms._backtracking import scale_by_backtracking_linesearch as scale_by_backtracking_linesearch
 from gradtx.transforms._centralization import centralize as centralize
 from gradtx.transforms._clipping import clip as clip
 from gradtx.transforms._clipping import clip_by_block_rms as clip_by_block_rms
@@ -178,7 +179,6 @@ from gradtx.transforms._ema import ema as ema
 from gradtx.transforms._gradient_scaling import scale_gradient as scale_gradient
 from gradtx.transforms._linesearch import ScaleByZoomLinesearchState as ScaleByZoomLinesearchState
 from gradtx.transforms._linesearch import ZoomLinesearchInfo as ZoomLinesearchInfo
-from gradtx.transforms._linesearch import scale_by_zoom_linesearch as scale_by_zoom_linesearch
 from gradtx.transforms._linesearch import value_and_grad_from_state as value_and_grad_from_state
 from gradtx.transforms._momentum import TraceState as TraceState
 from gradtx.transforms._momentum import trace as trace
