@@ -41,9 +41,9 @@ from mutation_survivors import EXPLAINED  # noqa: E402
 PACKAGES = ("core", "numerics", "precision", "_roles", "optimizers", "wrappers")
 LAWS = ["tests/test_formulas.py", "tests/test_laws.py", "tests/parameters/test_stacks.py"]
 TESTS = {
-    "core": ["tests/core", "tests/test_contract.py", "tests/parameters", *LAWS],
-    "numerics": ["tests/numerics", "tests/precision", *LAWS],
-    "precision": ["tests/precision", "tests/test_half_precision.py", "tests/state"],
+    "core": ["tests/core", "tests/test_contract.py", "tests/parameters", "tests/needs", "tests/wrappers", *LAWS],
+    "numerics": ["tests/numerics", "tests/precision", "tests/transforms", "tests/test_minimization.py", *LAWS],
+    "precision": ["tests/precision", "tests/needs", "tests/test_half_precision.py", "tests/state"],
     "_roles": ["tests/parameters", "tests/needs", "tests/inspecting"],
     "optimizers": ["tests/optimizers", *LAWS],
     "wrappers": ["tests/wrappers", *LAWS],
