@@ -145,7 +145,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Tests are no garbage: to look through twenty thousand of them again and again takes as long as to collect them."""
+    """Tests are no garbage: to look through thousands of them again and again takes as long as to collect them."""
     gc.enable()
     gc.freeze()
 
