@@ -20,6 +20,7 @@ formulas.
 """
 
 import functools
+import gc
 import os
 import pathlib
 import shutil
@@ -37,6 +38,8 @@ if "GRADTX_TEST_CACHE" not in os.environ:
 FLAGS = "--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"
 FLAGS += ("--xla_llvm_disable_expensive_passes=true",)
 os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *FLAGS))
+
+gc.disable()  # until all tests are collected
 
 import hypothesis  # noqa: E402  # after the environment is set
 import jax  # noqa: E402
@@ -139,6 +142,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     gone = set(map(id, others))
     config.hook.pytest_deselected(items=others)
     items[:] = [x for x in items if id(x) not in gone]
+
+
+def pytest_collection_finish() -> None:
+    """Tests are no garbage: to look through thousands of them again and again takes as long as to collect them."""
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

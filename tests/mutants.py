@@ -79,7 +79,7 @@ class Place(ast.NodeTransformer):
         for mutant in mutated(node, self.swaps):
             self.seen += 1
             if self.seen - 1 == self.target:
-                self.line = node.lineno
+                self.line = getattr(node, "lineno", 0)
                 return ast.copy_location(mutant, node)
         return super().generic_visit(node)
 

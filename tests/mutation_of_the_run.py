@@ -41,9 +41,9 @@ from mutation_survivors import EXPLAINED  # noqa: E402
 PACKAGES = ("core", "numerics", "precision", "_roles", "optimizers", "wrappers")
 LAWS = ["tests/test_formulas.py", "tests/test_laws.py", "tests/parameters/test_stacks.py"]
 TESTS = {
-    "core": ["tests/core", "tests/test_contract.py", "tests/parameters", *LAWS],
-    "numerics": ["tests/numerics", "tests/precision", *LAWS],
-    "precision": ["tests/precision", "tests/test_half_precision.py", "tests/state"],
+    "core": ["tests/core", "tests/test_contract.py", "tests/parameters", "tests/needs", "tests/wrappers", *LAWS],
+    "numerics": ["tests/numerics", "tests/precision", "tests/transforms", "tests/test_minimization.py", *LAWS],
+    "precision": ["tests/precision", "tests/needs", "tests/test_half_precision.py", "tests/state"],
     "_roles": ["tests/parameters", "tests/needs", "tests/inspecting"],
     "optimizers": ["tests/optimizers", *LAWS],
     "wrappers": ["tests/wrappers", *LAWS],
@@ -66,14 +66,14 @@ def likely(module: str, function: str, number: int) -> list[str]:
     public = [n for n, x in vars(sys.modules[module]).items() if getattr(x, "__module__", "") == module]
     names = {n.lstrip("_"): 1.0 for n in public if len(n) > 3} | {stem: 1.0}
     names |= dict.fromkeys((n.lstrip("_") for n in function.split(".")), 3.0)
-    scores: collections.Counter[str] = collections.Counter()
+    scores: collections.defaultdict[str, float] = collections.defaultdict(float)
     texts = {str(f.relative_to(ROOT)): f.read_text() + f.stem for f in sorted((ROOT / "tests").rglob("test_*.py"))}
     texts = {f: text for f, text in texts.items() if f.split("/")[1] not in ("examples", "docs", "race")}  # whole runs
     for name, weight in names.items():
         where = [f for f, text in texts.items() if re.search(rf"(?<![a-zA-Z]){name}(?![a-zA-Z])", text)]
         for f in where:
             scores[f] += weight / len(where)
-    return [f for f, _ in scores.most_common(number)]
+    return sorted(scores, key=scores.__getitem__, reverse=True)[:number]
 
 
 class Mutating:
