@@ -27,7 +27,7 @@ FLAGS = (
     "--disable-component-update --disable-sync"
 ).split()
 CLICKS = 2
-PATIENCE = 10.0  # seconds
+PATIENCE = 30.0  # seconds
 # What must be among the first results of a search, the name of an entry as the very first.
 SEARCHES = {
     "adam": "api/optimizers/#gradtx.adam",
