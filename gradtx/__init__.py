@@ -212,7 +212,6 @@ from gradtx.optimizers._stable_adamw import scale_by_stable_adam as scale_by_sta
 from gradtx.optimizers._stable_adamw import stable_adamw as stable_adamw
 from gradtx.optimizers._yogi import scale_by_yogi as scale_by_yogi
 from gradtx.optimizers._yogi import yogi as yogi
-from gradtx.precision._check_precision import check_precision as check_precision
 from gradtx.precision._master_params import master_params as master_params
 from gradtx.precision._master_params import with_master_params as with_master_params
 from gradtx.precision._presets import adamw8bit as adamw8bit
@@ -241,7 +240,6 @@ from gradtx.schedules._piecewise import piecewise_values_schedule as piecewise_v
 from gradtx.schedules._polynomial import linear_schedule as linear_schedule
 from gradtx.schedules._polynomial import polynomial_schedule as polynomial_schedule
 from gradtx.schedules._power import power_schedule as power_schedule
-from gradtx.schedules._schedule import Schedule as Schedule
 from gradtx.schedules._schedule import schedule as schedule
 from gradtx.schedules._with_warmup import sgdr_schedule as sgdr_schedule
 from gradtx.schedules._with_warmup import warmup_constant_schedule as warmup_constant_schedule

@@ -16,3 +16,4 @@ from gradtx.core._types import ScalarOrSchedule as ScalarOrSchedule
 from gradtx.core._types import TransformationLike as TransformationLike
 from gradtx.core._types import UpdateFn as UpdateFn
 from gradtx.core._types import Updates as Updates
+from gradtx.schedules._schedule import Schedule as Schedule

@@ -191,8 +191,8 @@ def test_no_file_is_too_long():
 
 
 def test_no_two_classes_or_files_have_one_name():
-    """A name in an error, a traceback or a search means one thing. `compat` re-exports, by Optax's names."""
-    paths = [p for p in modules() if p.name not in ("__init__.py", "__main__.py") and part_of(p) != "compat"]
+    """A name in an error, a traceback or a search means one thing."""
+    paths = [p for p in modules() if p.name not in ("__init__.py", "__main__.py")]
     classes = [n.name for p in paths for n in ast.walk(ast.parse(p.read_text())) if isinstance(n, ast.ClassDef)]
     for names in (classes, [p.name for p in paths]):
         assert sorted({n for n in names if names.count(n) > 1}) == []

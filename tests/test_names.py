@@ -4,13 +4,14 @@
 import collections
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
 import gradtx
 from gradtx import _front
 from gradtx.compat import optax
-from support.public import namespaces, public_names
+from support.public import ROOT, namespaces, public_names
 
 MOST = 330
 
@@ -116,3 +117,13 @@ def test_every_spelling_of_optax_is_answered():
         if not name.startswith("_") and not hasattr(gradtx, name):
             with pytest.raises(AttributeError, match=": it is gradtx"):
                 getattr(gradtx, name)
+
+
+def test_the_page_for_those_who_come_from_optax_says_where_its_names_are():
+    """The table has a row for each namespace with a name of Optax, which has one public path."""
+    page = (ROOT / "docs" / "coming_from_optax.md").read_text()
+    homes = {id(thing): place for place, _, thing in public_names() if callable(thing)}
+    modules = [optax, *(x for x in vars(optax).values() if isinstance(x, ModuleType))]
+    needed = {homes[id(x)] for m in modules for x in vars(m).values() if id(x) in homes} - {"gradtx"}
+    assert len(needed) >= 10
+    assert {place for place in needed if f"`{place}." not in page} == set()

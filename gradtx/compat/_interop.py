@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from gradtx.core._transformation import check_transformation, with_extra_args_support
+from gradtx.core._transformation import taking_extra_args
 
 
 def as_optax(tx: Any) -> Any:
@@ -14,7 +14,7 @@ def as_optax(tx: Any) -> Any:
     Raises:
       ImportError: if Optax is not installed.
     """
-    tx = with_extra_args_support(check_transformation("as_optax: tx", tx))
+    tx = taking_extra_args("as_optax: tx", tx)
     try:
         import optax
     except ImportError as error:

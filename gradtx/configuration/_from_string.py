@@ -12,12 +12,17 @@ from gradtx._groups._factors import Factor
 from gradtx.configuration._constructing import called
 from gradtx.configuration._names import Known, Maker, Names
 from gradtx.core._calls import Value
+from gradtx.core._checked import checked
 from gradtx.core._nesting import is_factory
 from gradtx.core._ranges import is_number
 from gradtx.core._roles import Role
 from gradtx.core._selectors import OfKind, Selector
+from gradtx.core._sentences import shortened
 from gradtx.precision._codec import Codec
 from gradtx.schedules._schedule import Schedule
+
+MOST = 60
+"""How many characters of the text an error shows."""
 
 _OPERATORS: dict[type, tuple[str, Callable[[Any, Any], Any]]] = {
     ast.Add: ("+", lambda a, b: a + b),
@@ -39,6 +44,7 @@ _IN_WORDS: dict[type, str] = {
 }
 
 
+@checked
 def from_string(text: str, *, names: Names = None) -> Any:
     """The transformation that a call says, or other value: `from_string("chain(clip(1.0), adamw(1e-3))")`.
 
@@ -55,12 +61,10 @@ def from_string(text: str, *, names: Names = None) -> Any:
     Raises:
       TypeError, ValueError: with the place, what is there and what would be right.
     """
-    if not isinstance(text, str):
-        raise TypeError(f"from_string: text must be a str, got {text!r}")
     found = parsed(text, Known("from_string", names))
     if not isinstance(found, Value | Role | Codec | OfKind | Selector | Factor):
         call = f": call it, {text.strip()}(...)" if is_factory(found) else ", such as adamw(1e-3)"
-        raise TypeError(f"from_string: the text must be a call{call}; got {_cut(text)!r}")
+        raise TypeError(f"from_string: the text must be a call{call}; got {shortened(text, MOST)!r}")
     return found
 
 
@@ -80,7 +84,7 @@ class _Parser:
             self.tree = ast.parse(text, mode="eval").body
         except SyntaxError as error:
             at = self._at(error.lineno or 1, max((error.offset or 1) - 1, 0))
-            raise ValueError(f"from_string: {at}: {error.msg}, in {_cut(text)!r}") from None
+            raise ValueError(f"from_string: {at}: {error.msg}, in {shortened(text, MOST)!r}") from None
         except (ValueError, MemoryError, RecursionError) as error:
             raise ValueError(f"from_string: the text cannot be read: {error}") from None
 
@@ -110,7 +114,7 @@ class _Parser:
         kind = _IN_WORDS.get(type(node), "a comprehension" if "Comp" in type(node).__name__ else "Python code")
         raise ValueError(
             f"{self.place(node)}: {kind} is no configuration, which has calls of known names, numbers, text, lists, "
-            f"tuples and dictionaries: {_cut(ast.unparse(node))}"
+            f"tuples and dictionaries: {_written(node)}"
         )
 
     def _constant(self, node: ast.Constant) -> Any:
@@ -136,7 +140,7 @@ class _Parser:
     def _name(self, node: ast.expr) -> Any:
         name = self._dotted(node)
         if name is None:
-            raise ValueError(f"{self.place(node)}: {_cut(ast.unparse(node))} is an attribute; only methods are called")
+            raise ValueError(f"{self.place(node)}: {_written(node)} is an attribute; only methods are called")
         if name.startswith("re.") and name[3:] in re.RegexFlag.__members__:
             return re.RegexFlag[name[3:]]
         return self._known(node, self.known.function, name)
@@ -159,7 +163,7 @@ class _Parser:
         if name is None and isinstance(node.func, ast.Attribute):
             return self._method(node, node.func)
         if name is None:
-            raise ValueError(f"{self.place(node)}: only a name can be called, got {_cut(ast.unparse(node.func))}")
+            raise ValueError(f"{self.place(node)}: only a name can be called, got {_written(node.func)}")
         maker = self._known(node, self.known.maker, name)
         if maker.name == "inject_hyperparams":
             raise ValueError(f"{self.place(node)}: call what it returns: inject_hyperparams(adamw)(1e-3)")
@@ -179,7 +183,7 @@ class _Parser:
         kind = type(owner).__name__
         if not isinstance(owner, Schedule):
             raise ValueError(
-                f"{self.place(function)}: only schedules have methods here, and {_cut(repr(owner))} is none"
+                f"{self.place(function)}: only schedules have methods here, and {shortened(repr(owner), MOST)} is none"
             )
         maker: Maker = self._known(function, self.known.maker, f"{kind}.{function.attr}")
         args, kwargs = self._given(node)
@@ -214,7 +218,7 @@ class _Parser:
         if isinstance(node.op, ast.UAdd) and is_number(x):
             return x
         raise ValueError(
-            f"{self.place(node)}: the sign before {_cut(ast.unparse(node.operand))} has no meaning here: - is for "
+            f"{self.place(node)}: the sign before {_written(node.operand)} has no meaning here: - is for "
             f"numbers and schedules, ~ for where(...)"
         )
 
@@ -226,13 +230,14 @@ class _Parser:
         wrong = next((x for x in (a, b) if not (is_number(x) or isinstance(x, Schedule | Factor))), None)
         if combine is None or wrong is not None:
             raise ValueError(
-                f"{self.place(node)}: + - * / are for numbers, schedules and multiples, got {_cut(ast.unparse(node))}"
+                f"{self.place(node)}: + - * / are for numbers, schedules and multiples, got {_written(node)}"
             )
         try:
             return combine(a, b)
         except (TypeError, ZeroDivisionError, OverflowError) as error:
-            raise ValueError(f"{self.place(node)}: {_cut(ast.unparse(node))}: {error}") from None
+            raise ValueError(f"{self.place(node)}: {_written(node)}: {error}") from None
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _written(node: ast.AST) -> str:
+    """The text of a node, as errors show it."""
+    return shortened(ast.unparse(node), MOST)

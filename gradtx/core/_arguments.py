@@ -170,7 +170,7 @@ class Arguments:
         return parameter.default if check is None or parameter.default is REQUIRED else check(parameter.default)
 
     def _check_of(self, parameter: Parameter) -> Callable[[Any], Any] | None:
-        """What makes of an argument the value to keep, or an error; None where all is well."""
+        """The function that checks an argument and returns the value to keep; None for one that may be anything."""
         check = None if parameter.kind is parameter.VAR_KEYWORD else self._check_of_one(parameter)
         if check is None or parameter.kind is not parameter.VAR_POSITIONAL:
             return check
@@ -283,7 +283,7 @@ def _check_flag(where: str, name: str, value: Any) -> Any:
 def _check_choice(where: str, name: str, value: Any, choices: tuple) -> Any:
     try:
         found = value in choices and not (isinstance(value, bool) and not any(x is value for x in choices))
-    except (TypeError, ValueError):  # an array, which is equal to nothing or to many
+    except (TypeError, ValueError):  # arrays, for which `in` has no answer
         found = False
     if not found:
         raise ValueError(f"{where}: {name} must be one of {choices}, got {value!r}")

@@ -71,15 +71,15 @@ def _narrower(dtype: Any, of_g: Any, of_p: Any) -> Any:
         with jax.numpy_dtype_promotion("standard"):
             wanted = functools.reduce(jnp.promote_types, known) if known else dtype
             narrower = jnp.promote_types(dtype, wanted) == dtype
-    except (ValueError, TypeError):  # floats of 8 bits, of which there is no common dtype with others
+    except (ValueError, TypeError):  # floats of 8 bits, which have no common dtype with others
         return None
-    # An update of an integer, or the complex update of a real number, would lose more than digits.
+    # As an integer, or a real number where it is complex, an update would lose more than digits.
     kind = jnp.complexfloating if jnp.issubdtype(dtype, jnp.complexfloating) else jnp.inexact
     return wanted if narrower and wanted != dtype and jnp.issubdtype(wanted, kind) else None
 
 
 def _lands_exactly(state: Any, parts: Parts | None) -> bool:
-    """Whether a stage in the state does, also one whose state a wrapper keeps in another layout."""
+    """Whether a stage in the state rounds parameters itself, also if a wrapper keeps its state in another layout."""
     if _says_so(state):
         return True
     inside = {} if parts is None else parts(state)

@@ -122,7 +122,7 @@ class Laid(NamedTuple):
         return gathered(x, self._uncut(each, x.ndim))
 
     def _uncut(self, each: Each, ndim: int) -> Split:
-        """The split of the stack, where an array that is split over `each` does not have it."""
+        """How the stack is split over devices, for an array that is split as `each` says and not yet so."""
         names = self.names_of(self.lead)
         return split_by((*(() if each[: len(names)] == names else names), *((),) * ndim)[:ndim])
 
@@ -155,7 +155,7 @@ def _singles(axes: tuple[int, ...]) -> Groups:
 
 
 def _in_order(groups: Groups) -> Groups:
-    """The same groups where their axes follow one another, from the second on."""
+    """Groups as long as these, of axes that are numbered one after another, from 1 on."""
     rest = iter(range(1, 1 + sum(map(len, groups))))
     return tuple(tuple(next(rest) for _ in axes) for axes in groups)
 
@@ -241,7 +241,7 @@ def _on_typed(
     typed: NamedSharding,
     in_turn: bool,
 ) -> tuple[jax.Array, list]:
-    """Of arrays with explicit shardings: as inside a `shard_map`, where matrices are spread."""
+    """`_run` of arrays with explicit shardings: where matrices are spread, as inside a `shard_map`."""
     mesh, ndim = typed.mesh, len(laid.shape)
     local = laid._replace(split=split_by(names_by_axis(typed.spec, ndim)))
     spread = _spread(local, over, typed.shard_shape(laid.shape), mesh.shape.__getitem__)

@@ -172,7 +172,7 @@ def looks_of(g: Any, slots: Any, p: Any) -> tuple:
 
 
 def _enter(rule: Any, t: Any) -> Callable[..., tuple]:
-    """What a rule does on single elements of a parameter: its result, and the new slots of those that it takes."""
+    """`rule.enter`, which works on single elements: its result, and the new values of the slots that it takes."""
 
     def enter(g: jax.Array, slots: list, p: Any) -> tuple[Any, list]:
         for slot in slots:

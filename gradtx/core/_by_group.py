@@ -64,7 +64,8 @@ class Groups:
     def __init__(self, source: RuleSource, same: dict[str, Any], varying: ByGroup, leaves: list):
         values = varying.tree
         one_each = all(isinstance(leaf.group, int) for leaf in leaves)
-        # A stack whose parameters differ is run on arrays of entries, and so must be what is shared with it.
+        # No constants where a stack has parameters of several groups: it gets the entries of these as arrays, and what
+        # it shares with other leaves must be made of arrays, too.
         fixed = [n for n in values if one_each and n in source.constant and isinstance(values[n], np.ndarray)]
         self.source, self.same, self.varying, self.leaves = source, same, varying, leaves
         self.arguments = ByGroup({n: x for n, x in values.items() if n not in fixed})

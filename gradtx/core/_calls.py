@@ -159,7 +159,7 @@ class Call:
         for name, value in self.arguments.items():
             parameter = self.factory.signature.parameters[name]
             if isinstance(self.factory.specs.get(name), Floating):
-                value = getattr(value, "name", value)  # where the annotation says that it is a dtype, its name does
+                value = getattr(value, "name", value)  # a dtype is printed as its name
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 found += [("", x) for x in value]
             elif parameter.kind is inspect.Parameter.VAR_KEYWORD:

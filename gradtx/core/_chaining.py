@@ -86,14 +86,14 @@ def _plan(links: Links) -> _Plan:
 
 
 def _behind_mask(made: Expansion) -> RuleStage | None:
-    """The rule that a mask hides leaves from; None if it is none, or not to be told from one on all leaves."""
+    """The rule inside of a mask, on the leaves that this shows; None if it is no rule, or one that must stand alone."""
     mask, inner = made.mask  # type: ignore[misc]  # the caller has looked
     stage = _innermost(inner.made).stage
     return None if stage is None else stage.masked(mask)
 
 
 def _innermost(made: Expansion) -> Expansion:
-    """What a recipe stands for."""
+    """The stage that a recipe stands for, also one that another recipe returned."""
     while made.inner is not None:
         made = Inner(made.inner).made
     return made

@@ -71,7 +71,7 @@ def _in_own_words(name: str, bound: dict[str, Any], error: Exception) -> Excepti
 
 
 def _looks(x: Any) -> str:
-    """The shapes in an argument, or the number that it is."""
+    """What an error shows of an argument: the number that it is, or the shapes in it."""
     if is_number(x):
         return repr(x)
     return shortened(str(jax.tree.map(lambda leaf: jnp.shape(leaf) if hasattr(leaf, "shape") else leaf, x)), 80)

@@ -31,7 +31,8 @@ def safe_increment(count: ArrayLike) -> jax.Array:
     Raises:
       TypeError: for conditions and complex numbers, which do not count.
     """
-    count = jnp.asarray(count)
+    if not isinstance(count, jax.Array):  # to make sure of one that is takes longer than the sum, at each update
+        count = jnp.asarray(count)
     if count.dtype.kind in "bc":
         raise TypeError(f"safe_increment: count must be whole numbers or floats, got {count.dtype}")
     return _incremented(count)
@@ -39,7 +40,7 @@ def safe_increment(count: ArrayLike) -> jax.Array:
 
 @compiled_outside
 def _incremented(count: jax.Array) -> jax.Array:
-    # What is larger than the largest whole number is the smallest, as the bits say.
+    # One more than the largest whole number wraps around to the smallest: the count stays where it is.
     return jax.lax.max(jax.lax.add(count, np.ones([], count.dtype)), count)
 
 

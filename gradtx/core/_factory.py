@@ -32,7 +32,7 @@ from gradtx.core._transformation import (
     GradientTransformation,
     GradientTransformationExtraArgs,
     Inner,
-    check_transformation,
+    taking_extra_args,
     with_extra_args_support,
 )
 from gradtx.core._trees import explaining_leaves
@@ -204,7 +204,7 @@ def _expand(call: Call) -> Callable[[], Expansion]:
     inner = call.factory.run(call.arguments)
     if not isinstance(inner, GradientTransformation):
         where = f"{call.factory.name}: what the body of the factory returns"
-        inner = with_extra_args_support(check_transformation(where, inner))
+        inner = taking_extra_args(where, inner)
     lasting = inner._call is None and inner.rule is not None and not is_tracing()
     return functools.partial(_expansion, call, inner, lasting)
 

@@ -81,7 +81,7 @@ class RuleStage(NamedTuple):
         return inside if self.mask is None else self.mask.closed(state, inside)
 
     def masked(self, mask: Mask) -> "RuleStage | None":
-        """The same rule on the leaves that a mask shows; None if it cannot be told from one on all leaves."""
+        """The same rule on the leaves that a mask shows; None if it keeps or needs more than leaves."""
         rule = self.rule
         is_blind = self.joins and rule.idle is None and rule.memory is None and not rule.needs and self.mask is None
         return self._replace(mask=mask, is_bare=False) if is_blind else None

@@ -119,7 +119,7 @@ def _in_turns(modes: list[Modes], tree: Any) -> list[Modes]:
 
 
 def _kind(leaf: Any, modes: Modes) -> tuple[bool, str]:
-    """Whether it has matrices, and a text that tells their kind; an empty one for None."""
+    """Whether a parameter is matrices and no vector, and a text that tells their kind; an empty one for None."""
     x = opened(leaf)
     if x is None:
         return False, ""

@@ -207,7 +207,9 @@ def limits(dtype: Any) -> tuple[Any, Any]:
 
 
 def _scale_of(total: jax.Array, alone: bool, only_large: bool) -> Any:
-    """The scale of each of these sums, of which one is out of range, or of other sums, unless it is `alone`."""
+    """The scale for each of these sums. `alone` says that there is only this one, and that it is out of range;
+    `only_large`, that a sum that is too small may stay as it is.
+    """
     one, much, little = [total.dtype.type(x) for x in (1, *scales(total.dtype))]
     if only_large and is_plain(total) and not total.shape:
         return much

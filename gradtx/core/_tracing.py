@@ -10,9 +10,9 @@ from jax.core import eval_context
 
 @functools.cache
 def _trace_state() -> tuple[Callable[..., Any], Any]:
-    """What says which trace is current, and what it says outside of all."""
+    """The function that tells which trace is current, and what it returns outside of all traces."""
     with eval_context():
-        # Here, as it loads Pallas, which takes as long as a fifth of gradtx.
+        # Not at the top: it loads Pallas, which would make the import of gradtx a fifth longer.
         from jax.extend.core import get_opaque_trace_state
 
         return get_opaque_trace_state, get_opaque_trace_state(convention="gradtx")

@@ -209,7 +209,7 @@ class GradientTransformation(Value, Generic[State]):
             rule = self._rule
             stage = RuleStage(RuleSource(lambda values: rule), rule, {})
             return Expansion(*lifted(stage), stage=stage)
-        # JAX rebuilds values from placeholders that no body could take: of those none has run.
+        # JAX also builds values from placeholders, which no body could take: so the body of one it built runs only now.
         later = self._later or self._call.factory.expand(self._call)
         return later()
 
@@ -282,10 +282,11 @@ def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
     Args:
       tx: any object with `init` and `update`. The arguments that it takes are read off the signature of its `update`.
     """
-    return _with_extra_args("with_extra_args_support: tx", tx)
+    return taking_extra_args("with_extra_args_support: tx", tx)
 
 
-def _with_extra_args(where: str, tx: Any) -> GradientTransformationExtraArgs:
+def taking_extra_args(where: str, tx: Any) -> GradientTransformationExtraArgs:
+    """`with_extra_args_support`; an error, which begins with `where`, if `tx` is no transformation."""
     if isinstance(tx, GradientTransformationExtraArgs):
         return tx
     check_transformation(where, tx)
@@ -325,4 +326,4 @@ class Inner:
 
 def as_inner(where: str, tx: Any) -> Inner:
     """`tx` as a wrapper runs it; an error, which begins with `where`, if it is no transformation."""
-    return Inner(_with_extra_args(where, tx))
+    return Inner(taking_extra_args(where, tx))

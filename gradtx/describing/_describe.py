@@ -172,7 +172,7 @@ def _held(where: str, tx: Any, params: Params, shapes: Any, state: OptState | No
 
 
 def _worth_telling(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """Without the sharding of a small array that is whole on each device."""
+    """The array as it is shown: a small one that is whole on each device without its sharding."""
     small = x.sharding.is_fully_replicated and nbytes(x) < LARGE
     return jax.ShapeDtypeStruct(x.shape, x.dtype) if small else x
 

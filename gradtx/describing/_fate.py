@@ -122,7 +122,7 @@ def multiple_of(root: RouteNode, path: str, name: str) -> Multiple:
 
 
 def _multiple(node: RouteNode, path: str, name: str) -> Multiple | None:
-    """None if there is no such hyperparameter."""
+    """`multiple_of` in one part of a transformation; None if that has no such hyperparameter."""
     if path not in node.seen:
         return None
     has_one = isinstance(node.tx, Value) and node.tx.factory is not None and name in node.tx.factory.hyperparameters

@@ -93,7 +93,7 @@ def clips(node: RouteNode) -> bool:
 
 
 def _has_decay(node: RouteNode) -> bool:
-    """Whether it has a weight decay whose number is known."""
+    """Whether this transformation has a weight decay whose number is known."""
     known = "weight_decay" in getattr(getattr(node.tx, "factory", None), "hyperparameters", ())
     return known and not isinstance(node.tx.arguments["weight_decay"], Tracer)
 

@@ -111,7 +111,7 @@ def adamuon(
     Args:
       b2: the decay of the squares.
       eps: as in the formula; also added to Adam's denominator.
-      nesterov: that of Adam, too.
+      nesterov: applies to Adam, too.
       ns_coeffs, ns_eps, ns_dtype: see `scale_by_adamuon`.
       mask: where to decay among the matrices; the rest has `adam_weight_decay`.
       weight_dimension_numbers: as `muon_weight_dimension_numbers` of `muon`.
@@ -231,7 +231,7 @@ def namo(
     Args:
       b2: the decay of the squared norms.
       eps: as in the formula; also added to Adam's denominator.
-      nesterov: that of Adam, too.
+      nesterov: applies to Adam, too.
       scaling: see `scale_by_matrix_shape`.
       ns_coeffs, ns_eps, ns_dtype: see `scale_by_namo`.
       mask: where to decay among the matrices; the rest has `adam_weight_decay`.

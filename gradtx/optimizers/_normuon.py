@@ -121,7 +121,7 @@ def normuon(
       b2: the decay of the mean squares.
       eps: as in the formula; also added to Adam's denominator.
       axis, ns_coeffs, ns_eps, ns_dtype: see `scale_by_normuon`.
-      nesterov: that of Adam, too.
+      nesterov: applies to Adam, too.
       scaling: see `scale_by_matrix_shape`.
       mask: where to decay among the matrices; the rest has `adam_weight_decay`.
       weight_dimension_numbers: as `muon_weight_dimension_numbers` of `muon`.

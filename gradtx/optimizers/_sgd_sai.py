@@ -29,7 +29,7 @@ def scale_by_initial_snr(eps: NonNegative = 1e-8) -> GradientTransformationExtra
     """u = g ‖g_1‖ / (std(g_1) + eps), where g_1 is the first gradient of the parameter that is not 0.
 
     The standard deviation is that of the n elements of g_1, with n - 1 as its denominator, as in the authors' code. If
-    it is 0, as for every scalar, the factor is sqrt(n), about the least that it is for others.
+    it is 0, as for every scalar, the factor is sqrt(n), about the smallest that others have.
 
     Reference: Xu et al. 2024, arXiv:2412.11768.
     """

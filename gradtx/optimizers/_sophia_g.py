@@ -26,7 +26,8 @@ def sophia_g(
 ) -> GradientTransformationExtraArgs:
     """`sophia` with the Gauss-Newton-Bartlett estimate of the Hessian's diagonal, batch_size * ĝ².
 
-    ĝ is the gradient at labels drawn from the model; `update` needs it as `sampled_grad`, see `gauss_newton_bartlett`.
+    ĝ is the gradient at labels drawn from the model; `update` needs it as `sampled_grad`. See
+    `curvature.gauss_newton_bartlett`.
 
     Args:
       batch_size: the number of examples over which the loss is a mean.

@@ -104,6 +104,6 @@ def _holds(slot: Any) -> bool:
 
 
 def _paths(tree: Any) -> list[str]:
-    """The paths as random bits are drawn by them: another spelling would be other bits."""
+    """The paths as text, from which random bits are drawn: spelled otherwise, they would give other bits."""
     found = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]
     return [jax.tree_util.keystr(path, simple=True, separator="/") or "the root" for path, _ in found]

@@ -49,7 +49,7 @@ def decode(codec: Codec, payload: Any, shape: tuple[int, ...], dtype: Any, split
 
 
 def _along_rows(payload: Any, f: Callable[[str, jax.Array], jax.Array]) -> Any:
-    """The payload with f(name, x) for each field that has the axis of the rows: not scales, of which rows have some."""
+    """The payload with f(name, x) for each field along the rows; scales, of which a row has few, are not along it."""
     return payload._replace(**{name: f(name, getattr(payload, name)) for name in payload._fields if name in ALONG})
 
 

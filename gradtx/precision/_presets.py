@@ -37,8 +37,8 @@ def adamw8bit(
 ) -> GradientTransformationExtraArgs:
     """`adamw` with both moments in 8 bits: about 2.03 bytes of state for each parameter instead of 8.
 
-    Both are rounded stochastically. To nearest, the second moment, which moves by about a thousandth of itself in a
-    step, would not move, and the first would never end where gradients do.
+    Both are rounded stochastically. Rounded to nearest, the second moment would stand still, as a step changes it by
+    about a thousandth of itself, and the first would never return to 0 after gradients have become 0.
 
     Args:
       mask: where to decay, see `add_decayed_weights`.

@@ -73,7 +73,7 @@ class Parts:
         return self._of(gathered, new), self._moved(state, self.natural, self.kept)
 
     def _of(self, f: Callable[[Any, Split], Any], tree: Any) -> Any:
-        """`f` of each leaf and its split; what is not there stays."""
+        """`f` of each leaf and its split; what is None or masked stays."""
         leaves, treedef = jax.tree.flatten(tree, is_leaf=is_none)
         splits = treedef.flatten_up_to(self.treedef.unflatten(self.params))
         return treedef.unflatten([x if is_hole(x) else f(x, split) for x, split in zip(leaves, splits, strict=True)])

@@ -37,7 +37,7 @@ class Outline:
     Args:
       state, params: unwrapped.
       inside: the factories of the stages by the dotted paths of their states, as far as they are known.
-      holders: the paths of what holds states.
+      holders: the paths of all that lies above the states of stages.
     """
 
     def __init__(self, state: Any, params: Any, inside: Mapping[str, str], holders: frozenset[str]):

@@ -69,14 +69,14 @@ class Carrying:
         return [] if stage is None else [(stage.path, part.field_path, None)]
 
     def _in_same_class(self, part: Part) -> list[Source]:
-        """Parameters may have changed their group."""
+        """Slots in any old stage of the same class, as a parameter may have been in another group."""
         new = self.new.by_path[part.stage_path]
         if part.parameter is None or not new.kind:
             return []
         return [(stage.path, part.field_path, None) for stage in self.old.stages if same(new, stage)]
 
     def averages(self) -> None:
-        """Averages that stages of another rule go on with, if that rule needs nothing besides."""
+        """Carries averages into stages of another rule, if that rule can go on with them alone."""
         for new in self.new.stages:
             own = [p for p in self.new.parts if p.stage_path == new.path]
             if any(p in self.fits for p in own):

@@ -64,7 +64,7 @@ def fitted(old: dict[str, Any], slot: Any, way: Any, shape: tuple[int, ...] | No
 
 
 def _fitted_decoded(old: dict[str, Any], slot: Any, kept: dict[str, Payload], way: Any, shape: tuple[int, ...]) -> Fit:
-    """`fitted` of a slot with payloads, in the arrays that they represent: codes of themselves cannot grow."""
+    """`fitted` of a slot with payloads, in the arrays that they represent: codes alone cannot grow."""
     arrays = dict(old)
     for path, payload in kept.items():
         fields = {name: arrays.pop(joined(path, name)) for name in payload._fields}  # type: ignore[attr-defined]

@@ -104,7 +104,7 @@ def _check_state(state: Any) -> None:
 
 
 def _decoded(state: Any, shapes: Any) -> Any:
-    """The state without payloads. What shape one has is known from its parameter, whose path is the end of its own."""
+    """The state with arrays in place of payloads: in the shape of the parameter whose path ends that of the payload."""
     known = {names(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(shapes)}
 
     def shape_at(path: tuple, payload: Payload) -> tuple[int, ...]:

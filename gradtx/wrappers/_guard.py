@@ -58,7 +58,7 @@ def guard(
     and the `SkipReason` of the last one.
 
     Args:
-      rules: `norm_spike`, `loss_spike`, `skip_when`, or a `GuardRule` of your own.
+      rules: those of `gradtx.skipping` (`norm_spike`, `loss_spike`, `skip_when`), or a `GuardRule` of your own.
       max_consecutive_skips: after this many skips in a row the rules are overruled: the next finite step is taken and
         they start anew, since what looked like a spike has become the normal level. None to never overrule them. A
         non-finite step is never taken.

@@ -22,8 +22,7 @@ from gradtx.core._selectors import described
 from gradtx.core._transformation import (
     GradientTransformationExtraArgs,
     Inner,
-    check_transformation,
-    with_extra_args_support,
+    taking_extra_args,
 )
 from gradtx.core._trees import check_state
 from gradtx.core._types import OptState, Params, Updates
@@ -225,7 +224,7 @@ class _InnerCall:
             named[self.keywords] = arguments
         bound = inspect.BoundArguments(self.signature, named)  # type: ignore[arg-type]  # any ordered mapping does
         made = self.factory(*bound.args, **bound.kwargs)
-        return with_extra_args_support(check_transformation(f"{self.where}: the result", made))
+        return taking_extra_args(f"{self.where}: the result", made)
 
     def _kept(self, name: str, x: Any) -> jax.Array:
         """The value in the state, which the user may have set: strongly typed, in the dtype that `init` gave it."""

@@ -150,7 +150,7 @@ def lookahead(
         if not paired:
             return updates, LookaheadState(fast_state, steps, followed.slow)
         moves = jax.tree.map(_difference, updates, followed.slow, slow, is_leaf=is_none)
-        # Outside, gradients have another structure than this pair, whose updates would then stay wide.
+        # Here, as `core/_borders.py` casts updates only if their structure is that of the gradients, which it is not.
         pair = (narrowed(new, gradients, old, fast_state) for new, old in ((updates, fast), (moves, slow)))
         return LookaheadParams(*pair), LookaheadState(fast_state, steps)
 

@@ -70,7 +70,7 @@ def masked(
 
     def seen_in(updates: Updates, params: Params) -> list[bool]:
         found, seen = seen_of(updates, params)
-        # What a None hides, which stands for a branch of parameters, is nobody's question.
+        # A None may stand for a branch of parameters: what the mask says inside of it does not matter.
         return jax.tree.structure(updates, is_leaf=is_none).flatten_up_to(jax.tree.unflatten(found.treedef, seen))
 
     mask_of_leaves = Mask(seen_in, opened, lambda state, inside: state._replace(inner_state=inside))

@@ -167,7 +167,8 @@ def MultiSteps(
         values are rounded. A value below 1 or NaN is an error; where `jit` hides it, the call makes an update.
       use_grad_mean: False for the sum of the gradients, with weights Σ w g.
       should_skip_update_fn: `f(gradients, updates made, params) -> (skip, report)`, where `skip` is whether to drop
-        these gradients and `report` a tree of arrays to store in the state. None drops nothing.
+        these gradients and `report` a tree of arrays to store in the state; `gradtx.skipping` has
+        two. None drops nothing.
       averaged: the names of scalar arguments of `update`, such as "value", of which `opt` gets the mean over the round;
         for all other extra arguments it gets those of the last call of the round.
       weight: the name of a scalar argument of `update` that is the weight w of the gradient, such as "tokens" for their

@@ -108,7 +108,7 @@ def main() -> None:
     print(tables.page(results))
     found = list(goals.goals(results))
     if START in options.table:
-        imported, wheel = packages.import_seconds(1 if options.quick else 7), packages.wheel_bytes()
+        imported, wheel = packages.import_seconds(1 if options.quick else 7, clock.__name__), packages.wheel_bytes()
         rows = [[f"import of {name}, after JAX's", tables.seconds(x)] for name, x in imported.items()]
         print(f"## {START}\n\n" + tables.table(["", ""], [*rows, ["wheel", f"{wheel / 1000:.0f} kB"]]))
         found += [

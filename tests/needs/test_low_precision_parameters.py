@@ -31,7 +31,7 @@ def test_optax_leaves_them_where_they_are():
 
 def test_without_a_rounding_stage_ours_stay_too_but_it_can_be_known():
     assert (end(gt.adam(RATE), gt.apply_updates) == 1.0).all()
-    report = gt.check_precision(gt.adam(RATE), ONES)
+    report = gt.precision.check_precision(gt.adam(RATE), ONES)
     assert not report.ok and report.rows[0].lost == 1.0
     tx = gt.record_metrics(gt.adam(RATE), ("lost_updates",))
     _, state = tx.update(ONES, tx.init(ONES), ONES)
@@ -46,7 +46,7 @@ def test_without_a_rounding_stage_ours_stay_too_but_it_can_be_known():
 def test_with_one_they_arrive(rounding):
     tx = gt.chain(gt.adam(RATE), rounding)
     np.testing.assert_allclose(end(tx, gt.apply_updates).mean(), 1 - STEPS * RATE, rtol=0.02)
-    assert gt.check_precision(tx, ONES).ok
+    assert gt.precision.check_precision(tx, ONES).ok
 
 
 @pytest.mark.usefixtures("standard_promotion")

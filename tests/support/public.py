@@ -21,7 +21,6 @@ NAMES: dict[str, Any] = {
 }
 """What a value prints as is made of these names: those of the top level, and of namespaces with factories."""
 SCHEDULES = {n: NAMES[n] for n in NAMES if getattr(NAMES[n], "__module__", "").startswith("gradtx.schedules._")}
-del SCHEDULES["Schedule"]  # their class
 """Whole schedules, which stand at the top level, and the pieces in their namespace."""
 WORDS = ROOT / "docs" / "api" / "index.md"
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 import gradtx
-from gradtx import GradientTransformation, GradientTransformationExtraArgs, Role, Schedule
+from gradtx import GradientTransformation, GradientTransformationExtraArgs, Role
 from gradtx.states import ScaleByAdamState
-from gradtx.typing import OptState, Params, Updates
+from gradtx.typing import OptState, Params, Schedule, Updates
 
 Tree = dict[str, jax.Array]
 

@@ -32,7 +32,7 @@ def of_known_types(
     rate: float | jax.Array | Callable[[jax.Array], jax.Array],
     either: gradtx.typing.ScalarOrSchedule,
     anything: Any,
-    schedule: gradtx.Schedule,
+    schedule: gradtx.typing.Schedule,
     function: Callable[[jax.Array], float],
 ) -> None:
     gradtx.adam(rate, b1=rate)
