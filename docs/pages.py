@@ -5,6 +5,7 @@
 - Formulas are typeset, see `formulas.py`: in fenced blocks without a language, and in tables as code behind a line
   break or in a column named so.
 - A public name in `code` leads to its entry, the first time in each section.
+- `arXiv:` and a number lead to the paper.
 - Pictures lead to their files, where they can be enlarged.
 """
 
@@ -13,6 +14,7 @@ import xml.etree.ElementTree as etree
 from html import unescape
 
 from markdown.extensions import Extension
+from markdown.inlinepatterns import InlineProcessor
 from markdown.preprocessors import Preprocessor
 from markdown.treeprocessors import Treeprocessor
 from markdown.util import ETX, STX, AtomicString
@@ -86,10 +88,20 @@ class Links(Treeprocessor):
         return re.sub(r"\(.*\)$", "", code.text or "", flags=re.DOTALL)
 
 
+class Papers(InlineProcessor):
+    ANCESTOR_EXCLUDES = ("a",)
+
+    def handleMatch(self, match: re.Match, data: str):
+        link = etree.Element("a", {"href": f"https://arxiv.org/abs/{match[1]}"})
+        link.text = AtomicString(match[0])
+        return link, match.start(0), match.end(0)
+
+
 class PagesExtension(Extension):
     def extendMarkdown(self, md):
         md.preprocessors.register(Names(md), "names", 40)  # first of all
         md.preprocessors.register(Formulas(md), "formulas", 28)  # before fenced blocks become code
+        md.inlinePatterns.register(Papers(r"arXiv:(\d{4}\.\d{4,5})", md), "papers", 50)
         md.treeprocessors.register(FormulasInTables(md), "formulas_in_tables", 15)  # behind inline patterns
         md.treeprocessors.register(Links(md), "links", 5)  # before addresses become those of the site
 

@@ -9,14 +9,22 @@ specific of all such lines. Arguments that a docstring leaves to the page of wor
 import ast
 import functools
 import re
+import sys
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "docs")]
+
+from calls import EXAMPLES  # noqa: E402  # behind the path
+
 PAGES = ROOT / "docs" / "api"
 WORDS = PAGES / "index.md"
 ASK = re.compile(r"^@names (\S+)$", re.MULTILINE)
+
+# What examples give for arguments that have no default.
+NUMBERS = {"learning_rate": "1e-3", "max_norm": "1.0", "seed": "0", "decay": "0.9"}
 
 
 class Name(NamedTuple):
@@ -98,11 +106,52 @@ def left_to_words(name: Name) -> list[str]:
     return []
 
 
+@functools.cache
+def used() -> dict[str, str]:
+    """The first page, in the order of the navigation, of which a block of code calls a name, as a link."""
+    paths, found = {n.path for n in public()}, {}
+    for page in re.findall(r": ([\w/]+\.md)$", (ROOT / ".mkdocs.yml").read_text(), re.MULTILINE):
+        text = (ROOT / "docs" / page).read_text()
+        title = text.removeprefix("# ").partition("\n")[0]
+        code = "".join(re.findall(r"^```py[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+        imported = re.findall(r"^from (gradtx[.\w]*) import (.*)$", code, re.MULTILINE)
+        names = {n.strip(): f"{module}.{n.strip()}" for module, line in imported for n in line.split(",")}
+        for called in re.findall(r"(?:(?<![\w.])(?=[\w.]+\()|@)([\w.]+)", code):
+            first, _, rest = called.partition(".")
+            path = f"{names.get(first, first)}.{rest}".rstrip(".")
+            if path in paths:
+                found.setdefault(path, f"[{title}](../{page})")
+    return found
+
+
+def call(name: Name) -> str | None:
+    """A call of a function as an example: one that is written down, or that of a factory that needs numbers only."""
+    if name.path in EXAMPLES:
+        return EXAMPLES[name.path]
+    for node in ast.parse(source(name.module)).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name.name and node.decorator_list:
+            arguments = [a.arg for a in node.args.args[: len(node.args.args) - len(node.args.defaults)]]
+            needed = [
+                a.arg for a, value in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if value is None
+            ]
+            factory = ast.unparse(node.decorator_list[0]) == "transformation"
+            if factory and not node.args.vararg and not needed and set(arguments) <= NUMBERS.keys():
+                return f"{name.path}({', '.join(NUMBERS[a] for a in arguments)})"
+    return None
+
+
+def example(name: Name) -> str:
+    code, page = call(name), used().get(name.path)
+    return (f"\n\n```python\n{code}\n```" if code else "") + (f"\n\nIn use: {page}." if page else "")
+
+
 def entry(name: Name) -> str:
     left = ", ".join(f"`{a}`" for a in left_to_words(name))
     # A recipe of a run is short, and its code says the most.
     code = "\n    options:\n      show_source: true" if name.path.startswith("gradtx.recipes.") else ""
-    return f"::: {name.path}{code}" + (f"\n\n[Words used everywhere](index.md): {left}." if left else "")
+    return (
+        f"::: {name.path}{code}" + example(name) + (f"\n\n[Words used everywhere](index.md): {left}." if left else "")
+    )
 
 
 def section(match: re.Match) -> str:

@@ -9,6 +9,7 @@ Tests come in tiers:
     python -m pytest -m "not slow"     what one runs while writing
     python -m pytest                   also those slow tests and cases of which it is the turn
     python -m pytest --all-cases       all of them
+    python -m pytest --few 2           two cases of each test, for a look at what they cover
     python -m pytest -m sample         what other Pythons run
 
 The commit decides whose turn it is, so that a few commits in a row see nearly all of them; the header names the turn.
@@ -18,7 +19,9 @@ by `--all-cases -k name`. Marked as `whole` are the tests of which each case fin
 formulas.
 """
 
+import functools
 import os
+import pathlib
 import shutil
 import subprocess
 import tempfile
@@ -55,6 +58,7 @@ hypothesis.settings.load_profile("gradtx")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-cases", action="store_true", help="run all cases of slow tests, whosever turn it is")
+    parser.addoption("--few", type=int, help="run at most so many cases of each test, slow or not, whosever turn it is")
 
 
 TURNS = 12
@@ -79,11 +83,15 @@ SAMPLE = {"test_layers", "test_old_checkpoints", "test_golden_states"}
 """Files that other Pythons run whole."""
 
 
+@functools.cache
+def markers_of_file(path: pathlib.Path) -> list[str]:
+    slow = {path.parent.name, path.stem} & SLOW
+    return ["slow"] * bool(slow) + ["sample"] * (path.stem in SAMPLE)
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if {item.path.parent.name, item.path.stem} & SLOW:
-        item.add_marker("slow")
-    if item.path.stem in SAMPLE:
-        item.add_marker("sample")
+    for marker in markers_of_file(item.path):
+        item.add_marker(marker)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -102,10 +110,16 @@ def turned(cases: list[pytest.Item], turn: int) -> list[bool]:
     return [_runs(x, turn, first + (i if parts > 3 else 0), parts) for i, x in enumerate(cases)]
 
 
+def spread(number: int, few: int) -> list[bool]:
+    """Of so many cases, a few from the first to the last."""
+    return [i * few // number != (i - 1) * few // number for i in range(number)] if number > few else [True] * number
+
+
 def _runs(case: pytest.Item, turn: int, place: int, parts: int) -> bool:
-    if mark := case.get_closest_marker("turn"):
-        place, parts = mark.args
-    elif case.get_closest_marker("whole") or case.get_closest_marker("sample") or not case.get_closest_marker("slow"):
+    markers = {m.name: m for m in reversed([*case.iter_markers()])}  # the closest counts
+    if "turn" in markers:
+        place, parts = markers["turn"].args
+    elif "whole" in markers or "sample" in markers or "slow" not in markers:
         return True
     return place % parts == turn % parts
 
@@ -117,8 +131,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    turn = turn_of_this_commit()
-    others = [x for group in cases.values() for x, now in zip(group, turned(group, turn), strict=True) if not now]
+    turn, few = turn_of_this_commit(), config.getoption("few")
+    others = []
+    for group in cases.values():
+        now = turned(group, turn) if few is None else spread(len(group), few)
+        others += [x for x, runs in zip(group, now, strict=True) if not runs]
     gone = set(map(id, others))
     config.hook.pytest_deselected(items=others)
     items[:] = [x for x in items if id(x) not in gone]

@@ -12,11 +12,8 @@ All mutants take ten minutes; `--every` takes a sample of them, counted over all
 """
 
 import argparse
-import ast
-import copy
 import functools
 import importlib
-import inspect
 import itertools
 import pathlib
 import sys
@@ -34,6 +31,7 @@ jax.config.update("jax_enable_x64", True)
 import formulas  # noqa: E402
 from gradtx.core import _kernels as kernels  # noqa: E402
 from gradtx.core._calls import Value  # noqa: E402
+from mutants import functions, mutants  # noqa: E402
 from mutation_survivors import EXPLAINED  # noqa: E402
 from support.formulas import deviation, run_formula, run_rule  # noqa: E402
 
@@ -64,92 +62,6 @@ STEERING = (
     # It takes heads of attention and their logits: tests/transforms/test_qk_clip.py.
     "transforms/_qk_clip.py",
 )
-SWAPS = {
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Div,
-    ast.Div: ast.Mult,
-    ast.Pow: ast.Mult,
-    ast.Lt: ast.GtE,
-    ast.GtE: ast.Lt,
-    ast.Gt: ast.LtE,
-    ast.LtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-}
-
-
-def mutated(node: ast.AST) -> list[ast.AST]:
-    """The mutants of one node."""
-    if isinstance(node, ast.BinOp) and type(node.op) in SWAPS:
-        return [ast.BinOp(node.left, SWAPS[type(node.op)](), node.right)]
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return [node.operand]
-    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
-        return [ast.Compare(node.left, [SWAPS[type(node.ops[0])]()], node.comparators)]
-    if isinstance(node, ast.IfExp):
-        return [ast.IfExp(node.test, node.orelse, node.body)]
-    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "ema" and len(node.args) == 3:
-        flipped = ast.BinOp(ast.Constant(1), ast.Sub(), node.args[2])
-        return [ast.Call(node.func, [*node.args[:2], flipped], node.keywords)]
-    return []
-
-
-class Place(ast.NodeTransformer):
-    """Replaces the n-th mutable node of a function by its mutant, leaving errors, annotations and defaults alone."""
-
-    def __init__(self, target: int):
-        self.target, self.seen, self.line = target, 0, 0
-
-    def visit_Raise(self, node):
-        return node
-
-    def visit_JoinedStr(self, node):
-        return node
-
-    def visit_FunctionDef(self, node):
-        node.body = [self.visit(x) for x in node.body]
-        return node
-
-    def generic_visit(self, node):
-        for mutant in mutated(node):
-            self.seen += 1
-            if self.seen - 1 == self.target:
-                self.line = node.lineno
-                return ast.copy_location(mutant, node)
-        return super().generic_visit(node)
-
-
-def functions(module: types.ModuleType) -> list[tuple[str, types.FunctionType]]:
-    """The functions that a module defines: the bodies of its factories, and its helpers."""
-    found = []
-    for name, thing in vars(module).items():
-        factory = getattr(thing, "factory", None)
-        if isinstance(thing, types.FunctionType) and factory is not None:
-            if factory.module == module.__name__:
-                found.append((name, factory.body))
-        elif isinstance(thing, types.FunctionType) and thing.__module__ == module.__name__:
-            found.append((name, thing))
-    return list({id(f): (n, f) for n, f in found}.values())
-
-
-def mutants(function: types.FunctionType):
-    """(line, code object) of each mutant of a function."""
-    lines, first = inspect.getsourcelines(function)
-    tree = ast.parse(inspect.cleandoc("\n" + "".join(lines)) if lines[0][:1].isspace() else "".join(lines)).body[0]
-    assert isinstance(tree, ast.FunctionDef)
-    tree.decorator_list = []
-    count = Place(-1)
-    count.visit(copy.deepcopy(tree))
-    for target in range(count.seen):
-        place = Place(target)
-        changed = place.visit(copy.deepcopy(tree))
-        module = ast.fix_missing_locations(ast.Module([changed], []))
-        namespace: dict = {}
-        try:
-            exec(compile(module, function.__code__.co_filename, "exec"), dict(function.__globals__), namespace)
-        except Exception:  # a default or an annotation that only the real module can evaluate
-            continue
-        yield first + place.line - 1, namespace[tree.name].__code__
 
 
 def modules_of(tx) -> set[str]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import __main__ as suite
-from benchmarks import counts, goals, measures, packages, programs, tables, timing
+from benchmarks import counts, goals, growth, measures, packages, programs, tables, timing
 
 PAGES = (Path(__file__).parents[1] / "docs").glob("*.md")
 COMMANDS = [x for page in PAGES for x in re.findall(r"`python -m tests\.benchmarks(?: ([^`]*))?`", page.read_text())]
@@ -85,9 +85,10 @@ def test_ratios_are_of_the_times_of_one_round():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_of_the_pages_measure_something(command: str):
     options = suite.parsed([word.strip('"') for word in command.split()])
-    assert options.growth or options.record or suite.chosen(options)
+    assert options.record or suite.chosen(options)
     for table, case in suite.chosen(options):
-        assert table in options.table and case.contenders and case.over in case.contenders
+        assert table in (growth.AXES if options.growth else options.table)
+        assert case.contenders and (case.memory_bound or case.over in case.contenders)
 
 
 @pytest.mark.slow
@@ -100,3 +101,37 @@ def test_a_case_from_its_arrays_to_its_tables():
     assert "| `sgd/large` |" in tables.page([result])
     found = {goal.what: goal for goal in goals.goals([result])}
     assert found["trace, the worst case over Optax"].found == result.ratio("trace")
+
+
+@pytest.mark.slow
+@jax.numpy_dtype_promotion("standard")  # Optax's Adam needs it
+def test_a_step_that_is_not_in_place_stands_beside_the_one_that_is():
+    options = suite.parsed(["--quick", "--case", "adam/floor"])
+    ((table, case),) = suite.chosen(options)
+    result = measures.measured(table, case, ["step", "moved", "floor"], timing.Effort(0.0, 1, 1))
+    assert result.values["step"].keys() >= {"gradtx", "optax", "by hand", "not in place", "copy"}
+    assert result.ratios["step"]["copy"] == result.ratios["moved"]["gradtx"] == 1.0
+    # Three loops: the gradient and the new moments are read twice. And a few numbers.
+    assert result.values["moved"]["by hand"] == pytest.approx(10 * 4 * 256 * 128, rel=1e-4)
+    assert result.values["floor"]["by hand"] == 7 * 4 * 256 * 128
+    assert " GB/s | 1.43 | 1.43 |" in tables.page([result])
+
+
+@pytest.mark.slow
+@jax.numpy_dtype_promotion("standard")  # Optax's Adam needs it
+def test_growth_from_its_arrays_to_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    few = {"leaves": (2, 3), "numbers": (1000, 2000)}
+    axes = {which: axis._replace(places=few[which]) for which, axis in growth.AXES.items()}
+    monkeypatch.setattr(growth, "AXES", axes)
+    monkeypatch.setattr(growth, "COMPILED", 2)
+    results = [growth.measured(axis, case, timing.Effort(0.0, 1, 1)) for axis, case in growth.cases()]
+    assert [r.case for r in results] == [f"{x}/{n}" for x in growth.RECIPES for a in few.values() for n in a]
+    assert results[0].values.keys() == {"step", "trace", "lower", "compile"}
+    assert results[1].values.keys() == {"trace", "lower"}  # too many leaves to compile
+    assert "| `adam` | 2,000 |" in growth.page(results)
+    assert growth.curve(results, "leaves", "adam", "optax", "compiling")[0] == [2]
+    places, seconds = growth.curve(results, "leaves", "adam", "optax", "tracing and lowering")
+    first = results[0].values
+    assert places == [2, 3] and seconds[0] == first["trace"]["optax"] + first["lower"]["optax"]
+    growth.draw(results, tmp_path / "growth.png")
+    assert 10_000 < (tmp_path / "growth.png").stat().st_size < 100_000

@@ -7,13 +7,20 @@ import sys
 
 import pytest
 
+from mutation_survivors import EXPLAINED
 from support.registry import turns
 
 SCRIPT = pathlib.Path(__file__).parent / "mutation.py"
+PACKAGE = pathlib.Path(__file__).parent.parent / "gradtx"
 
 
 def run(*arguments):
     return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_lines_of_explained_mutants_are_there():
+    lines = {file: (PACKAGE / file).read_text().splitlines() for file, _ in EXPLAINED}
+    assert [key for key in EXPLAINED if key[1] not in map(str.strip, lines[key[0]])] == []
 
 
 @pytest.mark.slow

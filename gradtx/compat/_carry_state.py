@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """States in the layout of another library, or in none: the middle of a run goes on elsewhere."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from gradtx.core._transformation import check_transformation
 from gradtx.core._trees import show_path
 from gradtx.core._types import OptState, Params
 from gradtx.core._unwrapping import children
+from gradtx.wrappers._flattening import FlattenState
 from gradtx.wrappers._multi_steps import MultiStepsState
 
 
@@ -20,9 +22,10 @@ from gradtx.wrappers._multi_steps import MultiStepsState
 def carry_state(state: OptState, tx: Any, params: Params) -> OptState:
     """The same state in the layout of `tx`, which is the same call in gradtx or in Optax; for both directions.
 
-    Most states need nothing of the kind, as they are laid out alike. Those of `MultiSteps`, of `partition` with labels
-    for whole branches, and of `lbfgs` under x64 are not; nor are states that were restored as dictionaries and lists.
-    Every number is kept, in the dtype that it has in `tx`. `gradtx.migrate` is for another optimizer or model.
+    Most states need nothing of the kind, as they are laid out alike. Those of `MultiSteps`, of `flatten`, of
+    `partition` with labels for whole branches, and of `lbfgs` under x64 are not, nor are states that were restored as
+    dictionaries and lists. Every number is kept, in the dtype that it has in `tx`. `gradtx.migrate` is for another
+    optimizer or model.
 
     Args:
       state: the state of the other library, or what a checkpoint without classes has of either.
@@ -44,7 +47,11 @@ def _carried(given: Any, like: Any, path: tuple) -> Any:
         return _array(given, like, path)
     if getattr(like, "_fields", None) == MultiStepsState._fields:
         return _multi_steps(given, like, path)
+    if isinstance(like, FlattenState):
+        return _flattened(given, like, path)
     wanted, found = _named(like), _named(given)
+    if isinstance(given, FlattenState) or set(found) == {"inner_state"} and "inner_state" not in wanted:
+        return _carried(found["inner_state"], like, (*path, jax.tree_util.DictKey("inner_state")))
     lacking = [name for name, child in wanted.items() if jax.tree.leaves(child) and name not in found]
     if lacking:
         raise ValueError(
@@ -55,6 +62,16 @@ def _carried(given: Any, like: Any, path: tuple) -> Any:
     return treedef.unflatten(
         [_carried(found.get(n), child, (*path, jax.tree_util.DictKey(n))) for n, child in wanted.items()]
     )
+
+
+def _flattened(given: Any, like: FlattenState, path: tuple) -> FlattenState:
+    """The state of `flatten`, which in Optax is that of the inner transformation as it is."""
+    found = _named(given)
+    if set(found) == {"inner_state"}:
+        below = (*path, jax.tree_util.DictKey("inner_state"))
+        with contextlib.suppress(ValueError):  # it may be that of `masked` inside, from Optax
+            return FlattenState(_carried(found["inner_state"], like.inner_state, below))
+    return FlattenState(_carried(given, like.inner_state, path))
 
 
 def _array(given: Any, like: Any, path: tuple) -> Any:

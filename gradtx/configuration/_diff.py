@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 from gradtx.configuration._from_dict import from_dict
 from gradtx.configuration._names import FUNCTION, Known, Maker, Names
-from gradtx.configuration._to_dict import Opaque, Writer
+from gradtx.configuration._to_dict import Opaque, Writer, check_called, is_made
+from gradtx.core._checked import checked
 from gradtx.core._nesting import is_transformation
 from gradtx.core._sentences import listed, shortened
 
@@ -65,6 +66,7 @@ class Difference:
         return "\n".join(map(str, self.changes)) or "no difference"
 
 
+@checked
 def diff(left: Any, right: Any, *, names: Names = None) -> Difference:
     """What differs between two transformations: by the path of the calls, the argument, and both values.
 
@@ -78,13 +80,19 @@ def diff(left: Any, right: Any, *, names: Names = None) -> Difference:
     Raises:
       TypeError: for what is neither.
     """
-    known = Known("diff", names)
+    return difference_of("diff", {"left": left, "right": right}, names)
+
+
+def difference_of(where: str, two: dict[str, Any], names: Names) -> Difference:
+    """What differs between two arguments of the function `where`."""
+    known = Known(where, names)
     writer = Writer(known, defaults=True, opaque=True)
     sides = []
-    for side, x in (("left", left), ("right", right)):
+    for side, x in two.items():
+        check_called(f"{where}: {side}", x)
         data = dict(x) if isinstance(x, Mapping) else writer.data(x, "")
-        if not _is_call(data) and not is_transformation(x):
-            raise TypeError(f"diff: {side} must be a transformation or what to_dict made of one, got {x!r}")
+        if not is_made(data) and not is_transformation(x):
+            raise TypeError(f"{where}: {side} must be a transformation or what to_dict made of one, got {x!r}")
         sides.append(data)
     found = _Comparison(known, writer, names).compared(sides[0], sides[1], _CallPlace("", ""))
     return Difference(tuple(found))

@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gradtx.configuration._diff import diff, sentence
-from gradtx.configuration._from_dict import from_dict
+from gradtx.configuration._diff import difference_of, sentence
+from gradtx.configuration._from_dict import from_data
 from gradtx.configuration._names import Names
-from gradtx.configuration._to_dict import to_dict
+from gradtx.configuration._to_dict import data_of
+from gradtx.core._checked import checked
 from gradtx.core._sentences import shortened
 
 
+@checked
 def fingerprint(value: Any, *, names: Names = None) -> str:
     """A short text that is the same for equal configurations, in every process and version of Python, and differs else.
 
@@ -26,12 +28,17 @@ def fingerprint(value: Any, *, names: Names = None) -> str:
     Raises:
       TypeError: for what is no configuration, as `to_dict`.
     """
-    made = from_dict(value, names=names) if isinstance(value, Mapping) else value
-    data = to_dict(made, defaults=True, names=names)
+    return _fingerprint("fingerprint", "value", value, names)
+
+
+def _fingerprint(where: str, argument: str, value: Any, names: Names) -> str:
+    made = from_data(where, argument, value, names) if isinstance(value, Mapping) else value
+    data = data_of(where, argument, made, True, names)
     text = json.dumps(_canonical(data), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+@checked
 def check_configuration(kept: Mapping[str, Any] | str, tx: Any, *, names: Names = None) -> None:
     """Raises an error that says what changed if a checkpoint was made under another optimizer.
 
@@ -46,7 +53,7 @@ def check_configuration(kept: Mapping[str, Any] | str, tx: Any, *, names: Names 
       TypeError: for anything else in place of `kept`.
     """
     if isinstance(kept, str):
-        present = fingerprint(tx, names=names)
+        present = _fingerprint("check_configuration", "tx", tx, names)
         if present != kept:
             raise ValueError(
                 f"check_configuration: the state was saved under an optimizer with the fingerprint {kept}, and that of "
@@ -54,7 +61,7 @@ def check_configuration(kept: Mapping[str, Any] | str, tx: Any, *, names: Names 
             )
     elif not isinstance(kept, Mapping):
         raise TypeError(f"check_configuration: kept must be what to_dict or fingerprint returned, got {kept!r}")
-    elif found := diff(kept, tx, names=names):
+    elif found := difference_of("check_configuration", {"kept": kept, "tx": tx}, names):
         raise ValueError(
             f"check_configuration: the state was saved under another optimizer, with (saved -> now) {sentence(found)}; "
             f"from_dict(kept) makes that one, and migrate(state, tx, params) a state of this one"

@@ -3,15 +3,27 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from gradtx.configuration._constructing import named
 from gradtx.configuration._from_string import parsed
 from gradtx.configuration._names import FUNCTION, Known, Maker, Names
+from gradtx.core._checked import checked
+from gradtx.core._kinds import Kind, shown
 from gradtx.core._ranges import Range
 
 
-def from_dict(data: Mapping[str, Any], *, names: Names = None) -> Any:
+def _fault(data: Any) -> str | None:
+    if isinstance(data, Mapping):
+        return None
+    return f"{shown(data)}; from_string reads calls" if isinstance(data, str) else shown(data)
+
+
+Data = Annotated[Mapping[str, Any], Kind("a dictionary with a call", _fault)]
+
+
+@checked
+def from_dict(data: Data, *, names: Names = None) -> Any:
     """The transformation, or other value, of which `to_dict` made this: `from_dict({"call": "adamw", ...})`.
 
     The data may come from JSON, YAML or be written by hand. Where a number is asked for, text may stand for a schedule,
@@ -25,15 +37,17 @@ def from_dict(data: Mapping[str, Any], *, names: Names = None) -> Any:
     Raises:
       TypeError, ValueError: with the place, such as transformations[1].b1, what is there and what would be right.
     """
-    if not isinstance(data, Mapping):
-        told = "; from_string reads calls" if isinstance(data, str) else ""
-        raise TypeError(f"from_dict: data must be a dictionary with a call, got {data!r}{told}")
+    return from_data("from_dict", "data", data, names)
+
+
+def from_data(where: str, argument: str, data: Mapping[str, Any], names: Names) -> Any:
+    """What `from_dict` returns, with errors of the argument of the function `where`."""
     if "call" not in data:
-        raise ValueError(f"from_dict: data has no 'call', the name of what is to be called; it has {list(data)}")
+        raise ValueError(f"{where}: {argument} has no 'call', the name of what is to be called; it has {list(data)}")
     try:
-        return _Reader(Known("from_dict", names)).value(data, "")
+        return _Reader(Known(where, names)).value(data, "")
     except RecursionError:
-        raise ValueError("from_dict: the calls are nested too deeply") from None
+        raise ValueError(f"{where}: the calls are nested too deeply") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +64,7 @@ class _Reader:
         return x
 
     def _call(self, data: dict[str, Any], place: str) -> Any:
-        name, here = data.pop("call"), f"from_dict: {f'at {place}' if place else 'at the top'}"
+        name, here = data.pop("call"), f"{self.known.where}: {f'at {place}' if place else 'at the top'}"
         if not isinstance(name, str):
             raise TypeError(f"{here}: call must be the name of a factory, got {name!r}")
         if name == FUNCTION:
@@ -73,7 +87,7 @@ class _Reader:
             except (TypeError, ValueError) as error:
                 said = str(error).removeprefix("from_string: ")
                 raise type(error)(
-                    f"from_dict: at {place}: {maker.name}: {name} must be {spec}, got {x!r}: {said}"
+                    f"{self.known.where}: at {place}: {maker.name}: {name} must be {spec}, got {x!r}: {said}"
                 ) from error
         return self.value(x, place)
 

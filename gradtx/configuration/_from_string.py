@@ -12,6 +12,7 @@ from gradtx._groups._factors import Factor
 from gradtx.configuration._constructing import called
 from gradtx.configuration._names import Known, Maker, Names
 from gradtx.core._calls import Value
+from gradtx.core._checked import checked
 from gradtx.core._nesting import is_factory
 from gradtx.core._ranges import is_number
 from gradtx.core._roles import Role
@@ -43,6 +44,7 @@ _IN_WORDS: dict[type, str] = {
 }
 
 
+@checked
 def from_string(text: str, *, names: Names = None) -> Any:
     """The transformation that a call says, or other value: `from_string("chain(clip(1.0), adamw(1e-3))")`.
 
@@ -59,8 +61,6 @@ def from_string(text: str, *, names: Names = None) -> Any:
     Raises:
       TypeError, ValueError: with the place, what is there and what would be right.
     """
-    if not isinstance(text, str):
-        raise TypeError(f"from_string: text must be a str, got {text!r}")
     found = parsed(text, Known("from_string", names))
     if not isinstance(found, Value | Role | Codec | OfKind | Selector | Factor):
         call = f": call it, {text.strip()}(...)" if is_factory(found) else ", such as adamw(1e-3)"

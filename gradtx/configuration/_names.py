@@ -118,7 +118,7 @@ class Known:
     def __init__(self, where: str, names: Names):
         if not (names is None or isinstance(names, Mapping) and all(isinstance(n, str) for n in names)):
             raise TypeError(f"{where}: names must be a dictionary of names and what they mean, got {names!r}")
-        self.given = dict(names or {})
+        self.where, self.given = where, dict(names or {})
         self.functions = {**_functions(), **self.given}  # first, as the namespaces load that have factories
         makers = dict(_others())
         for name, factory in [*_factories(), *((n, x.factory) for n, x in self.given.items() if _makes_values(x))]:
@@ -163,7 +163,7 @@ class Known:
         if (found := _scalar_type(name)) is not None:
             return found
         raise ValueError(
-            f"{name} is no name that a configuration may use{self._meant(bare, [*self.makers, *self.functions])}"
+            f"{name} is no name that a configuration may use{self._meant(bare, self.makers | self.functions)}"
         )
 
     def _meant(self, name: str, known: Iterable[str]) -> str:

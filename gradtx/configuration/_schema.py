@@ -12,6 +12,7 @@ from gradtx._groups._factors import Factor
 from gradtx.configuration._constants import dictionary, sequence
 from gradtx.configuration._names import FUNCTION, Known, Maker, Names
 from gradtx.configuration._to_dict import Opaque, Writer
+from gradtx.core._checked import checked
 from gradtx.core._ranges import Floating, Range
 from gradtx.core._transformation import GradientTransformation
 from gradtx.schedules._schedule import Schedule
@@ -27,6 +28,7 @@ _SIMPLE: dict[Any, Schema] = {
 }
 
 
+@checked
 def json_schema(*, names: Names = None) -> Schema:
     """The JSON schema of `to_dict` and `from_dict`, for editors and for checks of files: each factory with the ranges,
     choices and defaults of its arguments, as its signature says them.

@@ -13,12 +13,14 @@ from jax.core import Tracer
 from gradtx.configuration._constants import apart
 from gradtx.configuration._names import FUNCTION, Known, Maker, Names
 from gradtx.core._calls import Value, freeze
-from gradtx.core._nesting import is_transformation
+from gradtx.core._checked import checked
+from gradtx.core._nesting import is_factory, is_transformation
 from gradtx.core._ranges import Floating
 from gradtx.core._selectors import described
 from gradtx.core._texts import sorts
 
 
+@checked
 def to_dict(value: Any, *, defaults: bool = False, names: Names = None) -> dict[str, Any]:
     """A transformation as plain data, `{"call": "adamw", "learning_rate": 0.001}`: dictionaries, lists and constants.
 
@@ -36,10 +38,28 @@ def to_dict(value: Any, *, defaults: bool = False, names: Names = None) -> dict[
       TypeError: for what is no configuration, with its place: a function without a name, a transformation made by hand
         or by another library, a traced value.
     """
-    data = Writer(Known("to_dict", names), defaults).data(value, "")
-    if not isinstance(data, dict) or "call" not in data:
-        raise TypeError(f"to_dict: value must be a transformation or another value made by a call, got {value!r}")
+    return data_of("to_dict", "value", value, defaults, names)
+
+
+def data_of(where: str, argument: str, value: Any, defaults: bool, names: Names) -> dict[str, Any]:
+    """What `to_dict` returns, with errors of the argument of the function `where`."""
+    check_called(f"{where}: {argument}", value)
+    data = Writer(Known(where, names), defaults, root=argument).data(value, "")
+    if not is_made(data):
+        what = "a transformation or another value made by a call"
+        raise TypeError(f"{where}: {argument} must be {what}, got {value!r}")
     return data
+
+
+def check_called(where: str, value: Any) -> None:
+    """Raises an error for a factory that was not called, whose name is data, but not what was meant."""
+    if is_factory(value):
+        raise TypeError(f"{where} must be a transformation, got the factory {value.__name__}: call it")
+
+
+def is_made(data: Any) -> bool:
+    """Whether data are a call that says a value, and no number, list, dictionary or function."""
+    return isinstance(data, dict) and data.get("call") not in (None, FUNCTION, "dict", "list", "float", "scalar_type")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +85,7 @@ class Writer:
     known: Known
     defaults: bool
     opaque: bool = False
+    root: str = "value"
 
     def data(self, x: Any, place: str) -> Any:
         if x is None or isinstance(x, str | bool) or type(x) is int:
@@ -134,7 +155,7 @@ class Writer:
             return {"call": FUNCTION, "name": name}
         if self.opaque:
             return Opaque(x)
-        raise TypeError(f"to_dict: {place or 'value'} {why or _why_not(x)}")
+        raise TypeError(f"{self.known.where}: {place or self.root} {why or _why_not(x)}")
 
 
 def _why_not(x: Any) -> str:

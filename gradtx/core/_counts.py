@@ -31,7 +31,8 @@ def safe_increment(count: ArrayLike) -> jax.Array:
     Raises:
       TypeError: for conditions and complex numbers, which do not count.
     """
-    count = jnp.asarray(count)
+    if not isinstance(count, jax.Array):  # to make sure of one that is takes longer than the sum, at each update
+        count = jnp.asarray(count)
     if count.dtype.kind in "bc":
         raise TypeError(f"safe_increment: count must be whole numbers or floats, got {count.dtype}")
     return _incremented(count)

@@ -10,11 +10,14 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gradtx.core._borders import narrowed
+from gradtx.core._checked import checked
+from gradtx.core._kinds import StateTree, Tree
 from gradtx.core._roles import opened
 from gradtx.core._selectors import Where, check_found, check_where, described, is_carrier, matches, named_leaves
-from gradtx.core._transformation import check_transformation
+from gradtx.core._sentences import listed
+from gradtx.core._transformation import Transformation
 from gradtx.core._trees import is_hole, shapes_of, show_path
-from gradtx.core._types import OptState, Params, Updates
+from gradtx.core._types import Params
 from gradtx.core._unwrapping import unwrapped
 from gradtx.describing._fate import role_of
 from gradtx.describing._measures import Measures, Measuring, lost, norm, not_finite, wide
@@ -113,8 +116,9 @@ class UpdateExplanation:
         return stage_cells(self.rows), parameter_cells(self.parameters)
 
 
+@checked
 def explain_update(
-    tx: Any, grads: Updates, state: OptState, params: Params, path: Where | None = None, **extra: Any
+    tx: Transformation, grads: Tree, state: StateTree, params: Tree, path: Where | None = None, **extra: Any
 ) -> UpdateExplanation:
     """What the step `tx.update(grads, state, params)` does, stage by stage: norms, the angle to the gradient, and the
     shares of elements that are changed, clipped, masked, decayed and lost to rounding.
@@ -134,12 +138,13 @@ def explain_update(
       TypeError: inside of `jit`, where there are no values to measure.
       ValueError: for a path that no parameter has, with the closest ones.
     """
-    check_transformation("explain_update: tx", tx)
     _check_values({"tx": tx, "grads": grads, "state": state, "params": params})
     if not _carriers(state) <= _carriers(params):  # an nnx.Optimizer has variables of its own around the state
         grads, state, params = map(unwrapped, (grads, state, params))
     root = route(tx, shapes_of("explain_update", params))
     ps, gs = _by_name(params), values(grads)
+    if lacking := [name for name in gs if name not in ps]:
+        raise ValueError(f"explain_update: params lack what grads have: {listed(lacking)}")
     chosen = set(gs) if path is None else _chosen(path, root, params, ps) & set(gs)
     measuring = Measuring(gs, ps, chosen)
     watch = Watch(measuring)
@@ -192,7 +197,7 @@ def _by_name(params: Params) -> dict[str, Any]:
 def _chosen(path: Where, root: RouteNode, params: Params, ps: dict[str, Any]) -> set[str]:
     if isinstance(path, str) and path in ps:
         return {path}
-    if path == "(root)" and set(ps) == {""}:
+    if isinstance(path, str) and path == "(root)" and set(ps) == {""}:
         return {""}
     chosen = check_where("explain_update: path", path)
     check_found(f"explain_update: path {described(chosen)}", chosen, params, list(ps))

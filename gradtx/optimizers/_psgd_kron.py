@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from gradtx.core._branching import branch
 from gradtx.core._combine import chain
+from gradtx.core._counts import safe_increment
 from gradtx.core._factory import per_matrix, transformation
 from gradtx.core._ranges import Decay, Fraction, Limit, NonNegative, NonNegativeInt, Positive, PositiveInt
 from gradtx.core._transformation import GradientTransformationExtraArgs
@@ -88,7 +89,7 @@ def scale_by_psgd_kron(
         return {"since": 0}
 
     def shared(t, total, memory):
-        since = memory["since"] + 1
+        since = safe_increment(memory["since"])
         due = since.astype(t.dtype) * precondition_probability >= 1
         balance = jax.random.uniform(_keys(seed, t)[0]) < BALANCING
         return (due, balance), {"since": jnp.where(due, 0, since)}

@@ -43,10 +43,14 @@ def _lengths(b2: Any, t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The length of the simple moving average that is like one with decay b2, after t steps and in the limit.
 
     2 / (1 - b2) - 1 - 2 t b2^t / (1 - b2^t) and its limit 2 / (1 - b2) - 1, computed from -log(b2) so that nearly equal
-    numbers (1,999 and 1,993 for b2 = 0.999 at step 6) are not subtracted.
+    numbers are not subtracted: at first those of this formula (1,999 and 1,993 for b2 = 0.999 at step 6), later t and
+    t times a number near 1.
     """
     rate = _rate(b2, t)
-    return t * (1 - _excess(rate * t)) + _excess(rate), 2 / rate + _excess(rate)
+    x = rate * t
+    left = jnp.exp(-jnp.maximum(x, 0.5))  # b2^t
+    length = jnp.where(x < 0.5, t * (1 - _excess(jnp.minimum(x, 0.5))), 2 / rate - 2 * t * left / (1 - left))
+    return length + _excess(rate), 2 / rate + _excess(rate)
 
 
 @transformation

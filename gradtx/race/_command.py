@@ -53,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> RaceReport:
     args = form.parse_args(argv)
     seeds, rates, steps = (2, 3, 20) if args.quick else (SEEDS, RATES, None)
     rates = rates if args.rates is None else args.rates
-    if rates < 1:
-        form.error(f"--rates must be 1 or more, got {rates}")
+    for name in ("seeds", "rates", "steps"):
+        if (given := getattr(args, name)) is not None and given < 1:
+            form.error(f"--{name} must be 1 or more, got {given}")
     for path in filter(None, (args.png, args.json)):  # before minutes of work
         if not Path(path).absolute().parent.is_dir():
             form.error(f"there is no folder for {path}")

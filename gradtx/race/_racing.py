@@ -3,16 +3,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from gradtx.core._checked import checked
+from gradtx.core._kinds import Kind, shown
+from gradtx.core._nesting import is_transformation
+from gradtx.core._ranges import PositiveInt
 from gradtx.race._builtin import BUILTIN
 from gradtx.race._contender import Contender, contender
 from gradtx.race._outcome import Outcome, TaskResult
 from gradtx.race._race_report import RaceReport
 from gradtx.race._runs import curves, spacing
-from gradtx.race._task import Task, checked, task_at
+from gradtx.race._task import Task, task_at, task_of
 
 SEEDS = 8
 
@@ -24,16 +28,42 @@ def grid(rates: int) -> tuple[float, ...]:
 
 RATES = 17
 FACTORS = grid(RATES)
+
+
+def _is_list(x: Any) -> bool:
+    return isinstance(x, list | tuple) and not is_transformation(x)
+
+
+def _not_contenders(x: Any) -> str | None:
+    return None if _is_list(x) else f"the text {x!r}" if isinstance(x, str) else shown(x)
+
+
+def _not_tasks(x: Any) -> str | None:
+    if isinstance(x, Mapping) or _is_list(x) and all(isinstance(name, str) for name in x):
+        return None
+    return f"the text {x!r}" if isinstance(x, str) else shown(x)
+
+
+def _not_factors(x: Any) -> str | None:
+    numbers = np.asarray(x) if isinstance(x, list | tuple | np.ndarray) else np.zeros(())
+    fits = numbers.dtype.kind in "iuf" and numbers.ndim == 1 and numbers.size > 0
+    return None if fits and (np.isfinite(numbers) & (numbers > 0)).all() else shown(x)
+
+
+Contenders = Annotated[Sequence[Any], Kind("a list of calls and transformations", _not_contenders)]
+Tasks = Annotated[Sequence[str] | Mapping[str, Any], Kind("a list of names, or a dictionary of tasks,", _not_tasks)]
+Factors = Annotated[Sequence[float], Kind("a list of positive numbers", _not_factors)]
 Bar = Callable[[str, int], AbstractContextManager[Callable[[], Any]]]
 
 
+@checked
 def race(
-    contenders: Sequence[Any],
-    tasks: Sequence[str] | Mapping[str, Any] | None = None,
+    contenders: Contenders,
+    tasks: Tasks | None = None,
     *,
-    seeds: int = SEEDS,
-    factors: Sequence[float] = FACTORS,
-    steps: int | None = None,
+    seeds: PositiveInt = SEEDS,
+    factors: Factors = FACTORS,
+    steps: PositiveInt | None = None,
     progress: Bar | None = None,
 ) -> RaceReport:
     """Runs every contender on every task, at all multiples of its learning rate, with all seeds.
@@ -60,20 +90,13 @@ def race(
       TypeError, ValueError: for what is no contender or task, with the place.
       ImportError: for a named task whose data are not installed.
     """
-    if isinstance(contenders, str):
-        raise TypeError(f"race: contenders must be a list of calls, got the text {contenders!r}")
-    known = [contender(given) for given in contenders]
+    known = list(map(_contender, range(len(contenders)), contenders))
     if not known:
         raise ValueError("race: contenders is empty; give at least one, such as 'adamw(1e-3)'")
     for name in (names := [c.name for c in known]):
         if names.count(name) > 1:
             raise ValueError(f"race: contenders has {name} twice")
-    for argument, given in (("seeds", seeds), ("steps", 1 if steps is None else steps)):
-        if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-            raise ValueError(f"race: {argument} must be a whole number from 1 on, got {given!r}")
     multiples = np.sort(np.asarray(factors, float))
-    if multiples.ndim != 1 or not multiples.size or not (np.isfinite(multiples) & (multiples > 0)).all():
-        raise ValueError(f"race: factors must be positive numbers, got {factors!r}")
     found, left_out = _tasks(tasks)
     if steps is not None:
         found = {name: task._replace(steps=steps) for name, task in found.items()}
@@ -82,16 +105,22 @@ def race(
     return RaceReport(tuple(names), seeds, tuple(results), left_out)
 
 
+def _contender(number: int, given: Any) -> Contender:
+    try:
+        return contender(given)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"race: contenders[{number}]: {error}") from error
+
+
 def _tasks(asked: Sequence[str] | Mapping[str, Any] | None) -> tuple[dict[str, Task], dict[str, str]]:
     if isinstance(asked, Mapping):
-        return {name: checked(name, task) for name, task in asked.items()}, {}
-    if isinstance(asked, str):
-        raise TypeError(f"race: tasks must be a list of names, got the text {asked!r}")
+        return {name: task_of(f"race: tasks: {name}", task) for name, task in asked.items()}, {}
     found, left_out = {}, {}
     for name in BUILTIN if asked is None else asked:
         if name not in BUILTIN and ":" not in name:
             raise ValueError(
-                f"race: no task has the name {name!r}; there are {', '.join(BUILTIN)}, and paths, package.module:name"
+                f"race: tasks: no task has the name {name!r}; there are {', '.join(BUILTIN)}, and paths, "
+                f"package.module:name"
             )
         try:
             found[name] = BUILTIN[name]() if name in BUILTIN else task_at(name)

@@ -48,10 +48,10 @@ def task_at(path: str) -> Task:
     found = imported(path)
     if callable(found) and not hasattr(found, "init"):
         found = found()
-    return checked(path, found)
+    return task_of(path, found)
 
 
-def checked(name: str, task: Any) -> Task:
+def task_of(name: str, task: Any) -> Task:
     """The task that an object with the attributes of one is."""
     if missing := [field for field in ("init", "loss", "steps") if not hasattr(task, field)]:
         raise TypeError(f"{name}: a task has init, loss and steps; {type(task).__name__} has no {missing[0]}")

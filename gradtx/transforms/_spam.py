@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import _over_devices as reductions
+from gradtx.core._counts import safe_increment
 from gradtx.core._factory import per_parameter, transformation
 from gradtx.core._ranges import Decay, Limit, NonNegative
 from gradtx.core._transformation import GradientTransformationExtraArgs
@@ -128,7 +129,7 @@ def stable_spam_clip(decay: Decay = 0.999) -> GradientTransformationExtraArgs:
         largest = reductions.largest(jnp.where(jnp.isnan(size), 0, size), initial=0.0)
         ok = ~reductions.anywhere(~jnp.isfinite(size))
         average = jnp.where(ok, ema(average, largest, decay), average)
-        number = jnp.where(ok, number + 1, number)
+        number = jnp.where(ok, safe_increment(number), number)
         known = number > 0
         c = average / jnp.where(known, one_minus_power(decay, number), 1)
         over = known & (size > c)
@@ -166,7 +167,7 @@ def stabilize_norm(b1: Decay = 0.7, b2: Decay = 0.9, eps: NonNegative = 1e-8) ->
         ok = jnp.isfinite(norm)
         m = jnp.where(ok, ema(m, norm, b1), m)
         v = jnp.where(ok, ema(v, norm**2, b2), v)
-        number = jnp.where(ok, number + 1, number)
+        number = jnp.where(ok, safe_increment(number), number)
         known = number > 0
         of_m, of_v = (jnp.where(known, one_minus_power(b, number), 1) for b in (b1, b2))
         size = safe_divide(m / of_m, safe_sqrt(v / of_v) + eps)

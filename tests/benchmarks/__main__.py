@@ -6,7 +6,7 @@
     python -m tests.benchmarks --table first-order matrices     some of the tables
     python -m tests.benchmarks --case "adam*/gpt" --measure step trace
     python -m tests.benchmarks --json FILE                      all numbers in a file too
-    python -m tests.benchmarks --growth                         draws docs/images/growth.png instead
+    python -m tests.benchmarks --growth                         growth instead: docs/images/growth.png
     python -m tests.benchmarks --record                         counts anew, for tests/test_counts.py
 
 Contenders run interleaved in one process, in a new random order each round. In the tables, a number in parentheses is
@@ -17,10 +17,11 @@ import argparse
 import datetime
 import fnmatch
 import json
+import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -58,17 +59,35 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def chosen(options: argparse.Namespace) -> list[tuple[str, Case]]:
     """The cases that were asked for, each with its table."""
-    made = all_cases(SMALL if options.quick else FULL)
-    wanted = [(table, case) for table in options.table if table != START for case in made[table]]
-    return [(t, case) for t, case in wanted if any(fnmatch.fnmatch(case.name, x) for x in options.case)]
+    if options.growth:
+        found = growth.cases(options.quick)
+    else:
+        made = all_cases(SMALL if options.quick else FULL)
+        found = [(table, case) for table in options.table if table != START for case in made[table]]
+    return [(t, case) for t, case in found if any(fnmatch.fnmatch(case.name, x) for x in options.case)]
 
 
 def machine() -> dict[str, str]:
+    """What the times depend on; the load is how many processes want a core, in the mean of the last minute."""
     device = jax.devices()[0]
     versions = {"jax": jax.__version__, "optax": optax.__version__, "python": platform.python_version()}
     if torch_steps.torch is not None:
         versions["torch"] = torch_steps.torch.__version__
-    return {"date": f"{datetime.date.today()}", "device": f"{device.device_kind}, {platform.machine()}", **versions}
+    kind = f"{device.device_kind}, {platform.machine()}, {torch_steps.THREADS} cores"
+    return {"date": f"{datetime.date.today()}", "device": kind, **versions, "load": f"{os.getloadavg()[0]:.1f}"}
+
+
+def kept(found: Iterable[Result], file: Path | None) -> list[Result]:
+    """All results, named as they come, and in the file at once, so that nothing is lost."""
+    results: list[Result] = []
+    for result in found:
+        print(f"{result.table}: {result.case}", file=sys.stderr, flush=True)
+        results.append(result)
+        if file:
+            file.write_text(
+                json.dumps({"machine": machine(), "results": [r._asdict() for r in results]}, indent=1) + "\n"
+            )
+    return results
 
 
 def main() -> None:
@@ -80,19 +99,16 @@ def main() -> None:
     effort = Effort(0.0, 1, 1, clock) if options.quick else Effort(options.seconds, options.rounds, 200, clock)
     print(", ".join(f"{name} {x}" for name, x in machine().items()), "\n", flush=True)
     if options.growth:
-        growth.draw(growth.measured(options.quick, effort), growth.OUT)
+        results = kept((growth.measured(axis, case, effort) for axis, case in chosen(options)), options.json)
+        print(growth.page(results))
+        if not options.quick:
+            growth.draw(results, growth.OUT)
         return
-    results: list[Result] = []
-    for table, case in chosen(options):
-        print(f"{table}: {case.name}", file=sys.stderr, flush=True)
-        results.append(measured(table, case, options.measure, effort))
-        if options.json:  # at once, so that nothing is lost
-            found = {"machine": machine(), "results": [r._asdict() for r in results]}
-            options.json.write_text(json.dumps(found, indent=1) + "\n")
+    results = kept((measured(table, case, options.measure, effort) for table, case in chosen(options)), options.json)
     print(tables.page(results))
     found = list(goals.goals(results))
     if START in options.table:
-        imported, wheel = packages.import_seconds(1 if options.quick else 7), packages.wheel_bytes()
+        imported, wheel = packages.import_seconds(1 if options.quick else 7, clock.__name__), packages.wheel_bytes()
         rows = [[f"import of {name}, after JAX's", tables.seconds(x)] for name, x in imported.items()]
         print(f"## {START}\n\n" + tables.table(["", ""], [*rows, ["wheel", f"{wheel / 1000:.0f} kB"]]))
         found += [

@@ -5,7 +5,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 import gradtx
 from gradtx import Role
@@ -17,9 +20,15 @@ from .trees import FULL, Params, Size
 
 RATE = 1e-3
 
+BANDWIDTH = "copy"
+"""A loop that only moves bytes, as many as a step must: where a step is bound by memory, it is measured too."""
+
+ANEW = "not in place"
+"""The contender whose results lie in memory of their own."""
+
 
 class Case(NamedTuple):
-    """Contenders by name, and the one to which the others' ratios are taken."""
+    """Contenders by name, and the one to which the others' ratios are taken: the first, where it takes no part."""
 
     name: str
     contenders: dict[str, Contender]
@@ -29,7 +38,7 @@ class Case(NamedTuple):
     reads: int = 1
     """How often each gradient must be read: twice where a norm of all is needed first."""
     memory_bound: bool = False
-    """Whether a step is compared with a loop that moves as many bytes as it must."""
+    """Whether `BANDWIDTH` is one of the steps."""
 
     @property
     def ours(self) -> Contender:
@@ -74,6 +83,53 @@ def first_order(size: Size) -> list[Case]:
 def many_leaves(size: Size) -> list[Case]:
     params = partial(trees.small_leaves, size.many)
     return [paired(f"{name}/many", FIRST_ORDER[name], params, torch=name) for name in ("sgd", "adamw")]
+
+
+def packed(size: Size) -> list[Case]:
+    """Whether it is worth it to keep the moments of many leaves as one array."""
+    case = paired("packed/leaves", FIRST_ORDER["adam"], partial(trees.small_leaves, size.leaves))
+    in_one = Contender(lambda: packing(gradtx.adam(RATE)), case.ours.params)
+    return [case._replace(contenders={"packed": in_one, **case.contenders})]
+
+
+def packing(tx: Any) -> Any:
+    """All gradients as one leaf, and so the state too."""
+
+    def init(params: Params) -> Any:
+        return tx.init(ravel_pytree(params)[0])
+
+    def update(updates: Params, state: Any, params: Params = None) -> tuple[Params, Any]:
+        flat, unpack = ravel_pytree(updates)
+        flat, state = tx.update(flat, state)
+        return unpack(flat), state
+
+    return gradtx.GradientTransformation(init, update)
+
+
+def floor(size: Size) -> list[Case]:
+    """Where the time of a step on one large leaf goes: beside a loop that moves the same bytes, in place and not."""
+    cases = []
+    for recipe in ("sgd", "adam", "adamw", "lion"):
+        case = paired(f"{recipe}/floor", FIRST_ORDER[recipe], partial(trees.large, size), torch=recipe)
+        anew = {ANEW: case.ours._replace(in_place=False)}
+        by_hand = {"by hand": Contender(adam_by_hand, case.ours.params)} if recipe == "adam" else {}
+        contenders = {**case.contenders, **by_hand, **anew}
+        cases.append(case._replace(contenders=contenders, over=BANDWIDTH, memory_bound=True))
+    return cases
+
+
+def adam_by_hand() -> Any:
+    """Four arrays read and three written, as Adam does, with nothing else: what XLA makes of so little."""
+
+    def init(params: Params) -> Any:
+        return jax.tree.map(jnp.zeros_like, (params, params))
+
+    def update(grads: Params, state: Any, params: Params) -> tuple[Params, Any]:
+        mu = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state[0], grads)
+        nu = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, state[1], grads)
+        return jax.tree.map(lambda m, v: -RATE * m / (jnp.sqrt(v) + 1e-8), mu, nu), (mu, nu)
+
+    return gradtx.GradientTransformation(init, update)
 
 
 def muon(library: Any) -> Any:
@@ -160,7 +216,9 @@ def moments(size: Size) -> list[Case]:
 
 TABLES: dict[str, Callable[[Size], list[Case]]] = {
     "first-order": first_order,
+    "floor": floor,
     "many": many_leaves,
+    "packed": packed,
     "stacks": stacks,
     "matrices": matrices,
     "groups": groups,

@@ -2,6 +2,7 @@
 """Who is compared: a transformation and its parameters, with its step and all that is measured of it."""
 
 import functools
+import statistics
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ class Contender(NamedTuple):
     make: Callable[[], Any]
     params: Callable[[], Params]
     apply_updates: Callable = gradtx.apply_updates
+    in_place: bool = True
+    """Whether a step may write its results over its parameters and state, as it should."""
 
 
 class Ready:
@@ -29,13 +32,14 @@ class Ready:
 
     def __init__(self, contender: Contender):
         self.make, self.apply_updates = contender.make, contender.apply_updates
+        self.donated = (0, 1) if contender.in_place else ()
         self.tx = self.make()
         self.params = contender.params()
         self.grads = jax.tree.map(lambda p: 0.01 * jnp.cos(p), self.params)
         self.state = self.tx.init(self.params)
 
     def jitted(self, tx: Any) -> Any:
-        """A step in place, as a new function, so that nothing of an earlier trace is used again."""
+        """A step, as a new function, so that nothing of an earlier trace is used again."""
 
         # JAX pairs the arrays that are donated with results of equal shape by their order. In another order than that
         # of the results, XLA copies parameters and moments into each other's places.
@@ -43,7 +47,7 @@ class Ready:
             updates, state = tx.update(grads, state, params)
             return self.apply_updates(params, updates), state
 
-        return jax.jit(step, donate_argnums=(0, 1))
+        return jax.jit(step, donate_argnums=self.donated)
 
     @functools.cached_property
     def function(self) -> Any:
@@ -85,6 +89,20 @@ class Ready:
             return held
 
         return run
+
+    def pages(self) -> int:
+        """Pages of memory that the system hands out in a warm step: the median of a few."""
+        import resource  # which Windows lacks
+
+        def handed_out() -> int:
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+        run, found = self.stepper(), []
+        for _ in range(6):
+            before = handed_out()
+            jax.block_until_ready(run())
+            found.append(handed_out() - before)
+        return round(statistics.median(found[1:]))
 
     def update(self) -> object:
         return self.tx.update(self.grads, self.state, self.params)

@@ -52,10 +52,14 @@ def recorded() -> dict[str, Any]:
 
 
 def cases() -> dict[str, Case]:
-    """All but those that count the same again: of more leaves, of AdamW without clipping and of it on stacks."""
+    """All but those that count the same again: on other trees, of AdamW without clipping and of it on stacks."""
     found = {case.name: case for cases in all_cases(SMALL).values() for case in cases}
     again = {"adamw/large", "adamw/gpt", "clip_adamw/stack"}
-    return {name: case for name, case in found.items() if not name.endswith(("/leaves", "/many")) and name not in again}
+    return {
+        name: case
+        for name, case in found.items()
+        if not name.endswith(("/leaves", "/many", "/floor")) and name not in again
+    }
 
 
 def counts(contender: Contender) -> dict[str, int]:

@@ -4,8 +4,8 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from .cases import in_the_mean
-from .measures import BANDWIDTH, Result
+from .cases import BANDWIDTH, in_the_mean
+from .measures import Result
 from .tables import geometric_mean, table
 
 

@@ -1,81 +1,114 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How step, trace and compile grow with the number of leaves and of parameters: docs/images/growth.png."""
+"""How step, trace and compilation grow with the number of leaves and of parameters: docs/images/growth.png."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from . import trees
-from .cases import FIRST_ORDER, paired
+from .cases import FIRST_ORDER, Case, paired
+from .measures import Result
 from .measures import measured as measured_case
-from .tables import seconds, table
+from .tables import cell, table
 from .timing import Effort
 
 OUT = Path(__file__).resolve().parents[2] / "docs" / "images" / "growth.png"
-MEASURES = {"step": "compiled step", "trace": "tracing", "compile": "compiling"}
-LEAVES = (10, 30, 100, 300, 1_000, 3_000, 10_000)
-NUMBERS = (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
+MEASURES = {"compiled step": ("step",), "tracing and lowering": ("trace", "lower"), "compiling": ("compile",)}
+"""What a panel shows: the sum of these."""
 LIBRARIES = {"gradtx": "gradtx", "optax": "Optax"}
-AXES = {"leaves": "leaves of 1,000 numbers", "numbers": "numbers in 10 leaves"}
 
 
-class Curve(NamedTuple):
-    """By measure and library, the seconds at each place."""
+class Axis(NamedTuple):
+    """What grows: the parameters at each place, and what is drawn."""
 
+    title: str
+    params: Callable[[int], trees.Params]
     places: Sequence[int]
-    seconds: dict[str, dict[str, list[float]]]
+    panels: Sequence[str]
 
 
 def in_ten_leaves(numbers: int) -> trees.Params:
     return trees.random({f"leaf{i}": (numbers // 1000, 100) for i in range(10)})
 
 
-def measured(quick: bool, effort: Effort) -> dict[str, Curve]:
-    """AdamW along both axes; each place is printed at once, as the last ones take long."""
-    makers = {"leaves": (trees.small_leaves, LEAVES), "numbers": (in_ten_leaves, NUMBERS)}
-    found = {}
-    for axis, (params, places) in makers.items():
-        places = places[:2] if quick else places
-        curves = {m: {who: [] for who in LIBRARIES} for m in MEASURES}
-        header = [f"{title}, {name}" for title in MEASURES.values() for name in LIBRARIES.values()]
-        print(table([AXES[axis], *header], []), end="")
-        for n in places:
-            case = paired(f"adamw/{n}", FIRST_ORDER["adamw"], partial(params, n))
-            values = measured_case("growth", case, MEASURES, effort).values
-            for measure, by_library in curves.items():
-                for who, curve in by_library.items():
-                    curve.append(values[measure][who])
-            row = [f"{n:,}", *(seconds(values[m][who]) for m in MEASURES for who in LIBRARIES)]
-            print(f"| {' | '.join(row)} |", flush=True)
-        print()
-        found[axis] = Curve(places, curves)
-    return found
+RECIPES = {"adam": "-", "clip_adamw": "--"}
+"""By how their lines are drawn."""
+LEAVES = (10, 100, 1_000, 10_000)
+NUMBERS = (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
+AXES = {
+    "leaves": Axis("leaves of 1,000 numbers", trees.small_leaves, LEAVES, tuple(MEASURES)),
+    "numbers": Axis("numbers in 10 leaves", in_ten_leaves, NUMBERS, ("compiled step",)),
+}
+COMPILED = 1_000
+"""The most leaves: for ten times as many, XLA needs ten gigabytes and minutes, in either library."""
 
 
-def draw(curves: dict[str, Curve], out: Path) -> None:
+def cases(quick: bool = False) -> list[tuple[str, Case]]:
+    """Both recipes along both axes, each case with its axis, which is its table."""
+    return [
+        (which, paired(f"{recipe}/{n}", FIRST_ORDER[recipe], partial(axis.params, n)))
+        for recipe in RECIPES
+        for which, axis in AXES.items()
+        for n in (axis.places[:2] if quick else axis.places)
+    ]
+
+
+def measured(which: str, case: Case, effort: Effort) -> Result:
+    """All that is drawn of a case."""
+    axis, place = AXES[which], int(case.name.split("/")[1])
+    wanted = [measure for panel in axis.panels for measure in MEASURES[panel]]
+    if which == "leaves" and place > COMPILED:
+        wanted = ["trace", "lower"]
+    return measured_case(which, case, wanted, effort)
+
+
+def page(results: Sequence[Result]) -> str:
+    """A table for each axis."""
+    parts = []
+    for which, axis in AXES.items():
+        names = [measure for panel in axis.panels for measure in MEASURES[panel]]
+        rows = []
+        for r in results:
+            if r.table == which:
+                recipe, place = r.case.split("/")
+                rows.append([f"`{recipe}`", f"{int(place):,}", *(cell(r, m, "gradtx") for m in names)])
+        parts.append(table(["", axis.title, *names], rows))
+    return "\n".join(parts)
+
+
+def curve(results: Sequence[Result], which: str, recipe: str, who: str, panel: str) -> tuple[list[int], list[float]]:
+    """The places along an axis, and the seconds there."""
+    found = [r for r in results if r.table == which and r.case.startswith(f"{recipe}/")]
+    found = [r for r in found if set(MEASURES[panel]) <= r.values.keys()]
+    places = [int(r.case.split("/")[1]) for r in found]
+    return places, [sum(r.values[m][who] for m in MEASURES[panel]) for r in found]
+
+
+def draw(results: Sequence[Result], out: Path) -> None:
     # Only here: neither matplotlib nor what it brings is needed for numbers.
     from matplotlib.figure import Figure
     from PIL import Image
 
     from gradtx.plot._plot import COLORS, FAINT, GRID, INK
 
-    figure = Figure(figsize=(9.6, 5.4), dpi=100, layout="constrained")
-    grid = figure.subplots(len(curves), len(MEASURES), squeeze=False)
-    for row, (axis, curve) in zip(grid, curves.items(), strict=True):
-        for axes, (measure, title) in zip(row, MEASURES.items(), strict=True):
-            for color, (who, times) in zip(COLORS, curve.seconds[measure].items(), strict=False):
-                style = {"color": color, "marker": "o", "markersize": 3, "linewidth": 1.6}
-                axes.loglog(curve.places, times, label=LIBRARIES[who], **style)
-            axes.set_title(title, fontsize=9, color=INK)
-            axes.set_xlabel(AXES[axis], fontsize=8, color=INK)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.spines[["left", "bottom"]].set_color(FAINT)
-            axes.tick_params(color=FAINT, labelcolor=INK, labelsize=7, length=2)
-            axes.grid(True, color=GRID, linewidth=0.5)
-        row[0].set_ylabel("seconds", fontsize=8, color=INK)
-        row[0].legend(frameon=False, fontsize=8, labelcolor=INK)
+    figure = Figure(figsize=(9.6, 5.6), dpi=100, layout="constrained")
+    panels = [(which, panel) for which, axis in AXES.items() for panel in axis.panels]
+    for axes, (which, panel) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        for recipe, line in RECIPES.items():
+            for color, (who, name) in zip(COLORS, LIBRARIES.items(), strict=False):
+                style = {"color": color, "linestyle": line, "marker": "o", "markersize": 3, "linewidth": 1.6}
+                axes.loglog(*curve(results, which, recipe, who, panel), label=f"{name}, {recipe}", **style)
+        axes.set_title(panel, fontsize=9, color=INK)
+        axes.set_xlabel(AXES[which].title, fontsize=8, color=INK)
+        axes.set_ylabel("seconds", fontsize=8, color=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(FAINT)
+        axes.tick_params(which="both", color=FAINT, labelcolor=INK, labelsize=7, length=2)
+        axes.grid(True, color=GRID, linewidth=0.5)
+    figure.axes[0].legend(frameon=False, fontsize=7, labelcolor=INK)
     picture = io.BytesIO()
     figure.savefig(picture)
+    # A paletted picture of a few lines is a third of the size.
     Image.open(picture).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(out, optimize=True)

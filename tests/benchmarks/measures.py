@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from . import programs, torch_steps
 from .calls import calls_of
-from .cases import Case
+from .cases import BANDWIDTH, Case
 from .contenders import STAGES, Ready
 from .timing import Effort, Times, interleaved, timed
 
@@ -33,13 +33,12 @@ COUNTED = {
     "floor": "bytes that any program must read and write",
     "peak": "bytes of arguments, results and all between, as XLA plans them",
     "state": "bytes of the state",
+    "pages": "pages of memory that the system hands out in a warm step",
 }
 MEASURES = {**TIMED, **COUNTED}
 """What each is."""
 
 ROW = 4096
-BANDWIDTH = "copy"
-"""The contender that only moves bytes."""
 
 
 class Result(NamedTuple):
@@ -68,14 +67,15 @@ def measured(table: str, case: Case, measures: Collection[str], effort: Effort) 
     ours = next(iter(ready))
     for measure, times in _timed(case, ready, measures, effort).items():
         values[measure] = {name: times.median(name) for name in times.rounds}
-        ratios[measure] = {name: times.ratio(name, case.over) for name in times.rounds}
+        over = case.over if case.over in times.rounds else ours
+        ratios[measure] = {name: times.ratio(name, over) for name in times.rounds}
         against[measure] = {name: times.ratio(ours, name) for name in times.rounds}
     for measure in COUNTED:
         if measure in measures:
             found = {name: float(_count(measure, case, x)) for name, x in ready.items()}
             values[measure] = found
             # A state may have no bytes.
-            ratios[measure] = {name: x / max(found[case.over], 1.0) for name, x in found.items()}
+            ratios[measure] = {name: x / max(found.get(case.over, found[ours]), 1.0) for name, x in found.items()}
             against[measure] = {name: found[ours] / max(x, 1.0) for name, x in found.items()}
     return Result(table, case.name, case.over, values, ratios, against)
 
@@ -147,4 +147,6 @@ def _count(measure: str, case: Case, x: Ready) -> float:
             return programs.peak_bytes(x.compiled)
         case "state":
             return programs.size_bytes(x.state)
+        case "pages":
+            return x.pages()
     return programs.floor_bytes(x.params, x.state, x.grads, case.reads)

@@ -4,15 +4,15 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from .cases import in_the_mean
-from .measures import BANDWIDTH, COUNTED, TIMED, Result
+from .cases import ANEW, BANDWIDTH, in_the_mean
+from .measures import COUNTED, TIMED, Result
 
 TIMES = [m for m in TIMED if m not in ("restored", "construct")]
 
 
 def geometric_mean(ratios: Iterable[float]) -> float:
-    logarithms = [math.log(x) for x in ratios]
-    return math.exp(sum(logarithms) / len(logarithms))
+    found = list(ratios)
+    return math.prod(found) ** (1 / len(found))
 
 
 def seconds(x: float) -> str:
@@ -43,12 +43,18 @@ def value(measure: str, x: float) -> str:
     return seconds(x) if measure in TIMED else count(x)
 
 
+def cell(result: Result, measure: str, name: str) -> str:
+    """What a contender takes, and in parentheses its ratio; nothing where it takes no part."""
+    x = result.values.get(measure, {}).get(name)
+    return "" if x is None else f"{value(measure, x)} ({ratio(result.ratios[measure][name])})"
+
+
 def beside(results: Sequence[Result], measures: Sequence[str]) -> str:
     """A row for each case: what the contender takes, and in parentheses its ratio."""
     found = [m for m in measures if any(m in r.values for r in results)]
     rows = []
     for r in results:
-        cells = [f"{value(m, next(iter(r.values[m].values())))} ({ratio(r.ratio(m) or 0.0)})" for m in found]
+        cells = [cell(r, m, next(iter(r.values[m]))) for m in found]
         rows.append([f"`{r.case}`" + ("" if r.over == "optax" else f" over {r.over}"), *cells])
     return table(["", *found], rows) if found else ""
 
@@ -66,12 +72,11 @@ def means(results: Sequence[Result], measures: Sequence[str]) -> str:
 
 
 def contenders(result: Result, measures: Sequence[str]) -> str:
-    """A row for each contender of one case; the ratios are to the one without."""
+    """A row for each contender of one case."""
     found = [m for m in measures if m in result.values]
     rows = []
-    for name in result.values[found[0]] if found else ():
-        cells = [f"{value(m, result.values[m][name])} ({ratio(result.ratios[m][name])})" for m in found]
-        rows.append([name, *cells])
+    for name in dict.fromkeys(name for m in found for name in result.values[m]):
+        rows.append([name, *(cell(result, m, name) for m in found)])
     return table([f"`{result.case}`", *found], rows) if found else ""
 
 
@@ -105,13 +110,32 @@ def bandwidth(results: Sequence[Result]) -> str:
     return table(header[: len(rows[0])], rows)
 
 
+def rates(results: Sequence[Result]) -> str:
+    """Each step in times of a loop that moves the floor; then what its program moves, and pages, in place and not."""
+    names = dict.fromkeys(name for r in results for name in (*r.values.get("step", {}), *r.values.get("moved", {})))
+    names.pop(BANDWIDTH, None)
+    rows = []
+    for r in results:
+        steps, moved, floor, pages = (r.values.get(m, {}) for m in ("step", "moved", "floor", "pages"))
+        cells = [ratio(r.ratios["step"][name]) if name in steps else "" for name in names]
+        over = [f"{moved[x] / floor[x]:.2f}" if x in moved and x in floor else "" for x in ("gradtx", ANEW)]
+        rate = f"{floor['gradtx'] / steps[BANDWIDTH] / 1e9:.1f} GB/s" if floor and BANDWIDTH in steps else ""
+        handed_out = [f"{pages[x]:,.0f}" if x in pages else "" for x in ("gradtx", ANEW)]
+        rows.append([f"`{r.case}`", *cells, rate, *over, *handed_out])
+    beside = ["moved / floor", ANEW, "pages", ANEW]
+    return table(["step / copy", *names, "copy", *beside], rows) if rows else ""
+
+
 def page(results: Sequence[Result]) -> str:
     """All tables."""
     parts = []
     for name in dict.fromkeys(r.table for r in results):
         found = [r for r in results if r.table == name]
         parts.append(f"## {name}\n")
-        if name in ("stacks", "groups", "moments"):
+        if name == "floor":
+            parts.append(rates(found))
+            continue
+        if name in ("packed", "stacks", "groups", "moments"):
             parts += [contenders(r, [*TIMED, *COUNTED]) for r in found]
             continue
         if name == "first-order":

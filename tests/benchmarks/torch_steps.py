@@ -16,6 +16,9 @@ try:
 except ImportError:
     torch: Any = None
 
+THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""As many as XLA has, which takes a thread for each core that this process may use."""
+
 FUSED, FOREACH = {"torch, fused": {"fused": True}}, {"torch, foreach": {"foreach": True}}
 
 
@@ -23,6 +26,7 @@ def steps(recipe: str, params: Params) -> dict[str, Callable[[], object]]:
     """A function for each form, on a copy of the parameters."""
     if torch is None:
         return {}
+    torch.set_num_threads(THREADS)
     makers: dict[str, tuple[Callable, dict[str, dict[str, Any]]]] = {
         "sgd": (lambda ps, **form: torch.optim.SGD(ps, 1e-3, momentum=0.9, **form), FUSED | FOREACH),
         "adam": (lambda ps, **form: torch.optim.Adam(ps, 1e-3, **form), FUSED | FOREACH),

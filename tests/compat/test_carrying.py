@@ -21,7 +21,17 @@ CALLS = {
         {"a": lib.adam(1e-2), "b": lib.sgd(0.1, momentum=0.9)}, {"enc": "a", "head": "b"}
     ),
     "adamw": lambda lib: lib.adamw(1e-2),
+    "flatten": lambda lib: lib.chain(lib.clip(1.0), lib.flatten(lib.adam(1e-2))),
+    "flatten around masked": lambda lib: lib.flatten(lib.masked(lib.adam(1e-2), all_of)),
+    "masked around flatten": lambda lib: lib.masked(lib.flatten(lib.adam(1e-2)), {"enc": True, "head": False}),
 }
+
+
+def all_of(tree):
+    return jax.tree.map(lambda _: True, tree)
+
+
+LBFGS = {"lbfgs": lambda lib: lib.lbfgs(), "lbfgs without a search": lambda lib: lib.lbfgs(0.1, linesearch=None)}
 
 
 def loss(params):
@@ -100,20 +110,23 @@ def test_lbfgs_of_float32_under_x64():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["MultiSteps", "multi_transform"])
+@pytest.mark.parametrize("name", ["MultiSteps", "multi_transform", *LBFGS])
 def test_through_orbax(name, tmp_path):
     import orbax.checkpoint
 
     params = jax.tree.map(jnp.float32, PARAMS)
-    theirs, ours = (CALLS[name](lib) for lib in (optax, compat.optax))
+    theirs, ours = ({**CALLS, **LBFGS}[name](lib) for lib in (optax, compat.optax))
     for i, (first, second) in enumerate(((theirs, ours), (ours, theirs))):
-        between, saved = train(with_extra(first), params, first.init(params), range(4))
+        between, saved = train(with_extra(first), params, first.init(params), range(4), (1, 1, 1, 1))
         with orbax.checkpoint.StandardCheckpointer() as saver:
             saver.save(tmp_path / str(i), saved)
             saver.wait_until_finished()
             restored = saver.restore(tmp_path / str(i))
         state, direct = (compat.carry_state(x, second, between) for x in (restored, saved))
         jax.tree.map(np.testing.assert_array_equal, state, direct)
+        assert types(state) == types(second.init(params))
+        after, _ = train(with_extra(second), between, state, range(4, 6), (1, 1, 1, 1))
+        assert np.isfinite(loss(after)) and (name != "lbfgs" or loss(after) <= loss(between))
 
 
 def test_a_dropped_gradient_is_not_counted_by_optax():

@@ -48,7 +48,7 @@ def test_data_are_as_short_as_the_call():
 @pytest.mark.parametrize(
     ("data", "error"),
     [
-        ("adam(1)", "data must be a dictionary with a call, got 'adam.1.'; from_string reads calls"),
+        ("adam(1)", "data must be a dictionary with a call, got 'adam.1.' .str.; from_string reads calls"),
         ({"cal": "adam"}, "data has no 'call'"),
         ({"call": 3}, "at the top: call must be the name of a factory, got 3"),
         ({"call": "adamm"}, "at the top: adamm is no name that a configuration may call; the closest are adam"),

@@ -124,5 +124,5 @@ def test_nothing_is_imported_or_run():
 
 
 def test_what_is_no_text():
-    with pytest.raises(TypeError, match="from_string: text must be a str, got adam"):
+    with pytest.raises(TypeError, match="from_string: text must be a string, got adam"):
         gt.from_string(gt.adam(1e-3))  # pyright: ignore[reportArgumentType]

@@ -3,7 +3,8 @@
 
 import inspect
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import pytest
 import gradtx
 from gradtx import curvature, losses, numerics, tree
 from gradtx.core._checked import checked
+from gradtx.core._kinds import LEVELS, ORDER, POINT, RANGES
 from gradtx.core._ranges import Fraction, Positive
 
 X, Y = jnp.ones((2, 3)), jnp.full((2, 3), 0.5)
@@ -128,6 +130,18 @@ def weighed(x, weight: Positive, share: Fraction = 0.5, *others: float, **named:
     return x, weight, share, others, named
 
 
+def test_functions_among_the_arguments():
+    @checked
+    def called(x, first: Annotated[Callable, "of x"], then: Callable | None = None):
+        return first(x) if then is None else then(first(x))
+
+    assert called(2, lambda x: x + 1) == 3
+    with pytest.raises(TypeError, match="called: first must be a function of x, got 1"):
+        called(2, **bad(first=1))
+    with pytest.raises(TypeError, match="called: then must be a function or None, got 1"):
+        called(2, abs, **bad(then=1))
+
+
 def test_arguments_by_place_and_by_name():
     assert weighed(1, 2.0) == (1, 2.0, 0.5, (), {})
     assert weighed(1, 2.0, 0.1, 4.0, y=5.0) == (1, 2.0, 0.1, (4.0,), {"y": 5.0})
@@ -148,3 +162,18 @@ def test_infinity_where_it_means_something(make):
             make(math.inf)
     else:
         assert make(math.inf).init(PARAMS) is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (LEVELS, [2, np.int64(8), [0.5, 1.0], np.ones(3)], [1, 2.5, 1j, True, "8", [[1.0]]]),
+        (RANGES, [((0, 1), (0.5, 2.0)), np.eye(2)], [(0, 1), ((0, 1), (0, math.inf)), "((0, 1), (0, 1))"]),
+        (POINT, [(0.0, 1), np.zeros(2)], [0.0, (0.0, 1.0, 2.0), "ab"]),
+        (ORDER, [2, math.inf, "fro", "nuc"], [math.nan, "fros", 1j, [2]]),
+    ],
+    ids=["levels", "ranges", "point", "order"],
+)
+def test_what_the_arguments_of_plots_and_norms_may_be(kind, good, bad):
+    assert [kind.fault(x) for x in good] == [None] * len(good)
+    assert None not in [kind.fault(x) for x in bad]

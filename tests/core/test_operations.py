@@ -67,6 +67,16 @@ def test_each_is_that_of_jax_numpy(name: str, promotion: str):
                 np.testing.assert_array_equal(have, want, err_msg=f"{name} of {x} and {y}")
 
 
+@pytest.mark.parametrize("name", PAIRS)
+def test_arrays_of_one_rank_are_one_operation_and_others_are_promoted(name: str):
+    ours, matrix = getattr(operations, name), OPERANDS["matrix"]
+    (equation,) = jax.make_jaxpr(ours)(matrix, matrix).eqns
+    assert not equation.primitive.call_primitive and "jaxpr" not in equation.params
+    with jax.numpy_rank_promotion("allow"):
+        for arrays in ((matrix, OPERANDS["vector"]), (OPERANDS["vector"], matrix)):
+            np.testing.assert_array_equal(jax.jit(ours)(*arrays), PAIRS[name](*arrays))
+
+
 def test_select_is_where():
     conditions = {"matrix": OPERANDS["matrix"] > 0, "row": OPERANDS["row"] > 0, "scalar": jnp.asarray(True)}
     cases = {k: v for k, v in OPERANDS.items() if k not in ("double", "weak")}

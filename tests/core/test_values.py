@@ -207,6 +207,16 @@ def test_a_population_without_vmap_is_an_error():
         adam(jnp.array([0.1, 0.2])).update(PARAMS, adam(0.1).init(PARAMS))
 
 
+def test_a_population_is_a_value_too():
+    """So a vector is no bad argument of a factory: what is stacked prints, is saved and is changed as a call."""
+    population = jax.tree.map(lambda *rates: jnp.stack(rates), adam(0.1), adam(0.2))
+    assert gradtx.from_string(repr(population)) == population == pickle.loads(pickle.dumps(population))
+    assert gradtx.from_dict(gradtx.to_dict(population)) == population
+    replaced = population.replace(nesterov=True)
+    together = jax.vmap(train)(replaced)
+    np.testing.assert_allclose(together["b"][1], train(adam(0.2, nesterov=True))["b"], rtol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["learning_rate", "b1", "b2", "eps", "eps_root"])
 @pytest.mark.parametrize("g", [0.0, 1.0])

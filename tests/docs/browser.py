@@ -74,6 +74,10 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def end_headers(self):
+        self.send_header("Cache-Control", "max-age=600")  # what pages share is read once
+        super().end_headers()
+
 
 @contextmanager
 def served(site: Path) -> Iterator[str]:
@@ -176,7 +180,7 @@ def far(links: dict[str, list[str]], home: str = "/") -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("site", type=Path, help="the folder of the built site")
     parser.add_argument("--pictures", type=Path, help="a folder for a screenshot of each page at each width")
     given = parser.parse_args()

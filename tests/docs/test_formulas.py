@@ -28,12 +28,9 @@ def docstrings() -> dict[str, str]:
 
 BLOCKS = {f"{path}-{i}": b for path, d in docstrings().items() for i, b in enumerate(formulas.FENCE.findall(d))}
 PROTOCOLS = {
-    "gradtx.microbatching.Accumulator-0",
-    "gradtx.sharding.spread_matrices-0",
-    "gradtx.per_matrix-0",
-    "gradtx.per_parameter-0",
-    "gradtx.groups-0",
-    "gradtx.skipping.GuardRule-0",
+    key
+    for key in BLOCKS
+    if re.search(r"\.(Accumulator|spread_matrices|per_matrix|per_parameter|groups|GuardRule)-0$", key)
 }
 """Blocks that are no formulas but signatures, code or a diagram."""
 
@@ -176,7 +173,7 @@ def test_typeset_formulas_have_the_same_values(text: str):
     assert evaluated(set_in_type) == pytest.approx(evaluated(written), rel=1e-9), (set_in_type, written)
 
 
-def evaluated(code: str) -> list[float]:
+def evaluated(code: str) -> list[complex]:
     value = eval(code.replace(";", ","), {"__builtins__": {}}, Values())
     return [complex(v) for v in (value if isinstance(value, tuple) else (value,))]
 

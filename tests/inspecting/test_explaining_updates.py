@@ -208,6 +208,11 @@ def test_extra_arguments():
         step(gt.polyak_sgd())
 
 
+def test_parameters_that_are_not_there():
+    with pytest.raises(ValueError, match="explain_update: params lack what grads have: head, layers/0/bias, layers"):
+        gt.explain_update(gt.sgd(0.1), GRADS, gt.sgd(0.1).init(GRADS), None)
+
+
 def test_inside_of_jit():
     tx = gt.sgd(0.1)
     with pytest.raises(

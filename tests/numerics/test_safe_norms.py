@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import gradtx as gt
-from gradtx.numerics._safe import safe_sqrt
+from gradtx.numerics._safe import safe_sqrt, shrink_factor
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -103,3 +103,10 @@ def test_what_is_not_finite_stays_so():
 def test_the_derivative_of_a_root_is_zero_at_zero_only():
     found = jax.vmap(jax.grad(safe_sqrt))(jnp.asarray([0.0, 0.25, 4.0, 1e-30]))
     np.testing.assert_allclose(found, [0.0, 1.0, 0.25, 0.5e15], rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [float, jnp.float32])
+def test_factors_to_a_limit_that_is_zero_or_infinite(make):
+    sizes = jnp.asarray([0.0, 0.5, 2.0])
+    expected = {0.0: [1, 0, 0], 1.0: [1, 1, 0.5], np.inf: [1, 1, 1]}
+    assert {limit: shrink_factor(sizes, make(limit)).tolist() for limit in expected} == expected

@@ -94,6 +94,17 @@ def test_radam_in_float32_is_radam(b2):
     np.testing.assert_allclose(found[jnp.float32], found[jnp.float64], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("count", [20_000_000, 2**31 - 2])
+def test_radam_after_many_steps_is_adam(count):
+    """The length of the average has its limit, in float32 too, where t times a number near 1 has no digits left."""
+    g, slots = jnp.asarray([0.3, -2.0]), {"mu": jnp.asarray([0.1, 0.2]), "nu": jnp.asarray([0.5, 1.0])}
+    updates = []
+    for tx in (gt.scale_by_radam(), gt.scale_by_adam()):
+        state = tx.init(g)._replace(count=jnp.int32(count), **slots)
+        updates.append(tx.update(g, state)[0])
+    np.testing.assert_allclose(*updates, rtol=1e-6)
+
+
 def test_sm3_remembers_a_vector_for_each_axis():
     state = gt.scale_by_sm3().init({"matrix": jnp.ones((4, 3)), "scalar": jnp.ones([]), "empty": jnp.ones((0, 2))})
     shapes = jax.tree.map(jnp.shape, state.mu)

@@ -239,6 +239,7 @@ def test_given_stacks():
     assert guessed(shapes, stack=1) == {"up/kernel": Role("hidden", 1, -3, -1), "norm/scale": Role("norm", 1)}
     assert guessed({"up/kernel": (2, 3, 4, 8)}, stack=(0, 1)) == {"up/kernel": Role("hidden", (0, 1), -2, -1)}
     assert guessed({"up/kernel": (4, 8, 3)}, stack=-1) == {"up/kernel": Role("hidden", -1, -3, -2)}
+    assert guessed({"embed/embedding": (9, 4, 3)}, stack=-1) == {"embed/embedding": Role("embedding", -1, -3, -2)}
     with pytest.raises(ValueError, match=r"infer_roles: a/b, of shape \(2,\): stack names axis 1"):
         guessed({"a/b": (2,)}, stack=1)
     with pytest.raises(TypeError, match="stack must be an axis"):

@@ -73,6 +73,8 @@ def test_names_say_more_than_the_guess():
     assert gradtx.roles_from_names(params, {"embed": "in"})["a"]["kernel"] == Role("hidden", (), -1, -2)
     assert gradtx.roles_from_names(params, {"mlp": "out"})["a"]["kernel"] == Role("hidden", (), -1, -2)
     assert gradtx.roles_from_names(params, {"embed": "out"})["a"]["kernel"] == Role("hidden", (), -2, -1)
+    conv = {"conv": {"kernel": named(3, 3, 8, 16, names=(None, None, "channels", None))}}
+    assert gradtx.roles_from_names(conv, {"channels": "in"})["conv"]["kernel"] == Role("hidden", (), -2, -1)
     stack = {"layers": {"norm": {"scale": jnp.ones((3, 4))}, "up": {"kernel": named(3, 4, 5, names=(None, "e", "m"))}}}
     assert gradtx.roles_from_names(stack, {}) == gradtx.infer_roles(stack_of_arrays(stack))
 

@@ -211,6 +211,7 @@ def test_bytes_per_element():
     expected = {int8(): 1 + 4 / 256, companded8(): 1 + 4 / 128, float8(): 1 + 4 / 256, int4(): 0.5 + 4 / 128}
     expected |= {FACTORS: 0.5 + 8 / 1024, bfloat16(): 2, float32(): 4}
     assert {codec: codec.bytes(shape) / math.prod(shape) for codec in expected} == expected
+    assert FACTORS.bytes((3, 1024, 512)) == 3 * (1024 * 512 / 2 + 4 * (1024 + 512))
 
 
 def test_bytes_of_adam_for_a_transformer():

@@ -299,8 +299,10 @@ def test_without_its_data_a_task_is_left_out_or_refused(monkeypatch: pytest.Monk
         ({"tasks": {"x": optax}}, TypeError, "has no init"),
         ({"tasks": {"x": bowl(steps=0)}}, ValueError, "steps must be a whole number"),
         ({"seeds": 0}, ValueError, "seeds must be"),
-        ({"steps": 1.5}, ValueError, "steps must be"),
-        ({"factors": [0.0]}, ValueError, "factors must be positive"),
+        ({"steps": 1.5}, TypeError, "race: steps must be a whole number >= 1, got 1.5"),
+        ({"factors": [0.0]}, TypeError, r"race: factors must be a list of positive numbers, got \[0.0\]"),
+        ({"progress": 3}, TypeError, "race: progress must be a function or None, got 3"),
+        ({"contenders": ["sgd(0.1)", 3]}, TypeError, r"race: contenders\[1\]: 3: a contender has functions init"),
     ],
 )
 def test_bad_arguments_are_answered(arguments: dict, error: type, said: str):
@@ -330,7 +332,7 @@ def test_the_command_answers_mistakes(capsys: pytest.CaptureFixture):
         "adamm is no name": ["adamm(1)"],
         "there is no folder": ["sgd(1.0)", "--json", "/no/such/folder/x"],
         "--rates must be 1 or more": ["sgd(1.0)", "--rates", "0"],
-        "seeds must be a whole number": ["sgd(1.0)", "--seeds", "0"],
+        "--seeds must be 1 or more": ["sgd(1.0)", "--seeds", "0"],
     }
     for said, arguments in mistakes.items():
         with pytest.raises(SystemExit, match="2"):

@@ -7,9 +7,37 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.schedules import linear, warmup
+from gradtx.schedules import ademamix_alpha_schedule, ademamix_b3_schedule, linear, warmup
+from support.schedules import CASES, Case
 
 FAR = 20_000_000
+COUNTS = [2**24 - 1, 2**24, 2**24 + 1, FAR, FAR + 1, 2**31 - 2, 2**31 - 1]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.call)
+def test_every_schedule_at_large_counts(case: Case):
+    """In float32 and with the counts of optimizers, against its formula in float64."""
+    wanted = [case.formula(t) for t in COUNTS]
+    for found in (case.schedule(jnp.asarray(COUNTS, jnp.int32)), [case.schedule(t) for t in COUNTS]):
+        np.testing.assert_allclose(np.asarray(found, np.float64), wanted, rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.smooth_steps], ids=lambda c: c.call)
+def test_every_schedule_over_many_steps(case: Case):
+    """The same curve, a million times as long."""
+    long, counts = case.schedule.stretch(1_000_000), [round(t * 1_000_000) for t in case.smooth_steps]
+    found, wanted = long(jnp.asarray(counts, jnp.int32)), [case.formula(t) for t in case.smooth_steps]
+    np.testing.assert_allclose(np.asarray(found, np.float64), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_warm_ups_over_many_steps():
+    """Those of AdEMAMix, which count from 1."""
+    done = np.minimum((np.asarray(COUNTS, np.float64) + 1) / 2**30, 1)
+    found = ademamix_alpha_schedule(5.0, 2**30)(jnp.asarray(COUNTS, jnp.int32))
+    np.testing.assert_allclose(found, 5.0 * done, rtol=1e-6)
+    a, b = np.log(0.9), np.log(0.9999)
+    found = ademamix_b3_schedule(0.9999, 2**30, 0.9)(jnp.asarray(COUNTS, jnp.int32))
+    np.testing.assert_allclose(found, np.exp(a * b / ((1 - done) * b + done * a)), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,7 @@ IN_PROSE = {
     "scale": "bound",
     "measures": "function of the updates",
     "betas": "b1|b2",
+    "text": "at column",
     "tree": "there is no|there are",
 }
 """What the sentence calls an argument, where it is not its name."""

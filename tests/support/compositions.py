@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
+from jax.sharding import AxisType
 
 import gradtx as gt
 from gradtx import precision
-from support.registry import COVERED, FACTORIES, PER_EXAMPLE, example, half_square
+from gradtx.configuration._constants import Mesh
+from support.public import NAMES as PUBLIC
+from support.registry import COVERED, FACTORIES, FUNCTIONS, PER_EXAMPLE, example, half_square
 from support.wrappers import WRAPPERS
 
 NEEDS_MORE = {"track_per_element_mean_and_variance_with_ema", "qk_clip"}
@@ -35,6 +38,12 @@ AFTER = {
     "scheduled": lambda: gt.scale_by_schedule(gt.linear_schedule(1.0, 0.1, 20)),
     "params_ema": lambda: gt.params_ema(0.9),
 }
+
+
+def is_vector(path: str, p: Any) -> bool:
+    return jnp.ndim(p) == 1
+
+
 AROUND = {
     # Guards are drawn apart. The memory in which `offload` keeps a state is a part of its types, which a state that was
     # saved does not bring back by itself: tests/sharding/test_offload.py.
@@ -45,19 +54,32 @@ AROUND = {
     "int4": lambda tx: gt.stored(tx, precision.int4(2), min_size=0),
     "error_bits": lambda tx: gt.with_master_params(tx, gt.error_bits(8)),
     "round_stochastically": lambda tx: gt.chain(tx, gt.round_stochastically(0)),
-    "groups": lambda tx: gt.groups([(gt.where(lambda path, p: jnp.ndim(p) == 1), gt.set_to_zero())], tx),
+    "groups": lambda tx: gt.groups([(gt.where(is_vector), gt.set_to_zero())], tx),
     "roles": lambda tx: gt.with_roles([("layers/**", gt.Role("hidden", stack=0)), ("**", gt.Role())], tx),
 }
+
+
+NAMES = {f.__name__: f for f in (*FUNCTIONS, is_vector)}
+"""What the compositions print besides names of gradtx."""
+
+NAMESPACE = {**vars(precision), **PUBLIC, **NAMES, **AxisType.__members__, "Mesh": Mesh}
+"""What Python needs to read it; a mesh prints as the call that makes one of the devices that are there."""
 
 
 def normal(shape: tuple[int, ...], dtype: Any = np.float32, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng((seed, *shape)).normal(size=shape), dtype)
 
 
+def module() -> Any:
+    from flax import nnx
+
+    return nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+
+
 def of_a_module() -> Any:
     from flax import nnx
 
-    return nnx.state(nnx.Linear(3, 2, rngs=nnx.Rngs(0)), nnx.Param)
+    return nnx.state(module(), nnx.Param)
 
 
 def complex_numbers() -> dict[str, jax.Array]:
@@ -74,6 +96,7 @@ TREES = {
     "stacked": lambda: {"layers": {"w": normal((2, 3, 4)), "b": normal((2, 4))}, "out": normal((4, 2))},
     "one array": lambda: normal((3, 3)),
     "a module's": of_a_module,
+    "for eight devices": lambda: {"w": normal((8, 4)), "b": normal((8,)), "h": normal((4, 2), jnp.bfloat16)},
 }
 
 
@@ -85,6 +108,9 @@ class Composition(NamedTuple):
     """Whether steps with bad gradients must be skipped."""
     placed: bool
     """Whether it says itself where arrays lie."""
+    of_a_module: bool
+    mesh: AxisType
+    """Of what kind the axes of the mesh are, where it is moved to one."""
     simplest: bool
     """Whether it is the first that there is of everything."""
 
@@ -106,7 +132,9 @@ def compositions(draw: Any) -> Composition:
         tx = gt.guard(tx) if guard == "guard" else WRAPPERS[guard](tx)
     placed = bool(ALONE & {*around})
     simplest = base == BASES[0] and tree == sorted(TREES)[0] and not (first or last or around)
-    return Composition(f"{name}, on {tree} parameters", tx, TREES[tree](), bool(guard), placed, simplest)
+    mesh = draw(st.sampled_from([AxisType.Auto, AxisType.Explicit]))
+    name = f"{name}, on {tree} parameters"
+    return Composition(name, tx, TREES[tree](), bool(guard), placed, tree == "a module's", mesh, simplest)
 
 
 def extra_arguments(params: Any, gradients: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ KEY = np.asarray(jax.random.key_data(jax.random.key(0)))
 TX = gradtx.adam(0.1)
 STATE = TX.init(PARAMS)
 SCALED = gradtx.dynamic_loss_scale(gradtx.sgd(0.1), 1024.0, 2)
+CONFIGURATION = gradtx.to_dict(TX)
 STATISTICS = registry.example("track_per_element_mean_and_variance_with_ema").init(PARAMS)
 
 
@@ -61,6 +62,8 @@ def curve(x: Any) -> Any:
     return jnp.sum(x * x)
 
 
+BOWL = gradtx.race.Task(lambda key: {"w": jnp.ones(2)}, lambda params, key: half_square(params), steps=1)
+
 FUNCTIONS: dict[str, dict[str, Any]] = {
     "layerwise_decay": {"decay": 0.8, "depth": None},
     "mup": {"base_params": PARAMS},
@@ -83,6 +86,15 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "with_extra_args_support": {"tx": TX},
     "describe": {"tx": TX, "params": PARAMS, "state": STATE},
     "explain_path": {"tx": TX, "params": PARAMS, "path": "w", "state": STATE},
+    "explain_update": {"tx": TX, "grads": LIKE, "state": STATE, "params": PARAMS, "path": "w"},
+    "check_configuration": {"kept": CONFIGURATION, "tx": TX},
+    "diff": {"left": TX, "right": CONFIGURATION},
+    "fingerprint": {"value": TX},
+    "from_dict": {"data": CONFIGURATION},
+    "from_string": {"text": "adam(0.1)"},
+    "json_schema": {"names": {"half_square": half_square}},
+    "to_dict": {"value": TX},
+    "race": {"contenders": (TX,), "tasks": {"bowl": BOWL}, "seeds": 1, "factors": (1.0,), "steps": 1},
     "check_precision": {"tx": TX, "params": PARAMS, "gradients": LIKE, "steps": (0,)},
     "master_params": {"state": registry.example("with_master_params").init(PARAMS), "params": PARAMS},
     "schedule": {"body": body},
@@ -152,6 +164,7 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "init_sharded": {"tx": TX, "params": PARAMS, "mesh": meshes.mesh(devices=1)},
     "state_shardings": {"tx": TX, "params": PARAMS, "mesh": meshes.mesh(devices=1)},
     "check_contract": {"tx": gradtx.sgd(0.1), "params": {"w": VECTOR}, "steps": 2},
+    "check_hyperparameters": {"tx": TX, "state": STATE},
     "example_arguments": {"factory": gradtx.adam},
     "add_scale": {"tree_x": PARAMS, "scalar": 0.5, "tree_y": LIKE},
     "gradtx.tree.clip": {"tree": PARAMS, "min_value": -1.0, "max_value": 1.0},
@@ -183,14 +196,9 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
 
 ON_VALUES = {"minimize", "hungarian_algorithm", "base_hungarian_algorithm", "check_precision", "check_contract"}
 ON_VALUES |= {"plot_curves", "plot_paths", "plot_races", "plot_schedules", "init_sharded", "at", "full_like"}
+ON_VALUES |= {"explain_update", "race"}
 
 OTHERS = {"set_optimizer_sharding": "changes a flax.nnx.Optimizer, see tests/sharding"}
-OTHERS |= {"explain_update": "takes the step that it is given, see tests/inspecting/test_explaining_updates.py"}
-OTHERS |= {"race": "runs for minutes, see tests/race"}
-OTHERS |= dict.fromkeys(
-    ("diff", "fingerprint", "from_dict", "from_string", "json_schema", "to_dict", "check_configuration"),
-    "reads texts and data, of which any may be given: see tests/configuration",
-)
 """Functions without a good call here, and why."""
 
 CODECS = {n: c for n, c in vars(precision).items() if inspect.isclass(c) and issubclass(c, precision.Codec)}

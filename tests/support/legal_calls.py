@@ -84,7 +84,8 @@ def _of(*some: Kind) -> Callable[[Parameter, Any], bool]:
 BY_KIND = [
     Legal("it lies in the range of its annotation", NUMBERS, holds=_in_range),
     Legal("None is the default, or a choice that the annotation names", {"None"}, holds=lambda p, v: _may_be_none(p)),
-    Legal("several numbers are a population for jax.vmap", {"array of three"}, holds=_is_vector),
+    Legal("several numbers are a population for jax.vmap, whose call it prints as; without vmap, init refuses it",
+          {"array of three"}, holds=_is_vector),
     Legal("True is the other value of a flag", {"bool"}, holds=lambda p, v: p.hint is bool),
     Legal("0 is an axis", {"zero", "list"}, holds=_of(kinds.AXIS, kinds.AXES)),
     Legal("0 is a seed", {"zero"}, holds=_of(kinds.SEED)),
@@ -142,6 +143,10 @@ BY_NAME = [
     Legal("None is the precision of the backend", {"None"}, "precision"),
     Legal("a matrix of whole or complex numbers", {"integer leaf", "complex leaf"}, "power_iteration:matrix"),
     Legal("the key of another generator", {"broadcastable"}, "power_iteration:key"),
+    # Calls as text and data, races
+    Legal("a name may stand for a number", {"wrong tree"}, "names"),
+    Legal("an array is made by a call", {"array of three"}, "to_dict:value fingerprint:value diff:left diff:right"),
+    Legal("positive numbers", {"list", "array of three"}, "race:factors"),
     # Schedules and pictures
     Legal("a list of numbers", {"list", "array of three"}, "join_schedules:boundaries piecewise_values_schedule:* "
           "plot_paths:levels plot_paths:minimum"),

@@ -31,3 +31,14 @@ def numbers(seed: int = 0, scale: float = 1.0) -> dict:
 
 def put(tree: dict, on: Any, specs: dict = SPECS) -> dict:
     return {n: jax.device_put(x, NamedSharding(on, specs[n])) for n, x in tree.items()}
+
+
+def split(x: jax.Array, mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Along as many axes of the mesh as its shape lets it, from the first axis on; an odd one is whole."""
+    left, spec = list(mesh.shape.items()), []
+    for size in x.shape:
+        spec.append(())
+        while left and size and size % left[-1][1] == 0:
+            name, parts = left.pop()
+            spec[-1], size = (*spec[-1], name), size // parts
+    return NamedSharding(mesh, P(*spec))
