@@ -8,7 +8,7 @@ The exit status is 1 if there is a finding, which is printed as the shortest lif
 
 import argparse
 import collections
-import concurrent.futures
+import functools
 import multiprocessing
 import os
 import pathlib
@@ -22,8 +22,8 @@ FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_lev
 FLAGS += " --xla_llvm_disable_expensive_passes=true"
 
 
-def life(seed: int, events: int, shrink: bool) -> tuple[collections.Counter[str], str]:
-    """How often each event happened in the machine of a seed, and the finding, as text."""
+def life(seed: int, events: int, shrink: bool) -> tuple[int, collections.Counter[str], str]:
+    """The seed of a machine, how often each event happened in it, and the finding, as text."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")
@@ -37,8 +37,8 @@ def life(seed: int, events: int, shrink: bool) -> tuple[collections.Counter[str]
     try:
         run_machine(seed, events, shrink)
     except Exception:
-        return collections.Counter(EVENTS), traceback.format_exc()
-    return collections.Counter(EVENTS), ""
+        return seed, collections.Counter(EVENTS), traceback.format_exc()
+    return seed, collections.Counter(EVENTS), ""
 
 
 def main() -> int:
@@ -52,15 +52,13 @@ def main() -> int:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
     events, findings, done = collections.Counter[str](), 0, 0
     # New processes after a few machines, as thousands of programs are gigabytes; spawned, as JAX does not like forks.
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(options.processes, spawn, max_tasks_per_child=12) as pool:
-        seeds = range(options.first, options.first + options.machines)
-        lives = {pool.submit(life, seed, options.events, not options.as_found): seed for seed in seeds}
-        for one in concurrent.futures.as_completed(lives):
-            happened, finding = one.result()
+    seeds = range(options.first, options.first + options.machines)
+    one = functools.partial(life, events=options.events, shrink=not options.as_found)
+    with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=12) as pool:
+        for seed, happened, finding in pool.imap_unordered(one, seeds):
             events, done, findings = events + happened, done + 1, findings + bool(finding)
             if finding:
-                print(f"seed {lives[one]}:\n{finding}", file=sys.stderr)
+                print(f"seed {seed}:\n{finding}", file=sys.stderr)
             print(f"{done} machines, {events.total()} events so far", file=sys.stderr, flush=True)
     for event, times in events.most_common():
         print(f"{times:6d} {event}")
