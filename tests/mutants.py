@@ -92,7 +92,7 @@ def functions(module: types.ModuleType, methods: bool = False) -> list[tuple[str
             continue
         if methods and isinstance(thing, type):
             found += [(f"{name}.{n}", f) for n, x in vars(thing).items() if (f := _function(x))]
-        elif function := _function(thing):
+        elif (methods or isinstance(thing, types.FunctionType)) and (function := _function(thing)):
             found.append((name, function))
     return list({id(f): (n, f) for n, f in found if f.__module__ == module.__name__}.values())
 
