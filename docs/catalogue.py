@@ -26,10 +26,9 @@ import jax
 import jax.numpy as jnp
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "docs")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import reference  # noqa: E402
-
+from docs import reference  # noqa: E402
 from gradtx import describe  # noqa: E402
 from gradtx.core._calls import Factory  # noqa: E402
 from gradtx.core._factory import REGISTRY  # noqa: E402

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "docs")]
+sys.path[:0] = [str(ROOT)]  # not docs/, whose formulas.py is not that of the tests
 
-from calls import EXAMPLES  # noqa: E402  # behind the path
+from docs.calls import EXAMPLES  # noqa: E402  # behind the path
 
 PAGES = ROOT / "docs" / "api"
 WORDS = PAGES / "index.md"

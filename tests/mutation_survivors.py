@@ -3,6 +3,33 @@
 
 EXPLAINED: dict[tuple[str, str], str] = {
     (
+        "transforms/_monitoring.py",
+        "return jax.tree.map(lambda x, o: x.astype(_dtype_of_average(o) if widened else o.dtype), found, old)",
+    ): ("an average kept in fewer bits; float64 has one dtype"),
+    ("numerics/_newton_schulz.py", "x = _transposed(x) if x.shape[-2] > x.shape[-1] else x"): (
+        "a metric, which formulas do not see: tests/numerics/test_newton_schulz.py"
+    ),
+    ("wrappers/_low_rank.py", "shape = jnp.shape(opened(leaf)) if opened(leaf) is not None else ()"): (
+        "stacks, which formulas have not: tests/wrappers/test_low_rank.py"
+    ),
+    (
+        "numerics/_triangular.py",
+        "return jnp.concatenate([y.reshape(*x.shape[:-2], y.shape[-2] * y.shape[-1]) for y in (b, both)], axis=-1)",
+    ): ("a codec: tests/precision/test_symmetric.py"),
+    ("numerics/_triangular.py", "c = jnp.pad(c, [*lead, (0, 0), (0, h + 1 - m)])"): (
+        "a codec: tests/precision/test_symmetric.py"
+    ),
+    (
+        "optimizers/_aurora.py",
+        "shorter, ratio = (0, inputs / outputs) if inputs < outputs else (1, outputs / inputs)",
+    ): ("a factor of the whole matrix, which its polar factor does not see; the rest: tests/optimizers/test_polar.py"),
+    ("optimizers/_muon.py", "x = x if ns_dtype is None else widen(x, jnp.dtype(ns_dtype))"): (
+        "None would be float64, as formulas are: tests/optimizers/test_muon.py"
+    ),
+    ("numerics/_keys.py", "if type(source) is int and 0 <= source < 2**31:  # nothing to find out"): (
+        "the same key, found in a longer way"
+    ),
+    (
         "transforms/_plateau.py",
         'idle=lambda best, t, memory: set_aside(best, memory["best_value"] == worst(mode)),',
     ): ("absent gradients, which formulas have not: tests/transforms/test_plateau.py"),

@@ -163,13 +163,23 @@ def _at_all_scales(x: jax.Array, dtype: Any) -> tuple:
 
 @jax.custom_jvp
 def _sums_of_squares(*xs: jax.Array) -> tuple:
-    """Σ x² of each of these arrays of one shape, in one loop over them."""
-    zeros = (xs[0].dtype.type(0),) * len(xs)
+    """Σ x² of each of these arrays of one shape, in one loop over them.
+
+    The first carries along what its additions lose, as up to a thousand one after another would lose some digits.
+    """
+    zero = xs[0].dtype.type(0)
 
     def added(a: tuple, b: tuple) -> tuple:
-        return tuple([jax.lax.add(x, y) for x, y in zip(a, b, strict=True)])
+        (x, lost_x, *others), (y, lost_y, *more) = a, b
+        total = jax.lax.add(x, y)
+        lost = jax.lax.sub(y, jax.lax.sub(total, x))
+        return total, jax.lax.add(jax.lax.add(lost_x, lost_y), lost), *map(jax.lax.add, others, more)
 
-    return tuple(jax.lax.reduce(tuple([jax.lax.mul(x, x) for x in xs]), zeros, added, range(xs[0].ndim)))
+    squares = [jax.lax.mul(x, x) for x in xs]
+    arrays = squares[0], jnp.zeros_like(squares[0]), *squares[1:]
+    total, lost, *others = jax.lax.reduce(arrays, (zero,) * len(arrays), added, range(xs[0].ndim))
+    # What an overflow lost is no number.
+    return select(exceeds(total, limits(total.dtype)[1]), total, add(total, lost)), *others
 
 
 @_sums_of_squares.defjvp

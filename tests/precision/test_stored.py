@@ -191,11 +191,14 @@ def test_wild_gradients_make_no_wild_step():
 def test_contract_of_every_factory_in_8_bits(name: str):
     # An update of ftrl is the difference of two parameters, which a compiler rounds in its own way: larger ones.
     inner = gradtx.ftrl(1.0) if name == "ftrl" else registry.example(name)
+    # With factors, eigenvalues and bases in 8 bits at once, the last bit of a sum between devices turns a code, and
+    # that a basis: the moments alone.
+    codecs = {"mu": int8(2)} if "kl_" in name else int8(2)
     params, extra = {"w": registry.PARAMS["w"]}, registry.extra_arguments(name)
-    if not payloads(jax.eval_shape(stored(inner, int8(2), min_size=0).init, params)):
+    if not payloads(jax.eval_shape(stored(inner, codecs, min_size=0).init, params)):
         pytest.skip("it keeps nothing that has 8 bits")
     extra = {n: {"w": x["w"]} if isinstance(x, dict) else x for n, x in extra.items()}
-    check_contract(stored(inner, int8(2), min_size=0), params, steps=2, **extra)
+    check_contract(stored(inner, codecs, min_size=0), params, steps=2, **extra)
 
 
 def test_metrics_of_what_is_kept_twice():
