@@ -99,7 +99,7 @@ def in_range_over(
 
     def of_part(leaves: list) -> Squares:
         # Outside of a trace nothing is small, which is found once.
-        are_small = [is_small(array_of(x)) for x in leaves] if leaves and is_plain(array_of(leaves[0])) else []
+        are_small = [_is_small(array_of(x)) for x in leaves] if leaves and is_plain(array_of(leaves[0])) else []
         if not any(are_small):
             return in_range(squares(leaves), lambda scale: squares(leaves, scale))
         large = [x for x, small in zip(leaves, are_small, strict=True) if not small]
@@ -139,26 +139,20 @@ def _sum(xs: Sequence[jax.Array]) -> jax.Array:
 
 
 SMALL = 1024
-"""The squares of so many numbers are summed for all scales at once: a shorter program than one with a condition.
-
-They are added one after another, as XLA does it with up to 32 times 32 numbers.
-"""
+"""Of the leaves of a tree, the squares of so many numbers are summed for all scales at once, without a condition: a shorter
+program. Not in the norm of one array: conditions give the same bits however the array is split."""
 
 
-def is_small(x: Any) -> bool:
-    """Whether the squares of an array are to be summed `at_all_scales`."""
+def _is_small(x: Any) -> bool:
+    """Whether the squares of an array are to be summed `_at_all_scales`."""
     return is_plain(x) and 0 < x.size <= SMALL and jnp.issubdtype(x.dtype, jnp.floating)
-
-
-def at_all_scales(x: jax.Array, only_large: bool = False) -> tuple:
-    """Σ |x/s|² for each s that may be needed, as `_for_all`, in one pass; `only_large` as in `in_range`."""
-    of = scales(x.dtype)[: 1 if only_large else 2]
-    return _sums_of_squares(x, *[multiply(x, x.dtype.type(1 / s)) for s in of])
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def _at_all_scales(x: jax.Array, dtype: Any) -> tuple:
-    return at_all_scales(widen(x, dtype))
+    """Σ |x/s|² for each s that may be needed, as `_for_all`, in one pass."""
+    x = widen(x, dtype)
+    return _sums_of_squares(x, *[multiply(x, x.dtype.type(1 / s)) for s in scales(x.dtype)])
 
 
 @jax.custom_jvp

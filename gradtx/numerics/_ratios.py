@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gradtx.core import _over_devices as reductions
 from gradtx.core._operations import add, divide, exceeds, maximum, multiply, select, sum_of
 from gradtx.core._rescaling import in_range
-from gradtx.numerics._safe import abs_sq, euclidean_norm, norm_of, small_norm
+from gradtx.numerics._safe import abs_sq, euclidean_norm, norm_of
 
 
 def l2_norm(x: jax.Array, least: Any = 0.0) -> jax.Array:
@@ -27,10 +27,6 @@ def l2_norms(x: jax.Array, y: jax.Array, axis: Any = None) -> list[jax.Array]:
 
     They are under one condition whether squares left their range: each makes a program longer and a step slower.
     """
-
-    small = [] if axis is not None else [norm for of in (x, y) if (norm := small_norm(of)) is not None]
-    if len(small) == 2:
-        return small
 
     def squares(of: jax.Array) -> jax.Array:
         return sum_of(abs_sq(of), axis, keepdims=axis is not None)

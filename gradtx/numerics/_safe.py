@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core import _over_devices as reductions
 from gradtx.core._dtypes import real_dtype
 from gradtx.core._operations import add, differs, divide, exceeds, multiply, select, sum_of
-from gradtx.core._rescaling import Squares, at_all_scales, by_range, in_range, is_small, limits, scales
+from gradtx.core._rescaling import Squares, in_range, limits
 
 
 @jax.custom_jvp
@@ -61,15 +61,6 @@ def norm_of(total: Squares, count: Any = 1) -> jax.Array:
     return multiply(scale, safe_sqrt(divide(squares, count)))
 
 
-def small_norm(x: jax.Array, only_large: bool = False) -> jax.Array | None:
-    """The norm of all numbers of an array that `is_small`, None of others; `only_large` as in `in_range`."""
-    if not is_small(x) or x.dtype.itemsize < 4 or reductions.across(x) is not None:
-        return None
-    one, *others = at_all_scales(x, only_large)
-    norms = [multiply(s, safe_sqrt(total)) for s, total in zip(scales(x.dtype), others, strict=False)]
-    return by_range(one, safe_sqrt(one), *norms)
-
-
 def euclidean_norm(
     x: jax.Array, axis: Any = None, keepdims: bool = False, mean: bool = False, least: Any = 0.0
 ) -> jax.Array:
@@ -91,11 +82,7 @@ def euclidean_norm(
         return squares(divide(x, scale))
 
     count = max(reductions.size(x, axis), 1.0) if mean else 1
-    small = None if stays else small_norm(x, only_large)
-    if small is None:
-        found = norm_of(in_range(squares(x), again, reductions.across(x, axis), only_large), count)
-    else:
-        found = divide(small, math.sqrt(count))
+    found = norm_of(in_range(squares(x), again, reductions.across(x, axis), only_large), count)
     if stays == keepdims:
         return found
     return jnp.squeeze(found, axis) if stays else jnp.expand_dims(found, tuple(range(x.ndim)))
