@@ -139,8 +139,8 @@ def _sum(xs: Sequence[jax.Array]) -> jax.Array:
 
 
 SMALL = 1024
-"""Of the leaves of a tree, the squares of so many numbers are summed for all scales at once, without a condition: a shorter
-program. Not in the norm of one array: conditions give the same bits however the array is split."""
+"""Of the leaves of a tree, the squares of so many numbers are summed for all scales at once: a shorter program than
+one with a condition. Not in the norm of one array, whose last bit depended on how the array is split in a program."""
 
 
 def _is_small(x: Any) -> bool:
