@@ -13,11 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core._branching import branch
 from gradtx.core._calling import compiled_outside
 from gradtx.core._dtypes import promotion, widen
-from gradtx.core._operations import add, divide, exceeds, is_plain, multiply, select
+from gradtx.core._operations import add, divide, exceeds, is_plain, multiply, select, sum_of
 from gradtx.core._over_devices import sum_over
 
 _KNOWN: contextvars.ContextVar[tuple[list, Any] | None] = contextvars.ContextVar("known squares", default=None)
@@ -99,12 +100,12 @@ def in_range_over(
 
     def of_part(leaves: list) -> Squares:
         # Outside of a trace nothing is small, which is found once.
-        are_small = [_is_small(array_of(x)) for x in leaves] if leaves and is_plain(array_of(leaves[0])) else []
+        are_small = [is_small(array_of(x)) for x in leaves] if leaves and is_plain(array_of(leaves[0])) else []
         if not any(are_small):
             return in_range(squares(leaves), lambda scale: squares(leaves, scale))
         large = [x for x, small in zip(leaves, are_small, strict=True) if not small]
         small = [array_of(x) for x, small in zip(leaves, are_small, strict=True) if small]
-        sums = added_up([_at_all_scales(x, dtype) for x in small])
+        sums = added_up([_at_scales(x, dtype, (1.0, *scales(dtype))) for x in small])
         if not large:
             return joined(sums)
         total = add(sums[0], squares(large))
@@ -139,48 +140,43 @@ def _sum(xs: Sequence[jax.Array]) -> jax.Array:
 
 
 SMALL = 1024
-"""Of the leaves of a tree, the squares of so many numbers are summed for all scales at once: a shorter program than
-one with a condition. Not in the norm of one array, whose last bit depended on how the array is split in a program."""
+"""The squares of so many numbers are summed for all scales at once: a shorter program than one with a condition."""
 
 
-def _is_small(x: Any) -> bool:
-    """Whether the squares of an array are to be summed `_at_all_scales`."""
+def is_small(x: Any) -> bool:
+    """Whether the squares of an array are to be summed for all scales at once."""
     return is_plain(x) and 0 < x.size <= SMALL and jnp.issubdtype(x.dtype, jnp.floating)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _at_all_scales(x: jax.Array, dtype: Any) -> tuple:
-    """Σ |x/s|² for each s that may be needed, as `_for_all`, in one pass."""
+def in_range_at_once(x: jax.Array, only_large: bool = False) -> Squares:
+    """(Σ |x/s|², s), as of `in_range`, of an array that `is_small`."""
+    much, little = scales(x.dtype)
+    if only_large:
+        total, of_much = _at_scales(x, x.dtype, (1.0, much))
+        return by_range(total, total, of_much), by_range(total, x.dtype.type(1), x.dtype.type(much))
+    return joined(_at_scales(x, x.dtype, (1.0, much, little)))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _at_scales(x: jax.Array, dtype: Any, of: tuple[float, ...]) -> jax.Array:
+    """Σ |x/s|² for each of these scales s, in the loops of one sum."""
     x = widen(x, dtype)
-    return _sums_of_squares(x, *[multiply(x, x.dtype.type(1 / s)) for s in scales(x.dtype)])
+    factors = np.array([1 / s for s in of], dtype).reshape(-1, *(1,) * x.ndim)
+    return _sums_of_squares(multiply(jax.lax.broadcast(x, (1,)), factors))
 
 
 @jax.custom_jvp
-def _sums_of_squares(*xs: jax.Array) -> tuple:
-    """Σ x² of each of these arrays of one shape, in one loop over them.
-
-    The first carries along what its additions lose, as up to a thousand one after another would lose some digits.
-    """
-    zero = xs[0].dtype.type(0)
-
-    def added(a: tuple, b: tuple) -> tuple:
-        (x, lost_x, *others), (y, lost_y, *more) = a, b
-        total = jax.lax.add(x, y)
-        lost = jax.lax.sub(y, jax.lax.sub(total, x))
-        return total, jax.lax.add(jax.lax.add(lost_x, lost_y), lost), *map(jax.lax.add, others, more)
-
-    squares = [jax.lax.mul(x, x) for x in xs]
-    arrays = squares[0], jnp.zeros_like(squares[0]), *squares[1:]
-    total, lost, *others = jax.lax.reduce(arrays, (zero,) * len(arrays), added, range(xs[0].ndim))
-    # What an overflow lost is no number.
-    return select(exceeds(total, limits(total.dtype)[1]), total, add(total, lost)), *others
+def _sums_of_squares(xs: jax.Array) -> jax.Array:
+    """Σ x² along all axes but the first."""
+    return sum_of(multiply(xs, xs), tuple(range(1, xs.ndim)))
 
 
 @_sums_of_squares.defjvp
-def _sums_of_squares_jvp(xs: tuple, tangents: tuple) -> tuple:
+def _sums_of_squares_jvp(primals: tuple, tangents: tuple) -> tuple:
+    (xs,), (dxs,) = primals, tangents
     # Where a scaled number is infinite, nobody uses the sum, and infinity times the cotangent 0 would be NaN.
-    finite = [jnp.where(jnp.isinf(x), 0, x) for x in xs]
-    return _sums_of_squares(*xs), tuple([2 * jnp.sum(x * dx) for x, dx in zip(finite, tangents, strict=True)])
+    finite = jnp.where(jnp.isinf(xs), 0, xs)
+    return _sums_of_squares(xs), 2 * jnp.sum(finite * dxs, tuple(range(1, xs.ndim)))
 
 
 def _is_usual(total: jax.Array, only_large: bool = False) -> jax.Array:

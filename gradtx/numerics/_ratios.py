@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core import _over_devices as reductions
 from gradtx.core._operations import add, divide, exceeds, maximum, multiply, select, sum_of
-from gradtx.core._rescaling import in_range
+from gradtx.core._rescaling import in_range, in_range_at_once, is_small
 from gradtx.numerics._safe import abs_sq, euclidean_norm, norm_of
 
 
@@ -34,7 +34,10 @@ def l2_norms(x: jax.Array, y: jax.Array, axis: Any = None) -> list[jax.Array]:
     def again(scales: list[jax.Array]) -> list[jax.Array]:
         return [squares(divide(of, scale)) for of, scale in zip((x, y), scales, strict=True)]
 
-    return [norm_of(x) for x in in_range([squares(x), squares(y)], again, reductions.across(x, axis))]
+    across = reductions.across(x, axis)
+    if axis is None and across is None and is_small(x) and is_small(y):
+        return [norm_of(in_range_at_once(of)) for of in (x, y)]
+    return [norm_of(found) for found in in_range([squares(x), squares(y)], again, across)]
 
 
 def along(x: jax.Array, unit: jax.Array, axis: Any = None) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradtx.core import _over_devices as reductions
 from gradtx.core._dtypes import real_dtype
 from gradtx.core._operations import add, differs, divide, exceeds, multiply, select, sum_of
-from gradtx.core._rescaling import Squares, in_range, limits
+from gradtx.core._rescaling import Squares, in_range, in_range_at_once, is_small, limits
 
 
 @jax.custom_jvp
@@ -82,7 +82,10 @@ def euclidean_norm(
         return squares(divide(x, scale))
 
     count = max(reductions.size(x, axis), 1.0) if mean else 1
-    found = norm_of(in_range(squares(x), again, reductions.across(x, axis), only_large), count)
+    across = reductions.across(x, axis)
+    at_once = not stays and across is None and is_small(x)
+    total = in_range_at_once(x, only_large) if at_once else in_range(squares(x), again, across, only_large)
+    found = norm_of(total, count)
     if stays == keepdims:
         return found
     return jnp.squeeze(found, axis) if stays else jnp.expand_dims(found, tuple(range(x.ndim)))
