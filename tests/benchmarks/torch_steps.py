@@ -10,8 +10,6 @@ import numpy as np
 from .trees import Params
 
 try:
-    # Its threads would wait for work by turning in circles, on the cores of whoever is measured next.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch  # pyright: ignore[reportMissingImports]  # an extra
 except ImportError:
     torch: Any = None

@@ -104,8 +104,8 @@ class Composition(NamedTuple):
     name: str
     tx: Any
     params: Any
-    guarded: bool
-    """Whether steps with bad gradients must be skipped."""
+    guard: str
+    """What is outermost and skips bad steps: `guard` all, `dynamic_loss_scale` if a gradient is not finite; or ""."""
     placed: bool
     """Whether it says itself where arrays lie."""
     of_a_module: bool
@@ -134,7 +134,7 @@ def compositions(draw: Any) -> Composition:
     simplest = base == BASES[0] and tree == sorted(TREES)[0] and not (first or last or around)
     mesh = draw(st.sampled_from([AxisType.Auto, AxisType.Explicit]))
     name = f"{name}, on {tree} parameters"
-    return Composition(name, tx, TREES[tree](), bool(guard), placed, tree == "a module's", mesh, simplest)
+    return Composition(name, tx, TREES[tree](), guard, placed, tree == "a module's", mesh, simplest)
 
 
 def extra_arguments(params: Any, gradients: Any) -> dict[str, Any]:
