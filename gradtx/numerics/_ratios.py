@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gradtx.core import _over_devices as reductions
 from gradtx.core._operations import add, divide, exceeds, maximum, multiply, select, sum_of
-from gradtx.core._rescaling import in_range, in_range_at_once, is_small
+from gradtx.core._rescaling import in_range, is_small
 from gradtx.numerics._safe import abs_sq, euclidean_norm, norm_of
 
 
@@ -25,7 +25,8 @@ def at_least(norm: jax.Array, least: Any) -> jax.Array:
 def l2_norms(x: jax.Array, y: jax.Array, axis: Any = None) -> list[jax.Array]:
     """The norms of two arrays of one shape, along some axes, which stay with size 1, or all, which do not.
 
-    They are under one condition whether squares left their range: each makes a program longer and a step slower.
+    They are under one condition whether squares left their range: each makes a program longer and a step slower. Small
+    arrays need none.
     """
 
     def squares(of: jax.Array) -> jax.Array:
@@ -36,7 +37,7 @@ def l2_norms(x: jax.Array, y: jax.Array, axis: Any = None) -> list[jax.Array]:
 
     across = reductions.across(x, axis)
     if axis is None and across is None and is_small(x) and is_small(y):
-        return [norm_of(in_range_at_once(of)) for of in (x, y)]
+        return [euclidean_norm(x), euclidean_norm(y)]
     return [norm_of(found) for found in in_range([squares(x), squares(y)], again, across)]
 
 

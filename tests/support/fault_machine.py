@@ -47,7 +47,7 @@ FAULTS = {"nan": jnp.nan, "inf": jnp.inf, "-inf": -jnp.inf, "huge": 1e20}
 """What one element of a bad gradient is."""
 
 HARMLESS = {"": set(), "guard": {*FAULTS}, "dynamic_loss_scale": {*FAULTS} - {"huge"}}
-"""Which of them a guard skips, or lets pass without harm. What a huge gradient does that is finite, the rule decides."""
+"""Which of them a guard skips, or lets pass without harm. What a finite, huge gradient does, the rule decides."""
 
 SMALL = {"zero": 0.0, "tiny": 1e-30, "denormal": 1e-40}
 """What a whole gradient is multiplied with: no rule may divide by it."""
