@@ -128,6 +128,14 @@ def test_is_a_pair():
     assert type(tx.init).__name__ == type(tx.update).__name__ == "function"
 
 
+def test_whatever_is_asked_first_is_answered():
+    assert scale_by_adam().rule.state is gradtx.states.ScaleByAdamState and adam(1e-3).rule is None
+    assert scale_by_adam().declared == () and adam(1e-3).declared is None
+    assert scale_by_adam().gathers is adam(1e-3).gathers is False
+    assert callable(adam(1e-3).init) and callable(adam(1e-3).update)
+    assert adam(1e-3).expanded == chain(scale_by_adam(), scale_by_lr(1e-3))
+
+
 def test_made_by_hand_from_any_two_functions():
     def init(params):
         return ()
