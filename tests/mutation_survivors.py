@@ -19,6 +19,7 @@ EXPLAINED: dict[tuple[str, str], str] = {
     ("numerics/_triangular.py", "c = jnp.pad(c, [*lead, (0, 0), (0, h + 1 - m)])"): (
         "a codec: tests/precision/test_symmetric.py"
     ),
+    ("numerics/_triangular.py", "n = side_of(x.shape[-1])"): ("a codec: tests/precision/test_symmetric.py"),
     (
         "optimizers/_aurora.py",
         "shorter, ratio = (0, inputs / outputs) if inputs < outputs else (1, outputs / inputs)",

@@ -28,7 +28,8 @@ def add(path: Path, text: str) -> None:
 def test_a_new_optimizer_step_by_step(tmp_path: Path):
     for name in ("gradtx", "tests", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "images"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("pyproject.toml", ".mkdocs.yml"):
+        shutil.copy(ROOT / name, tmp_path)
     for path, text in BLOCKS:
         add(tmp_path / path, text)
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
