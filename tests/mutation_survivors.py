@@ -95,6 +95,9 @@ EXPLAINED: dict[tuple[str, str], str] = {
         "whole = None if found.params is None else jax.tree.unflatten(found.treedef, found.params)",
     ): ("extra arguments: tests/wrappers/test_hidden_arguments.py"),
     ("numerics/_safe.py", "positive = x > 0"): ("a derivative: tests/numerics/test_safe_norms.py"),
+    ("numerics/_safe.py", "return y, jnp.where(positive, 0.5 / jnp.where(positive, y, 1), 0) * dx"): (
+        "a derivative: tests/numerics/test_safe_norms.py"
+    ),
     ("numerics/_companding.py", "return _by_size(x, lambda a: jnp.log1p(mu * a) / whole, mu / whole)"): (
         "the slope at 0, of which only derivatives know: tests/transforms/test_compression.py"
     ),
