@@ -5,9 +5,9 @@
 
 Draws some mutants of the functions and methods in each of gradtx/core, numerics, precision, _roles, optimizers and
 wrappers, the same for the same seed, and runs tests with each one until one fails. Those files come first that name
-the function, or other public names of its module; then those of `TESTS`, or the ones that are given. The test that
-failed is run again without the mutant, to be sure that it is the mutant that it notices. One that no test notices is
-printed, and what is known of it is in `mutation_survivors.py`.
+the function, or other public names of its module; then those of `TESTS`, or the ones that are given; last the former
+with the cases whose turn it is not. The test that failed is run again without the mutant, to be sure that it is the
+mutant that it notices. One that no test notices is printed, and what is known of it is in `mutation_survivors.py`.
 
 With `--run` only the tests that are given run, with `--likely 0` in the order of pytest: so in two checkouts whose
 package is the same it says whether a change of the tests loses anything. What a mutant is, is in tests/mutants.py.
@@ -135,7 +135,8 @@ def main() -> int:
         for mutant in drawn:
             first = likely(mutant[0], mutant[1], arguments.likely)
             rest = arguments.run.split() if arguments.run else TESTS[package]
-            found = next((f for tests in (first, rest) if tests and (f := first_failure(tests, mutant))), "")
+            whole = [*first, "--all-cases"] if first and not arguments.run else []
+            found = next((f for tests in (first, rest, whole) if tests and (f := first_failure(tests, mutant))), "")
             if found.startswith("tests/") and found not in sound and first_failure([found]):
                 raise SystemExit(f"{found} fails without a mutant too")
             sound.add(found)
