@@ -41,7 +41,7 @@ from mutation_survivors import EXPLAINED  # noqa: E402
 PACKAGES = ("core", "numerics", "precision", "_roles", "optimizers", "wrappers")
 LAWS = ["tests/test_formulas.py", "tests/test_laws.py", "tests/parameters/test_stacks.py"]
 TESTS = {
-    "core": [f"tests/{x}" for x in ("core", "test_contract.py", "parameters", "needs", "wrappers", "sharding")] + LAWS,
+    "core": [f"tests/{x}" for x in ("core", "sharding", "test_contract.py", "parameters", "needs", "wrappers")] + LAWS,
     "numerics": ["tests/numerics", "tests/precision", "tests/transforms", "tests/test_minimization.py", *LAWS],
     "precision": ["tests/precision", "tests/needs", "tests/test_half_precision.py", "tests/state"],
     "_roles": ["tests/parameters", "tests/needs", "tests/inspecting"],

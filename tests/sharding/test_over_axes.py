@@ -295,6 +295,11 @@ def test_a_rule_on_whole_arrays(spec: P, role: Any):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_what_is_flattened_is_gathered_and_its_updates_are_cut():
+    tx = gt.flatten(gt.sgd(0.1, momentum=0.9))
+    assert_like_one_device(on_mesh(tx), on_one_device(tx))
+
+
 @pytest.mark.parametrize(
     "tx", [gt.chain(gt.clip_by_global_norm(1.0), gt.adamw(1e-3)), gt.lamb(1e-3)], ids=["clip and adamw", "lamb"]
 )
