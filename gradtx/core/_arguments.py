@@ -37,8 +37,9 @@ OTHER_NAMES = {
 """How other libraries call arguments, and what they may be here, for errors."""
 
 
-TAKES_FACTORIES = {"inner_factory", "body"}
-"""The arguments that are functions of any arguments, and may be a factory that is not called."""
+TAKES_FACTORIES = {"inner_factory"}
+"""The arguments that are functions of any arguments, and may be a factory that is not called. Not those of decorators,
+which would put another factory in the place of this one."""
 
 
 class Arguments:

@@ -68,6 +68,9 @@ def bad(**arguments: Any) -> dict[str, Any]:
             lambda: gradtx.minimize(gradtx.adam, PARAMS),
             "fn must be a function, got the factory adam: call it",
         ),
+        # It would take the place of `adam` itself, which printed calls are read by.
+        (lambda: gradtx.transformation(gradtx.adam), "transformation: body must be a function, got the factory adam"),
+        (lambda: gradtx.schedule(gradtx.adam), "schedule: body must be a function, got the factory adam"),
         (
             lambda: gradtx.tree.periodic_update(PARAMS, PARAMS, 1, "2"),
             "update_period must be a whole number >= 0, got '2'",
